@@ -1,0 +1,55 @@
+"""Decoy keys: the same test under keys that nobody used, which shows whether the test's own p-values can be believed.
+
+A decoy's key is as independent of the document as the true key is under the null, so its p-value is uniform or larger.
+Decoys that look significant mean that the test is broken for this text (or the key is not secret), and then no
+p-value is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from watermark.keys import KeyRing, SecretKey
+
+# Chance that sound decoys are called a contradiction: one report in ten thousand.
+LOG10_CONTRADICTION = -4.0
+
+
+def decoy_rings(seed: str, count: int, epoch: int, like: KeyRing) -> list[KeyRing]:
+    """Rings of ``count`` decoy masters derived from a public seed, holding the same kinds of keys as ``like``."""
+    rings = []
+    for number in range(count):
+        master = SecretKey(
+            hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=32, person=b"dyt:decoy").digest()
+        )
+        ring = KeyRing.from_master(master, epoch, tuple(like.tenants))
+        if like.global_key is None:
+            ring = KeyRing(ring.master_fingerprint, ring.selector, None, ring.tenants)
+        rings.append(ring)
+    return rings
+
+
+def log10_agreement(log10_pvalues: npt.NDArray[np.float64]) -> float:
+    """log10 p-value of "these p-values are independent and uniform or larger".
+
+    The smaller of two tests, doubled: the exact one-sided Kolmogorov-Smirnov statistic D+ (Smirnov 1944; Birnbaum and
+    Tingey 1951) for the bulk, and the smallest p-value, 1 - (1 - p)^n, for the tail.
+    """
+    n = len(log10_pvalues)
+    if n == 0:
+        return 0.0
+    from scipy.special import smirnov
+
+    p = np.sort(10.0 ** np.minimum(log10_pvalues, 0.0))
+    distance = float(np.max(np.arange(1, n + 1) / n - p))
+    bulk = 0.0 if distance <= 0 else float(np.log10(max(smirnov(n, min(1.0, distance)), 1e-300)))
+    smallest = float(np.min(log10_pvalues))
+    tail = (
+        float(np.log10(-np.expm1(n * np.log1p(-(10.0**smallest)))))
+        if -12 < smallest < 0
+        else smallest + np.log10(n)
+    )
+    return float(min(0.0, min(bulk, tail) + np.log10(2.0)))

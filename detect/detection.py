@@ -1,0 +1,253 @@
+"""The main job: suspect documents, a spec and keys in; the record of the detection out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detect import tails
+from detect.distinct import distinct_tuples
+from detect.document import BlindTest, blind_test, candidates
+from detect.encode import Encoder
+from detect.evidence import AwareResult, Document, Input, Record, TokenView, versions
+from detect.inputs import Suspect
+from detect.multiplicity import holm_log10
+from detect.scoring import statistics_of
+from watermark.commitment import Commitment
+from watermark.errors import DyetraceError
+from watermark.keys import KeyRing
+from watermark.laws import Exponential
+from watermark.prf import U32
+from watermark.rowkeys import subkey
+from watermark.spec import WatermarkSpec, check_key, check_tokenizer
+from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
+
+Progress = Callable[[int, int], None]
+
+VIEWED_DOCUMENTS = 20
+VIEWED_TOKENS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a detection may be asked for.
+
+    Attributes
+    ----------
+    alpha
+        A document is "found" when its p-value, adjusted over all documents, is at or below this.
+    decoy_count, decoy_seed
+        Decoy keys per document.
+    use_prompts
+        Use the prompt's token ids where a record has them; they make the first h tokens testable.
+    view
+        Keep token texts and per-token p-values of the strongest documents for the HTML page.
+    """
+
+    alpha: float = 1e-6
+    decoy_count: int = 100
+    decoy_seed: str = "dyetrace"
+    use_prompts: bool = True
+    view: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise DyetraceError(f"alpha must lie in (0, 1) (got {self.alpha})")
+        if self.decoy_count < 0:
+            raise DyetraceError(f"the number of decoys must be 0 or more (got {self.decoy_count})")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The owner's model for the model-aware test, and what the record calls it."""
+
+    name: str
+    network: Any = field(repr=False)
+
+
+def detect(
+    suspects: Sequence[Suspect],
+    inputs: Sequence[Input],
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    tokenizer: Any,
+    settings: Settings,
+    *,
+    model: Model | None = None,
+    commitment: Commitment | None = None,
+    arguments: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Test every suspect document.
+
+    Raises
+    ------
+    DyetraceError
+        Key, tokenizer or commitment are not the spec's, or a token id lies outside the vocabulary.
+    """
+    check_key(spec, ring.master_fingerprint)
+    check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
+    if commitment is not None and commitment.spec_id != spec.spec_id:
+        raise DyetraceError(
+            f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}"
+        )
+    encoder = Encoder.load(tokenizer)
+    documents = []
+    for number, suspect in enumerate(suspects):
+        ids = _ids(suspect, encoder, spec)
+        documents.append(_test(suspect, ids, spec, ring, settings, model))
+        if progress is not None:
+            progress(number + 1, len(suspects))
+    documents = _adjust(documents, settings.alpha)
+    if settings.view:
+        documents = _with_views(documents, suspects, encoder, spec, ring, settings)
+    return Record(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        arguments=arguments or {},
+        versions=versions(),
+        spec=msgspec.json.decode(spec.canonical_json, type=WatermarkSpec),
+        spec_id=spec.spec_id,
+        key_fingerprint=ring.master_fingerprint,
+        commitment=commitment,
+        tests=["blind"] if model is None else ["blind", "model-aware"],
+        alpha=settings.alpha,
+        decoy_seed=settings.decoy_seed,
+        decoy_count=settings.decoy_count,
+        encoder=encoder.note,
+        inputs=list(inputs),
+        documents=documents,
+    )
+
+
+def _ids(suspect: Suspect, encoder: Encoder, spec: WatermarkSpec) -> U32:
+    if suspect.token_ids is None:
+        return encoder.encode(suspect.text or "")
+    ids = np.array(suspect.token_ids, dtype=np.uint32)
+    if len(ids) and ids.max() >= spec.vocabulary_size:
+        raise DyetraceError(
+            f"{suspect.name} has token id {ids.max()}, but the spec's vocabulary has {spec.vocabulary_size} entries; "
+            "its ids come from another tokenizer"
+        )
+    return ids
+
+
+def _prompt(suspect: Suspect, settings: Settings) -> U32 | None:
+    if suspect.prompt_token_ids is None or not settings.use_prompts:
+        return None
+    return np.array(suspect.prompt_token_ids, dtype=np.uint32)
+
+
+def _test(
+    suspect: Suspect, ids: U32, spec: WatermarkSpec, ring: KeyRing, settings: Settings, model: Model | None
+) -> Document:
+    prompt = _prompt(suspect, settings)
+    tuples = distinct_tuples(ids, spec.context_width, prompt)
+    blind = blind_test(spec, ring, tuples, decoy_seed=settings.decoy_seed, decoy_count=settings.decoy_count)
+    return Document(
+        name=suspect.name,
+        sha256=hashlib.sha256(ids.astype("<u4").tobytes()).hexdigest(),
+        tokens=len(ids),
+        prompt_tokens=None if prompt is None else len(prompt),
+        tuples=len(tuples),
+        hypotheses=blind.hypotheses,
+        log10_pvalue=None if blind.refused else blind.log10_pvalue,
+        log10_pvalue_corpus=None,
+        decoys=blind.decoys,
+        aware=_aware(ids, prompt, spec, ring, settings, model, blind),
+        refused=blind.refused,
+    )
+
+
+def _aware(
+    ids: U32,
+    prompt: U32 | None,
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    settings: Settings,
+    model: Model | None,
+    blind: BlindTest,
+) -> AwareResult | None:
+    if model is None or blind.refused:
+        return None
+    from detect.aware import aware_test
+    from detect.likelihood import likelihood
+
+    return aware_test(
+        spec,
+        ring,
+        likelihood(model.network, ids, spec.context_width, prompt),
+        model=model.name,
+        decoy_seed=settings.decoy_seed,
+        decoy_count=settings.decoy_count,
+    )
+
+
+def _adjust(documents: list[Document], alpha: float) -> list[Document]:
+    """Pay for the number of documents (Holm), and for asking with and without the model (each at alpha / 2)."""
+    adjusted = holm_log10(np.array([0.0 if d.log10_pvalue is None else d.log10_pvalue for d in documents]))
+    aware = holm_log10(np.array([0.0 if d.aware is None else d.aware.log10_pvalue for d in documents]))
+    both = any(d.aware is not None for d in documents)
+    limit = math.log10(alpha / 2 if both else alpha)
+    return [
+        msgspec.structs.replace(
+            document,
+            log10_pvalue_corpus=None if document.refused else float(blind),
+            found=document.refused is None and bool(blind <= limit or with_model <= limit),
+        )
+        for document, blind, with_model in zip(documents, adjusted, aware, strict=True)
+    ]
+
+
+def _with_views(
+    documents: list[Document],
+    suspects: Sequence[Suspect],
+    encoder: Encoder,
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    settings: Settings,
+) -> list[Document]:
+    """Add token views to the strongest documents."""
+    tested = [i for i, d in enumerate(documents) if d.log10_pvalue is not None]
+    shown = set(sorted(tested, key=lambda i: documents[i].log10_pvalue or 0.0)[:VIEWED_DOCUMENTS])
+    return [
+        msgspec.structs.replace(
+            document,
+            view=_view(
+                document,
+                _ids(suspects[i], encoder, spec),
+                _prompt(suspects[i], settings),
+                encoder,
+                spec,
+                ring,
+            ),
+        )
+        if i in shown
+        else document
+        for i, document in enumerate(documents)
+    ]
+
+
+def _view(
+    document: Document, ids: U32, prompt: U32 | None, encoder: Encoder, spec: WatermarkSpec, ring: KeyRing
+) -> TokenView:
+    best = min(document.hypotheses, key=lambda h: h.log10_pvalue)
+    part = min(best.subkeys, key=lambda s: s.log10_pvalue)
+    tuples = distinct_tuples(ids, spec.context_width, prompt)
+    candidate = next(c for c in candidates(spec, ring, tuples) if c.name == best.key)
+    shown = candidate.tuples.take(candidate.tuples.positions < VIEWED_TOKENS)
+    pvalues: list[float | None] = [None] * min(len(ids), VIEWED_TOKENS)
+    scheme = spec.build_scheme()
+    statistics = statistics_of(scheme, subkey(candidate.key, part.subkey), shown)
+    unit = scheme.unit if isinstance(scheme.law, Exponential) else 1
+    log10_ps = tails.log10_sf_many(scheme.law, 1, statistics * unit)
+    for position, log10_p in zip(shown.positions.tolist(), log10_ps.tolist(), strict=True):
+        pvalues[position] = float(f"{10**log10_p:.4g}")
+    texts = [encoder.tokenizer.decode([token], skip_special_tokens=False) for token in ids[:VIEWED_TOKENS].tolist()]
+    return TokenView(hypothesis=best.key, subkey=part.subkey, texts=texts, pvalues=pvalues)

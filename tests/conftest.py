@@ -1,0 +1,50 @@
+"""Session-wide material: the real demo model and natural text, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from detect.natural_text import natural_documents
+from watermark.demo_model import demo_model_dir, load_model
+from watermark.tokenizer import load_tokenizer
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir() -> Path:
+    """The demo model's folder, as a user gets it: downloaded and converted once per machine."""
+    return demo_model_dir()
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(smollm2_dir: Path) -> Tokenizer:
+    return load_tokenizer(smollm2_dir)
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_dir: Path) -> Any:
+    """The demo model itself, in bf16 on the CPU."""
+    model, _ = load_model(smollm2_dir)
+    return model
+
+
+def _texts(kind: str, limit: int) -> list[str]:
+    return [text for _, text in natural_documents(kind, limit)]
+
+
+@pytest.fixture(scope="session")
+def prose() -> list[str]:
+    return _texts("prose", 200)
+
+
+@pytest.fixture(scope="session")
+def code() -> list[str]:
+    return _texts("code", 40)
+
+
+@pytest.fixture(scope="session")
+def licences() -> list[str]:
+    return _texts("licences", 40)

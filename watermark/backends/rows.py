@@ -1,0 +1,43 @@
+"""Schemes fused with the primitive over whole vocabulary rows: picks the kernel for the device that holds the logits.
+
+Each function takes logits (b, V), and one key and nonce for each row: numpy uint32 arrays (b, 8) and (3, b) beside CPU
+logits, int32 tensors of the same shapes beside logits on another device. Each returns None where no fused kernel
+serves that device, and the caller falls back to the scheme's own ``transform``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def green_list(logits: torch.Tensor, keys: Any, nonces: Any, threshold: int, delta: float) -> torch.Tensor | None:
+    """Logits plus ``delta`` where the word is below ``threshold``; float32."""
+    kernels = _kernels(logits)
+    return None if kernels is None else kernels.green_list(logits, keys, nonces, threshold, delta)
+
+
+def gumbel(logits: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor | None:
+    """0 at the winner of the exponential race and -inf elsewhere; float32."""
+    kernels = _kernels(logits)
+    return None if kernels is None else kernels.gumbel(logits, keys, nonces)
+
+
+def tournament(logits: torch.Tensor, keys: Any, nonces: Any, depth: int) -> torch.Tensor | None:
+    """Log-probabilities after ``depth`` tournament layers; float32."""
+    kernels = _kernels(logits)
+    return None if kernels is None else kernels.tournament(logits, keys, nonces, depth)
+
+
+def _kernels(logits: torch.Tensor) -> Any:
+    try:
+        if logits.device.type == "cpu":
+            from watermark.backends import numba_rows
+
+            return numba_rows
+        from watermark.backends import triton_backend
+    except ImportError:
+        return None
+    return triton_backend if triton_backend.serves(logits) else None

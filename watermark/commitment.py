@@ -1,0 +1,112 @@
+"""Commitments: publish a hash today that shows later that spec and key were fixed before the suspect existed.
+
+SHA-256 over a random salt, the canonical spec and the key hides the key (the salt has 256 bits) and binds the owner to
+it. The null hypothesis of every test is about the key's randomness, so this is what makes a p-value evidence.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from watermark.errors import DyetraceError
+from watermark.files import write_atomically
+from watermark.keys import SecretKey
+from watermark.spec import WatermarkSpec, check_key
+
+_LABEL = b"dyetrace-commitment-v1\0"
+
+
+class Commitment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is published (all of it may be): the hash, what it is of, and when it was made by the owner's clock."""
+
+    version: int = 1
+    sha256: str
+    spec_id: str
+    key_fingerprint: str
+    created: str
+
+
+class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the owner keeps beside the key, and hands over with it, to open the commitment."""
+
+    version: int = 1
+    sha256: str
+    salt: str
+
+
+_Kind = TypeVar("_Kind", Commitment, Opening)
+
+
+def _digest(spec: WatermarkSpec, key: SecretKey, salt: bytes) -> str:
+    return key.commit(_LABEL + salt + spec.canonical_json)
+
+
+def commit(spec: WatermarkSpec, key: SecretKey) -> tuple[Commitment, Opening]:
+    """Commit to ``spec`` and its master ``key``."""
+    check_key(spec, key.fingerprint)
+    salt = secrets.token_bytes(32)
+    digest = _digest(spec, key, salt)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    public = Commitment(sha256=digest, spec_id=spec.spec_id, key_fingerprint=key.fingerprint, created=created)
+    return public, Opening(sha256=digest, salt=salt.hex())
+
+
+def verify(commitment: Commitment, opening: Opening, spec: WatermarkSpec, key: SecretKey) -> None:
+    """Raise DyetraceError unless spec, key and salt are those that were committed to."""
+    if spec.spec_id != commitment.spec_id:
+        raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
+    if key.fingerprint != commitment.key_fingerprint:
+        raise DyetraceError(
+            f"the commitment is of key {commitment.key_fingerprint}, but this key is {key.fingerprint}"
+        )
+    try:
+        salt = bytes.fromhex(opening.salt)
+    except ValueError:
+        raise DyetraceError("the opening's salt is damaged (not hexadecimal); restore the opening file") from None
+    if not hmac.compare_digest(_digest(spec, key, salt), commitment.sha256):
+        raise DyetraceError("the opening does not fit the commitment: spec, key or salt was changed after it was made")
+
+
+def opening_path(commitment: Path) -> Path:
+    """Where the opening of the commitment at this path is kept by default."""
+    return commitment.with_name(commitment.name + ".opening")
+
+
+def write_commitment(path: Path, commitment: Commitment, opening: Opening) -> Path:
+    """Write the public commitment to ``path`` and the opening, for the owner's eyes only, beside it; return where."""
+    beside = opening_path(path)
+    for target in (path, beside):
+        if target.exists():
+            raise DyetraceError(f"{target} exists already; a commitment is never overwritten, so choose another name")
+    write_atomically(beside, _pretty(opening), mode=0o600)
+    write_atomically(path, _pretty(commitment))
+    return beside
+
+
+def _pretty(value: Commitment | Opening) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2) + b"\n"
+
+
+def load_commitment(path: Path) -> Commitment:
+    """Read a public commitment."""
+    return _load(path, Commitment, "commitment")
+
+
+def load_opening(path: Path) -> Opening:
+    """Read an opening."""
+    return _load(path, Opening, "commitment's opening")
+
+
+def _load(path: Path, kind: type[_Kind], what: str) -> _Kind:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise DyetraceError(f"cannot read {what} {path}: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise DyetraceError(f"{path} is not a whole {what}: {error}; restore the file") from None

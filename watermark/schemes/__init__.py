@@ -1,0 +1,58 @@
+"""The registry of schemes: those of dyetrace, and any that an installed package offers under ``dyetrace.schemes``."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from watermark.errors import DyetraceError
+from watermark.schemes.protocol import Scheme
+
+ENTRY_POINT_GROUP = "dyetrace.schemes"
+
+# Ours stand here as well, so that a source tree that was never installed works.
+_BUILT_IN = {
+    "gumbel": "watermark.schemes.gumbel:Gumbel",
+    "tournament": "watermark.schemes.tournament:Tournament",
+    "green_list": "watermark.schemes.green_list:GreenList",
+}
+
+
+def scheme_names() -> list[str]:
+    """All schemes that a spec may name here."""
+    return sorted(_BUILT_IN.keys() | entry_points(group=ENTRY_POINT_GROUP).names)
+
+
+def make_scheme(name: str, parameters: dict[str, Any]) -> Scheme:
+    """Return the scheme ``name`` with ``parameters``.
+
+    Raises
+    ------
+    DyetraceError
+        No such scheme, or a parameter that it does not know or allow.
+    """
+    import msgspec
+
+    cls = _load(name)
+    try:
+        scheme: Scheme = msgspec.convert(parameters, cls)
+    except DyetraceError:
+        raise
+    except (msgspec.ValidationError, TypeError) as error:
+        raise DyetraceError(f"scheme {name!r}: {error}") from None
+    unknown = parameters.keys() - {field for field in vars(cls).get("__dataclass_fields__", {})}
+    if unknown:
+        raise DyetraceError(f"scheme {name!r} has no parameter {sorted(unknown)[0]!r}; it may come from a newer version")
+    return scheme
+
+
+def _load(name: str) -> type[Any]:
+    if name in _BUILT_IN:
+        from pkgutil import resolve_name
+
+        cls: type[Any] = resolve_name(_BUILT_IN[name])
+        return cls
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        cls = entry.load()
+        return cls
+    raise DyetraceError(f"no scheme is called {name!r}; installed here: {', '.join(scheme_names())}")

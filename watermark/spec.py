@@ -1,0 +1,163 @@
+"""`WatermarkSpec`: everything about a watermark that may be published, and that both sides must agree on. No secret in it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from watermark.errors import DyetraceError
+from watermark.files import write_atomically
+from watermark.schemes import make_scheme
+from watermark.schemes.protocol import Scheme, parameters
+
+SPEC_VERSION = 1
+WIDEST_CONTEXT = 32
+LARGEST_VOCABULARY = 2**31
+# Published figures for Llama-7b students: a context of 3 needs 100 times the tokens of a context of 2 or does not trace
+# at all (Sander et al. 2024, arXiv 2402.14904, and later neutralisation studies).
+TRACEABLE_WIDTH = 2
+
+
+class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A versioned description of one watermark.
+
+    Attributes
+    ----------
+    version
+        Of this format.
+    scheme, parameters
+        Name and parameters of the scheme (`watermark.schemes`).
+    context_width
+        h: how many preceding token ids seed each position.
+    subkeys
+        Size of the pool of sub-keys of which each request uses one. More of them bring back diversity between the
+        answers to one prompt; detection pays for them as multiplicity.
+    global_share
+        Share of contexts that the global key marks; the request's tenant key marks the rest. 1 means no tenants.
+    vocabulary_size
+        1 + the tokenizer's largest id.
+    tokenizer
+        `watermark.tokenizer.tokenizer_fingerprint` of the tokenizer.
+    key_fingerprint
+        Of the master key.
+    epoch
+        Rotation number; keys of different epochs are unrelated.
+    """
+
+    version: int = SPEC_VERSION
+    scheme: str = "gumbel"
+    parameters: dict[str, Any] = {}
+    context_width: int = 2
+    subkeys: int = 4
+    global_share: float = 1.0
+    vocabulary_size: int
+    tokenizer: str
+    key_fingerprint: str
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.version != SPEC_VERSION:
+            raise DyetraceError(
+                f"this spec has version {self.version}, but this dyetrace reads version {SPEC_VERSION}; "
+                "use the release that wrote it"
+            )
+        _within("context_width", self.context_width, 0, WIDEST_CONTEXT)
+        _within("subkeys", self.subkeys, 1, 1024)
+        _within("global_share", self.global_share, 0.0, 1.0)
+        _within("vocabulary_size", self.vocabulary_size, 2, LARGEST_VOCABULARY)
+        _within("epoch", self.epoch, 0, 2**31)
+        scheme = self.build_scheme()
+        if self.context_width == 0 and scheme.samples:
+            raise DyetraceError(
+                f"scheme {self.scheme!r} needs context_width of 1 or more: without a context it would repeat one token"
+            )
+        if self.context_width == 0 and self.global_share < 1:
+            raise DyetraceError("context_width 0 leaves no contexts to split between tenants: set global_share to 1")
+
+    def build_scheme(self) -> Scheme:
+        """The scheme with this spec's parameters."""
+        return make_scheme(self.scheme, self.parameters)
+
+    @property
+    def canonical_json(self) -> bytes:
+        """The one byte string that stands for this spec: all fields, sorted keys, no white space."""
+        full = msgspec.structs.replace(self, parameters=parameters(self.build_scheme()))
+        return msgspec.json.encode(full, order="sorted")
+
+    @property
+    def spec_id(self) -> str:
+        """``dt1-`` and 32 hex digits: BLAKE2b-128 of the canonical JSON."""
+        return "dt1-" + hashlib.blake2b(self.canonical_json, digest_size=16).hexdigest()
+
+    @property
+    def warning(self) -> str | None:
+        """What the owner should know before using this spec, if anything."""
+        if self.context_width > TRACEABLE_WIDTH:
+            return (
+                f"context_width {self.context_width}: students trained on this text will be nearly untraceable; "
+                f"use {TRACEABLE_WIDTH} unless only verbatim text matters"
+            )
+        return None
+
+
+def _within(field: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise DyetraceError(f"spec field {field} must lie in {low} .. {high} (got {value})")
+
+
+def parse_spec(data: bytes, where: str) -> WatermarkSpec:
+    """Read a spec from JSON.
+
+    Raises
+    ------
+    DyetraceError
+        Not JSON, an unknown or missing field, a value out of range, or another version.
+    """
+    try:
+        return msgspec.json.decode(data, type=WatermarkSpec)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, DyetraceError):
+            raise DyetraceError(f"{where}: {error.__cause__}") from None
+        raise DyetraceError(f"{where} is not a watermark spec: {error}") from None
+    except msgspec.DecodeError as error:
+        raise DyetraceError(f"{where} is not whole JSON ({error}); restore it, or write it anew with `dyetrace spec`") from None
+
+
+def load_spec(path: Path) -> WatermarkSpec:
+    """Read a spec file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DyetraceError(f"cannot read spec {path}: {error.strerror}; write one with `dyetrace spec`") from None
+    return parse_spec(data, f"spec {path}")
+
+
+def write_spec(path: Path, spec: WatermarkSpec) -> None:
+    """Write a spec as indented JSON with every parameter spelt out."""
+    write_atomically(path, msgspec.json.format(spec.canonical_json, indent=2) + b"\n")
+
+
+def check_tokenizer(spec: WatermarkSpec, fingerprint: str, vocabulary_size: int) -> None:
+    """Raise DyetraceError unless this is the tokenizer that the spec was made for."""
+    if vocabulary_size != spec.vocabulary_size:
+        raise DyetraceError(
+            f"wrong tokenizer: its vocabulary has {vocabulary_size} entries, the spec's {spec.vocabulary_size}; "
+            "use the tokenizer of the model that was watermarked"
+        )
+    if fingerprint != spec.tokenizer:
+        raise DyetraceError(
+            f"wrong tokenizer: its fingerprint is {fingerprint}, the spec's {spec.tokenizer}; "
+            "use the tokenizer of the model that was watermarked"
+        )
+
+
+def check_key(spec: WatermarkSpec, fingerprint: str) -> None:
+    """Raise DyetraceError unless the key with this fingerprint is the spec's."""
+    if fingerprint != spec.key_fingerprint:
+        raise DyetraceError(
+            f"wrong key: its fingerprint is {fingerprint}, the spec's {spec.key_fingerprint}; "
+            "give the key that the spec was made with"
+        )
