@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from detect.decoys import decoy_rings
 from detect.distinct import Mask
-from detect.document import GLOBAL
+from detect.document import GLOBAL, tested_keys
 from detect.evidence import AwareHypothesis, AwareResult
 from detect.likelihood import Likelihood
 from detect.multiplicity import holm_log10, mean_log10_e
@@ -32,7 +32,7 @@ from watermark import prf
 from watermark.backends.numba_rows import tournament_layers
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
-from watermark.rowkeys import selector_threshold, subkey
+from watermark.rowkeys import subkey
 from watermark.schemes.green_list import GreenList
 from watermark.schemes.gumbel import Gumbel
 from watermark.schemes.protocol import Scheme
@@ -110,12 +110,10 @@ def _evidence(spec: WatermarkSpec, rings: Sequence[KeyRing], likelihood: Likelih
     names: list[list[str]] = []
     for ring in rings:
         mine = global_contexts(spec, ring.selector, likelihood.tuples)
-        tested = {} if ring.global_key is None else {GLOBAL: (ring.global_key, mine)}
-        if selector_threshold(spec) < 2**32:
-            tested |= {f"tenant:{name}": (key, ~mine) for name, key in ring.tenants.items()}
-        for key, mask in tested.values():
+        tested = tested_keys(spec, ring)
+        for name, key in tested.items():
             keys += [subkey(key, index) for index in range(spec.subkeys)]
-            masks += [mask] * spec.subkeys
+            masks += [mine if name == GLOBAL else ~mine] * spec.subkeys
         names.append(list(tested))
     log10_es = iter(log10_evalues(spec.build_scheme(), keys, masks, likelihood).reshape(-1, spec.subkeys))
     positions = iter(int(mask.sum()) for mask in masks[:: spec.subkeys])
@@ -151,6 +149,19 @@ def _growth(betting: _Betting, block: Likelihood, estimates: F32, key: SecretKey
     words = prf.words_at(key.words, np.repeat(nonces, k, axis=1), block.candidates.ravel()).reshape(n, k)
     ratios = betting.ratios(words, estimates)[mask]
     return np.asarray(np.log1p(np.array(FRACTIONS) * (ratios[:, :, None] - 1.0)).sum(axis=0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Betting:
+    """How a scheme's e-values are made.
+
+    ``estimates(logits (n, k), generator)`` gives estimates of P that depend on no key; ``ratios(words (n, k),
+    estimates)`` the e-values (n, components).
+    """
+
+    components: int
+    estimates: Callable[[F32, np.random.Generator], F32]
+    ratios: Callable[[prf.U32, F32], F64]
 
 
 def _betting(scheme: Scheme) -> _Betting:

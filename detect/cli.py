@@ -64,7 +64,12 @@ def main() -> None:
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @_option("--tenant", help="Write the key of this account alone, for an outside expert.  [e.g. --tenant acme]")
-@_option("--epoch", type=click.IntRange(0), default=0, help="With --tenant: of which rotation epoch.  [e.g. --epoch 3]")
+@_option(
+    "--epoch",
+    type=click.IntRange(0),
+    default=0,
+    help="With --tenant: of which rotation epoch.  [e.g. --epoch 3]",
+)
 @_option("--key", help=f"With --tenant: the master key. {_KEY_HELP}  [e.g. --key file:owner.key]")
 def keygen(path: Path, tenant: str | None, epoch: int, key: str | None) -> None:
     """Write a new secret key to PATH, readable by you alone.
@@ -93,13 +98,42 @@ def keygen(path: Path, tenant: str | None, epoch: int, key: str | None) -> None:
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @_option("--key", required=True, help=f"{_KEY_HELP}  [e.g. --key file:owner.key]")
-@_option("--model", "model_dir", help="Folder of the model to be marked (its tokenizer.json is what counts); by default the demo model.  [e.g. --model ./my-model]")
-@_option("--scheme", default="gumbel", help="gumbel, tournament, green_list, or an installed plugin's.  [e.g. --scheme green_list]")
-@_option("--param", "params", multiple=True, help="A parameter of the scheme, NAME=VALUE; may be repeated.  [e.g. --param gamma=0.5 --param delta=2]")
-@_option("--width", type=int, default=2, help="Context width h. More than 2 leaves students untraceable.  [e.g. --width 2]")
-@_option("--subkeys", type=int, default=4, help="Pool of sub-keys, one drawn per request: diversity against detection power.  [e.g. --subkeys 8]")
-@_option("--tenants", is_flag=True, help="Give half of the contexts to each account's own key.  [e.g. --tenants]")
-@_option("--global-share", type=float, help="Share of contexts for the global key (1: no tenants).  [e.g. --global-share 0.7]")
+@_option(
+    "--model",
+    "model_dir",
+    help="Folder of the model to be marked (its tokenizer.json is what counts); by default the demo model.  [e.g. --model ./my-model]",
+)
+@_option(
+    "--scheme",
+    default="gumbel",
+    help="gumbel, tournament, green_list, or an installed plugin's.  [e.g. --scheme green_list]",
+)
+@_option(
+    "--param",
+    "params",
+    multiple=True,
+    help="A parameter of the scheme, NAME=VALUE; may be repeated.  [e.g. --param gamma=0.5 --param delta=2]",
+)
+@_option(
+    "--width",
+    type=int,
+    default=2,
+    help="Context width h. More than 2 leaves students untraceable.  [e.g. --width 2]",
+)
+@_option(
+    "--subkeys",
+    type=int,
+    default=4,
+    help="Pool of sub-keys, one drawn per request: diversity against detection power.  [e.g. --subkeys 8]",
+)
+@_option(
+    "--tenants", is_flag=True, help="Give half of the contexts to each account's own key.  [e.g. --tenants]"
+)
+@_option(
+    "--global-share",
+    type=float,
+    help="Share of contexts for the global key (1: no tenants).  [e.g. --global-share 0.7]",
+)
 @_option("--epoch", type=int, default=0, help="Key rotation number.  [e.g. --epoch 3]")
 def spec(
     path: Path,
@@ -153,9 +187,21 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 
 @main.command()
-@_option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The spec to commit to.  [e.g. --spec spec.json]")
+@_option(
+    "--spec",
+    "spec_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The spec to commit to.  [e.g. --spec spec.json]",
+)
 @_option("--key", required=True, help=f"{_KEY_HELP}  [e.g. --key file:owner.key]")
-@_option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the public commitment goes; the opening goes beside it as NAME.opening.  [e.g. -o commitment.json]")
+@_option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the public commitment goes; the opening goes beside it as NAME.opening.  [e.g. -o commitment.json]",
+)
 def commit(spec_path: Path, key: str, output: Path) -> None:
     """Commit to spec and key: publish the output now, keep the opening with the key.
 
@@ -174,9 +220,19 @@ def commit(spec_path: Path, key: str, output: Path) -> None:
 
 @main.command("verify-commitment")
 @click.argument("commitment", type=click.Path(path_type=Path))
-@_option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The spec that was committed to.  [e.g. --spec spec.json]")
+@_option(
+    "--spec",
+    "spec_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The spec that was committed to.  [e.g. --spec spec.json]",
+)
 @_option("--key", required=True, help=f"{_KEY_HELP}  [e.g. --key file:owner.key]")
-@_option("--opening", type=click.Path(path_type=Path), help="The opening; by default COMMITMENT.opening.  [e.g. --opening commitment.json.opening]")
+@_option(
+    "--opening",
+    type=click.Path(path_type=Path),
+    help="The opening; by default COMMITMENT.opening.  [e.g. --opening commitment.json.opening]",
+)
 def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path | None) -> None:
     """Check that COMMITMENT was made of this spec and this key.
 
@@ -189,23 +245,58 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
 
     public = load_commitment(commitment)
     verify(public, load_opening(opening or opening_path(commitment)), load_spec(spec_path), load_master(key))
-    click.echo(f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, dated {public.created}")
+    click.echo(
+        f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, dated {public.created}"
+    )
 
 
 @main.command()
-@_option("--prompts", default="-", help="File with one prompt a line, or JSONL with a 'prompt' field; - is standard input.  [e.g. --prompts prompts.txt]")
-@_option("-o", "--output", default="-", help="JSONL with text and token ids; - is standard output.  [e.g. -o answers.jsonl]")
-@_option("--spec", "spec_path", type=click.Path(path_type=Path), help="The watermark; without it the text is not marked.  [e.g. --spec spec.json]")
+@_option(
+    "--prompts",
+    default="-",
+    help="File with one prompt a line, or JSONL with a 'prompt' field; - is standard input.  [e.g. --prompts prompts.txt]",
+)
+@_option(
+    "-o",
+    "--output",
+    default="-",
+    help="JSONL with text and token ids; - is standard output.  [e.g. -o answers.jsonl]",
+)
+@_option(
+    "--spec",
+    "spec_path",
+    type=click.Path(path_type=Path),
+    help="The watermark; without it the text is not marked.  [e.g. --spec spec.json]",
+)
 @_option("--key", help=f"{_KEY_HELP}  [e.g. --key file:owner.key]")
-@_option("--tenant", help="The account that these answers are for, where the spec has tenants.  [e.g. --tenant acme]")
-@_option("--model", "model_dir", help="A local model folder; by default the demo model.  [e.g. --model ./my-model]")
-@_option("--dtype", default="bfloat16", type=click.Choice(["bfloat16", "float16", "float32"]), help="Arithmetic of the model.  [e.g. --dtype float32]")
-@_option("--max-new-tokens", type=int, default=200, help="Longest answer, in tokens.  [e.g. --max-new-tokens 400]")
+@_option(
+    "--tenant",
+    help="The account that these answers are for, where the spec has tenants.  [e.g. --tenant acme]",
+)
+@_option(
+    "--model", "model_dir", help="A local model folder; by default the demo model.  [e.g. --model ./my-model]"
+)
+@_option(
+    "--dtype",
+    default="bfloat16",
+    type=click.Choice(["bfloat16", "float16", "float32"]),
+    help="Arithmetic of the model.  [e.g. --dtype float32]",
+)
+@_option(
+    "--max-new-tokens", type=int, default=200, help="Longest answer, in tokens.  [e.g. --max-new-tokens 400]"
+)
 @_option("--temperature", type=float, default=1.0, help="Sampling temperature.  [e.g. --temperature 0.7]")
 @_option("--top-k", type=int, default=0, help="Keep the k likeliest tokens; 0 keeps all.  [e.g. --top-k 50]")
-@_option("--top-p", type=float, default=1.0, help="Keep the likeliest tokens of this mass.  [e.g. --top-p 0.95]")
+@_option(
+    "--top-p", type=float, default=1.0, help="Keep the likeliest tokens of this mass.  [e.g. --top-p 0.95]"
+)
 @_option("--samples", type=int, default=1, help="Answers per prompt.  [e.g. --samples 4]")
-@_option("--fresh-share", type=float, default=0.0, help="Share of positions left unmarked for diversity.  [e.g. --fresh-share 0.1]")
+@_option(
+    "--fresh-share",
+    type=float,
+    default=0.0,
+    help="Share of positions left unmarked for diversity.  [e.g. --fresh-share 0.1]",
+)
 @_option("--batch", type=int, default=16, help="Prompts at a time.  [e.g. --batch 8]")
 @_option("--seed", type=int, help="Seed of the unmarked randomness, to repeat a run.  [e.g. --seed 1]")
 @_option("--limit", type=int, help="Only the first N prompts.  [e.g. --limit 10]")
@@ -232,7 +323,11 @@ def generate(
 
     settings = Sampling(**sampling)
     made = None if spec_path is None else load_spec(spec_path)
-    ring = None if made is None else _ring(_required(key, "--spec needs --key"), made, () if tenant is None else (tenant,))
+    ring = (
+        None
+        if made is None
+        else _ring(_required(key, "--spec needs --key"), made, () if tenant is None else (tenant,))
+    )
     texts = read_prompts(prompts)[:limit]
     model, tokenizer = _load_model(model_dir, dtype)
     answers = generate_answers(model, tokenizer, texts, settings, made, ring, tenant, chat=not raw)
@@ -242,23 +337,85 @@ def generate(
 
 @main.command()
 @click.argument("source", metavar="FILE|-")
-@_option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The watermark to look for.  [e.g. --spec spec.json]")
-@_option("--key", required=True, help=f"{_KEY_HELP} A tenant's own key serves as well.  [e.g. --key file:owner.key]")
-@_option("--tenant", "tenants", multiple=True, help="An account to test; may be repeated.  [e.g. --tenant acme --tenant zenith]")
-@_option("--tenants-file", type=click.Path(path_type=Path), help="Accounts to test, one a line.  [e.g. --tenants-file accounts.txt]")
-@_option("--tokenizer", help="Model folder or tokenizer.json that the spec was made with; by default --model's, or the demo model's.  [e.g. --tokenizer ./my-model]")
-@_option("--format", "form", default="auto", type=click.Choice(["auto", "text", "jsonl"]), help="What FILE holds; auto goes by its name.  [e.g. --format jsonl]")
-@_option("--text-field", default="text", help="JSONL field that holds the text.  [e.g. --text-field response]")
-@_option("--from-text", is_flag=True, help="Encode the text anew even where a record has token ids, as for a real suspect.  [e.g. --from-text]")
-@_option("--aware", is_flag=True, help="Test with the owner's model as well (--model; by default the demo model).  [e.g. --aware]")
+@_option(
+    "--spec",
+    "spec_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The watermark to look for.  [e.g. --spec spec.json]",
+)
+@_option(
+    "--key",
+    required=True,
+    help=f"{_KEY_HELP} A tenant's own key serves as well.  [e.g. --key file:owner.key]",
+)
+@_option(
+    "--tenant",
+    "tenants",
+    multiple=True,
+    help="An account to test; may be repeated.  [e.g. --tenant acme --tenant zenith]",
+)
+@_option(
+    "--tenants-file",
+    type=click.Path(path_type=Path),
+    help="Accounts to test, one a line.  [e.g. --tenants-file accounts.txt]",
+)
+@_option(
+    "--tokenizer",
+    help="Model folder or tokenizer.json that the spec was made with; by default --model's, or the demo model's.  [e.g. --tokenizer ./my-model]",
+)
+@_option(
+    "--format",
+    "form",
+    default="auto",
+    type=click.Choice(["auto", "text", "jsonl"]),
+    help="What FILE holds; auto goes by its name.  [e.g. --format jsonl]",
+)
+@_option(
+    "--text-field", default="text", help="JSONL field that holds the text.  [e.g. --text-field response]"
+)
+@_option(
+    "--from-text",
+    is_flag=True,
+    help="Encode the text anew even where a record has token ids, as for a real suspect.  [e.g. --from-text]",
+)
+@_option(
+    "--aware",
+    is_flag=True,
+    help="Test with the owner's model as well (--model; by default the demo model).  [e.g. --aware]",
+)
 @_option("--model", "model_dir", help="The owner's model folder, for --aware.  [e.g. --model ./my-model]")
-@_option("--alpha", type=float, default=1e-6, help="Family-wise false-positive rate of 'found', over all documents.  [e.g. --alpha 1e-3]")
-@_option("--decoys", type=int, default=100, help="Decoy keys that the same test runs under.  [e.g. --decoys 1000]")
-@_option("--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]")
+@_option(
+    "--alpha",
+    type=float,
+    default=1e-6,
+    help="Family-wise false-positive rate of 'found', over all documents.  [e.g. --alpha 1e-3]",
+)
+@_option(
+    "--decoys", type=int, default=100, help="Decoy keys that the same test runs under.  [e.g. --decoys 1000]"
+)
+@_option(
+    "--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]"
+)
 @_option("--limit", type=int, help="Only the first N documents.  [e.g. --limit 100]")
-@_option("--commitment", "commitment_path", type=click.Path(path_type=Path), help="The published commitment, to put on record.  [e.g. --commitment commitment.json]")
-@_option("-o", "--output", type=click.Path(path_type=Path), help="Folder for report.json and report.html.  [e.g. -o evidence/]")
-@_option("--json", "as_json", is_flag=True, help="Print the record as JSON alone on standard output.  [e.g. --json]")
+@_option(
+    "--commitment",
+    "commitment_path",
+    type=click.Path(path_type=Path),
+    help="The published commitment, to put on record.  [e.g. --commitment commitment.json]",
+)
+@_option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for report.json and report.html.  [e.g. -o evidence/]",
+)
+@_option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the record as JSON alone on standard output.  [e.g. --json]",
+)
 @_option("--fail", is_flag=True, help=f"End with status {EXIT_FOUND} when the mark is found.  [e.g. --fail]")
 def detect(
     source: str,
@@ -334,8 +491,19 @@ def detect(
 
 
 @main.command()
-@_option("-o", "--output", type=click.Path(path_type=Path), default=Path("dyetrace-demo"), help="Folder for the demo's files.  [e.g. -o demo/]")
-@_option("--scheme", default="gumbel", type=click.Choice(["gumbel", "tournament", "green_list"]), help="The scheme to show.  [e.g. --scheme tournament]")
+@_option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("dyetrace-demo"),
+    help="Folder for the demo's files.  [e.g. -o demo/]",
+)
+@_option(
+    "--scheme",
+    default="gumbel",
+    type=click.Choice(["gumbel", "tournament", "green_list"]),
+    help="The scheme to show.  [e.g. --scheme tournament]",
+)
 def demo(output: Path, scheme: str) -> None:
     """Mark a real model's answers, hide them among natural text, find them again; under 4 minutes on 2 cores.
 

@@ -249,5 +249,7 @@ def _view(
     log10_ps = tails.log10_sf_many(scheme.law, 1, statistics * unit)
     for position, log10_p in zip(shown.positions.tolist(), log10_ps.tolist(), strict=True):
         pvalues[position] = float(f"{10**log10_p:.4g}")
-    texts = [encoder.tokenizer.decode([token], skip_special_tokens=False) for token in ids[:VIEWED_TOKENS].tolist()]
+    texts = [
+        encoder.tokenizer.decode([token], skip_special_tokens=False) for token in ids[:VIEWED_TOKENS].tolist()
+    ]
     return TokenView(hypothesis=best.key, subkey=part.subkey, texts=texts, pvalues=pvalues)

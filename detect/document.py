@@ -70,16 +70,22 @@ class Candidate:
     tuples: Tuples
 
 
-def candidates(spec: WatermarkSpec, ring: KeyRing, tuples: Tuples) -> list[Candidate]:
-    """The global key (where the ring holds it) and each tenant's, each with the contexts that it marks."""
-    mine = global_contexts(spec, ring.selector, tuples)
-    found = []
-    if ring.global_key is not None and selector_threshold(spec) > 0:
-        found.append(Candidate(GLOBAL, ring.global_key, tuples.take(mine)))
-    if selector_threshold(spec) < 2**32:
-        others = tuples.take(~mine)
-        found += [Candidate(f"tenant:{name}", key, others) for name, key in ring.tenants.items()]
+def tested_keys(spec: WatermarkSpec, ring: KeyRing) -> dict[str, SecretKey]:
+    """The keys of the ring that mark anything under this spec, by the name that the record gives them."""
+    threshold = selector_threshold(spec)
+    found = {}
+    if ring.global_key is not None and threshold > 0:
+        found[GLOBAL] = ring.global_key
+    if threshold < 2**32:
+        found |= {f"tenant:{name}": key for name, key in ring.tenants.items()}
     return found
+
+
+def candidates(spec: WatermarkSpec, ring: KeyRing, tuples: Tuples) -> list[Candidate]:
+    """Each tested key with the tuples whose contexts it marks."""
+    mine = global_contexts(spec, ring.selector, tuples)
+    parts = {True: tuples.take(mine), False: tuples.take(~mine)}
+    return [Candidate(name, key, parts[name == GLOBAL]) for name, key in tested_keys(spec, ring).items()]
 
 
 def log10_pvalues(scheme: Scheme, tuples: Tuples, sums: I64) -> Floats:

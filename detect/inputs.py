@@ -6,7 +6,7 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -90,17 +90,17 @@ def _looks_like_jsonl(source: str, text: str) -> bool:
 
 
 def _read_lines(text: str, where: str, text_field: str) -> list[Suspect]:
-    fields = msgspec.defstruct("Line", [], bases=(_Line,), rename={"text": text_field}, frozen=True)
-    decoder = msgspec.json.Decoder(fields)
     suspects = []
+    name = Path(where).name  # the full path stands in the record's list of inputs
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            record = decoder.decode(line.encode())
+            fields = msgspec.json.decode(line, type=dict[str, Any])
+            record = msgspec.convert(fields | {"text": fields.get(text_field)}, _Line)
         except msgspec.MsgspecError as error:
             raise DyetraceError(f"{where}, line {number}: {error}; mend or remove the line") from None
-        suspects.append(_suspect(record, f"{where}:{number}", text_field))  # type: ignore[arg-type]
+        suspects.append(_suspect(record, f"{name}:{number}", text_field))
     return suspects
 
 

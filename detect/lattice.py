@@ -8,6 +8,10 @@ where E_theta weighs outcomes by exp(theta S - K(theta)) [1]_. A ``theta`` that 
 expectation of ordinary size, however small p is. For short lattices it comes from the convolved
 probabilities; for long ones from their characteristic function, at the few frequencies that matter.
 
+The rounding error of that sum is bounded and added, so p is never too small. It is too large, by more than
+the last digits, only for long lattices with gaps: p(S >= t) where the next value the sum can take lies far
+above t and is reached by a very unlikely draw alone.
+
 References
 ----------
 .. [1] R. R. Bahadur and R. Ranga Rao, "On deviations of the sample mean", Ann. Math. Statist. 31, 1960.
@@ -88,16 +92,11 @@ class LatticeSum:
         steps = -((self.offset - totals) // self.span)
         result = np.where(steps <= 0, 0.0, -np.inf)
         possible = (steps > 0) & (steps <= self.maximum)
-        if not possible.any():
-            return result
-        below = possible & (steps <= self.tilt(0.0).mean)
-        log_q = self.reflected()._log_tail(self.maximum + 1 - steps[below][::-1], error_sign=-1)[::-1]
-        # A skew law may have its mean far in a tail: the complement of q near 1 would lose what is left.
-        trusted = log_q < math.log(0.75)
-        below[below] = trusted
-        result[below] = np.log1p(-np.exp(log_q[trusted]))
-        above = possible & ~below
+        above = possible & (steps > self.tilt(0.0).mean)
+        below = possible & ~above
         result[above] = self._log_tail(steps[above], error_sign=1)
+        log_q = self.reflected()._log_tail(self.maximum + 1 - steps[below][::-1], error_sign=-1)[::-1]
+        result[below] = np.log1p(-np.exp(log_q))
         return result
 
     def _log_tail(self, totals: Ints, *, error_sign: int) -> Floats:
@@ -113,9 +112,9 @@ class LatticeSum:
             near = near[near <= near[0] + 4 * tilted.sd]
             mass, error = tilted.discounted_mass(near)
             # The mass falls from each total to the next, its error does not.
-            shared = int(np.count_nonzero(mass >= min(mass[0] / 4, error / _SHARED_ERROR)))
+            shared = max(1, int(np.count_nonzero(mass >= min(mass[0] / 4, error / _SHARED_ERROR))))
             with np.errstate(divide="ignore"):
-                log_mass = np.log(np.maximum(mass + error_sign * error, 0.0))
+                log_mass = np.log(np.maximum(np.maximum(mass, 0.0) + error_sign * error, 0.0))
             cgf, shift = tilted.cgf(tilted.theta), tilted.theta * tilted.deviation(near)
             exponent_error = _EPS * (32 + 8 * (abs(cgf) + np.abs(shift)))
             log_tail = cgf - shift + log_mass + error_sign * exponent_error
@@ -126,7 +125,10 @@ class LatticeSum:
     def _log_top(self) -> float:
         """Log P(S = maximum), where the tilt would be infinite."""
         at_top = self.values == self.values.max(axis=1, keepdims=True)
-        return float(self.counts @ np.log(at_top @ self.probabilities))
+        top, rest = at_top @ self.probabilities, ~at_top @ self.probabilities
+        # 1 - 1e-9 as a float has lost most of the 1e-9: ask the small one of the two.
+        log_top = np.where(top < rest, np.log(top), np.log1p(-np.minimum(rest, 0.5)))
+        return float(self.counts @ log_top)
 
     def tilt(self, theta: float) -> _Tilted:
         """Weigh the outcomes by exp(theta S)."""

@@ -172,7 +172,7 @@ def _languages() -> Documents:
 
 
 def _messages(data: bytes) -> list[str]:
-    """Return the translated sentences in a gettext catalogue (GNU .mo), without those that hold a template."""
+    """Return the translations in a gettext catalogue (GNU .mo), without templates and single words."""
     order = "<" if data[:4] == b"\xde\x12\x04\x95" else ">"
     if len(data) < 20 or struct.unpack(f"{order}I", data[:4])[0] != 0x950412DE:
         return []

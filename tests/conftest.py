@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tokenizers import Tokenizer
 
 from detect.natural_text import natural_documents
 from watermark.demo_model import demo_model_dir, load_model
 from watermark.tokenizer import load_tokenizer
+
+
+# The first example of a property may wait for a compiler (numba), so no example has a deadline.
+settings.register_profile("dyetrace", deadline=None)
+settings.load_profile("dyetrace")
 
 
 @pytest.fixture(scope="session")

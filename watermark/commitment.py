@@ -20,12 +20,14 @@ from watermark.keys import SecretKey
 from watermark.spec import WatermarkSpec, check_key
 
 _LABEL = b"dyetrace-commitment-v1\0"
+_SALT_BYTES = 32
+_VERSION = 1
 
 
 class Commitment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is published (all of it may be): the hash, what it is of, and when it was made by the owner's clock."""
 
-    version: int = 1
+    version: int = _VERSION
     sha256: str
     spec_id: str
     key_fingerprint: str
@@ -35,7 +37,7 @@ class Commitment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the owner keeps beside the key, and hands over with it, to open the commitment."""
 
-    version: int = 1
+    version: int = _VERSION
     sha256: str
     salt: str
 
@@ -50,7 +52,7 @@ def _digest(spec: WatermarkSpec, key: SecretKey, salt: bytes) -> str:
 def commit(spec: WatermarkSpec, key: SecretKey) -> tuple[Commitment, Opening]:
     """Commit to ``spec`` and its master ``key``."""
     check_key(spec, key.fingerprint)
-    salt = secrets.token_bytes(32)
+    salt = secrets.token_bytes(_SALT_BYTES)
     digest = _digest(spec, key, salt)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     public = Commitment(sha256=digest, spec_id=spec.spec_id, key_fingerprint=key.fingerprint, created=created)
@@ -60,17 +62,31 @@ def commit(spec: WatermarkSpec, key: SecretKey) -> tuple[Commitment, Opening]:
 def verify(commitment: Commitment, opening: Opening, spec: WatermarkSpec, key: SecretKey) -> None:
     """Raise DyetraceError unless spec, key and salt are those that were committed to."""
     if spec.spec_id != commitment.spec_id:
-        raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
+        raise DyetraceError(
+            f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}"
+        )
     if key.fingerprint != commitment.key_fingerprint:
         raise DyetraceError(
             f"the commitment is of key {commitment.key_fingerprint}, but this key is {key.fingerprint}"
         )
+    if opening.sha256 != commitment.sha256:
+        raise DyetraceError(
+            f"the opening is of another commitment ({opening.sha256}, not {commitment.sha256}); give the one written with it"
+        )
     try:
         salt = bytes.fromhex(opening.salt)
     except ValueError:
-        raise DyetraceError("the opening's salt is damaged (not hexadecimal); restore the opening file") from None
+        raise DyetraceError(
+            "the opening's salt is damaged (not hexadecimal); restore the opening file"
+        ) from None
+    if len(salt) != _SALT_BYTES:
+        raise DyetraceError(
+            f"the opening's salt is damaged ({len(salt)} bytes, not {_SALT_BYTES}); restore the opening file"
+        )
     if not hmac.compare_digest(_digest(spec, key, salt), commitment.sha256):
-        raise DyetraceError("the opening does not fit the commitment: spec, key or salt was changed after it was made")
+        raise DyetraceError(
+            "the opening does not fit the commitment: spec, key or salt was changed after it was made"
+        )
 
 
 def opening_path(commitment: Path) -> Path:
@@ -83,7 +99,9 @@ def write_commitment(path: Path, commitment: Commitment, opening: Opening) -> Pa
     beside = opening_path(path)
     for target in (path, beside):
         if target.exists():
-            raise DyetraceError(f"{target} exists already; a commitment is never overwritten, so choose another name")
+            raise DyetraceError(
+                f"{target} exists already; a commitment is never overwritten, so choose another name"
+            )
     write_atomically(beside, _pretty(opening), mode=0o600)
     write_atomically(path, _pretty(commitment))
     return beside
@@ -105,8 +123,13 @@ def load_opening(path: Path) -> Opening:
 
 def _load(path: Path, kind: type[_Kind], what: str) -> _Kind:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        loaded = msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise DyetraceError(f"cannot read {what} {path}: {error.strerror}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DyetraceError(f"{path} is not a whole {what}: {error}; restore the file") from None
+    if loaded.version != _VERSION:
+        raise DyetraceError(
+            f"{path} has version {loaded.version}, but this dyetrace reads version {_VERSION}; use the release that wrote it"
+        )
+    return loaded

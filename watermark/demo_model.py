@@ -245,7 +245,7 @@ def load_model(
     else:
         folder = Path(path).expanduser()
         _check_folder(folder)
-        _require_model_packages()
+    _require_model_packages()
     import torch
     import transformers
 

@@ -18,10 +18,14 @@ def write_atomically(path: Path, data: bytes, mode: int | None = None) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, _new_file_mode() if mode is None else mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise DyetraceError(f"cannot write {path}: {error.strerror}") from None
         raise
 
 

@@ -34,7 +34,9 @@ class SecretKey:
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
-            raise DyetraceError(f"a key must hold {KEY_BYTES} bytes (got {len(secret)}); make one with `dyetrace keygen`")
+            raise DyetraceError(
+                f"a key must hold {KEY_BYTES} bytes (got {len(secret)}); make one with `dyetrace keygen`"
+            )
         self._secret = bytes(secret)
 
     @classmethod
@@ -46,7 +48,9 @@ class SecretKey:
         """Return the key for ``purpose`` and ``message``: BLAKE2b-256 keyed by this key (RFC 7693, section 2.5)."""
         data = message if isinstance(message, bytes) else str(message).encode()
         person = f"dyt:{purpose}".encode().ljust(16, b"\0")
-        return SecretKey(hashlib.blake2b(data, key=self._secret, digest_size=KEY_BYTES, person=person).digest())
+        return SecretKey(
+            hashlib.blake2b(data, key=self._secret, digest_size=KEY_BYTES, person=person).digest()
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -182,13 +186,20 @@ def parse_key(line: str, where: str) -> SecretKey | TenantKey:
     body, _, checksum = text.rpartition(":")
     fields = body.split(":")
     if _checksum(body) != checksum:
-        raise DyetraceError(f"the key in {where} is damaged or cut short (its checksum differs); restore it from a backup")
-    if len(fields) == 3 and fields[1] == "master":
-        return SecretKey(bytes.fromhex(fields[2]))
-    if len(fields) == 6 and fields[1] == "tenant":
-        secret = bytes.fromhex(fields[5])
-        selector = SecretKey(secret[KEY_BYTES:])
-        return TenantKey(fields[2], int(fields[3]), fields[4], selector, SecretKey(secret[:KEY_BYTES]))
+        raise DyetraceError(
+            f"the key in {where} is damaged or cut short (its checksum differs); restore it from a backup"
+        )
+    try:
+        if len(fields) == 3 and fields[1] == "master":
+            return SecretKey(bytes.fromhex(fields[2]))
+        if len(fields) == 6 and fields[1] == "tenant":
+            secret = bytes.fromhex(fields[5])
+            selector = SecretKey(secret[KEY_BYTES:])
+            return TenantKey(fields[2], int(fields[3]), fields[4], selector, SecretKey(secret[:KEY_BYTES]))
+    except ValueError:
+        raise DyetraceError(
+            f"the key in {where} is damaged (its fields do not hold a key); restore it from a backup"
+        ) from None
     raise DyetraceError(f"the key in {where} is of a kind this version does not know; update dyetrace")
 
 
@@ -196,16 +207,26 @@ def _is_hex(text: str) -> bool:
     return all(c in "0123456789abcdefABCDEF" for c in text)
 
 
+def _looks_like_key(text: str) -> bool:
+    return text.startswith(_PREFIX) or (len(text) == 2 * KEY_BYTES and _is_hex(text))
+
+
 def write_key_file(path: Path, key: SecretKey | TenantKey) -> None:
     """Write a key file that only its owner can read (0600); an existing file is never overwritten."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise DyetraceError(f"key file {path} exists already and is never overwritten; choose another path") from None
+        raise DyetraceError(
+            f"key file {path} exists already and is never overwritten; choose another path"
+        ) from None
     except OSError as error:
         raise DyetraceError(f"cannot write key file {path}: {error.strerror}") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(format_key(key) + "\n")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(format_key(key) + "\n")
+    except OSError as error:
+        os.unlink(path)
+        raise DyetraceError(f"cannot write key file {path}: {error.strerror}") from None
 
 
 def load_key(source: str) -> SecretKey | TenantKey:
@@ -217,11 +238,15 @@ def load_key(source: str) -> SecretKey | TenantKey:
         The source cannot be read, is open to others, or holds no intact key.
     """
     kind, _, rest = source.partition(":")
+    if kind != "cmd" and _looks_like_key(rest):
+        kind = ""
     if kind == "file" and rest:
-        return parse_key(_read_private(Path(rest).expanduser()), f"file {rest}")
+        return parse_key(_read_private(Path(os.path.expanduser(rest))), f"file {rest}")
     if kind == "env" and rest:
         if rest not in os.environ:
-            raise DyetraceError(f"environment variable {rest} is not set; export the key in it or use --key file:PATH")
+            raise DyetraceError(
+                f"environment variable {rest} is not set; export the key in it or use --key file:PATH"
+            )
         return parse_key(os.environ[rest], f"environment variable {rest}")
     if kind == "cmd" and rest:
         return parse_key(_run(rest), "the output of the key command")
@@ -233,13 +258,15 @@ def load_master(source: str) -> SecretKey:
     """Load a key that must be a master key."""
     key = load_key(source)
     if isinstance(key, TenantKey):
-        raise DyetraceError(f"this needs the master key, but the source holds the key of tenant {key.tenant!r}")
+        raise DyetraceError(
+            f"this needs the master key, but the source holds the key of tenant {key.tenant!r}"
+        )
     return key
 
 
 def _read_private(path: Path) -> str:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             mode = os.fstat(file.fileno()).st_mode
             if mode & 0o077:
                 raise DyetraceError(
@@ -254,7 +281,9 @@ def _run(command: str) -> str:
     try:
         done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise DyetraceError(f"the key command could not be run ({type(error).__name__}); check it in a shell") from None
+        raise DyetraceError(
+            f"the key command could not be run ({type(error).__name__}); check it in a shell"
+        ) from None
     if done.returncode != 0:
         raise DyetraceError(f"the key command ended with status {done.returncode}; check it in a shell")
     return done.stdout

@@ -159,13 +159,17 @@ class WatermarkConfig(BaseWatermarkingConfig):  # type: ignore[misc]
         # transformers shows a watermarking configuration nothing of the decoding it serves, and a sampling scheme
         # under greedy decoding would turn it into sampling without a word: read the caller's own configuration.
         generation = sys._getframe(1).f_locals.get("generation_config")
-        return _FirstCall(self, generation if isinstance(generation, GenerationConfig) else None, torch.device(device))
+        return _FirstCall(
+            self, generation if isinstance(generation, GenerationConfig) else None, torch.device(device)
+        )
 
 
 class _FirstCall(LogitsProcessor):  # type: ignore[misc]
     """Stands in until the first step shows how many rows there are and how long the prompt is."""
 
-    def __init__(self, config: WatermarkConfig, generation: GenerationConfig | None, device: torch.device) -> None:
+    def __init__(
+        self, config: WatermarkConfig, generation: GenerationConfig | None, device: torch.device
+    ) -> None:
         self._config = config
         self._device = device
         self._beams = (generation.num_beams or 1) if generation is not None else 1
@@ -191,7 +195,9 @@ class _FirstCall(LogitsProcessor):  # type: ignore[misc]
         config, rows = self._config, len(input_ids)
         tenants = _spread(config.tenants, rows)
         if config.subkeys is not None and len(config.subkeys) != rows:
-            raise DyetraceError(f"{len(config.subkeys)} sub-keys were given for {rows} rows; give one for each returned row")
+            raise DyetraceError(
+                f"{len(config.subkeys)} sub-keys were given for {rows} rows; give one for each returned row"
+            )
         subkeys = config.subkeys or _draw_subkeys(
             input_ids, tenants, config.spec.subkeys, self._beams, must_differ=config.fresh_share == 0
         )
@@ -200,7 +206,14 @@ class _FirstCall(LogitsProcessor):  # type: ignore[misc]
             leading = (config.attention_mask.cumsum(-1) == 0).sum(-1).cpu()
             padding = leading.repeat_interleave(rows // len(leading))
         return WatermarkProcessor(
-            config.spec, config.ring, tenants, subkeys, padding, input_ids.shape[1], config.fresh_share, self._device
+            config.spec,
+            config.ring,
+            tenants,
+            subkeys,
+            padding,
+            input_ids.shape[1],
+            config.fresh_share,
+            self._device,
         )
 
 

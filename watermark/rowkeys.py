@@ -55,11 +55,13 @@ class RowKeys:
         self._threshold = selector_threshold(spec)
         self._cpu = device.type == "cpu"
         pairs = [self._pair(ring, tenant, index) for tenant, index in zip(tenants, subkeys, strict=True)]
-        self._rows = np.arange(len(pairs))
+        self._rows = np.arange(len(pairs)) if self._cpu else self._indices(len(pairs), device)
         self._keys = self._words([[key.words for key in pair] for pair in pairs], device)
         wide = self._width > prf.NONCE_WORDS
         self._context_keys = (
-            self._words([[prf.context_key_words(key, self._width) for key in pair] for pair in pairs], device) if wide else None
+            self._words([[prf.context_key_words(key, self._width) for key in pair] for pair in pairs], device)
+            if wide
+            else None
         )
         b = len(pairs)
         self._selector = self._words([ring.selector.words] * b, device)
@@ -78,11 +80,20 @@ class RowKeys:
                 )
             return (subkey(ring.global_key, index),) * 2  # type: ignore[arg-type, return-value]
         if tenant is None:
-            raise DyetraceError("the spec splits contexts between the global and a tenant's key, so each request needs a tenant")
+            raise DyetraceError(
+                "the spec splits contexts between the global and a tenant's key, so each request needs a tenant"
+            )
         if tenant not in ring.tenants:
             raise DyetraceError(f"tenant {tenant!r} is not among the keys that were loaded")
         mine = subkey(ring.tenants[tenant], index)
         return mine, mine if ring.global_key is None else subkey(ring.global_key, index)
+
+    @staticmethod
+    def _indices(count: int, device: torch.device) -> Any:
+        """On the device itself: a numpy index would be copied there at every step."""
+        import torch
+
+        return torch.arange(count, device=device)
 
     def _words(self, words: Any, device: torch.device) -> Any:
         array = np.array(words, dtype=np.uint32)
@@ -92,11 +103,12 @@ class RowKeys:
 
         return torch_backend.key_tensor(array, device)
 
-
     def at(self, contexts: torch.Tensor) -> tuple[Any, Any]:
         """Keys (b, 8) and nonces (3, b) for the next contexts (b, h) int64, as `watermark.backends.rows` takes them."""
         if self._cpu:
-            return self._at(prf, contexts.numpy().astype(np.uint32), np.zeros((len(contexts), 1), dtype=np.uint32))
+            return self._at(
+                prf, contexts.numpy().astype(np.uint32), np.zeros((len(contexts), 1), dtype=np.uint32)
+            )
         from watermark.backends import torch_backend
 
         return self._at(torch_backend, contexts, contexts.new_zeros((len(contexts), 1)))
@@ -107,7 +119,9 @@ class RowKeys:
             keys = self._keys[:, GLOBAL]
             context_keys = None if self._context_keys is None else self._context_keys[:, GLOBAL]
             return keys, backend.nonces(contexts, context_keys)
-        selector = backend.words_among(self._selector, backend.nonces(contexts, self._selector_context), zero_token)
+        selector = backend.words_among(
+            self._selector, backend.nonces(contexts, self._selector_context), zero_token
+        )
         owner = (selector[:, 0] < self._threshold) * GLOBAL
         keys = self._keys[self._rows, owner]
         context_keys = None if self._context_keys is None else self._context_keys[self._rows, owner]

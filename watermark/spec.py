@@ -59,11 +59,7 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     epoch: int = 0
 
     def __post_init__(self) -> None:
-        if self.version != SPEC_VERSION:
-            raise DyetraceError(
-                f"this spec has version {self.version}, but this dyetrace reads version {SPEC_VERSION}; "
-                "use the release that wrote it"
-            )
+        _check_version(self.version)
         _within("context_width", self.context_width, 0, WIDEST_CONTEXT)
         _within("subkeys", self.subkeys, 1, 1024)
         _within("global_share", self.global_share, 0.0, 1.0)
@@ -75,7 +71,9 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
                 f"scheme {self.scheme!r} needs context_width of 1 or more: without a context it would repeat one token"
             )
         if self.context_width == 0 and self.global_share < 1:
-            raise DyetraceError("context_width 0 leaves no contexts to split between tenants: set global_share to 1")
+            raise DyetraceError(
+                "context_width 0 leaves no contexts to split between tenants: set global_share to 1"
+            )
 
     def build_scheme(self) -> Scheme:
         """The scheme with this spec's parameters."""
@@ -84,7 +82,9 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     @property
     def canonical_json(self) -> bytes:
         """The one byte string that stands for this spec: all fields, sorted keys, no white space."""
-        full = msgspec.structs.replace(self, parameters=parameters(self.build_scheme()))
+        full = msgspec.structs.replace(
+            self, parameters=parameters(self.build_scheme()), global_share=float(self.global_share)
+        )
         return msgspec.json.encode(full, order="sorted")
 
     @property
@@ -101,6 +101,27 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
                 f"use {TRACEABLE_WIDTH} unless only verbatim text matters"
             )
         return None
+
+
+def _check_version(version: int) -> None:
+    if version != SPEC_VERSION:
+        raise DyetraceError(
+            f"this spec has version {version}, but this dyetrace reads version {SPEC_VERSION}; use the release that wrote it"
+        )
+
+
+class _Versioned(msgspec.Struct):
+    version: int = SPEC_VERSION
+
+
+def _refuse_foreign_version(data: bytes, where: str) -> None:
+    """Blame the version, where it is foreign, for whatever else could not be read."""
+    try:
+        _check_version(msgspec.json.decode(data, type=_Versioned).version)
+    except DyetraceError as error:
+        raise DyetraceError(f"{where}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
 
 
 def _within(field: str, value: float, low: float, high: float) -> None:
@@ -121,9 +142,12 @@ def parse_spec(data: bytes, where: str) -> WatermarkSpec:
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, DyetraceError):
             raise DyetraceError(f"{where}: {error.__cause__}") from None
+        _refuse_foreign_version(data, where)
         raise DyetraceError(f"{where} is not a watermark spec: {error}") from None
-    except msgspec.DecodeError as error:
-        raise DyetraceError(f"{where} is not whole JSON ({error}); restore it, or write it anew with `dyetrace spec`") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DyetraceError(
+            f"{where} is not whole JSON ({error}); restore it, or write it anew with `dyetrace spec`"
+        ) from None
 
 
 def load_spec(path: Path) -> WatermarkSpec:
@@ -131,7 +155,9 @@ def load_spec(path: Path) -> WatermarkSpec:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DyetraceError(f"cannot read spec {path}: {error.strerror}; write one with `dyetrace spec`") from None
+        raise DyetraceError(
+            f"cannot read spec {path}: {error.strerror}; write one with `dyetrace spec`"
+        ) from None
     return parse_spec(data, f"spec {path}")
 
 

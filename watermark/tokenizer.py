@@ -104,8 +104,8 @@ def tokenizer_fingerprint(source: Any) -> str:
         "pieces": pieces,
         "merges": merges,
         "model": _effective(model),
-        "normalizer": _effective(data.get("normalizer")),
-        "pre_tokenizer": _effective(data.get("pre_tokenizer")),
+        "normalizer": _effective(data.get("normalizer")) or None,
+        "pre_tokenizer": _effective(data.get("pre_tokenizer")) or None,
         "added_tokens": sorted((_effective(token) for token in added), key=lambda token: token.get("id", 0)),
     }
     text = json.dumps(material, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""The record of a detection as JSON (`schema`), in a terminal (`terminal`) and as one HTML page (`html`)."""

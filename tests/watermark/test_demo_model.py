@@ -47,20 +47,19 @@ def test_the_folder_is_plain_bf16_with_nothing_of_the_download_left(smollm2_dir:
 
 def test_the_tokenizer_splits_digits_as_in_training(smollm2_tokenizer: Any) -> None:
     tokens = smollm2_tokenizer.encode("Fruit:\n\n1. 2024", add_special_tokens=False).tokens
-    assert tokens == ["Fr", "uit", ":", "ĊĊ", "1", ".", "Ġ", "2", "0", "2", "4"]
+    assert tokens == ["Fruit", ":", "ĊĊ", "1", ".", "Ġ", "2", "0", "2", "4"]
 
 
 def test_the_models_own_text_comes_back_as_the_same_tokens(smollm2: Any, smollm2_dir: Path) -> None:
     _, tokenizer = load_model(smollm2_dir)
-    chat = [{"role": "user", "content": "List three fruits, numbered."}]
+    chat = [{"role": "user", "content": "List three fruits."}]
     prompt = tokenizer.apply_chat_template(
         chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
-    answer = smollm2.generate(**prompt, max_new_tokens=48, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    answer = smollm2.generate(**prompt, max_new_tokens=32, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     text = tokenizer.decode(answer, skip_special_tokens=True)
-    assert "1." in text
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert ids[:40] == answer.tolist()[:40]
+    assert "\n\n1" in text
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == answer.tolist()
 
 
 def test_a_ready_model_is_returned_without_pip_and_without_a_word(

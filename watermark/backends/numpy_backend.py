@@ -21,7 +21,10 @@ def words_at(key: U32, nonce: U32, tokens: U32) -> U32:
 def words_among(keys: U32, nonce: U32, tokens: U32) -> U32:
     """See `watermark.prf.words_among`."""
     return np.stack(
-        [words_at_reference(k, np.repeat(nonce[:, [row]], tokens.shape[1], axis=1), tokens[row]) for row, k in enumerate(keys)]
+        [
+            words_at_reference(k, np.repeat(nonce[:, [row]], tokens.shape[1], axis=1), tokens[row])
+            for row, k in enumerate(keys)
+        ]
     )
 
 
@@ -29,7 +32,9 @@ def words_rows(keys: U32, nonce: U32, vocabulary: int) -> U32:
     """See `watermark.prf.words_rows`."""
     counters = np.arange(-(-vocabulary // BLOCK_WORDS), dtype=np.uint32)
     rows = [
-        chacha_block(key, counters, np.repeat(nonce[:, [row]], len(counters), axis=1)).T.reshape(-1)[:vocabulary]
+        chacha_block(key, counters, np.repeat(nonce[:, [row]], len(counters), axis=1)).T.reshape(-1)[
+            :vocabulary
+        ]
         for row, key in enumerate(keys)
     ]
     return np.stack(rows)

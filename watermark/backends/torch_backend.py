@@ -76,7 +76,7 @@ def words_rows(keys: torch.Tensor, nonce: torch.Tensor, vocabulary: int) -> torc
         counter = torch.arange(start, min(blocks, start + chunk), dtype=torch.int32, device=keys.device)
         block = _chacha(keys.T[:, :, None], counter.expand(rows, -1), nonce[:, :, None])
         out[:, start : start + chunk] = block.permute(1, 2, 0)
-    return out.bitwise_and_(_WORD_MASK).view(rows, -1)[:, :vocabulary]
+    return out.bitwise_and_(_WORD_MASK).view(rows, blocks * BLOCK_WORDS)[:, :vocabulary]
 
 
 def _counter(tokens: torch.Tensor) -> torch.Tensor:

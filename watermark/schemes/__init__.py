@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -40,9 +41,11 @@ def make_scheme(name: str, parameters: dict[str, Any]) -> Scheme:
         raise
     except (msgspec.ValidationError, TypeError) as error:
         raise DyetraceError(f"scheme {name!r}: {error}") from None
-    unknown = parameters.keys() - {field for field in vars(cls).get("__dataclass_fields__", {})}
+    unknown = parameters.keys() - {field.name for field in fields(cls)}
     if unknown:
-        raise DyetraceError(f"scheme {name!r} has no parameter {sorted(unknown)[0]!r}; it may come from a newer version")
+        raise DyetraceError(
+            f"scheme {name!r} has no parameter {sorted(unknown)[0]!r}; it may come from a newer version"
+        )
     return scheme
 
 
@@ -53,6 +56,11 @@ def _load(name: str) -> type[Any]:
         cls: type[Any] = resolve_name(_BUILT_IN[name])
         return cls
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        cls = entry.load()
+        try:
+            cls = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise DyetraceError(
+                f"scheme {name!r} is installed as {entry.value} but cannot be loaded: {error}"
+            ) from error
         return cls
     raise DyetraceError(f"no scheme is called {name!r}; installed here: {', '.join(scheme_names())}")

@@ -31,7 +31,9 @@ class Tournament:
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 32:
-            raise DyetraceError(f"tournament: depth must lie in 1 .. 32, the bits of a word (got {self.depth})")
+            raise DyetraceError(
+                f"tournament: depth must lie in 1 .. 32, the bits of a word (got {self.depth})"
+            )
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -74,4 +76,6 @@ def _byte_scores(weights: tuple[int, ...], byte: int) -> I64:
     """Score of each value of one byte of the word, shape (256,)."""
     values = np.arange(256)
     layers = range(8 * byte, min(len(weights), 8 * byte + 8))
-    return np.sum([weights[layer] * ((values >> (layer - 8 * byte)) & 1) for layer in layers], axis=0, dtype=np.int64) + np.zeros(256, dtype=np.int64)
+    return np.sum(
+        [weights[layer] * ((values >> (layer - 8 * byte)) & 1) for layer in layers], axis=0, dtype=np.int64
+    ) + np.zeros(256, dtype=np.int64)

@@ -1,0 +1,92 @@
+"""`dyetrace demo`: the whole job on a real model and real text, as a user would do it step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from detect.detection import Model, Settings, detect
+from detect.evidence import Record
+from detect.inputs import from_text_alone, read_suspects
+from detect.natural_text import natural_documents
+from watermark.commitment import commit, write_commitment
+from watermark.demo_model import demo_model_dir, load_model
+from watermark.errors import DyetraceError
+from watermark.files import make_folder, write_atomically
+from watermark.generate import Answer, Sampling, generate_answers
+from watermark.keys import KeyRing, SecretKey, load_master, write_key_file
+from watermark.spec import WatermarkSpec, write_spec
+from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
+
+PROMPTS = (
+    "Explain to a child why the sky is blue.",
+    "Describe a morning at a busy fish market.",
+    "What should I check before I buy a used bicycle?",
+    "Write a short story about a lighthouse keeper who finds a letter.",
+    "How did the printing press change Europe?",
+    "Give advice to someone who starts a vegetable garden.",
+)
+NATURAL_DOCUMENTS = 6
+TOKENS = 160
+
+
+def run_demo(folder: Path, scheme: str, say: Callable[[str], None]) -> Record:
+    """Mark answers, mix them with natural text, detect; leave every file of the job in ``folder``.
+
+    Raises
+    ------
+    DyetraceError
+        The folder holds files of an earlier demo, or the demo model cannot be had.
+    """
+    make_folder(folder)
+    if any(folder.iterdir()):
+        raise DyetraceError(f"folder {folder} is not empty; remove it or choose another with --output")
+    say("1/4 the demo model, SmolLM2-135M-Instruct")
+    model_dir = demo_model_dir(say)
+    model, tokenizer = load_model(model_dir)
+
+    say("2/4 key, spec and commitment")
+    key = SecretKey.generate()
+    write_key_file(folder / "owner.key", key)
+    spec = WatermarkSpec(
+        scheme=scheme,
+        vocabulary_size=vocabulary_size(tokenizer),
+        tokenizer=tokenizer_fingerprint(tokenizer),
+        key_fingerprint=key.fingerprint,
+    )
+    write_spec(folder / "spec.json", spec)
+    commitment, opening = commit(spec, key)
+    write_commitment(folder / "commitment.json", commitment, opening)
+
+    say(f"3/4 {len(PROMPTS)} marked answers of {TOKENS} tokens, and {NATURAL_DOCUMENTS} natural texts")
+    sampling = Sampling(temperature=0.8, top_p=0.95, max_new_tokens=TOKENS)
+    ring = KeyRing.from_master(key, spec.epoch)
+    answers = list(generate_answers(model, tokenizer, PROMPTS, sampling, spec, ring))
+    natural = natural_documents("prose", NATURAL_DOCUMENTS)
+    write_atomically(folder / "suspects.jsonl", _mixed(answers, natural))
+
+    say("4/4 detection, blind and model-aware, each under 100 decoy keys")
+    suspects, read = read_suspects(str(folder / "suspects.jsonl"))
+    return detect(
+        [from_text_alone(suspect) for suspect in suspects],
+        [read],
+        spec,
+        KeyRing.from_master(load_master(f"file:{folder / 'owner.key'}"), spec.epoch),
+        model_dir,
+        Settings(),
+        model=Model("SmolLM2-135M-Instruct", model),
+        commitment=commitment,
+        arguments={"source": read.name, "from_text": True, "aware": True},
+        progress=lambda done, of: say(f"    {done} of {of} documents"),
+    )
+
+
+def _mixed(answers: list[Answer], natural: list[tuple[str, str]]) -> bytes:
+    """Marked and natural documents in turn, as JSONL that holds the texts alone: what a stranger would have."""
+    lines = []
+    for number, (answer, (name, text)) in enumerate(zip(answers, natural, strict=True), 1):
+        lines.append({"id": f"answer {number}", "text": answer.text})
+        lines.append({"id": name, "text": text[:4000]})
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)

@@ -1,0 +1,149 @@
+"""Corrections for looking more than once, on log10 p-values and log10 e-values of any size.
+
+Sub-keys, tenants, epochs, segments and documents are all looks. P-values are given and returned as log10 p,
+at most 0; ``-inf`` stands for p = 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def sidak_log10(log10_p: ArrayLike) -> float:
+    """Log10 p of the smallest of k independent p-values: 1 - (1 - min p)^k (Šidák 1967).
+
+    Parameters
+    ----------
+    log10_p
+        Shape (k,), k >= 1. The p-values must be independent; they may be larger than uniform.
+
+    Raises
+    ------
+    ValueError
+        If there is no p-value, or one is NaN or above 1.
+
+    References
+    ----------
+    Z. Šidák, "Rectangular confidence regions for the means of multivariate normal distributions", J. Amer.
+    Statist. Assoc. 62, 1967.
+    """
+    p_values = _checked(log10_p)
+    if not p_values.size:
+        raise ValueError("the smallest of no p-values has no p-value; give at least one")
+    log_p, log_k = float(p_values.min()) * math.log(10), math.log(p_values.size)
+    if (
+        log_p + log_k < -40
+    ):  # k p falls short of the formula by no more than itself squared, and p may underflow
+        return (log_p + log_k) / math.log(10)
+    return min(0.0, _log1mexp(p_values.size * _log1mexp(log_p)) / math.log(10))
+
+
+def holm_log10(log10_ps: ArrayLike) -> Floats:
+    """Log10 of Holm's step-down adjusted p-values: family-wise error under any dependence.
+
+    Parameters
+    ----------
+    log10_ps
+        Shape (k,).
+
+    Returns
+    -------
+    array
+        Shape (k,), in the order given. Rejecting where it is at most log10 alpha keeps the chance of any
+        false rejection at or below alpha.
+
+    Raises
+    ------
+    ValueError
+        If a p-value is NaN or above 1.
+
+    References
+    ----------
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
+    """
+    p_values = _checked(log10_ps)
+    order = np.argsort(p_values)
+    hypotheses_left = np.arange(p_values.size, 0, -1)
+    adjusted = np.maximum.accumulate(p_values[order] + np.log10(hypotheses_left))
+    return _in_order(np.minimum(adjusted, 0.0), order)
+
+
+def benjamini_hochberg_log10(log10_ps: ArrayLike) -> Floats:
+    """Log10 of Benjamini and Hochberg's adjusted p-values: false-discovery rate.
+
+    Parameters
+    ----------
+    log10_ps
+        Shape (k,), independent or positively dependent.
+
+    Returns
+    -------
+    array
+        Shape (k,), in the order given. Rejecting where it is at most log10 q keeps the expected share of
+        false rejections at or below q.
+
+    Raises
+    ------
+    ValueError
+        If a p-value is NaN or above 1.
+
+    References
+    ----------
+    Y. Benjamini and Y. Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57, 1995.
+    """
+    p_values = _checked(log10_ps)
+    order = np.argsort(p_values)
+    tests_per_rank = p_values.size / np.arange(1, p_values.size + 1)
+    adjusted = np.minimum.accumulate((p_values[order] + np.log10(tests_per_rank))[::-1])[::-1]
+    return _in_order(np.minimum(adjusted, 0.0), order)
+
+
+def mean_log10_e(log10_es: ArrayLike) -> float:
+    """Log10 of the average of e-values, which is an e-value under any dependence (Vovk and Wang 2021).
+
+    Parameters
+    ----------
+    log10_es
+        Shape (k,), k >= 1; ``-inf`` is an e-value of 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no e-value, or one is NaN.
+
+    References
+    ----------
+    V. Vovk and R. Wang, "E-values: calibration, combination and applications", Ann. Statist. 49, 2021.
+    """
+    e_values = np.asarray(log10_es, dtype=np.float64)
+    if not e_values.size or np.isnan(e_values).any():
+        raise ValueError(f"log10 e-values must be one or more numbers, got {e_values}")
+    largest = float(e_values.max())
+    if math.isinf(largest):
+        return largest
+    return largest + math.log10(float(np.mean(10.0 ** (e_values - largest))))
+
+
+def _checked(log10_p: ArrayLike) -> Floats:
+    p_values = np.asarray(log10_p, dtype=np.float64)
+    if not np.all(p_values <= 0):  # false for NaN as well
+        raise ValueError(f"log10 p-values must be at most 0, got {p_values[~(p_values <= 0)]}")
+    return p_values
+
+
+def _in_order(adjusted: Floats, order: NDArray[np.intp]) -> Floats:
+    result = np.empty_like(adjusted)
+    result[order] = adjusted
+    return result
+
+
+def _log1mexp(x: float) -> float:
+    """Log(1 - exp(x)) for x <= 0 (M. Mächler, "Accurately computing log(1 - exp(-|a|))", 2012)."""
+    if x == 0:
+        return -math.inf
+    return math.log(-math.expm1(x)) if x > -math.log(2) else math.log1p(-math.exp(x))

@@ -1,0 +1,248 @@
+"""The record as one HTML page: no scripts, no network, nothing but the record in it.
+
+Every string goes through `clean` (jinja2's finalize) and is escaped (autoescape); what is built here as
+markup is built from numbers, fixed words and escaped strings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+
+import jinja2
+import msgspec
+from markupsafe import Markup, escape
+
+from detect.evidence import AwareHypothesis, Document, Hypothesis, Record, SubkeyTally, TokenView
+from detect.report import plots
+from detect.report.wording import (
+    Score,
+    Verdict,
+    best_aware,
+    best_hypothesis,
+    clean,
+    coin_tosses,
+    format_e,
+    format_level,
+    format_p,
+    format_time,
+    interest,
+    key_label,
+    recompute_command,
+    score,
+    test_limit,
+    verdicts,
+)
+from watermark.laws import Bernoulli, Exponential, Law, WeightedBits
+
+ROWS = 1000  # of the table of documents
+DETAILS = 20  # up to this many documents are all shown in full; of more, those that have a token view
+PLOTTED = 8  # from this many documents on their p-values are plotted
+KEYS = 12  # shown of each document, best first
+SUBKEYS = 8  # shown of each key, best first
+_NAME = 300
+# A token is tinted by the smallest of these that its p-value reaches. Without the key at most that share is.
+LEVELS = (0.3, 0.1, 0.03, 0.01, 0.001)
+_GREEN_LEVEL = 3  # tint of a token on the green list
+
+
+def render_html(record: Record) -> str:
+    """Render the record as one self-contained HTML page."""
+    answers = verdicts(record)
+    numbered = zip(record.documents, answers, range(len(answers)), strict=True)
+    ranked = sorted(numbered, key=lambda row: interest(row[0], row[1]))
+    entries = [_entry(record, document, answer, i) for document, answer, i in ranked]
+    scheme = record.spec.build_scheme()
+    kinds = [answer.kind for answer in answers]
+    return _template().render(
+        record=record,
+        law=_law_kind(scheme.law),
+        law_data=scheme.law,
+        units_per_nat=round(1 / scheme.unit),
+        marked=kinds.count("marked"),
+        unmarked=kinds.count("unmarked"),
+        refused=kinds.count("refused"),
+        best=entries[0] if entries else None,
+        entries=entries[:ROWS],
+        hidden=max(0, len(entries) - ROWS),
+        details=[e for e in entries if e.document.view is not None or len(entries) <= DETAILS],
+        several_keys=any(len(d.hypotheses) > 1 for d in record.documents),
+        aware=any(d.aware for d in record.documents),
+        limit=test_limit(record),
+        document_plot=_document_plot(record),
+        tokens=sum(d.tokens for d in record.documents),
+        spec_json=_pretty_json(record),
+        command=Markup(escape(recompute_command(record))),
+        versions=sorted(record.versions.items()),
+        arguments=[(name, _argument(value)) for name, value in sorted(record.arguments.items())],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the page says of one document."""
+
+    ident: str
+    document: Document
+    verdict: Verdict
+    best: Hypothesis | None
+    aware: AwareHypothesis | None
+    score: Score | None
+    keys: list[tuple[Hypothesis, list[SubkeyTally]]]
+    decoys: tuple[Markup, Markup] | None
+    text: Markup | None
+    shares: list[tuple[str, float, float]]
+
+    @property
+    def tosses(self) -> int:
+        """Coin tosses as unlikely as the verdict's p-value."""
+        return 0 if self.verdict.log10_pvalue is None else coin_tosses(self.verdict.log10_pvalue)
+
+
+def _entry(record: Record, document: Document, answer: Verdict, number: int) -> Entry:
+    best = best_hypothesis(document)
+    ident = f"d{number + 1}"
+    law = record.spec.build_scheme().law
+    view = document.view
+    detailed = view is not None or len(record.documents) <= DETAILS
+    return Entry(
+        ident=ident,
+        document=document,
+        verdict=answer,
+        best=best,
+        aware=best_aware(document),
+        score=score(record.spec, document, best) if best else None,
+        keys=_keys(document) if detailed else [],
+        decoys=_decoy_plots(document, ident) if detailed else None,
+        text=None if view is None else Markup("").join(_tokens(view, law)),
+        shares=[] if view is None else list(_shares(view, law)),
+    )
+
+
+def _document_plot(record: Record) -> Markup | None:
+    tested = [(d.log10_pvalue, d.found) for d in record.documents if d.log10_pvalue is not None]
+    return plots.document_plot(tested, test_limit(record), "all") if len(tested) >= PLOTTED else None
+
+
+def _keys(document: Document) -> list[tuple[Hypothesis, list[SubkeyTally]]]:
+    if document.refused is not None:
+        return []
+    keys = sorted(document.hypotheses, key=lambda h: (h.log10_pvalue_adjusted, h.log10_pvalue))[:KEYS]
+    return [(key, sorted(key.subkeys, key=lambda s: s.log10_pvalue)[:SUBKEYS]) for key in keys]
+
+
+def _decoy_plots(document: Document, ident: str) -> tuple[Markup, Markup] | None:
+    """Draw the decoys, with the true key where the document has a p-value that may be shown."""
+    decoys = document.decoys
+    if decoys is None or not decoys.log10_pvalues:
+        return None
+    true = document.log10_pvalue
+    return (
+        plots.decoy_strip(decoys.log10_pvalues, true, f"{ident}s"),
+        plots.decoy_curve(decoys.log10_pvalues, true, f"{ident}c"),
+    )
+
+
+def _level(p: float, law: Law) -> int:
+    if isinstance(law, Bernoulli):
+        return _GREEN_LEVEL if p < 1 else 0
+    return sum(p <= level for level in LEVELS)
+
+
+def _tokens(view: TokenView, law: Law) -> Iterator[Markup]:
+    """Yield the text as spans, those of tokens that were not counted joined."""
+    pairs = zip(view.texts, view.pvalues, strict=True)
+    for uncounted, run in groupby(pairs, key=lambda pair: pair[1] is None):
+        if uncounted:
+            yield Markup('<span class="skip">{}</span>').format(_piece("".join(text for text, _ in run)))
+            continue
+        for text, p in run:
+            assert p is not None
+            shown = format_p(math.log10(p) if p > 0 else -math.inf)
+            yield Markup('<span class="t{}" title="p = {}">{}</span>').format(
+                _level(p, law), shown, _piece(text)
+            )
+
+
+def _piece(text: str) -> Markup:
+    """Escape a token, its line breaks and tabs kept and line breaks made visible."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    escaped = [Markup("\t").join(escape(clean(part)) for part in line.split("\t")) for line in lines]
+    return Markup('<i class="nl">↵</i>\n').join(escaped)
+
+
+def _shares(view: TokenView, law: Law) -> Iterator[tuple[str, float, float]]:
+    """Yield what is counted, its share here, and its largest expected share without the key."""
+    counted = [p for p in view.pvalues if p is not None]
+    if not counted:
+        return
+    if isinstance(law, Bernoulli):
+        yield "on the green list", sum(p < 1 for p in counted) / len(counted), law.gamma
+        return
+    for level in LEVELS:
+        yield f"p ≤ {level:g}", sum(p <= level for p in counted) / len(counted), level
+
+
+def _law_kind(law: Law) -> str:
+    kinds = {Exponential: "exponential", Bernoulli: "bernoulli", WeightedBits: "bits"}
+    return kinds.get(type(law), "lattice")
+
+
+def _pretty_json(record: Record) -> Markup:
+    text = msgspec.json.format(msgspec.json.encode(record.spec, order="sorted"), indent=2).decode()
+    return Markup("\n").join(escape(clean(line)) for line in text.split("\n"))
+
+
+def _argument(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _finalize(value: Any) -> Any:
+    """Clean every string that a template puts out, other than finished markup."""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _level_text(alpha: float) -> Markup:
+    return _power(format_level(alpha))
+
+
+def _power(text: str) -> Markup:
+    base, separator, exponent = text.partition("^")
+    if not separator:
+        return Markup(escape(text))
+    return Markup('<span class="num">{}<sup>{}</sup></span>').format(
+        base, exponent.replace("-", "\N{MINUS SIGN}")
+    )
+
+
+def _p(log10_p: float | None) -> Markup:
+    return Markup("&ndash;") if log10_p is None else _power(format_p(log10_p))
+
+
+def _e(log10_e: float) -> Markup:
+    return _power(format_e(log10_e))
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=_finalize,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "p": _p,
+        "e": _e,
+        "n": "{:,}".format,
+        "percent": "{:.1%}".format,
+        "level": _level_text,
+        "time": format_time,
+        "label": key_label,
+        "name": lambda text: clean(text, _NAME),
+    }
+    return environment.from_string((files("detect.report") / "page.html.j2").read_text("utf-8"))

@@ -1,0 +1,207 @@
+"""The record in a terminal.
+
+Everything is shown through `rich.text.Text` objects of cleaned strings: nothing in them is read as markup,
+and no control character reaches the terminal. The wording is ASCII, so that it survives any encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from rich.cells import set_cell_size
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from detect.evidence import Document, Record
+from detect.report.wording import (
+    Verdict,
+    best_aware,
+    best_hypothesis,
+    clean,
+    format_e,
+    format_level,
+    format_p,
+    format_time,
+    interest,
+    key_label,
+    score,
+    verdicts,
+)
+
+DETAILED = 4  # up to this many documents are shown in full, more as a table
+ROWS = 40  # of the table
+_NAME = 120  # characters of a name, a key, a sentence
+_KEY = 24
+_SENTENCE = 400
+_REASONS = 3  # different reasons for refusal that are spelt out
+_NAMES = 18  # columns that names get at least
+_DISPENSABLE = (
+    "score",
+    "tuples",
+    "p",
+    "e-value",
+)  # table columns to leave out of a narrow terminal, in this order
+_STYLES = {"marked": "bold green", "unmarked": "", "refused": "bold yellow"}
+
+
+def print_record(record: Record, console: Console) -> None:
+    """Print the record: each document (or a table of them), then a summary."""
+    rows = list(zip(record.documents, verdicts(record), strict=True))
+    if len(rows) <= DETAILED:
+        for document, answer in rows:
+            _print_document(record, document, answer, console)
+    else:
+        _print_table(record, rows, console)
+    _print_summary(record, [answer.kind for _, answer in rows], console)
+
+
+Column = tuple[str, Literal["left", "right"], list[Text]]
+
+
+class _Shown:
+    """Untrusted strings as Text that the console's encoding can carry."""
+
+    def __init__(self, console: Console) -> None:
+        self.encoding = console.encoding
+        self.cut: Literal["ellipsis", "crop"] = "ellipsis" if self.encoding.startswith("utf") else "crop"
+
+    def __call__(self, text: str, limit: int = _NAME, style: str = "") -> Text:
+        """One line, cut where there is no room."""
+        return Text(self._safe(text, limit), style=style, overflow=self.cut, no_wrap=True)
+
+    def whole(self, text: str, style: str = "") -> Text:
+        """As many lines as it takes."""
+        return Text(self._safe(text, _SENTENCE), style=style, overflow="fold")
+
+    def _safe(self, text: str, limit: int) -> str:
+        return clean(text, limit).encode(self.encoding, "backslashreplace").decode(self.encoding)
+
+
+def _print_document(record: Record, document: Document, answer: Verdict, console: Console) -> None:
+    shown = _Shown(console)
+    console.print(shown(document.name, style="bold"))
+    console.print(Padding(shown.whole(answer.line, _STYLES[answer.kind]), (0, 0, 0, 2)))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for label, text in _facts(record, document):
+        grid.add_row(label, shown.whole(text))
+    console.print(Padding(grid, (0, 0, 1, 2)))
+
+
+def _facts(record: Record, document: Document) -> Iterator[tuple[str, str]]:
+    """Yield labels and what they say of one document."""
+    known = document.prompt_tokens is not None
+    prompt = f"after {document.prompt_tokens:,} prompt tokens" if known else "prompt unknown"
+    yield "tokens", f"{document.tokens:,} ({prompt}), {document.tuples:,} distinct tuples"
+    best = best_hypothesis(document)
+    strength = score(record.spec, document, best) if best else None
+    if best is not None and strength is not None:
+        yield "strength", strength.text
+        subkey = min(best.subkeys, key=lambda tally: tally.log10_pvalue).subkey
+        pool = f", sub-key {subkey} of 0..{len(best.subkeys) - 1}" if len(best.subkeys) > 1 else ""
+        among = f" (of {len(document.hypotheses)} keys tested)" if len(document.hypotheses) > 1 else ""
+        yield "best key", f"{key_label(best.key)}{among}, {best.tuples:,} tuples{pool}"
+    if document.log10_pvalue is not None:
+        alone = format_p(document.log10_pvalue)
+        paid = format_p(document.log10_pvalue_corpus)
+        count = len(record.documents)
+        yield "p-value", f"{alone} alone, {paid} with {count} documents paid for" if count > 1 else alone
+    if document.decoys is not None:
+        agreement = f"chance of decoys like these: {format_p(document.decoys.log10_agreement)}"
+        rank = f"the true key ranks {_rank(document, ' of ')}; " if document.refused is None else ""
+        yield "decoys", rank + agreement
+    elif document.log10_pvalue is not None:
+        yield "decoys", "not run"
+    aware = best_aware(document)
+    if aware is not None and document.aware is not None:
+        evidence = f"e = {format_e(aware.log10_evalue)}, so p <= {format_p(document.aware.log10_pvalue)}"
+        where = f"{key_label(aware.key)} key, {aware.positions:,} positions, model {document.aware.model}"
+        yield "model-aware", f"{evidence}; {where}"
+
+
+def _rank(document: Document, between: str) -> str:
+    decoys = document.decoys
+    if decoys is None or document.refused is not None:
+        return "-"
+    return f"{decoys.rank}{between}{len(decoys.log10_pvalues) + 1}"
+
+
+def _print_table(record: Record, rows: list[tuple[Document, Verdict]], console: Console) -> None:
+    shown = _Shown(console)
+    kept = sorted(rows, key=lambda row: interest(*row))[:ROWS] if len(rows) > ROWS else rows
+    columns = list(_columns(record, kept, shown))
+    for header in _DISPENSABLE:
+        if _NAMES + sum(_breadth(column) for column in columns[1:]) > console.width:
+            columns = [column for column in columns if column[0] != header]
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    room = console.width - sum(_breadth(column) for column in columns[1:]) - 2
+    for name in columns[0][2]:
+        _cut_front(name, max(_NAMES, room))
+    for header, justify, _ in columns:
+        table.add_column(header, justify=justify, no_wrap=True)
+    for row in zip(*(cells for _, _, cells in columns), strict=True):
+        table.add_row(*row)
+    console.print(table)
+    if len(rows) > len(kept):
+        hidden = f"{len(rows) - len(kept):,} more documents are not shown"
+        note = f"{hidden}: these {len(kept)} have the strongest results. The JSON record has all."
+        console.print(shown.whole(note, "dim"))
+    reasons = sorted({answer.sentence for _, answer in rows if answer.kind == "refused"})
+    for reason in reasons[:_REASONS]:
+        console.print(shown.whole(reason, _STYLES["refused"]))
+    if len(reasons) > _REASONS:
+        console.print(f"... and {len(reasons) - _REASONS:,} more reasons for refusal")
+    console.print()
+
+
+def _cut_front(name: Text, room: int) -> None:
+    """Cut a name to ``room`` columns at its front: its end has the line number or the file."""
+    if name.cell_len > room:
+        name.plain = "..." + set_cell_size(name.plain[::-1], room - 3)[::-1].lstrip()
+
+
+def _breadth(column: Column) -> int:
+    header, _, cells = column
+    return 2 + max(len(header), *(cell.cell_len for cell in cells))
+
+
+def _columns(record: Record, rows: list[tuple[Document, Verdict]], shown: _Shown) -> Iterator[Column]:
+    """Yield header, alignment and cells of each column, the document's name first."""
+    documents = [document for document, _ in rows]
+    bests = [best_hypothesis(document) for document in documents]
+    yield "document", "left", [shown(document.name) for document in documents]
+    yield "verdict", "left", [Text(answer.short, _STYLES[answer.kind]) for _, answer in rows]
+    yield "p", "right", [_number(document.log10_pvalue) for document in documents]
+    yield "p, all", "right", [_number(document.log10_pvalue_corpus) for document in documents]
+    scores = [score(record.spec, d, best) if best else None for d, best in zip(documents, bests, strict=True)]
+    yield "score", "right", [Text(s.short if s else "-") for s in scores]
+    yield "tuples", "right", [Text(f"{document.tuples:,}") for document in documents]
+    if any(len(document.hypotheses) > 1 for document in documents):
+        yield "best key", "left", [shown(key_label(best.key) if best else "-", _KEY) for best in bests]
+    yield "rank", "right", [Text(_rank(document, "/")) for document in documents]
+    if any(document.aware for document in documents):
+        awares = [best_aware(document) for document in documents]
+        yield "e-value", "right", [Text(format_e(a.log10_evalue) if a else "-") for a in awares]
+
+
+def _number(log10_p: float | None) -> Text:
+    return Text("-" if log10_p is None else format_p(log10_p))
+
+
+def _print_summary(record: Record, kinds: list[str], console: Console) -> None:
+    marked, refused = kinds.count("marked"), kinds.count("refused")
+    documents = f"{len(kinds):,} document{'' if len(kinds) == 1 else 's'}"
+    line = Text(f"Mark found in {marked:,} of {documents}", "bold")
+    line.append(f" at level {format_level(record.alpha)}, all keys and documents paid for", "not bold")
+    if refused:
+        line.append(f"; {refused:,} refused", _STYLES["refused"])
+    console.print(line)
+    committed = (
+        f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
+    )
+    key = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"
+    console.print(_Shown(console).whole(key, "dim"))

@@ -1,0 +1,265 @@
+"""The words and numbers that the terminal view and the HTML page share.
+
+A record may come from anyone, and its names and texts from a suspect: every string is untrusted. `clean`
+makes one fit to be shown; markup of either kind is the business of whoever shows it.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from detect.evidence import AwareHypothesis, Document, Hypothesis, Record
+from detect.multiplicity import holm_log10
+from watermark.laws import Bernoulli, Exponential, WeightedBits
+from watermark.spec import WatermarkSpec
+
+_TENANT = "tenant:"
+_NAMED_KEYS = 3  # more keys than this in one sentence are counted, not named
+# Arguments of `dyetrace detect` that `recompute_command` states itself or leaves out.
+_STATED = {"source", "key", "spec", "alpha", "decoys", "decoy_seed", "output", "json", "fail"}
+_OPTIONS = {"tenants": "tenant"}  # arguments named otherwise than their options
+
+
+def clean(text: str, limit: int | None = None) -> str:
+    r"""Escape every character of ``text`` that is not printable (``\x1b``, ``\u202e``).
+
+    Those are the C0 and C1 controls, bidirectional overrides and marks, zero-width characters, line
+    separators, private and unassigned code points, and lone surrogates. Spaces of any width stay.
+
+    Parameters
+    ----------
+    text
+        Untrusted.
+    limit
+        Keep at most this many characters of it, and say so.
+    """
+    if limit is not None and len(text) > limit:
+        text = text[:limit] + f" [{len(text) - limit:,} more characters]"
+    if text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def _visible(c: str) -> str:
+    return c if c.isprintable() or _is_space(c) else c.encode("unicode_escape").decode()
+
+
+def _is_space(character: str) -> bool:
+    return character.isspace() and character not in "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+
+
+def format_p(log10_p: float | None) -> str:
+    """Write a p-value for people: "10^-38.2", or "0.43" where it is above 0.001. Rounded up, never down."""
+    if log10_p is None:
+        return "not given"
+    if math.isnan(log10_p):
+        return "not a number"
+    if log10_p == -math.inf:
+        return "0"
+    if log10_p >= 0:
+        return "1"
+    if log10_p <= -3:
+        return f"10^{math.ceil(log10_p * 10 - 1e-6) / 10:.1f}"
+    step = 10.0 ** (math.floor(log10_p) - 1)
+    return f"{math.ceil(10.0**log10_p / step - 1e-6) * step:#.2g}".replace("1.0", "1")
+
+
+def format_level(alpha: float) -> str:
+    """Write a level such as 1e-6 for people: "10^-6"."""
+    return format_p(math.log10(alpha)).removesuffix(".0")
+
+
+def format_e(log10_e: float) -> str:
+    """Write an e-value for people: "10^12.3", "48" or "0.43". Rounded down, never up."""
+    if not math.isfinite(log10_e):
+        return "0" if log10_e == -math.inf else "not a number" if math.isnan(log10_e) else "infinite"
+    if abs(log10_e) >= 3:
+        return f"10^{math.floor(log10_e * 10 + 1e-6) / 10:.1f}"
+    value = 10.0**log10_e
+    if value >= 10:
+        return f"{math.floor(value + 1e-6)}"
+    step = 10.0 ** (math.floor(log10_e) - 1)
+    return f"{math.floor(value / step + 1e-6) * step:#.2g}"
+
+
+def format_time(moment: str) -> str:
+    """Write an ISO 8601 time for people: "2026-02-03 04:05 UTC"; leave anything else as it is."""
+    try:
+        parsed = datetime.fromisoformat(moment)
+    except ValueError:
+        return moment
+    return f"{parsed:%Y-%m-%d %H:%M}" + (f" {parsed.tzname()}" if parsed.tzinfo else "")
+
+
+def coin_tosses(log10_p: float) -> int:
+    """Count the tosses of a fair coin that must all be called right to be as lucky as this p-value."""
+    return max(0, math.floor(-log10_p / math.log10(2.0)))
+
+
+def best_hypothesis(document: Document) -> Hypothesis | None:
+    """Find the key with the smallest adjusted p-value; None when refused or when nothing was tested."""
+    tested = [h for h in document.hypotheses if h.tuples and document.refused is None]
+    return min(tested, key=lambda h: (h.log10_pvalue_adjusted, h.log10_pvalue), default=None)
+
+
+def best_aware(document: Document) -> AwareHypothesis | None:
+    """Find the key with the largest e-value."""
+    hypotheses = document.aware.hypotheses if document.aware else []
+    return max(hypotheses, key=lambda h: h.log10_evalue, default=None)
+
+
+def key_label(key: str) -> str:
+    """Name a key: "global", or "tenant NAME"."""
+    return f"tenant {key.removeprefix(_TENANT)}" if key.startswith(_TENANT) else key
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A document's result in words.
+
+    Attributes
+    ----------
+    kind
+        "marked", "unmarked" or "refused".
+    sentence
+        For a line of its own, p-value left out: "marked by this key", "no mark found", "refused: REASON".
+    log10_pvalue
+        The p-value behind it, keys and documents paid for; None when refused.
+    aware
+        Whether it rests on the model-aware test alone (then the p-value is an upper bound).
+    """
+
+    kind: Literal["marked", "unmarked", "refused"]
+    sentence: str
+    log10_pvalue: float | None
+    aware: bool = False
+
+    @property
+    def short(self) -> str:
+        """One or two words for a table."""
+        return "no mark" if self.kind == "unmarked" else self.kind
+
+    @property
+    def line(self) -> str:
+        """The sentence with its p-value."""
+        if self.log10_pvalue is None:
+            return self.sentence
+        p = format_p(self.log10_pvalue)
+        return f"{self.sentence}: p <= {p} (model-aware)" if self.aware else f"{self.sentence}: p = {p}"
+
+
+def test_limit(record: Record) -> float:
+    """Compute the level of each test: alpha, or half of it where the model-aware test was run as well."""
+    return record.alpha / 2 if any(document.aware for document in record.documents) else record.alpha
+
+
+def verdicts(record: Record) -> list[Verdict]:
+    """Put into words what the record says about each document."""
+    limit = math.log10(test_limit(record))
+    aware = holm_log10([d.aware.log10_pvalue if d.aware else 0.0 for d in record.documents])
+    return [_verdict(d, limit, float(log10_p)) for d, log10_p in zip(record.documents, aware, strict=True)]
+
+
+def _verdict(document: Document, limit: float, log10_aware: float) -> Verdict:
+    log10_p = document.log10_pvalue if document.log10_pvalue_corpus is None else document.log10_pvalue_corpus
+    if document.refused is not None:
+        return Verdict("refused", f"refused: {document.refused}", None)
+    if not document.found:
+        return Verdict("unmarked", "no mark found", log10_p)
+    if log10_p is not None and (log10_p <= limit or document.aware is None):
+        return Verdict("marked", f"marked by {_keys(document.hypotheses, limit)}", log10_p)
+    family = document.aware.hypotheses if document.aware else []
+    return Verdict("marked", f"marked by {_keys(family, limit)}", log10_aware, aware=True)
+
+
+def _keys(family: Sequence[Hypothesis | AwareHypothesis], limit: float) -> str:
+    """Name the keys whose mark was found: "this key", "the global key and the key of tenant acme"."""
+    ordered = sorted(family, key=lambda h: h.log10_pvalue_adjusted)
+    found = [_key_phrase(h.key, len(ordered) == 1) for h in ordered if h.log10_pvalue_adjusted <= limit]
+    if len(found) > _NAMED_KEYS:
+        found = [*found[:_NAMED_KEYS], f"{len(found) - _NAMED_KEYS} more keys"]
+    if len(found) < 2:
+        return found[0] if found else "this key"
+    return f"{', '.join(found[:-1])} and {found[-1]}"
+
+
+def _key_phrase(key: str, only: bool) -> str:
+    if key.startswith(_TENANT):
+        return f"the key of {key_label(key)}"
+    return "this key" if only else f"the {key} key"
+
+
+def interest(document: Document, answer: Verdict) -> tuple[int, float]:
+    """Order documents: marked ones, refused ones, the rest; the smallest p-value first."""
+    log10_p = math.inf if document.log10_pvalue is None else document.log10_pvalue
+    return ("marked", "refused", "unmarked").index(answer.kind), log10_p
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The mean statistic of a token, what it would be without the key, and how both are called."""
+
+    mean: float
+    expected: float
+    unit: str
+
+    @property
+    def text(self) -> str:
+        """Such as "1.82 nats per token (1.00 expected without the key)"."""
+        return (
+            f"{self._number(self.mean)} {self.unit} ({self._number(self.expected)} expected without the key)"
+        )
+
+    @property
+    def short(self) -> str:
+        """Such as "1.82"."""
+        return self._number(self.mean)
+
+    @property
+    def expected_short(self) -> str:
+        """Such as "1.00"."""
+        return self._number(self.expected)
+
+    def _number(self, value: float) -> str:
+        if self.unit == "green":
+            return f"{value:.1%}"
+        return f"{value:.2f}" if self.expected < 10 else f"{value:.1f}"
+
+
+def score(spec: WatermarkSpec, document: Document, hypothesis: Hypothesis) -> Score | None:
+    """How strongly the best sub-key's mark shows, whatever the length; None when nothing was tested."""
+    count = document.tokens if spec.context_width == 0 else hypothesis.tuples
+    if not count or not hypothesis.subkeys:
+        return None
+    scheme = spec.build_scheme()
+    law = scheme.law
+    best = min(hypothesis.subkeys, key=lambda tally: tally.log10_pvalue)
+    mean = best.total * scheme.unit / count
+    if isinstance(law, Exponential):
+        return Score(mean, 1.0, "nats per token")
+    if isinstance(law, Bernoulli):
+        return Score(mean, law.gamma, "green")
+    if isinstance(law, WeightedBits):
+        return Score(mean, sum(law.weights) / 2 * scheme.unit, "points per token")
+    expected = math.fsum(v * p for v, p in zip(law.values, law.probabilities, strict=True))
+    return Score(mean, expected * scheme.unit, "points per token")
+
+
+def recompute_command(record: Record) -> str:
+    """Write the command that computes the record again; the key's place is named, never the key."""
+    words = ["dyetrace", "detect"]
+    words += [f"./{i.name}" if i.name.startswith("-") and i.name != "-" else i.name for i in record.inputs]
+    words += ["--spec", "spec.json", "--key", "file:KEYFILE", "--alpha", f"{record.alpha:g}"]
+    words += ["--decoys", str(record.decoy_count), "--decoy-seed", record.decoy_seed]
+    for name, value in record.arguments.items():
+        option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+        if name in _STATED or value is None or value is False:
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [option] if one is True else [option, str(one)]
+    return " ".join(shlex.quote(clean(word, 500)) for word in words)

@@ -1,0 +1,133 @@
+"""The model-aware test: e-values with mean 1 over keys for any model, and far more evidence from marked text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.detect.calibration import fresh_keys
+
+from detect.aware import aware_test, log10_evalues
+from detect.distinct import Tuples
+from detect.document import blind_test
+from detect.distinct import distinct_tuples
+from detect.likelihood import Likelihood, first_contexts, likelihood
+from watermark import prf
+from watermark.errors import DyetraceError
+from watermark.keys import KeyRing, SecretKey
+from watermark.rowkeys import subkey
+from watermark.schemes import make_scheme
+from watermark.spec import WatermarkSpec
+
+KEY = SecretKey(bytes(range(32)))
+CANDIDATES = 24
+SCHEMES = ["gumbel", "tournament", "green_list"]
+
+
+def _synthetic(scheme_name: str, n: int, seed: int, key: SecretKey | None, spread: float = 3.0) -> Likelihood:
+    """``n`` positions with distinct contexts and low entropy; tokens drawn under ``key``, or plainly without one."""
+    import torch
+
+    generator = np.random.default_rng(seed)
+    scheme = make_scheme(scheme_name, {})
+    sequence = [1, 2]
+    rows, logits = [], []
+    for place in range(n):
+        tokens = generator.permutation(1_000)[:CANDIDATES].astype(np.uint32)
+        row = (generator.standard_normal(CANDIDATES) * spread).astype(np.float32)
+        chances = torch.from_numpy(row)[None]
+        if key is not None:
+            nonce = prf.nonces(np.array([sequence[-2:]], dtype=np.uint32), None)
+            words = prf.words_among(key.words[None], nonce, tokens[None]).astype(np.int64)
+            chances = scheme.transform(chances, torch.from_numpy(words))
+        p = chances.double().softmax(-1).numpy()[0]
+        chosen = int(generator.choice(CANDIDATES, p=p / p.sum()))
+        order = np.r_[chosen, np.delete(np.arange(CANDIDATES), chosen)]
+        rows.append(tokens[order])
+        logits.append(row[order])
+        sequence.append(int(tokens[chosen]))
+    index = np.arange(2, n + 2)
+    tuples = Tuples(np.array(sequence, dtype=np.uint32), 2, index, np.ones(n, dtype=np.int64), 0)
+    return Likelihood(tuples, np.array(rows), np.array(logits))
+
+
+def _everywhere(document: Likelihood, keys: list[SecretKey]) -> list[np.ndarray]:
+    return [np.ones(len(document.tuples), dtype=bool)] * len(keys)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("wrong_model", [False, True])
+def test_the_mean_over_keys_is_one_whatever_the_model(scheme: str, wrong_model: bool) -> None:
+    document = _synthetic(scheme, 2, 1, None, spread=1.0)
+    if wrong_model:
+        noise = np.random.default_rng(2).standard_normal(document.logits.shape).astype(np.float32)
+        document = Likelihood(document.tuples, document.candidates, document.logits + noise / 2)
+    keys = list(fresh_keys(f"{scheme}{wrong_model}", 6_000))
+    evalues = 10.0 ** log10_evalues(make_scheme(scheme, {}), keys, _everywhere(document, keys), document)
+    error = evalues.std() / math.sqrt(len(keys))
+    assert abs(evalues.mean() - 1) < 5 * error + 1e-3
+    assert error < 0.1
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_large_evalue_is_as_rare_as_markov_says(scheme: str) -> None:
+    document = _synthetic(scheme, 40, 3, None)
+    keys = list(fresh_keys(scheme, 1_500))
+    log10_e = log10_evalues(make_scheme(scheme, {}), keys, _everywhere(document, keys), document)
+    for level in (0.1, 0.01):
+        assert np.mean(log10_e >= -math.log10(level)) <= level + 4 * math.sqrt(level / len(keys))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_marked_text_of_low_entropy_gives_more_evidence_than_the_blind_test(scheme: str) -> None:
+    key = subkey(KeyRing.from_master(KEY).global_key, 0)  # type: ignore[arg-type]
+    document = _synthetic(scheme, 300, 4, key, spread=6.0)
+    [log10_e] = log10_evalues(make_scheme(scheme, {}), [key], _everywhere(document, [key]), document)
+    spec = WatermarkSpec(
+        scheme=scheme, vocabulary_size=1_000, tokenizer="t", key_fingerprint=KEY.fingerprint, subkeys=1
+    )
+    tuples = distinct_tuples(document.tuples.sequence, 2)
+    blind = blind_test(spec, KeyRing.from_master(KEY), tuples, decoy_count=0).log10_pvalue
+    assert blind < -3
+    assert log10_e > 1.3 * -blind
+
+
+def test_tenants_are_told_apart_and_subkeys_and_tenants_are_paid_for() -> None:
+    ring = KeyRing.from_master(KEY, tenants=("acme", "zenith"))
+    spec = WatermarkSpec(
+        vocabulary_size=1_000, tokenizer="t", key_fingerprint=KEY.fingerprint, global_share=0.0
+    )
+    document = _synthetic("gumbel", 150, 5, subkey(ring.tenants["zenith"], 3))
+    result = aware_test(spec, ring, document, model="m", decoy_count=8)
+    acme, zenith = (next(h for h in result.hypotheses if h.key == f"tenant:{name}") for name in ("acme", "zenith"))
+    assert zenith.log10_evalue > 20 > 2 > acme.log10_evalue
+    assert zenith.log10_pvalue_adjusted == pytest.approx(math.log10(2) - zenith.log10_evalue)
+    assert len(result.decoy_log10_evalues) == 8 and max(result.decoy_log10_evalues) < 3
+
+
+def test_a_scheme_without_evalues_says_so() -> None:
+    class Other:
+        name = "other"
+
+    with pytest.raises(DyetraceError, match="no model-aware test"):
+        log10_evalues(Other(), [KEY], [np.ones(1, dtype=bool)], _synthetic("gumbel", 1, 0, None))  # type: ignore[arg-type]
+
+
+def test_only_the_first_occurrence_of_a_context_counts() -> None:
+    sequence = np.array([5, 6, 7, 5, 6, 8, 9], dtype=np.uint32)
+    assert first_contexts(sequence, 2, 2, 0).index.tolist() == [2, 3, 4, 6]
+    assert first_contexts(sequence, 1, 1, 0).index.tolist() == [1, 2, 3, 6]
+
+
+def test_candidates_hold_the_text_s_token_first_and_the_model_s_best(smollm2: Any, smollm2_tokenizer: Any) -> None:
+    ids = np.array(smollm2_tokenizer.encode("The capital of France is Paris, and the capital of").ids, dtype=np.uint32)
+    found = likelihood(smollm2, ids, 2)
+    assert found.candidates[:, 0].tolist() == found.tuples.tokens.tolist()
+    paris = found.tuples.tokens.tolist().index(smollm2_tokenizer.encode(" Paris").ids[0])
+    assert found.logits[paris, 0] >= found.logits[paris].max() - 3
+    duplicates = (found.candidates[:, 1:] == found.candidates[:, :1]) & np.isfinite(found.logits[:, 1:])
+    assert not duplicates.any()
+    known = likelihood(smollm2, ids[4:], 2, ids[:4])
+    assert len(known.tuples) == len(ids) - 4
