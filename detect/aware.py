@@ -117,14 +117,10 @@ def _evidence(spec: WatermarkSpec, rings: Sequence[KeyRing], likelihood: Likelih
         names.append(list(tested))
     log10_es = iter(log10_evalues(spec.build_scheme(), keys, masks, likelihood).reshape(-1, spec.subkeys))
     positions = iter(int(mask.sum()) for mask in masks[:: spec.subkeys])
-    return [
-        [(name, next(positions), mean_log10_e(next(log10_es))) for name in ring_names] for ring_names in names
-    ]
+    return [[(name, next(positions), mean_log10_e(next(log10_es))) for name in ring_names] for ring_names in names]
 
 
-def log10_evalues(
-    scheme: Scheme, keys: Sequence[SecretKey], masks: Sequence[Mask], likelihood: Likelihood
-) -> F64:
+def log10_evalues(scheme: Scheme, keys: Sequence[SecretKey], masks: Sequence[Mask], likelihood: Likelihood) -> F64:
     """log10 e-value of the document under each marking key, over the positions of its mask: shape (len(keys),)."""
     betting = _betting(scheme)
     logs = np.zeros((len(keys), betting.components, len(FRACTIONS)))
@@ -182,7 +178,7 @@ def _log_softmax(logits: F32) -> F32:
     # Padding stays impossible; live candidates never fall to 0.
     floored = np.where(np.isneginf(logits), 0.0, np.maximum(p, _FLOOR))
     with np.errstate(divide="ignore"):
-        return np.log(floored / floored.sum(axis=-1, keepdims=True)).astype(np.float32)
+        return np.asarray(np.log(floored / floored.sum(axis=-1, keepdims=True)), dtype=np.float32)
 
 
 def _tempered(logits: F32, generator: np.random.Generator) -> F32:

@@ -101,7 +101,8 @@ def keygen(path: Path, tenant: str | None, epoch: int, key: str | None) -> None:
 @_option(
     "--model",
     "model_dir",
-    help="Folder of the model to be marked (its tokenizer.json is what counts); by default the demo model.  [e.g. --model ./my-model]",
+    help="Folder of the model to be marked, for its tokenizer.json; by default the demo model.  "
+    "[e.g. --model ./my-model]",
 )
 @_option(
     "--scheme",
@@ -126,9 +127,7 @@ def keygen(path: Path, tenant: str | None, epoch: int, key: str | None) -> None:
     default=4,
     help="Pool of sub-keys, one drawn per request: diversity against detection power.  [e.g. --subkeys 8]",
 )
-@_option(
-    "--tenants", is_flag=True, help="Give half of the contexts to each account's own key.  [e.g. --tenants]"
-)
+@_option("--tenants", is_flag=True, help="Give half of the contexts to each account's own key.  [e.g. --tenants]")
 @_option(
     "--global-share",
     type=float,
@@ -245,16 +244,15 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
 
     public = load_commitment(commitment)
     verify(public, load_opening(opening or opening_path(commitment)), load_spec(spec_path), load_master(key))
-    click.echo(
-        f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, dated {public.created}"
-    )
+    click.echo(f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, dated {public.created}")
 
 
 @main.command()
 @_option(
     "--prompts",
     default="-",
-    help="File with one prompt a line, or JSONL with a 'prompt' field; - is standard input.  [e.g. --prompts prompts.txt]",
+    help="File with one prompt a line, or JSONL with a 'prompt' field; - is standard input.  "
+    "[e.g. --prompts prompts.txt]",
 )
 @_option(
     "-o",
@@ -273,23 +271,17 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
     "--tenant",
     help="The account that these answers are for, where the spec has tenants.  [e.g. --tenant acme]",
 )
-@_option(
-    "--model", "model_dir", help="A local model folder; by default the demo model.  [e.g. --model ./my-model]"
-)
+@_option("--model", "model_dir", help="A local model folder; by default the demo model.  [e.g. --model ./my-model]")
 @_option(
     "--dtype",
     default="bfloat16",
     type=click.Choice(["bfloat16", "float16", "float32"]),
     help="Arithmetic of the model.  [e.g. --dtype float32]",
 )
-@_option(
-    "--max-new-tokens", type=int, default=200, help="Longest answer, in tokens.  [e.g. --max-new-tokens 400]"
-)
+@_option("--max-new-tokens", type=int, default=200, help="Longest answer, in tokens.  [e.g. --max-new-tokens 400]")
 @_option("--temperature", type=float, default=1.0, help="Sampling temperature.  [e.g. --temperature 0.7]")
 @_option("--top-k", type=int, default=0, help="Keep the k likeliest tokens; 0 keeps all.  [e.g. --top-k 50]")
-@_option(
-    "--top-p", type=float, default=1.0, help="Keep the likeliest tokens of this mass.  [e.g. --top-p 0.95]"
-)
+@_option("--top-p", type=float, default=1.0, help="Keep the likeliest tokens of this mass.  [e.g. --top-p 0.95]")
 @_option("--samples", type=int, default=1, help="Answers per prompt.  [e.g. --samples 4]")
 @_option(
     "--fresh-share",
@@ -324,9 +316,7 @@ def generate(
     settings = Sampling(**sampling)
     made = None if spec_path is None else load_spec(spec_path)
     ring = (
-        None
-        if made is None
-        else _ring(_required(key, "--spec needs --key"), made, () if tenant is None else (tenant,))
+        None if made is None else _ring(_required(key, "--spec needs --key"), made, () if tenant is None else (tenant,))
     )
     texts = read_prompts(prompts)[:limit]
     model, tokenizer = _load_model(model_dir, dtype)
@@ -362,7 +352,8 @@ def generate(
 )
 @_option(
     "--tokenizer",
-    help="Model folder or tokenizer.json that the spec was made with; by default --model's, or the demo model's.  [e.g. --tokenizer ./my-model]",
+    help="Model folder or tokenizer.json of the spec; by default --model's, or the demo model's.  "
+    "[e.g. --tokenizer ./my-model]",
 )
 @_option(
     "--format",
@@ -371,9 +362,7 @@ def generate(
     type=click.Choice(["auto", "text", "jsonl"]),
     help="What FILE holds; auto goes by its name.  [e.g. --format jsonl]",
 )
-@_option(
-    "--text-field", default="text", help="JSONL field that holds the text.  [e.g. --text-field response]"
-)
+@_option("--text-field", default="text", help="JSONL field that holds the text.  [e.g. --text-field response]")
 @_option(
     "--from-text",
     is_flag=True,
@@ -391,12 +380,8 @@ def generate(
     default=1e-6,
     help="Family-wise false-positive rate of 'found', over all documents.  [e.g. --alpha 1e-3]",
 )
-@_option(
-    "--decoys", type=int, default=100, help="Decoy keys that the same test runs under.  [e.g. --decoys 1000]"
-)
-@_option(
-    "--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]"
-)
+@_option("--decoys", type=int, default=100, help="Decoy keys that the same test runs under.  [e.g. --decoys 1000]")
+@_option("--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]")
 @_option("--limit", type=int, help="Only the first N documents.  [e.g. --limit 100]")
 @_option(
     "--commitment",
@@ -514,6 +499,36 @@ def demo(output: Path, scheme: str) -> None:
 
     record = run_demo(output, scheme, _say)
     _publish(record, output, as_json=False)
+
+
+@main.command()
+@click.argument("report", type=click.Path(path_type=Path))
+@_option("--key", required=True, help=f"{_KEY_HELP}  [e.g. --key file:owner.key]")
+@_option(
+    "--tokenizer",
+    help="Model folder or tokenizer.json of the spec; by default the demo model's.  [e.g. --tokenizer ./my-model]",
+)
+@_option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    help="Folder that the report's input files are relative to.  [e.g. --inputs evidence/]",
+)
+def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path) -> None:
+    """Compute every blind test of REPORT (a report.json) anew and compare all numbers.
+
+    \b
+    Example: dyetrace recompute evidence/report.json --key file:owner.key
+    """
+    from detect.recompute import recompute as run
+    from detect.report.schema import read_record
+
+    record = read_record(report)
+    ring = _ring(key, record.spec, tuple(record.arguments.get("tenants") or ()))  # type: ignore[arg-type]
+    differences = run(record, ring, tokenizer or _model_folder(None), inputs)
+    if differences:
+        raise DyetraceError(f"the report does not hold: {'; '.join(differences[:5])}")
+    click.echo(f"the report holds: {len(record.documents)} documents recomputed, every number the same")
 
 
 def _publish(record: Any, output: Path | None, as_json: bool) -> None:

@@ -22,9 +22,7 @@ def decoy_rings(seed: str, count: int, epoch: int, like: KeyRing) -> list[KeyRin
     """Rings of ``count`` decoy masters derived from a public seed, holding the same kinds of keys as ``like``."""
     rings = []
     for number in range(count):
-        master = SecretKey(
-            hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=32, person=b"dyt:decoy").digest()
-        )
+        master = SecretKey(hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=32, person=b"dyt:decoy").digest())
         ring = KeyRing.from_master(master, epoch, tuple(like.tenants))
         if like.global_key is None:
             ring = KeyRing(ring.master_fingerprint, ring.selector, None, ring.tenants)
@@ -47,9 +45,5 @@ def log10_agreement(log10_pvalues: npt.NDArray[np.float64]) -> float:
     distance = float(np.max(np.arange(1, n + 1) / n - p))
     bulk = 0.0 if distance <= 0 else float(np.log10(max(smirnov(n, min(1.0, distance)), 1e-300)))
     smallest = float(np.min(log10_pvalues))
-    tail = (
-        float(np.log10(-np.expm1(n * np.log1p(-(10.0**smallest)))))
-        if -12 < smallest < 0
-        else smallest + np.log10(n)
-    )
+    tail = float(np.log10(-np.expm1(n * np.log1p(-(10.0**smallest))))) if -12 < smallest < 0 else smallest + np.log10(n)
     return float(min(0.0, min(bulk, tail) + np.log10(2.0)))

@@ -78,7 +78,14 @@ def run_demo(folder: Path, scheme: str, say: Callable[[str], None]) -> Record:
         Settings(),
         model=Model("SmolLM2-135M-Instruct", model),
         commitment=commitment,
-        arguments={"source": read.name, "from_text": True, "aware": True},
+        arguments={
+            "source": read.name,
+            "format": "auto",
+            "text_field": "text",
+            "from_text": True,
+            "aware": True,
+            "limit": None,
+        },
         progress=lambda done, of: say(f"    {done} of {of} documents"),
     )
 

@@ -45,8 +45,6 @@ class Settings:
         A document is "found" when its p-value, adjusted over all documents, is at or below this.
     decoy_count, decoy_seed
         Decoy keys per document.
-    use_prompts
-        Use the prompt's token ids where a record has them; they make the first h tokens testable.
     view
         Keep token texts and per-token p-values of the strongest documents for the HTML page.
     """
@@ -54,7 +52,6 @@ class Settings:
     alpha: float = 1e-6
     decoy_count: int = 100
     decoy_seed: str = "dyetrace"
-    use_prompts: bool = True
     view: bool = True
 
     def __post_init__(self) -> None:
@@ -95,9 +92,7 @@ def detect(
     check_key(spec, ring.master_fingerprint)
     check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     if commitment is not None and commitment.spec_id != spec.spec_id:
-        raise DyetraceError(
-            f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}"
-        )
+        raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
     encoder = Encoder.load(tokenizer)
     documents = []
     for number, suspect in enumerate(suspects):
@@ -107,7 +102,7 @@ def detect(
             progress(number + 1, len(suspects))
     documents = _adjust(documents, settings.alpha)
     if settings.view:
-        documents = _with_views(documents, suspects, encoder, spec, ring, settings)
+        documents = _with_views(documents, suspects, encoder, spec, ring)
     return Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         arguments=arguments or {},
@@ -138,16 +133,15 @@ def _ids(suspect: Suspect, encoder: Encoder, spec: WatermarkSpec) -> U32:
     return ids
 
 
-def _prompt(suspect: Suspect, settings: Settings) -> U32 | None:
-    if suspect.prompt_token_ids is None or not settings.use_prompts:
-        return None
-    return np.array(suspect.prompt_token_ids, dtype=np.uint32)
+def _prompt(suspect: Suspect) -> U32 | None:
+    """A known prompt makes the first h tokens testable."""
+    return None if suspect.prompt_token_ids is None else np.array(suspect.prompt_token_ids, dtype=np.uint32)
 
 
 def _test(
     suspect: Suspect, ids: U32, spec: WatermarkSpec, ring: KeyRing, settings: Settings, model: Model | None
 ) -> Document:
-    prompt = _prompt(suspect, settings)
+    prompt = _prompt(suspect)
     tuples = distinct_tuples(ids, spec.context_width, prompt)
     blind = blind_test(spec, ring, tuples, decoy_seed=settings.decoy_seed, decoy_count=settings.decoy_count)
     return Document(
@@ -211,7 +205,6 @@ def _with_views(
     encoder: Encoder,
     spec: WatermarkSpec,
     ring: KeyRing,
-    settings: Settings,
 ) -> list[Document]:
     """Add token views to the strongest documents."""
     tested = [i for i, d in enumerate(documents) if d.log10_pvalue is not None]
@@ -222,7 +215,7 @@ def _with_views(
             view=_view(
                 document,
                 _ids(suspects[i], encoder, spec),
-                _prompt(suspects[i], settings),
+                _prompt(suspects[i]),
                 encoder,
                 spec,
                 ring,
@@ -249,7 +242,5 @@ def _view(
     log10_ps = tails.log10_sf_many(scheme.law, 1, statistics * unit)
     for position, log10_p in zip(shown.positions.tolist(), log10_ps.tolist(), strict=True):
         pvalues[position] = float(f"{10**log10_p:.4g}")
-    texts = [
-        encoder.tokenizer.decode([token], skip_special_tokens=False) for token in ids[:VIEWED_TOKENS].tolist()
-    ]
+    texts = [encoder.tokenizer.decode([token], skip_special_tokens=False) for token in ids[:VIEWED_TOKENS].tolist()]
     return TokenView(hypothesis=best.key, subkey=part.subkey, texts=texts, pvalues=pvalues)

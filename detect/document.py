@@ -122,13 +122,9 @@ def blind_test(
     log10_p = _family(hypotheses)
     decoys = None
     if decoy_count and len(tuples):
-        log10_ps = _decoy_log10_pvalues(
-            spec, scheme, decoy_rings(decoy_seed, decoy_count, spec.epoch, ring), tuples
-        )
+        log10_ps = _decoy_log10_pvalues(spec, scheme, decoy_rings(decoy_seed, decoy_count, spec.epoch, ring), tuples)
         rank = 1 + int(np.sum(log10_ps <= log10_p))
-        decoys = DecoyRun(
-            log10_pvalues=log10_ps.tolist(), rank=rank, log10_agreement=log10_agreement(log10_ps)
-        )
+        decoys = DecoyRun(log10_pvalues=log10_ps.tolist(), rank=rank, log10_agreement=log10_agreement(log10_ps))
     return BlindTest(hypotheses, log10_p, decoys)
 
 
@@ -160,14 +156,10 @@ def _hypotheses(spec: WatermarkSpec, scheme: Scheme, tested: Sequence[Candidate]
     ]
 
 
-def _decoy_log10_pvalues(
-    spec: WatermarkSpec, scheme: Scheme, rings: Sequence[KeyRing], tuples: Tuples
-) -> Floats:
+def _decoy_log10_pvalues(spec: WatermarkSpec, scheme: Scheme, rings: Sequence[KeyRing], tuples: Tuples) -> Floats:
     """The family's log10 p-value under each decoy ring; without a selector all decoys share one pass and one null."""
     if selector_threshold(spec) < 2**32:
-        return np.array(
-            [_family(_hypotheses(spec, scheme, candidates(spec, ring, tuples))) for ring in rings]
-        )
+        return np.array([_family(_hypotheses(spec, scheme, candidates(spec, ring, tuples))) for ring in rings])
     keys = [subkey(ring.global_key, i) for ring in rings if ring.global_key for i in range(spec.subkeys)]
     log10_ps = log10_pvalues(scheme, tuples, totals(scheme, keys, tuples)).reshape(len(rings), spec.subkeys)
     return np.array([sidak_log10(row) for row in log10_ps])

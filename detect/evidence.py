@@ -155,7 +155,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     format: Literal["dyetrace-detection"] = "dyetrace-detection"
     version: int = RECORD_VERSION
     created: str
-    arguments: dict[str, str | int | float | bool | None | list[str]]
+    arguments: dict[str, str | int | float | bool | list[str] | None]
     versions: dict[str, str]
     spec: WatermarkSpec
     spec_id: str

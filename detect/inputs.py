@@ -45,9 +45,7 @@ class _Line(msgspec.Struct, frozen=True):
     prompt_token_ids: list[int] | None = None
 
 
-def read_suspects(
-    source: str, form: Format = "auto", text_field: str = "text"
-) -> tuple[list[Suspect], Input]:
+def read_suspects(source: str, form: Format = "auto", text_field: str = "text") -> tuple[list[Suspect], Input]:
     """Read all documents of ``source`` (a path, or "-" for standard input), and the file's hash and size.
 
     Raises

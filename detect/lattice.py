@@ -59,9 +59,7 @@ class LatticeSum:
             # Layers are independent, so they are kinds of draws of their own: two values each, not 2^layers.
             products = np.multiply.outer(np.array(law.weights), weights)
             weights, kind = np.unique(products, return_inverse=True)
-            counts = np.bincount(kind.ravel(), np.broadcast_to(counts, products.shape).ravel()).astype(
-                np.int64
-            )
+            counts = np.bincount(kind.ravel(), np.broadcast_to(counts, products.shape).ravel()).astype(np.int64)
             values, probabilities = np.array([0, 1]), np.array([0.5, 0.5])
         elif isinstance(law, Bernoulli):
             values, probabilities = np.array([0, 1]), np.array([1 - law.gamma, law.gamma])

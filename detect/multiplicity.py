@@ -36,9 +36,7 @@ def sidak_log10(log10_p: ArrayLike) -> float:
     if not p_values.size:
         raise ValueError("the smallest of no p-values has no p-value; give at least one")
     log_p, log_k = float(p_values.min()) * math.log(10), math.log(p_values.size)
-    if (
-        log_p + log_k < -40
-    ):  # k p falls short of the formula by no more than itself squared, and p may underflow
+    if log_p + log_k < -40:  # k p falls short of the formula by no more than itself squared, and p may underflow
         return (log_p + log_k) / math.log(10)
     return min(0.0, _log1mexp(p_values.size * _log1mexp(log_p)) / math.log(10))
 

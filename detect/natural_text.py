@@ -129,9 +129,7 @@ def _standard_library() -> Documents:
     }
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
-        if not optional.intersection(parts) and not parts[0].startswith(
-            ("_sysconfig", "config-", "pydoc_data")
-        ):
+        if not optional.intersection(parts) and not parts[0].startswith(("_sysconfig", "config-", "pydoc_data")):
             text = _read(path)
             if text:
                 yield "/".join(parts), text

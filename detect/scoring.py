@@ -73,7 +73,5 @@ def global_contexts(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) ->
     if threshold in (0, 2**32):
         return np.full(len(tuples), threshold > 0)
     nonces = prf.nonces(tuples.contexts, prf.context_key_words(selector, tuples.width))
-    words: npt.NDArray[np.uint32] = prf.words_at(
-        selector.words, nonces, np.zeros(len(tuples), dtype=np.uint32)
-    )
+    words: npt.NDArray[np.uint32] = prf.words_at(selector.words, nonces, np.zeros(len(tuples), dtype=np.uint32))
     return words < np.uint32(threshold)

@@ -102,9 +102,7 @@ def log10_sf_weighted(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLik
     return float(log10_sf_weighted_many(law, weights, np.asarray([total]))[0])
 
 
-def log10_sf_weighted_many(
-    law: Bernoulli | WeightedBits | Lattice, weights: ArrayLike, totals: ArrayLike
-) -> Floats:
+def log10_sf_weighted_many(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLike, totals: ArrayLike) -> Floats:
     """`log10_sf_weighted` of many totals of the same weights: float64, in the shape of ``totals``."""
     _check_law(law)
     distinct, counts = np.unique(_integers(weights), return_counts=True)
@@ -181,9 +179,7 @@ def _log_binomial_tail(n: int, hit: float, miss: float, k: Ints) -> Floats:
     """Log P(Binomial(n, hit) >= k) above the mean, where the probabilities fall from k on; hit + miss = 1."""
     hits = k.astype(np.float64)
     left, following = (n - hits)[:, None], (hits + 1)[:, None]
-    series = _series_of_ratios(
-        lambda j: np.maximum(left - j, 0.0) / (following + j) * (hit / miss), rows=k.size
-    )
+    series = _series_of_ratios(lambda j: np.maximum(left - j, 0.0) / (following + j) * (hit / miss), rows=k.size)
     return _log_binomial_pmf(n, hit, miss, hits) + np.log(series)
 
 
@@ -206,9 +202,7 @@ def _series_of_ratios(ratio: Callable[[Floats], Floats], *, rows: int) -> Floats
     total, term, start = np.ones(rows), np.ones(rows), 0
     width = 64
     while np.any(term > _EPS * _EPS * total):
-        terms = term[:, None] * np.cumprod(
-            ratio(np.arange(start, start + width, dtype=np.float64)[None]), axis=1
-        )
+        terms = term[:, None] * np.cumprod(ratio(np.arange(start, start + width, dtype=np.float64)[None]), axis=1)
         total += terms.sum(axis=1)
         term, start = terms[:, -1], start + width
         width = max(64, min(2 * width, _BLOCK // rows))

@@ -13,7 +13,6 @@ from detect.natural_text import natural_documents
 from watermark.demo_model import demo_model_dir, load_model
 from watermark.tokenizer import load_tokenizer
 
-
 # The first example of a property may wait for a compiler (numba), so no example has a deadline.
 settings.register_profile("dyetrace", deadline=None)
 settings.load_profile("dyetrace")

@@ -1,4 +1,4 @@
-"""What is loaded when, who imports whom, and what happens where another distribution has our packages' names."""
+"""What is loaded when, who imports whom, and what happens beside other distributions of our names."""
 
 import ast
 import importlib
@@ -100,10 +100,7 @@ from watermark import WatermarkConfig
         ROOT,
     )
     assert done.returncode == 1
-    assert (
-        done.stderr.splitlines()[-1]
-        == "ImportError: WatermarkConfig needs torch: pip install 'dyetrace[model]'"
-    )
+    assert done.stderr.splitlines()[-1] == "ImportError: WatermarkConfig needs torch: pip install 'dyetrace[model]'"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["detect", "--help"], ["--version"]])
@@ -163,9 +160,7 @@ def test_watermark_never_imports_detect():
 def promised(module) -> dict[str, str]:
     """Name and home of what type checkers see: the imports under ``if TYPE_CHECKING``."""
     tree = ast.parse(Path(module.__file__).read_text())
-    (block,) = [
-        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    ]
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     return {alias.asname: node.module for node in block.body for alias in node.names}
 
 
@@ -197,9 +192,7 @@ def test_a_foreign_watermark_package_is_one_clear_error(tmp_path):
 
 def test_a_watermark_folder_without_our_init_is_the_same_error(tmp_path):
     """What is left of ours after another distribution of the name was installed and removed again."""
-    shutil.copytree(
-        FOLDERS["watermark"], tmp_path / "watermark", ignore=shutil.ignore_patterns("__init__.py")
-    )
+    shutil.copytree(FOLDERS["watermark"], tmp_path / "watermark", ignore=shutil.ignore_patterns("__init__.py"))
     shutil.copytree(FOLDERS["detect"], tmp_path / "detect")
     done = python("import detect", tmp_path, options=("-P", "-S"))
     assert done.returncode == 1
@@ -213,9 +206,7 @@ def test_a_detect_package_that_was_overwritten_is_one_clear_error(tmp_path):
     done = python("from detect.cli import main", tmp_path)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1
-    assert last.startswith(
-        f"ImportError: the package 'detect' in {tmp_path / 'detect'} is not dyetrace's own"
-    )
+    assert last.startswith(f"ImportError: the package 'detect' in {tmp_path / 'detect'} is not dyetrace's own")
 
 
 def test_a_detect_package_elsewhere_does_not_disturb_who_only_generates(tmp_path):

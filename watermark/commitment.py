@@ -62,31 +62,23 @@ def commit(spec: WatermarkSpec, key: SecretKey) -> tuple[Commitment, Opening]:
 def verify(commitment: Commitment, opening: Opening, spec: WatermarkSpec, key: SecretKey) -> None:
     """Raise DyetraceError unless spec, key and salt are those that were committed to."""
     if spec.spec_id != commitment.spec_id:
-        raise DyetraceError(
-            f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}"
-        )
+        raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
     if key.fingerprint != commitment.key_fingerprint:
-        raise DyetraceError(
-            f"the commitment is of key {commitment.key_fingerprint}, but this key is {key.fingerprint}"
-        )
+        raise DyetraceError(f"the commitment is of key {commitment.key_fingerprint}, but this key is {key.fingerprint}")
     if opening.sha256 != commitment.sha256:
         raise DyetraceError(
-            f"the opening is of another commitment ({opening.sha256}, not {commitment.sha256}); give the one written with it"
+            f"the opening is of another commitment ({opening.sha256}, not {commitment.sha256}); give its own"
         )
     try:
         salt = bytes.fromhex(opening.salt)
     except ValueError:
-        raise DyetraceError(
-            "the opening's salt is damaged (not hexadecimal); restore the opening file"
-        ) from None
+        raise DyetraceError("the opening's salt is damaged (not hexadecimal); restore the opening file") from None
     if len(salt) != _SALT_BYTES:
         raise DyetraceError(
             f"the opening's salt is damaged ({len(salt)} bytes, not {_SALT_BYTES}); restore the opening file"
         )
     if not hmac.compare_digest(_digest(spec, key, salt), commitment.sha256):
-        raise DyetraceError(
-            "the opening does not fit the commitment: spec, key or salt was changed after it was made"
-        )
+        raise DyetraceError("the opening does not fit the commitment: spec, key or salt was changed after it was made")
 
 
 def opening_path(commitment: Path) -> Path:
@@ -99,9 +91,7 @@ def write_commitment(path: Path, commitment: Commitment, opening: Opening) -> Pa
     beside = opening_path(path)
     for target in (path, beside):
         if target.exists():
-            raise DyetraceError(
-                f"{target} exists already; a commitment is never overwritten, so choose another name"
-            )
+            raise DyetraceError(f"{target} exists already; a commitment is never overwritten, so choose another name")
     write_atomically(beside, _pretty(opening), mode=0o600)
     write_atomically(path, _pretty(commitment))
     return beside
@@ -130,6 +120,6 @@ def _load(path: Path, kind: type[_Kind], what: str) -> _Kind:
         raise DyetraceError(f"{path} is not a whole {what}: {error}; restore the file") from None
     if loaded.version != _VERSION:
         raise DyetraceError(
-            f"{path} has version {loaded.version}, but this dyetrace reads version {_VERSION}; use the release that wrote it"
+            f"{path} has version {loaded.version}, but this dyetrace reads {_VERSION}; use the release that wrote it"
         )
     return loaded

@@ -38,9 +38,9 @@ def seen_before(ids: torch.Tensor, contexts: torch.Tensor, prompt_length: int) -
     """Whether each row's next context already chose one of its generated tokens: (b,) bool.
 
     It is computed from the tokens alone, so that an engine that drafts and rewinds cannot leave stale state behind.
-    Contexts that reach before the prompt hold `MISSING` and never repeat: each holds another number of it. Where a prompt
-    is shorter than the context, the earlier ones are compared with the padding's token id in place of `MISSING`; at worst
-    a text that generates that very id leaves a token unmarked.
+    Contexts that reach before the prompt hold `MISSING` and never repeat: each holds another number of it. Where a
+    prompt is shorter than the context, the earlier ones are compared with the padding's token id in place of
+    `MISSING`; at worst a text that generates that very id leaves a token unmarked.
     """
     width = contexts.shape[1]
     length = ids.shape[1]

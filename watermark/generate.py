@@ -61,9 +61,7 @@ class Sampling:
                 f"temperature must be above 0 (got {self.temperature}): at 0 there is nothing to sample and to mark"
             )
         if not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise DyetraceError(
-                f"top_p must lie in (0, 1] and top_k be 0 or more (got {self.top_p} and {self.top_k})"
-            )
+            raise DyetraceError(f"top_p must lie in (0, 1] and top_k be 0 or more (got {self.top_p} and {self.top_k})")
         if self.max_new_tokens < 1 or self.samples < 1 or self.batch < 1:
             raise DyetraceError("max_new_tokens, samples and batch must be at least 1")
 
@@ -114,12 +112,8 @@ def generate_answers(
         tokenizer.pad_token = tokenizer.eos_token
     for start in range(0, len(prompts), sampling.batch):
         part = prompts[start : start + sampling.batch]
-        texts = [
-            _as_chat(tokenizer, prompt) if chat and tokenizer.chat_template else prompt for prompt in part
-        ]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=not chat).to(
-            model.device
-        )
+        texts = [_as_chat(tokenizer, prompt) if chat and tokenizer.chat_template else prompt for prompt in part]
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=not chat).to(model.device)
         rows = _generate(model, tokenizer, inputs, sampling, spec, ring, tenant)
         for row, ids in enumerate(rows):
             number, sample = divmod(row, sampling.samples)

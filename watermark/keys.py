@@ -48,13 +48,11 @@ class SecretKey:
         """Return the key for ``purpose`` and ``message``: BLAKE2b-256 keyed by this key (RFC 7693, section 2.5)."""
         data = message if isinstance(message, bytes) else str(message).encode()
         person = f"dyt:{purpose}".encode().ljust(16, b"\0")
-        return SecretKey(
-            hashlib.blake2b(data, key=self._secret, digest_size=KEY_BYTES, person=person).digest()
-        )
+        return SecretKey(hashlib.blake2b(data, key=self._secret, digest_size=KEY_BYTES, person=person).digest())
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that name the key in public; BLAKE2b-128 keyed by the key itself, so it reveals nothing else."""
+        """32 hex digits that name the key in public: BLAKE2b-128 keyed by the key, which reveals nothing else."""
         return hashlib.blake2b(b"", key=self._secret, digest_size=16, person=b"dyt:fingerprint\0").hexdigest()
 
     @property
@@ -216,9 +214,7 @@ def write_key_file(path: Path, key: SecretKey | TenantKey) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise DyetraceError(
-            f"key file {path} exists already and is never overwritten; choose another path"
-        ) from None
+        raise DyetraceError(f"key file {path} exists already and is never overwritten; choose another path") from None
     except OSError as error:
         raise DyetraceError(f"cannot write key file {path}: {error.strerror}") from None
     try:
@@ -230,7 +226,7 @@ def write_key_file(path: Path, key: SecretKey | TenantKey) -> None:
 
 
 def load_key(source: str) -> SecretKey | TenantKey:
-    """Load a key from ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND`` (any command that prints it, such as a KMS client).
+    """Load a key from ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND`` (any command that prints it: a KMS client).
 
     Raises
     ------
@@ -244,9 +240,7 @@ def load_key(source: str) -> SecretKey | TenantKey:
         return parse_key(_read_private(Path(os.path.expanduser(rest))), f"file {rest}")
     if kind == "env" and rest:
         if rest not in os.environ:
-            raise DyetraceError(
-                f"environment variable {rest} is not set; export the key in it or use --key file:PATH"
-            )
+            raise DyetraceError(f"environment variable {rest} is not set; export the key in it or use --key file:PATH")
         return parse_key(os.environ[rest], f"environment variable {rest}")
     if kind == "cmd" and rest:
         return parse_key(_run(rest), "the output of the key command")
@@ -258,9 +252,7 @@ def load_master(source: str) -> SecretKey:
     """Load a key that must be a master key."""
     key = load_key(source)
     if isinstance(key, TenantKey):
-        raise DyetraceError(
-            f"this needs the master key, but the source holds the key of tenant {key.tenant!r}"
-        )
+        raise DyetraceError(f"this needs the master key, but the source holds the key of tenant {key.tenant!r}")
     return key
 
 
@@ -281,9 +273,7 @@ def _run(command: str) -> str:
     try:
         done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise DyetraceError(
-            f"the key command could not be run ({type(error).__name__}); check it in a shell"
-        ) from None
+        raise DyetraceError(f"the key command could not be run ({type(error).__name__}); check it in a shell") from None
     if done.returncode != 0:
         raise DyetraceError(f"the key command ended with status {done.returncode}; check it in a shell")
     return done.stdout

@@ -13,6 +13,7 @@ shape (3, n): one row per nonce word, which keeps every backend's loads contiguo
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -134,11 +135,12 @@ def _nonces(contexts: U32, context_key: U32 | None, at: Callable[..., U32], amon
 def words_at_reference(key: U32, nonce: U32, tokens: U32) -> U32:
     """`words_at` in numpy: the reference that the backends are checked against."""
     block = chacha_block(key, tokens >> np.uint32(4), nonce)
-    return block[tokens & np.uint32(15), np.arange(len(tokens))]
+    words: U32 = block[tokens & np.uint32(15), np.arange(len(tokens))]
+    return words
 
 
 def words_at(key: U32, nonce: U32, tokens: U32) -> U32:
-    """Words of n tuples under one key: key (8,), nonce (3, n), tokens (n,) -> (n,) uint32. The analyst's entry point."""
+    """Words of n tuples under one key: key (8,), nonce (3, n), tokens (n,) -> (n,) uint32; the analyst's entry."""
     words: U32 = backend().words_at(key, nonce, tokens)
     return words
 
@@ -150,7 +152,7 @@ def words_among(keys: U32, nonce: U32, tokens: U32) -> U32:
 
 
 def words_rows(keys: U32, nonce: U32, vocabulary: int) -> U32:
-    """Words of the whole vocabulary: keys (b, 8), nonce (3, b) -> (b, vocabulary) uint32. The server's entry point."""
+    """Words of the whole vocabulary: keys (b, 8), nonce (3, b) -> (b, vocabulary) uint32. The server's entry."""
     words: U32 = backend().words_rows(keys, nonce, vocabulary)
     return words
 
@@ -160,10 +162,9 @@ def backend() -> ModuleType:
     global _backend
     if _backend is None:
         try:
-            from watermark.backends import numba_backend as fastest
+            _backend = import_module("watermark.backends.numba_backend")
         except ImportError:
-            from watermark.backends import numpy_backend as fastest
-        _backend = fastest
+            _backend = import_module("watermark.backends.numpy_backend")
     return _backend
 
 

@@ -34,7 +34,7 @@ OnUnmarkable = Literal["error", "pass"]
 
 
 def mark_rows(scheme: Scheme, logits: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor:
-    """Mark logits (b, V) under one key and nonce a row, by the scheme's fused kernel or its plain definition; float32."""
+    """Mark logits (b, V) under one key and nonce a row, by the scheme's fused kernel or its definition; float32."""
     fused: Callable[..., torch.Tensor | None] | None = getattr(scheme, "transform_rows", None)
     marked = None if fused is None else fused(logits, keys, nonces)
     if marked is not None:
@@ -82,7 +82,7 @@ class WatermarkProcessor(LogitsProcessor):  # type: ignore[misc]
         self._fresh_share = fresh_share
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Mark final logits (b, V) given the tokens so far (b, length); rows that stay unmarked are returned as they are."""
+        """Mark final logits (b, V) given the tokens so far (b, length); rows left unmarked return as they are."""
         contexts = next_contexts(input_ids, self._padding, self._width)
         marked = mark_rows(self._scheme, scores, *self._keys.at(contexts))
         unmarked = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
@@ -154,22 +154,18 @@ class WatermarkConfig(BaseWatermarkingConfig):  # type: ignore[misc]
         """Return the processor of one generation (called by transformers)."""
         if vocab_size < self.spec.vocabulary_size:
             raise DyetraceError(
-                f"wrong model: its vocabulary has {vocab_size} entries, the spec's tokenizer {self.spec.vocabulary_size}"
+                f"wrong model: its vocabulary has {vocab_size} entries, the spec's {self.spec.vocabulary_size}"
             )
         # transformers shows a watermarking configuration nothing of the decoding it serves, and a sampling scheme
         # under greedy decoding would turn it into sampling without a word: read the caller's own configuration.
         generation = sys._getframe(1).f_locals.get("generation_config")
-        return _FirstCall(
-            self, generation if isinstance(generation, GenerationConfig) else None, torch.device(device)
-        )
+        return _FirstCall(self, generation if isinstance(generation, GenerationConfig) else None, torch.device(device))
 
 
 class _FirstCall(LogitsProcessor):  # type: ignore[misc]
     """Stands in until the first step shows how many rows there are and how long the prompt is."""
 
-    def __init__(
-        self, config: WatermarkConfig, generation: GenerationConfig | None, device: torch.device
-    ) -> None:
+    def __init__(self, config: WatermarkConfig, generation: GenerationConfig | None, device: torch.device) -> None:
         self._config = config
         self._device = device
         self._beams = (generation.num_beams or 1) if generation is not None else 1

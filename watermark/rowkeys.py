@@ -1,4 +1,4 @@
-"""Which key marks the next token of each row of a batch: by tenant, by sub-key, and by the selector's bit of the context."""
+"""Which key marks the next token of each row: by tenant, by sub-key, and by the selector's bit of the context."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ class RowKeys:
                     f"tenant {tenant!r} was given, but the spec has no tenants (global_share 1); make a spec with "
                     "`dyetrace spec --tenants`"
                 )
-            return (subkey(ring.global_key, index),) * 2  # type: ignore[arg-type, return-value]
+            shared = subkey(ring.global_key, index)  # type: ignore[arg-type]
+            return shared, shared
         if tenant is None:
             raise DyetraceError(
                 "the spec splits contexts between the global and a tenant's key, so each request needs a tenant"
@@ -106,9 +107,7 @@ class RowKeys:
     def at(self, contexts: torch.Tensor) -> tuple[Any, Any]:
         """Keys (b, 8) and nonces (3, b) for the next contexts (b, h) int64, as `watermark.backends.rows` takes them."""
         if self._cpu:
-            return self._at(
-                prf, contexts.numpy().astype(np.uint32), np.zeros((len(contexts), 1), dtype=np.uint32)
-            )
+            return self._at(prf, contexts.numpy().astype(np.uint32), np.zeros((len(contexts), 1), dtype=np.uint32))
         from watermark.backends import torch_backend
 
         return self._at(torch_backend, contexts, contexts.new_zeros((len(contexts), 1)))
@@ -119,9 +118,7 @@ class RowKeys:
             keys = self._keys[:, GLOBAL]
             context_keys = None if self._context_keys is None else self._context_keys[:, GLOBAL]
             return keys, backend.nonces(contexts, context_keys)
-        selector = backend.words_among(
-            self._selector, backend.nonces(contexts, self._selector_context), zero_token
-        )
+        selector = backend.words_among(self._selector, backend.nonces(contexts, self._selector_context), zero_token)
         owner = (selector[:, 0] < self._threshold) * GLOBAL
         keys = self._keys[self._rows, owner]
         context_keys = None if self._context_keys is None else self._context_keys[self._rows, owner]

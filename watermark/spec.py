@@ -1,4 +1,4 @@
-"""`WatermarkSpec`: everything about a watermark that may be published, and that both sides must agree on. No secret in it."""
+"""`WatermarkSpec`: what both sides must agree on about a watermark, and all of it may be published."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
                 f"scheme {self.scheme!r} needs context_width of 1 or more: without a context it would repeat one token"
             )
         if self.context_width == 0 and self.global_share < 1:
-            raise DyetraceError(
-                "context_width 0 leaves no contexts to split between tenants: set global_share to 1"
-            )
+            raise DyetraceError("context_width 0 leaves no contexts to split between tenants: set global_share to 1")
 
     def build_scheme(self) -> Scheme:
         """The scheme with this spec's parameters."""
@@ -106,7 +104,7 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 def _check_version(version: int) -> None:
     if version != SPEC_VERSION:
         raise DyetraceError(
-            f"this spec has version {version}, but this dyetrace reads version {SPEC_VERSION}; use the release that wrote it"
+            f"this spec has version {version}, but this dyetrace reads {SPEC_VERSION}; use the release that wrote it"
         )
 
 
@@ -155,9 +153,7 @@ def load_spec(path: Path) -> WatermarkSpec:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DyetraceError(
-            f"cannot read spec {path}: {error.strerror}; write one with `dyetrace spec`"
-        ) from None
+        raise DyetraceError(f"cannot read spec {path}: {error.strerror}; write one with `dyetrace spec`") from None
     return parse_spec(data, f"spec {path}")
 
 

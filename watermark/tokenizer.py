@@ -40,9 +40,7 @@ def load_tokenizer(source: Any) -> Tokenizer:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the Rust side raises bare Exception
             reason = " ".join(str(error).split())[:200]
-            raise DyetraceError(
-                f"{file} is not a tokenizer.json that `tokenizers` can read: {reason}"
-            ) from error
+            raise DyetraceError(f"{file} is not a tokenizer.json that `tokenizers` can read: {reason}") from error
     else:
         tokenizer = Tokenizer.from_str(_serialised(source))
     # A length limit kept in the file would silently cut a suspect text short.

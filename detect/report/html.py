@@ -32,9 +32,9 @@ from detect.report.wording import (
     format_time,
     interest,
     key_label,
+    limit_per_test,
     recompute_command,
     score,
-    test_limit,
     verdicts,
 )
 from watermark.laws import Bernoulli, Exponential, Law, WeightedBits
@@ -72,7 +72,7 @@ def render_html(record: Record) -> str:
         details=[e for e in entries if e.document.view is not None or len(entries) <= DETAILS],
         several_keys=any(len(d.hypotheses) > 1 for d in record.documents),
         aware=any(d.aware for d in record.documents),
-        limit=test_limit(record),
+        limit=limit_per_test(record),
         document_plot=_document_plot(record),
         tokens=sum(d.tokens for d in record.documents),
         spec_json=_pretty_json(record),
@@ -125,7 +125,7 @@ def _entry(record: Record, document: Document, answer: Verdict, number: int) -> 
 
 def _document_plot(record: Record) -> Markup | None:
     tested = [(d.log10_pvalue, d.found) for d in record.documents if d.log10_pvalue is not None]
-    return plots.document_plot(tested, test_limit(record), "all") if len(tested) >= PLOTTED else None
+    return plots.document_plot(tested, limit_per_test(record), "all") if len(tested) >= PLOTTED else None
 
 
 def _keys(document: Document) -> list[tuple[Hypothesis, list[SubkeyTally]]]:
@@ -163,9 +163,7 @@ def _tokens(view: TokenView, law: Law) -> Iterator[Markup]:
         for text, p in run:
             assert p is not None
             shown = format_p(math.log10(p) if p > 0 else -math.inf)
-            yield Markup('<span class="t{}" title="p = {}">{}</span>').format(
-                _level(p, law), shown, _piece(text)
-            )
+            yield Markup('<span class="t{}" title="p = {}">{}</span>').format(_level(p, law), shown, _piece(text))
 
 
 def _piece(text: str) -> Markup:
@@ -214,9 +212,7 @@ def _power(text: str) -> Markup:
     base, separator, exponent = text.partition("^")
     if not separator:
         return Markup(escape(text))
-    return Markup('<span class="num">{}<sup>{}</sup></span>').format(
-        base, exponent.replace("-", "\N{MINUS SIGN}")
-    )
+    return Markup('<span class="num">{}<sup>{}</sup></span>').format(base, exponent.replace("-", "\N{MINUS SIGN}"))
 
 
 def _p(log10_p: float | None) -> Markup:

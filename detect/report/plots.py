@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 14, 40
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _DOTS = 400  # documents drawn one by one; of more, an even selection
 _GOLDEN = 0.6180339887498949
-_BAND = 0.05  # chance that sound decoys leave the band
+_OUTSIDE = 0.05  # chance that sound decoys leave the shaded area
 
 
 def decoy_curve(log10_decoys: Sequence[float], log10_true: float | None, ident: str) -> Markup:
@@ -29,12 +29,11 @@ def decoy_curve(log10_decoys: Sequence[float], log10_true: float | None, ident: 
     for i, p in enumerate(p_values):
         points += [(p, i / n), (p, (i + 1) / n)]
     points.append((1.0, 1.0))
-    # Dvoretzky, Kiefer, Wolfowitz and Massart: uniform p-values leave the band with chance <= _BAND.
-    half = math.sqrt(math.log(2 / _BAND) / (2 * n))
-    upper = [(0.0, min(1.0, half)), (max(0.0, 1 - half), 1.0), (1.0, 1.0)]
-    lower = [(1.0, 1 - half), (half, 0.0), (0.0, 0.0)]
+    # Dvoretzky, Kiefer, Wolfowitz and Massart, one-sided: uniform p-values leave the area with chance <= _OUTSIDE.
+    slack = math.sqrt(math.log(1 / _OUTSIDE) / (2 * n))
+    area = [(0.0, 0.0), (0.0, min(1.0, slack)), (max(0.0, 1 - slack), 1.0), (1.0, 1.0), (1.0, 0.0)]
     body = [
-        _polygon([_unit(*point) for point in upper + lower], "band"),
+        _polygon([_unit(*point) for point in area], "area"),
         _line(*_unit(0, 0), *_unit(1, 1), "chance"),
         *(_tick_x(_unit(x, 0)[0], f"{x:g}") for x in (0, 0.25, 0.5, 0.75, 1)),
         *(_tick_y(_unit(0, y)[1], f"{y:g}") for y in (0, 0.25, 0.5, 0.75, 1)),
@@ -112,10 +111,7 @@ def document_plot(results: Sequence[tuple[float, bool]], alpha: float, ident: st
         _polyline(chance, "chance"),
         _line(_LEFT, line, _WIDTH - _RIGHT, line, "limit"),
         _label(_WIDTH - _RIGHT, line - 5, "needed by the strongest", "end"),
-        *(
-            _circle(*place(i, ordered[i][0]), 3.0, "found-dot" if ordered[i][1] else "unfound-dot")
-            for i in drawn
-        ),
+        *(_circle(*place(i, ordered[i][0]), 3.0, "found-dot" if ordered[i][1] else "unfound-dot") for i in drawn),
         *(_tick_x(place(i, 0)[0], f"{i + 1:,}") for i in sorted({0, n // 2, n - 1})),
         _axis_title_x("documents, strongest first"),
         _axis_title_y("p-value, smaller upward"),

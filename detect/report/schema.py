@@ -63,9 +63,7 @@ def read_record(path: Path) -> Record:
     try:
         header = msgspec.json.decode(data, type=_Header)
         if header.format != _FORMAT:
-            raise DyetraceError(
-                f"{path} is not a detection record: its format is {header.format!r}, not {_FORMAT!r}"
-            )
+            raise DyetraceError(f"{path} is not a detection record: its format is {header.format!r}, not {_FORMAT!r}")
         if header.version != RECORD_VERSION:
             raise DyetraceError(
                 f"record {path} has version {header.version}, but this dyetrace reads version "
@@ -75,9 +73,7 @@ def read_record(path: Path) -> Record:
     except msgspec.ValidationError as error:
         raise DyetraceError(f"{path} is not a detection record: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DyetraceError(
-            f"record {path} is not whole JSON ({error}); restore it, or write it anew"
-        ) from None
+        raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
     _check(record, path)
     return record
 
@@ -109,9 +105,7 @@ def _portable(record: Record) -> Any:
 
     def walk(value: Any, where: str) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
-            raise DyetraceError(
-                f"record: {where.lstrip('.')} must be a finite number (got {value}); this is a bug"
-            )
+            raise DyetraceError(f"record: {where.lstrip('.')} must be a finite number (got {value}); this is a bug")
         if isinstance(value, str):
             return value.encode("utf-8", "backslashreplace").decode()
         if isinstance(value, dict):

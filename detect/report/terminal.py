@@ -111,14 +111,16 @@ def _facts(record: Record, document: Document) -> Iterator[tuple[str, str]]:
         count = len(record.documents)
         yield "p-value", f"{alone} alone, {paid} with {count} documents paid for" if count > 1 else alone
     if document.decoys is not None:
-        agreement = f"chance of decoys like these: {format_p(document.decoys.log10_agreement)}"
+        agreement = f"decoys against chance: p = {format_p(document.decoys.log10_agreement)}"
         rank = f"the true key ranks {_rank(document, ' of ')}; " if document.refused is None else ""
         yield "decoys", rank + agreement
     elif document.log10_pvalue is not None:
         yield "decoys", "not run"
     aware = best_aware(document)
     if aware is not None and document.aware is not None:
-        evidence = f"e = {format_e(aware.log10_evalue)}, so p <= {format_p(document.aware.log10_pvalue)}"
+        paid = " (keys paid for)" if len(document.aware.hypotheses) > 1 else ""
+        bound = format_p(document.aware.log10_pvalue)
+        evidence = f"e = {format_e(aware.log10_evalue)}, p <= {bound}{paid}"
         where = f"{key_label(aware.key)} key, {aware.positions:,} positions, model {document.aware.model}"
         yield "model-aware", f"{evidence}; {where}"
 
@@ -142,7 +144,7 @@ def _print_table(record: Record, rows: list[tuple[Document, Verdict]], console: 
     for name in columns[0][2]:
         _cut_front(name, max(_NAMES, room))
     for header, justify, _ in columns:
-        table.add_column(header, justify=justify, no_wrap=True)
+        table.add_column(header, justify=justify, no_wrap=True, overflow=shown.cut)
     for row in zip(*(cells for _, _, cells in columns), strict=True):
         table.add_row(*row)
     console.print(table)
@@ -200,8 +202,6 @@ def _print_summary(record: Record, kinds: list[str], console: Console) -> None:
     if refused:
         line.append(f"; {refused:,} refused", _STYLES["refused"])
     console.print(line)
-    committed = (
-        f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
-    )
+    committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
     key = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"
     console.print(_Shown(console).whole(key, "dim"))

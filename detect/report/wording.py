@@ -71,7 +71,7 @@ def format_p(log10_p: float | None) -> str:
 
 def format_level(alpha: float) -> str:
     """Write a level such as 1e-6 for people: "10^-6"."""
-    return format_p(math.log10(alpha)).removesuffix(".0")
+    return f"{alpha:g}" if alpha > 1e-3 else format_p(math.log10(alpha)).removesuffix(".0")
 
 
 def format_e(log10_e: float) -> str:
@@ -153,14 +153,14 @@ class Verdict:
         return f"{self.sentence}: p <= {p} (model-aware)" if self.aware else f"{self.sentence}: p = {p}"
 
 
-def test_limit(record: Record) -> float:
+def limit_per_test(record: Record) -> float:
     """Compute the level of each test: alpha, or half of it where the model-aware test was run as well."""
     return record.alpha / 2 if any(document.aware for document in record.documents) else record.alpha
 
 
 def verdicts(record: Record) -> list[Verdict]:
     """Put into words what the record says about each document."""
-    limit = math.log10(test_limit(record))
+    limit = math.log10(limit_per_test(record))
     aware = holm_log10([d.aware.log10_pvalue if d.aware else 0.0 for d in record.documents])
     return [_verdict(d, limit, float(log10_p)) for d, log10_p in zip(record.documents, aware, strict=True)]
 
@@ -211,9 +211,7 @@ class Score:
     @property
     def text(self) -> str:
         """Such as "1.82 nats per token (1.00 expected without the key)"."""
-        return (
-            f"{self._number(self.mean)} {self.unit} ({self._number(self.expected)} expected without the key)"
-        )
+        return f"{self._number(self.mean)} {self.unit} ({self._number(self.expected)} expected without the key)"
 
     @property
     def short(self) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import smirnov
-from tests.detect.calibration import assert_calibrated, fresh_keys, log10_excess
 
 from detect.distinct import Tuples, distinct_tuples
 from detect.document import blind_test, log10_pvalues
 from detect.natural_text import natural_documents
 from detect.scoring import totals
+from tests.detect.calibration import assert_calibrated, fresh_keys, log10_excess
 from watermark.keys import KeyRing, SecretKey
 from watermark.schemes import make_scheme
 from watermark.spec import WatermarkSpec

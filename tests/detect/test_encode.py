@@ -190,16 +190,12 @@ def test_a_long_document_that_begins_wrongly_is_found(smollm2_tokenizer: Tokeniz
     assert encoder.backend.startswith("tokenizers ")
 
 
-def test_a_panic_in_the_fast_encoder_is_survived(
-    smollm2_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_panic_in_the_fast_encoder_is_survived(smollm2_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     class PanicException(BaseException):
         pass
 
     encoder = Encoder(smollm2_tokenizer, fast=True)
-    monkeypatch.setattr(
-        encoder._fast, "encode", lambda texts: (_ for _ in ()).throw(PanicException("index 3"))
-    )
+    monkeypatch.setattr(encoder._fast, "encode", lambda texts: (_ for _ in ()).throw(PanicException("index 3")))
     assert encoder.encode("still here").tolist() == reference(smollm2_tokenizer, ["still here"])[0]
     assert "failed: index 3" in encoder.note
     encoder = Encoder(smollm2_tokenizer, fast=True)
@@ -227,9 +223,7 @@ def test_every_document_is_checked_until_64_kb_are(smollm2_tokenizer: Tokenizer,
     assert (1 << 16) <= encoder._checked_characters < (1 << 16) + 5000
 
 
-def test_the_fast_encoder_is_loaded_only_where_it_pays(
-    smollm2_tokenizer: Tokenizer, prose: list[str]
-) -> None:
+def test_the_fast_encoder_is_loaded_only_where_it_pays(smollm2_tokenizer: Tokenizer, prose: list[str]) -> None:
     encoder = Encoder(smollm2_tokenizer)
     encoder.encode_batch(prose[:20])
     assert encoder.backend.startswith("tokenizers ") and "too little text" in encoder.note

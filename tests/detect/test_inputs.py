@@ -27,7 +27,9 @@ def test_a_plain_text_is_one_document_and_its_bytes_are_hashed(tmp_path: Path) -
 
 def test_jsonl_gives_a_document_a_line_with_ids_and_unknown_fields_ignored(tmp_path: Path) -> None:
     source = _write(
-        tmp_path, "s.jsonl", '{"id": "a", "text": "one", "stars": 5}\n\n{"token_ids": [1, 2], "prompt_token_ids": [3]}\n'
+        tmp_path,
+        "s.jsonl",
+        '{"id": "a", "text": "one", "stars": 5}\n\n{"token_ids": [1, 2], "prompt_token_ids": [3]}\n',
     )
     first, second = read_suspects(source)[0]
     assert (first.text, first.token_ids, first.name) == ("one", None, "s.jsonl:1 (a)")

@@ -24,9 +24,7 @@ def exact_sidak(log10_p: float, k: int) -> float:
 @pytest.mark.parametrize("log10_p", [-5000.0, -400.0, -20.0, -17.0, -8.0, -1.0, -0.301, -1e-3, -1e-9])
 @pytest.mark.parametrize("k", [1, 2, 4, 1_000])
 def test_sidak_is_its_formula_at_any_size(log10_p: float, k: int) -> None:
-    assert sidak_log10([log10_p] + [0.0] * (k - 1)) == pytest.approx(
-        exact_sidak(log10_p, k), rel=1e-13, abs=1e-300
-    )
+    assert sidak_log10([log10_p] + [0.0] * (k - 1)) == pytest.approx(exact_sidak(log10_p, k), rel=1e-13, abs=1e-300)
 
 
 def test_sidak_of_certain_and_of_impossible() -> None:

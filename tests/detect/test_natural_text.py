@@ -29,9 +29,7 @@ def test_names_do_not_tell_where_python_is_installed() -> None:
 
 def test_there_is_enough_for_calibration() -> None:
     limits = {"prose": 250, "code": None, "licences": None}
-    sizes = {
-        kind: sum(len(text) for _, text in natural_documents(kind, limit)) for kind, limit in limits.items()
-    }
+    sizes = {kind: sum(len(text) for _, text in natural_documents(kind, limit)) for kind, limit in limits.items()}
     assert sizes["prose"] > 250_000
     assert sizes["code"] > 2_000_000
     assert sizes["licences"] > 50_000

@@ -1,7 +1,8 @@
-"""The report in all its forms, on records made by hand: what it says, and that nothing in it gets out of its box."""
+"""The report in all its forms, on records made by hand: what it says, and that nothing in it breaks out."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -105,9 +106,7 @@ def make_document(
         hypotheses=hypotheses,
         log10_pvalue=None if refused else log10_p,
         log10_pvalue_corpus=None if refused else log10_p,
-        decoys=DecoyRun(
-            log10_pvalues=decoys, rank=1 + sum(d <= (log10_p or 0.0) for d in decoys), log10_agreement=-0.3
-        )
+        decoys=DecoyRun(log10_pvalues=decoys, rank=1 + sum(d <= (log10_p or 0.0) for d in decoys), log10_agreement=-0.3)
         if decoy_count
         else None,
         aware=None
@@ -255,7 +254,7 @@ def test_page_can_be_read_by_all(kind: str) -> None:
     assert page.tags[0] == ("html", {"lang": "en"})
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     idents = [a["id"] for _, a in page.tags if "id" in a]
     assert len(idents) == len(set(idents))
     named = " ".join(a.get("aria-labelledby") or "" for _, a in page.tags).split()
@@ -264,19 +263,18 @@ def test_page_can_be_read_by_all(kind: str) -> None:
     assert all("scope" in a for tag, a in page.tags if tag == "th")
     assert all(a.get("role") == "img" and "aria-labelledby" in a for tag, a in page.tags if tag == "svg")
     assert text.count("<svg") == text.count("<desc")
+    assert text.count("<table") == text.count("<caption")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_page_holds_hostile_strings_as_text(text: str) -> None:
     html = render_html(hostile_record(text))
     page = Page(html)
-    assert {tag for tag, _ in page.tags} <= {
-        tag for tag, _ in Page(render_html(shown_records()["aware"])).tags
-    } | {"code"}
+    usual = {tag for record in shown_records().values() for tag, _ in Page(render_html(record)).tags}
+    assert {tag for tag, _ in page.tags} <= usual
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert "\N{FULLWIDTH LATIN CAPITAL LETTER A}" in html or wording.clean(text) in page.text
+    assert wording.clean(text) in page.text
     assert all(c.isprintable() or c in "\n\t" for c in html)
-    assert "49{%" not in page.text
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
@@ -285,12 +283,8 @@ def test_terminal_gets_no_control_characters(text: str, width: int) -> None:
     for record in (hostile_record(text), make_record(*[make_document(text, tenants=(text,))] * 9)):
         plain = in_terminal(record, width)
         assert all(c.isprintable() or c == "\n" for c in plain)
-        assert (
-            re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(record, width, colour=True)).isprintable()
-            or "\n" in plain
-        )
-        assert "\x1b" not in re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(record, width, colour=True))
-        assert "\x1b]8" not in in_terminal(record, width, colour=True)
+        coloured = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(record, width, colour=True))
+        assert coloured == plain
 
 
 def test_terminal_does_not_read_markup() -> None:
@@ -318,7 +312,7 @@ def test_terminal_says_what_a_reader_asks() -> None:
     text = " ".join(in_terminal(shown_records()["aware"]).split())
     assert "marked by the global key and the key of tenant acme: p = 10^-38.2" in text
     assert "ranks 1 of 101" in text
-    assert "e = 10^44.0, so p <= 10^-44.0" in text
+    assert "e = 10^44.0, p <= 10^-44.0 (keys paid for)" in text
     assert "Mark found in 1 of 1 document at level 10^-6" in text
     assert "no mark found: p = 0.51" in in_terminal(shown_records()["unmarked"])
 
@@ -345,7 +339,7 @@ def test_verdict_by_the_model_aware_test_alone_pays_for_all_documents() -> None:
     answer = wording.verdicts(record)[0]
     assert answer.aware and answer.log10_pvalue == pytest.approx(-9.0 + math.log10(2))
     assert answer.line == "marked by this key: p <= 10^-8.6 (model-aware)"
-    assert wording.test_limit(record) == record.alpha / 2
+    assert wording.limit_per_test(record) == record.alpha / 2
 
 
 def test_tokens_are_coloured_by_their_pvalues() -> None:
@@ -364,9 +358,7 @@ def test_tokens_are_coloured_by_their_pvalues() -> None:
 
 def test_strength_is_the_mean_score() -> None:
     tally = SubkeyTally(subkey=0, total=3 * 2**24, log10_pvalue=-1.0)
-    hypothesis = Hypothesis(
-        key="global", tuples=2, subkeys=[tally], log10_pvalue=-1.0, log10_pvalue_adjusted=-1.0
-    )
+    hypothesis = Hypothesis(key="global", tuples=2, subkeys=[tally], log10_pvalue=-1.0, log10_pvalue_adjusted=-1.0)
     strength = wording.score(make_spec(), make_document(), hypothesis)
     assert strength is not None and strength.text == "1.50 nats per token (1.00 expected without the key)"
 
@@ -401,9 +393,13 @@ def test_lone_surrogates_of_file_names_are_written_as_escapes(tmp_path: Path) ->
     assert read_record(tmp_path / "r.json").documents[0].name == "caf\\udce9"
 
 
+def _altered(**changes: Any) -> Document:
+    return msgspec.structs.replace(make_document(texts=["a"]), **changes)
+
+
 @pytest.mark.parametrize("bad", [-math.inf, math.nan])
 def test_numbers_that_json_lacks_are_refused(bad: float, tmp_path: Path) -> None:
-    record = msgspec.structs.replace(make_record(), documents=[make_document(log10_p=bad, decoy_count=0)])
+    record = msgspec.structs.replace(make_record(), documents=[_altered(log10_pvalue_corpus=bad)])
     with pytest.raises(DyetraceError, match=r"documents\[0\].*must be a finite number"):
         write_record(tmp_path / "r.json", record)
     assert not list(tmp_path.iterdir())
@@ -429,10 +425,6 @@ def test_bad_records_are_one_clear_line(change: dict[str, Any], message: str, tm
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def _altered(**changes: Any) -> Document:
-    return msgspec.structs.replace(make_document(texts=["a"]), **changes)
-
-
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -442,9 +434,7 @@ def _altered(**changes: Any) -> Document:
         (_altered(view=TokenView(hypothesis="", subkey=0, texts=["a"], pvalues=[2.0])), "must lie in 0 .. 1"),
     ],
 )
-def test_records_that_contradict_themselves_are_refused(
-    document: Document, message: str, tmp_path: Path
-) -> None:
+def test_records_that_contradict_themselves_are_refused(document: Document, message: str, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     write_record(path, msgspec.structs.replace(make_record(), documents=[document]))
     with pytest.raises(DyetraceError, match=re.escape(message)):
@@ -455,7 +445,7 @@ def test_records_that_contradict_themselves_are_refused(
 def test_broken_files_are_one_clear_line(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(data)
-    with pytest.raises(DyetraceError, match="not whole JSON|is not a detection record") as caught:
+    with pytest.raises(DyetraceError, match=r"not whole JSON|is not a detection record") as caught:
         read_record(path)
     assert "\n" not in str(caught.value)
     with pytest.raises(DyetraceError, match="cannot read record"):
@@ -475,9 +465,7 @@ def test_schema_describes_what_is_written() -> None:
 @given(st.text())
 def test_clean_leaves_only_what_can_be_printed(text: str) -> None:
     assert all(c.isprintable() or c.isspace() for c in wording.clean(text))
-    assert not set(wording.clean(text)) & set(
-        "\x00\x1b\n\r\t\x7f\x85\x9b\u202e\u2066\u200f\ufeff\u2028\u2029"
-    )
+    assert not set(wording.clean(text)) & set("\x00\x1b\n\r\t\x7f\x85\x9b\u202e\u2066\u200f\ufeff\u2028\u2029")
     if text.isprintable():
         assert wording.clean(text) == text
 
@@ -523,7 +511,7 @@ def test_evalues_are_rounded_down_and_never_far(log10_e: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alpha", "text"), [(1e-6, "10^-6"), (0.05, "0.05"), (0.001, "10^-3"), (5e-7, "10^-6.3")]
+    ("alpha", "text"), [(1e-6, "10^-6"), (0.05, "0.05"), (0.5, "0.5"), (0.001, "10^-3"), (5e-7, "10^-6.3")]
 )
 def test_levels_are_written_for_people(alpha: float, text: str) -> None:
     assert wording.format_level(alpha) == text

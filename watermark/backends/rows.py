@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def green_list(
-    logits: torch.Tensor, keys: Any, nonces: Any, threshold: int, delta: float
-) -> torch.Tensor | None:
+def green_list(logits: torch.Tensor, keys: Any, nonces: Any, threshold: int, delta: float) -> torch.Tensor | None:
     """Logits plus ``delta`` where the word is below ``threshold``; float32."""
     kernels = _kernels(logits)
     return None if kernels is None else kernels.green_list(logits, keys, nonces, threshold, delta)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GreenList:
-    """Adds ``delta`` to the logits of green tokens, those with word < gamma 2^32 (Kirchenbauer et al. 2023, algorithm 2).
+    """Adds ``delta`` to the logits of green tokens, word < gamma 2^32 (Kirchenbauer et al. 2023, algorithm 2).
 
     Attributes
     ----------

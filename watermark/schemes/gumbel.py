@@ -45,7 +45,8 @@ class Gumbel:
         # 1 - u = (2^32 - word - 1/2) / 2^32 is exact in float64.
         complement = (np.float64(2**32) - 0.5) - words
         nats = 32 * np.log(2.0) - np.log(complement)
-        return np.floor(nats * 2**_FRACTION_BITS).astype(np.int64)
+        units: I64 = np.floor(nats * 2**_FRACTION_BITS).astype(np.int64)
+        return units
 
     def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Leave 0 at the chosen token and -inf elsewhere."""

@@ -31,9 +31,7 @@ class Tournament:
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 32:
-            raise DyetraceError(
-                f"tournament: depth must lie in 1 .. 32, the bits of a word (got {self.depth})"
-            )
+            raise DyetraceError(f"tournament: depth must lie in 1 .. 32, the bits of a word (got {self.depth})")
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -52,9 +50,9 @@ class Tournament:
 
     def statistic(self, words: U32) -> I64:
         """Weighted sum of the word's bits, by table look-up of its bytes."""
-        total = _byte_scores(self.weights, 0)[words & 0xFF]
-        for byte in range(1, 4):
-            total = total + _byte_scores(self.weights, byte)[(words >> np.uint32(8 * byte)) & 0xFF]
+        total = np.zeros(len(words), dtype=np.int64)
+        for byte in range(-(-self.depth // 8)):
+            total += _byte_scores(self.weights, byte)[(words >> np.uint32(8 * byte)) & 0xFF]
         return total
 
     def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:

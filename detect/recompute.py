@@ -1,0 +1,73 @@
+"""Recompute a report: the same inputs, spec and keys again, and every number compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from detect.detection import Settings, detect
+from detect.evidence import Document, Record
+from detect.inputs import from_text_alone, read_suspects
+from watermark.errors import DyetraceError
+from watermark.keys import KeyRing
+
+# Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
+_RELATIVE = 1e-6
+
+
+def recompute(record: Record, ring: KeyRing, tokenizer: Any, folder: Path) -> list[str]:
+    """Run the blind tests of ``record`` again and list every difference; an empty list means that it holds.
+
+    Parameters
+    ----------
+    record
+        The report.
+    ring
+        The keys, which the report names but does not hold.
+    tokenizer
+        The tokenizer of the spec.
+    folder
+        Where inputs with relative names are.
+
+    Raises
+    ------
+    DyetraceError
+        An input is missing, came from standard input, or its bytes are not those of the report.
+    """
+    arguments: dict[str, Any] = dict(record.arguments)
+    suspects = []
+    for before in record.inputs:
+        if before.name == "-":
+            raise DyetraceError("the report's input was standard input; save it to a file and detect again")
+        found, now = read_suspects(str(folder / before.name), arguments["format"], arguments["text_field"])
+        if now.sha256 != before.sha256:
+            raise DyetraceError(
+                f"{before.name} is not the file of the report: SHA-256 {now.sha256}, not {before.sha256}"
+            )
+        suspects += found[: arguments["limit"]]
+    if arguments["from_text"]:
+        suspects = [from_text_alone(suspect) for suspect in suspects]
+    settings = Settings(alpha=record.alpha, decoy_count=record.decoy_count, decoy_seed=record.decoy_seed, view=False)
+    again = detect(suspects, record.inputs, record.spec, ring, tokenizer, settings)
+    return list(_differences(record.documents, again.documents))
+
+
+def _differences(before: Sequence[Document], after: Sequence[Document]) -> Iterator[str]:
+    if len(before) != len(after):
+        yield f"the report has {len(before)} documents, the inputs {len(after)}"
+    for a, b in zip(before, after, strict=False):
+        if (a.sha256, a.tokens, a.tuples) != (b.sha256, b.tokens, b.tuples):
+            yield f"{a.name}: other tokens or tuples ({a.tokens} and {a.tuples}; now {b.tokens} and {b.tuples})"
+        totals = [[(h.key, s.subkey, s.total) for h in d.hypotheses for s in h.subkeys] for d in (a, b)]
+        if totals[0] != totals[1]:
+            yield f"{a.name}: other sums of statistics"
+        numbers = [
+            [d.log10_pvalue, d.log10_pvalue_corpus, *(d.decoys.log10_pvalues if d.decoys else [])] for d in (a, b)
+        ]
+        if len(numbers[0]) != len(numbers[1]) or not all(map(_close, *numbers)):
+            yield f"{a.name}: other p-values (log10 p {a.log10_pvalue}, now {b.log10_pvalue})"
+
+
+def _close(a: float | None, b: float | None) -> bool:
+    return a == b or (a is not None and b is not None and abs(a - b) <= _RELATIVE * max(1.0, abs(a)))
