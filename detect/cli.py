@@ -455,6 +455,8 @@ def detect(
         "text_field": text_field,
         "from_text": from_text,
         "aware": aware,
+        "model": model_dir,
+        "tokenizer": tokenizer,
         "limit": limit,
     }
     with _progress("testing", len(suspects)) as advance:

@@ -150,7 +150,7 @@ def _test(
         tokens=len(ids),
         prompt_tokens=None if prompt is None else len(prompt),
         tuples=len(tuples),
-        hypotheses=blind.hypotheses,
+        hypotheses=[] if blind.refused else blind.hypotheses,
         log10_pvalue=None if blind.refused else blind.log10_pvalue,
         log10_pvalue_corpus=None,
         decoys=blind.decoys,

@@ -124,6 +124,8 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Number of known prompt tokens, or null when the prompt is unknown.
     tuples
         Distinct tuples in all.
+    hypotheses
+        One for each key tested; none when the p-value is refused.
     log10_pvalue
         The document's p-value over all keys tested; null when it was refused.
     log10_pvalue_corpus

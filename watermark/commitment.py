@@ -120,6 +120,7 @@ def _load(path: Path, kind: type[_Kind], what: str) -> _Kind:
         raise DyetraceError(f"{path} is not a whole {what}: {error}; restore the file") from None
     if loaded.version != _VERSION:
         raise DyetraceError(
-            f"{path} has version {loaded.version}, but this dyetrace reads {_VERSION}; use the release that wrote it"
+            f"{path} has version {loaded.version}, but this dyetrace reads version {_VERSION}; "
+            "use the release that wrote it"
         )
     return loaded

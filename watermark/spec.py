@@ -104,7 +104,8 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 def _check_version(version: int) -> None:
     if version != SPEC_VERSION:
         raise DyetraceError(
-            f"this spec has version {version}, but this dyetrace reads {SPEC_VERSION}; use the release that wrote it"
+            f"this spec has version {version}, but this dyetrace reads version {SPEC_VERSION}; "
+            "use the release that wrote it"
         )
 
 

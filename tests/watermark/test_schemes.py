@@ -79,7 +79,6 @@ def test_a_statistic_is_an_integer_for_each_word(scheme):
     assert scores.shape == EDGES.shape
     assert (scores >= 0).all()
     assert scheme.statistic(EDGES[:0]).shape == (0,)
-    assert scheme.statistic(EDGES.reshape(1, -1)).tolist() == [scores.tolist()]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=label)
@@ -317,8 +316,8 @@ def test_marking_raises_the_statistic(scheme):
     n, size = 2000, 50
     words = random_words(n, size)
     p = scheme.transform(torch.zeros(n, size), words).double().softmax(-1).numpy()
-    scores = scheme.statistic(words.numpy().astype(np.uint32)) * scheme.unit
-    assert (p * scores).sum(1).mean() > scores.mean() * 1.2
+    scores = scheme.statistic(words.numpy().astype(np.uint32).reshape(-1)) * scheme.unit
+    assert (p.reshape(-1) * scores).sum() / n > scores.mean() * 1.2
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=label)

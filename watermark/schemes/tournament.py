@@ -50,7 +50,7 @@ class Tournament:
 
     def statistic(self, words: U32) -> I64:
         """Weighted sum of the word's bits, by table look-up of its bytes."""
-        total = np.zeros(len(words), dtype=np.int64)
+        total = np.zeros(words.shape, dtype=np.int64)
         for byte in range(-(-self.depth // 8)):
             total += _byte_scores(self.weights, byte)[(words >> np.uint32(8 * byte)) & 0xFF]
         return total
