@@ -7,6 +7,7 @@ which everything runs once in random order, and the figure to read is the ratio 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -119,7 +120,16 @@ class Report:
                 "notes": self.notes,
                 "rows": self.rows,
             }
-            json_path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            json_path.write_text(json.dumps(_finite(record), indent=1) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinities: null stands for them."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shown(value: Any) -> str:

@@ -121,7 +121,7 @@ def main(
         {"answers": count, "tokens": tokens, "model": chosen.model.folder.name, "context width": 2, "sub-keys": 4},
         notes=[
             "aware: the model reads the answer alone; prompt known: it reads the prompt too, as the owner's logs allow",
-            "nats a token: evidence of whole answers, sub-keys paid for, over their tokens; entropy: of the model's choice",
+            "nats a token: evidence of whole answers over tokens, sub-keys paid for; entropy: of the model's choice",
         ],
     )
     for temperature in temperatures:

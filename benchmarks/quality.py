@@ -1,6 +1,7 @@
 """Whether marked text is worse: perplexity, repetition and variety of marked against unmarked answers.
 
-All cells answer the same prompts. A second set of unmarked answers, from another seed, shows how much chance alone does.
+All cells answer the same prompts. A second set of unmarked answers, from another seed, shows
+how much chance alone does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from benchmarks.common import Floats, Report, json_option, quick_option
 from watermark.generate import Answer
 
 RESAMPLES = 4_000
+MEASURES = ("log perplexity", "repeated 3-grams", "distinct-1", "distinct-2", "distinct-3")
 
 
 def ngrams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:
@@ -100,7 +102,7 @@ def main(
         "Text quality: each value, and its difference from unmarked answers to the same prompts with a 95% interval",
         {"answers": count, "tokens": tokens, "model": chosen.model.folder.name, "judge": judging.folder.name},
         notes=[
-            "log perplexity: mean nats a token of the judge at temperature 1, prompt given; distinct-n: over the whole cell"
+            "log perplexity: nats a token under the judge at temperature 1, with prompt; distinct-n: of the whole cell"
         ],
     )
     for temperature in temperatures:
@@ -108,6 +110,7 @@ def main(
         _add(report, Cell(None, temperature), plain, None)
         for cell in (Cell(None, temperature, seed=2), *(Cell(scheme, temperature) for scheme in schemes)):
             _add(report, cell, figures(chosen, cell, judging), plain)
+    report.rows.sort(key=lambda row: MEASURES.index(row["measure"]))
     report.finish(json_path)
 
 
@@ -117,12 +120,9 @@ def _add(
     found: dict[str, tuple[float, Floats]],
     plain: dict[str, tuple[float, Floats]] | None,
 ) -> None:
-    row: dict[str, object] = {"cell": cell.name}
     for measure, (value, parts) in found.items():
-        row[measure] = value
-        if plain is not None:
-            row[f"{measure}, difference"] = [float(x) for x in paired_interval(parts, plain[measure][1])]
-    report.add(**row)
+        difference = None if plain is None else paired_interval(parts, plain[measure][1])
+        report.add(measure=measure, cell=cell.name, value=value, difference=difference)
 
 
 if __name__ == "__main__":

@@ -170,5 +170,5 @@ def test_a_damaged_file_is_one_line_that_names_it(tmp_path, made, load, index):
         with pytest.raises(DyetraceError, match=r"^.*/a.json is not a whole .*restore the file$"):
             load(path)
     path.write_text(json.dumps({**fields, "version": 2}))
-    with pytest.raises(DyetraceError, match=r"a.json has version 2, but this dyetrace reads 1"):
+    with pytest.raises(DyetraceError, match=r"a.json has version 2, but this dyetrace reads version 1"):
         load(path)

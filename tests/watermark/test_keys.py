@@ -244,7 +244,7 @@ def test_64_bare_hex_digits_are_a_master_key(key):
 
 
 @given(keys | tenant_keys)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_key_files_read_back_and_are_their_owners_alone(tmp_path_factory, key):
     path = tmp_path_factory.mktemp("keys") / "a.key"
     mask = os.umask(0)

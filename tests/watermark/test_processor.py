@@ -21,7 +21,7 @@ from transformers.generation.logits_process import (
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.prf import MISSING, prf_u32
-from watermark.processor import WatermarkConfig, WatermarkProcessor
+from watermark.processor import WatermarkConfig, WatermarkProcessor, mark_among, mark_rows
 from watermark.rowkeys import subkey
 from watermark.schemes.tournament import Tournament
 from watermark.spec import WatermarkSpec
@@ -229,7 +229,6 @@ def test_the_choice_over_keys_follows_the_final_distribution() -> None:
     for _ in range(10):
         keys = generator.integers(0, 2**32, (rows, 8), dtype=np.uint32)
         nonces = generator.integers(0, 2**32, (3, rows), dtype=np.uint32)
-        from watermark.processor import mark_rows
 
         out = mark_rows(_spec().build_scheme(), logits.repeat(rows, 1), keys, nonces)
         chosen += np.bincount(out.argmax(-1).numpy(), minlength=7)
@@ -321,3 +320,19 @@ def test_wrong_keys_models_and_counts_are_refused(model: Any) -> None:
     large = WatermarkSpec(vocabulary_size=VOCABULARY + 1, tokenizer="t", key_fingerprint=KEY.fingerprint)
     with pytest.raises(DyetraceError, match="wrong model"):
         _generate(model, torch.tensor([[7, 8]]), WatermarkConfig(large, KeyRing.from_master(KEY)))
+
+
+@pytest.mark.parametrize("scheme", ["gumbel", "tournament", "green_list"])
+def test_candidates_alone_are_marked_like_the_truncated_row(scheme: str) -> None:
+    made = _spec(scheme).build_scheme()
+    generator = np.random.default_rng(4)
+    keys = generator.integers(0, 2**32, (5, 8), dtype=np.uint32)
+    nonces = generator.integers(0, 2**32, (3, 5), dtype=np.uint32)
+    torch.manual_seed(0)
+    row = torch.randn(5, VOCABULARY)
+    logits, tokens = row.topk(40)
+    truncated = torch.full_like(row, -torch.inf).scatter_(-1, tokens, logits)
+    whole = mark_rows(made, truncated, keys, nonces).log_softmax(-1).gather(-1, tokens)
+    among = mark_among(made, logits, tokens, keys, nonces).log_softmax(-1)
+    assert torch.allclose(whole.exp(), among.exp(), atol=1e-5)
+    assert bool((whole.isneginf() == among.isneginf()).all())

@@ -60,7 +60,7 @@ def plain_words(made, ring, tenant, index, context, tokens) -> list[int]:
 # ---------------------------------------------------------------------------------------- as in plain words
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 8),
     st.lists(

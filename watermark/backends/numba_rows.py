@@ -196,30 +196,55 @@ def _tournament_dense(p: F32, keys: U32, nonces: U32, depth: int) -> None:
 
 
 @_jit()
+def _tournament_row(logits: F32, tokens: U32, key: U32, nonce_words: U32, depth: int, out: F32) -> None:
+    """Log-probabilities of k candidates after all layers: logits, tokens and out (k,), -inf where excluded."""
+    k = len(tokens)
+    nonce = np.empty((3, k), dtype=np.uint32)
+    p = np.empty(k, dtype=np.float32)
+    highest = np.float32(-np.inf)
+    for i in range(k):
+        highest = max(highest, logits[i])
+    for i in range(k):
+        nonce[:, i] = nonce_words
+        p[i] = math.exp(logits[i] - highest)
+    p /= p.sum()
+    words = np.empty(k, dtype=np.uint32)
+    words_span(key, nonce, tokens, words, 0, k)
+    tournament_layers(p, words, depth)
+    for i in range(k):
+        out[i] = math.log(p[i]) if p[i] > 0 else -np.inf
+
+
+@_jit()
 def _sparse_row(logits: F32, live: int, key: U32, nonce_words: U32, depth: int, out: F32) -> None:
     tokens = np.empty(live, dtype=np.uint32)
+    few = np.empty(live, dtype=np.float32)
     found = 0
     for start in range(0, len(logits), TILE):
         tile = logits[start : start + TILE]
         if _count_above(tile, -np.inf) > 0:
             for i in range(len(tile)):
                 if tile[i] > -np.inf:
-                    tokens[found] = start + i
+                    tokens[found], few[found] = start + i, tile[i]
                     found += 1
-    nonce = np.empty((3, live), dtype=np.uint32)
-    p = np.empty(live, dtype=np.float32)
-    highest = np.float32(-np.inf)
-    for token in tokens:
-        highest = max(highest, logits[token])
+    marked = np.empty(live, dtype=np.float32)
+    _tournament_row(few, tokens, key, nonce_words, depth, marked)
     for i in range(live):
-        nonce[:, i] = nonce_words
-        p[i] = math.exp(logits[tokens[i]] - highest)
-    p /= p.sum()
-    words = np.empty(live, dtype=np.uint32)
-    words_span(key, nonce, tokens, words, 0, live)
-    tournament_layers(p, words, depth)
-    for i in range(live):
-        out[tokens[i]] = math.log(p[i]) if p[i] > 0 else -np.inf
+        out[tokens[i]] = marked[i]
+
+
+@_jit()
+def _tournament_among(logits: F32, tokens: U32, keys: U32, nonces: U32, depth: int, out: F32) -> None:
+    for row in range(len(logits)):
+        _tournament_row(logits[row], tokens[row], keys[row], nonces[row], depth, out[row])
+
+
+def tournament_among(logits: torch.Tensor, tokens: torch.Tensor, keys: U32, nonces: U32, depth: int) -> torch.Tensor:
+    """See `watermark.backends.rows.tournament_among`."""
+    before = _float32(logits)
+    out = np.empty_like(before)
+    _tournament_among(before, tokens.numpy().astype(np.uint32), _contiguous(keys), _contiguous(nonces.T), depth, out)
+    return torch.from_numpy(out)
 
 
 @_jit(parallel=True)

@@ -21,7 +21,8 @@ class Scheme(Protocol):
     """One watermark scheme with its parameters: a frozen dataclass whose fields are what the spec publishes.
 
     A scheme may also define ``transform_rows(logits, keys, nonces) -> Tensor | None``: the same marking fused with the
-    generation of the words for a whole vocabulary, or None where no fused kernel serves that device.
+    generation of the words for a whole vocabulary, or None where no fused kernel serves that device; and likewise
+    ``transform_among(logits, tokens, keys, nonces)`` for given candidates.
     """
 
     name: ClassVar[str]
