@@ -102,15 +102,18 @@ class Setting:
         """The keys of all cells."""
         return KeyRing.from_master(KEY)
 
-    def spec(self, scheme: str) -> WatermarkSpec:
-        """The default spec of a scheme for the model."""
+    @cached_property
+    def _spec(self) -> WatermarkSpec:
         tokenizer = load_tokenizer(self.model.folder)
         return WatermarkSpec(
-            scheme=scheme,
             vocabulary_size=vocabulary_size(tokenizer),
             tokenizer=tokenizer_fingerprint(tokenizer),
             key_fingerprint=KEY.fingerprint,
         )
+
+    def spec(self, scheme: str) -> WatermarkSpec:
+        """The default spec of a scheme for the model."""
+        return msgspec.structs.replace(self._spec, scheme=scheme)
 
     def answers(self, cell: Cell) -> list[Answer]:
         """Return the answers of a cell, from the cache or from the model."""

@@ -17,7 +17,7 @@ import numpy as np
 from rich.progress import track
 from scipy.special import betaincinv
 
-from benchmarks.common import Floats, Report, json_option, quick_option
+from benchmarks.common import Floats, Report, json_option, quick_option, set_threads
 from detect.aware import log10_evalues
 from detect.distinct import Tuples, distinct_tuples
 from detect.document import blind_test, log10_pvalues
@@ -200,6 +200,7 @@ def main(
 ) -> None:
     """Check p-values and e-values of unmarked text under fresh keys."""
     if quick:
+        set_threads(1)
         count, tokens, keys, kinds = 2, 60, 40, ("code", RANDOM)
     chosen = labels or (*BLIND, "whole", "aware")
     settings = {"documents": count, "tokens": tokens, "keys per document": keys}

@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from benchmarks.answers import Cell, Setting, cell_options, setting
-from benchmarks.common import Floats, Report, json_option, quick_option
+from benchmarks.common import Floats, Report, json_option, quick_option, set_threads, threads_option
 from detect.aware import log10_evalues
 from detect.distinct import distinct_tuples
 from detect.document import log10_pvalues
@@ -98,6 +98,7 @@ def _medians(samples: Floats) -> Floats:
 @click.command()
 @click.option("--log10-p", "target", default=-6.0, show_default=True, help="The p-value to reach.")
 @cell_options
+@threads_option
 @quick_option
 @json_option
 def main(
@@ -109,12 +110,14 @@ def main(
     batch: int,
     temperatures: tuple[float, ...],
     schemes: tuple[str, ...],
+    threads: int | None,
     quick: bool,
     json_path: Path | None,
 ) -> None:
     """Measure tokens needed and nats of evidence per token."""
     if quick:
         count, tokens, temperatures, target = 2, 12, temperatures[-1:], -1.0
+    set_threads(1 if quick else threads)
     chosen = setting(folder, keep, count, tokens, batch)
     report = Report(
         f"Tokens needed for log10 p = {target:g}: median over answers with its 95% bootstrap interval",

@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from benchmarks.answers import Cell, Model, Setting, cell_options, setting
-from benchmarks.common import Floats, Report, json_option, quick_option
+from benchmarks.common import Floats, Report, json_option, quick_option, set_threads, threads_option
 from watermark.generate import Answer
 
 RESAMPLES = 4_000
@@ -79,6 +79,7 @@ def figures(chosen: Setting, cell: Cell, judge: Model) -> dict[str, tuple[float,
     "--judge", type=click.Path(path_type=Path), help="Model folder whose perplexity counts, with the same tokenizer."
 )
 @cell_options
+@threads_option
 @quick_option
 @json_option
 def main(
@@ -90,12 +91,14 @@ def main(
     batch: int,
     temperatures: tuple[float, ...],
     schemes: tuple[str, ...],
+    threads: int | None,
     quick: bool,
     json_path: Path | None,
 ) -> None:
     """Compare marked answers with unmarked ones."""
     if quick:
         count, tokens, temperatures = 2, 12, temperatures[-1:]
+    set_threads(1 if quick else threads)
     chosen = setting(folder, keep, count, tokens, batch)
     judging = Model(judge) if judge else chosen.model
     report = Report(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import numba
 import pytest
+import torch
 from click.testing import CliRunner
 
 SCRIPTS = {
@@ -21,6 +24,14 @@ SCRIPTS = {
 @pytest.fixture(scope="module")
 def kept_answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("answers")
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    yield
+    torch.set_num_threads(torch_threads)
+    numba.set_num_threads(numba_threads)
 
 
 @pytest.mark.usefixtures("smollm2_dir")
