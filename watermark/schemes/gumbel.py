@@ -21,10 +21,9 @@ _FRACTION_BITS = 24
 class Gumbel:
     """Chooses argmax over v of log(u_v) / p_v, u = (word + 1/2) / 2^32 (Aaronson 2022; Kuditipudi et al. 2023, 2.3).
 
-    The uniforms have steps of 2^-32, so the choice's law is off by less than 2^-32 for each vocabulary entry in total
-    variation. A token's score is -log(1 - u) nats; n of them sum to Gamma(n, 1) under the null. The score is rounded
-    down to 2^-24 nats and the midpoints of the 2^32 cells have a smaller moment generating function than the
-    exponential law (they are a midpoint rule on a convex function), so both roundings make p-values larger.
+    The uniforms have steps of 2^-32, so the choice's law is off by less than 2^-33 for each vocabulary entry in total
+    variation. A token's score is -log(1 - u) nats at the lower end of its word's cell, rounded down to 2^-24 nats;
+    so P(score >= s) <= e^-s, and n scores sum to at most Gamma(n, 1) under the null.
     """
 
     name: ClassVar[str] = "gumbel"
@@ -42,8 +41,8 @@ class Gumbel:
 
     def statistic(self, words: U32) -> I64:
         """-log(1 - u) of each word, in units of 2^-24 nats."""
-        # 1 - u = (2^32 - word - 1/2) / 2^32 is exact in float64.
-        complement = (np.float64(2**32) - 0.5) - words
+        # The upper end of the word's cell of 1 - u, so that P(score >= s) <= e^-s for every s.
+        complement = np.float64(2**32) - words
         nats = 32 * np.log(2.0) - np.log(complement)
         units: I64 = np.floor(nats * 2**_FRACTION_BITS).astype(np.int64)
         return units
