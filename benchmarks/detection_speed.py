@@ -97,8 +97,13 @@ def peak_bytes_per_token(scheme: str, tokens: int) -> float:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_memory, args=(scheme, tokens, sender))
     process.start()
-    peak: int = receiver.recv()
-    process.join()
+    sender.close()  # so that a child that dies ends the wait
+    try:
+        peak: int = receiver.recv()
+    except EOFError:
+        raise click.ClickException("the process that measures memory died; its error stands above") from None
+    finally:
+        process.join()
     return peak / tokens
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -96,13 +97,21 @@ def _medians(samples: Floats) -> Floats:
 
 
 @click.command()
-@click.option("--log10-p", "target", default=-6.0, show_default=True, help="The p-value to reach.")
+@click.option(
+    "--log10-p",
+    "targets",
+    type=float,
+    multiple=True,
+    default=(-6.0, -20.0),
+    show_default=True,
+    help="P-values to reach.",
+)
 @cell_options
 @threads_option
 @quick_option
 @json_option
 def main(
-    target: float,
+    targets: tuple[float, ...],
     folder: Path | None,
     keep: Path | None,
     count: int,
@@ -116,11 +125,11 @@ def main(
 ) -> None:
     """Measure tokens needed and nats of evidence per token."""
     if quick:
-        count, tokens, temperatures, target = 2, 12, temperatures[-1:], -1.0
+        count, tokens, temperatures, targets = 2, 12, temperatures[-1:], (-1.0,)
     set_threads(1 if quick else threads)
     chosen = setting(folder, keep, count, tokens, batch)
     report = Report(
-        f"Tokens needed for log10 p = {target:g}: median over answers with its 95% bootstrap interval",
+        "Tokens needed for a log10 p: median over answers with its 95% bootstrap interval",
         {"answers": count, "tokens": tokens, "model": chosen.model.folder.name, "context width": 2, "sub-keys": 4},
         notes=[
             "aware: the model reads the answer alone; prompt known: it reads the prompt too, as the owner's logs allow",
@@ -130,11 +139,11 @@ def main(
     for temperature in temperatures:
         for scheme in schemes:
             cell = Cell(scheme, temperature)
-            _add(report, cell, chosen, -target)
+            _add(report, cell, chosen, targets)
     report.finish(json_path)
 
 
-def _add(report: Report, cell: Cell, chosen: Setting, target: float) -> None:
+def _add(report: Report, cell: Cell, chosen: Setting, targets: tuple[float, ...]) -> None:
     assert cell.scheme is not None
     spec = chosen.spec(cell.scheme)
     answers = chosen.answers(cell)
@@ -144,20 +153,24 @@ def _add(report: Report, cell: Cell, chosen: Setting, target: float) -> None:
         curves.append(tests_of(spec, chosen, answer))
         click.echo(f"{cell.name}: {number + 1} of {len(answers)} tested", err=True)
     total = sum(len(answer.token_ids) for answer in answers)
-    blind = math.inf
+    needed = {
+        (test, target): np.array([curve[test].needed(-target) for curve in curves])
+        for test in curves[0]
+        for target in targets
+    }
     for test in curves[0]:
-        needed = np.array([curve[test].needed(target) for curve in curves])
-        median = float(_medians(needed))
-        blind = median if test == "blind" else blind
-        report.add(
-            cell=f"{cell.name}: {test}",
-            tokens=median,
-            interval=median_interval(needed),
-            blind_over_this=blind / median if math.isfinite(blind) and math.isfinite(median) else None,
-            reached=f"{np.isfinite(needed).mean():.0%}",
-            nats_a_token=float(sum(curve[test].evidence[-1] for curve in curves) * math.log(10) / total),
-            entropy=float(entropy),
-        )
+        row: dict[str, Any] = {
+            "cell": f"{cell.name}: {test}",
+            "entropy": float(entropy),
+            "nats a token": sum(float(curve[test].evidence[-1]) for curve in curves) * math.log(10) / total,
+        }
+        for target in targets:
+            blind, median = (float(_medians(needed[each, target])) for each in ("blind", test))
+            row[f"tokens to {target:g}"] = median
+            row[f"interval {target:g}"] = median_interval(needed[test, target])
+            row[f"blind/this {target:g}"] = blind / median if math.isfinite(blind) else None
+            row[f"reached {target:g}"] = f"{np.isfinite(needed[test, target]).mean():.0%}"
+        report.add(**row)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ choice of tuples does not look at the key.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +16,17 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from watermark.prf import MISSING, U32
+from watermark.prf import MISSING, NONCE_WORDS, U32, nonces
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_BUCKET = 1 << 13  # tuples per bucket: its table of 2 x 8 bytes each stays in the second-level cache
+# Tuples per bucket: its table of 2 x 8 bytes each should stay in the second-level cache, and writing to more than
+# some 256 buckets at a time is slower than a table of twice the cache.
+_BUCKET, _FEW_BUCKETS, _LARGEST_BUCKET = 1 << 13, 1 << 8, 1 << 16
 _CHUNK = 1 << 17
+_SPAN = 1 << 14  # tuples per parallel task; fewer are not worth waking a thread
 
 
 def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -69,6 +73,14 @@ class Tuples:
         _gather(self.sequence, self.index, out)
         return out
 
+    def nonces(self, context_key: U32 | None) -> U32:
+        """`watermark.prf.nonces` of the contexts, shape (3, n), for contexts of up to three tokens in one step."""
+        if self.width > NONCE_WORDS:
+            return nonces(self.contexts, context_key)
+        out = np.empty((NONCE_WORDS, len(self.index)), dtype=np.uint32)
+        _gather_nonces(self.sequence, self.index, self.width, out)
+        return out
+
     @property
     def positions(self) -> I64:
         """Index of each token in the document itself, without the prompt."""
@@ -77,6 +89,11 @@ class Tuples:
     def take(self, chosen: Mask | slice) -> Tuples:
         """The chosen ones."""
         return Tuples(self.sequence, self.width, self.index[chosen], self.counts[chosen], self.prompt_length)
+
+
+def once(n: int) -> I64:
+    """Counts of ``n`` tuples that occur once, without memory for them."""
+    return np.broadcast_to(np.int64(1), n)
 
 
 def distinct_tuples(ids: U32, width: int, prompt: U32 | None = None) -> Tuples:
@@ -100,8 +117,9 @@ def distinct_tuples(ids: U32, width: int, prompt: U32 | None = None) -> Tuples:
         _, index, counts = np.unique(sequence[first:], return_index=True, return_counts=True)
         order = np.argsort(index)
         return Tuples(sequence, 0, index[order] + first, counts[order].astype(np.int64), lead)
-    index = np.flatnonzero(first_occurrences(tuple_fingerprints(sequence, width, first))) + first
-    return Tuples(sequence, width, index, np.ones(len(index), dtype=np.int64), lead)
+    index = np.flatnonzero(first_occurrences(tuple_fingerprints(sequence, width, first)))
+    index += first
+    return Tuples(sequence, width, index, once(len(index)), lead)
 
 
 @_jit()
@@ -113,16 +131,6 @@ def _gather(sequence: U32, index: I64, out: U32) -> None:
             out[i, j] = sequence[place] if place >= 0 else MISSING
 
 
-@_jit(parallel=True)
-def _fingerprints(sequence: U32, width: int, first: int, out: U64) -> None:
-    for i in numba.prange(len(out)):
-        place = first + i
-        state = np.uint64(width)
-        for back in range(width, -1, -1):
-            state = _mix(state, sequence[place - back] if place >= back else np.uint32(MISSING))
-        out[i] = max(state, np.uint64(1))
-
-
 @_jit(inline="always")
 def _mix(state: np.uint64, word: np.uint32) -> np.uint64:
     """One step of SplitMix64's finaliser (Steele, Lea and Flood 2014) over state and word; a bijection of the state."""
@@ -132,10 +140,43 @@ def _mix(state: np.uint64, word: np.uint32) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
+@_jit()
+def _gather_nonces(sequence: U32, index: I64, width: int, out: U32) -> None:
+    for back in range(len(out)):
+        row = out[back]
+        for i in range(len(index)):
+            place = index[i] - 1 - back
+            row[i] = sequence[place] if back < width and place >= 0 else np.uint32(MISSING)
+
+
+@_jit()
+def _fingerprints_span(sequence: U32, width: int, first: int, out: U64) -> None:
+    """Mix one token of every tuple at a time, so that LLVM can use SIMD lanes for neighbouring tuples."""
+    out[:] = np.uint64(width)
+    for back in range(width, -1, -1):
+        start = first - back
+        missing = min(max(0, -start), len(out))
+        for i in range(missing):
+            out[i] = _mix(out[i], np.uint32(MISSING))
+        states, words = out[missing:], sequence[start + missing : start + len(out)]
+        for i in range(len(states)):
+            states[i] = _mix(states[i], words[i])
+    for i in range(len(out)):
+        out[i] = max(out[i], np.uint64(1))
+
+
+@_jit(parallel=True)
+def _fingerprints_parallel(sequence: U32, width: int, first: int, out: U64) -> None:
+    for task in numba.prange((len(out) + _SPAN - 1) // _SPAN):
+        start = task * _SPAN
+        _fingerprints_span(sequence, width, first + start, out[start : start + _SPAN])
+
+
 def tuple_fingerprints(sequence: U32, width: int, first: int) -> U64:
     """Fingerprints of the tuples at positions ``first`` .. end of ``sequence`` (n,) -> (n - first,) uint64, never 0."""
     out = np.empty(max(0, len(sequence) - first), dtype=np.uint64)
-    _fingerprints(sequence, width, first, out)
+    fill = _fingerprints_span if len(out) <= _SPAN else _fingerprints_parallel
+    fill(sequence, width, first, out)
     return out
 
 
@@ -158,17 +199,16 @@ def _mark_first(fingerprints: U64, positions: U32, mask: Mask) -> None:
 
 
 @_jit(parallel=True)
-def _bucketed(fingerprints: U64, bits: int, mask: Mask) -> None:
+def _bucketed(
+    fingerprints: U64, starts: I64, bounds: I64, sorted_fingerprints: U64, sorted_positions: U32, mask: Mask
+) -> None:
     n = len(fingerprints)
-    shift = np.uint64(64 - bits)
-    buckets = 1 << bits
-    chunks = (n + _CHUNK - 1) // _CHUNK
-    starts = np.zeros((chunks, buckets), dtype=np.int64)
+    chunks, buckets = starts.shape
+    shift = np.uint64(64 - int(math.log2(buckets)))
     for chunk in numba.prange(chunks):
         for i in range(chunk * _CHUNK, min(n, (chunk + 1) * _CHUNK)):
             starts[chunk, fingerprints[i] >> shift] += 1
     total = 0
-    bounds = np.empty(buckets + 1, dtype=np.int64)
     for bucket in range(buckets):
         bounds[bucket] = total
         for chunk in range(chunks):
@@ -176,8 +216,6 @@ def _bucketed(fingerprints: U64, bits: int, mask: Mask) -> None:
             starts[chunk, bucket] = total
             total += count
     bounds[buckets] = total
-    sorted_fingerprints = np.empty(n, dtype=np.uint64)
-    sorted_positions = np.empty(n, dtype=np.uint32)
     for chunk in numba.prange(chunks):
         place = starts[chunk]
         for i in range(chunk * _CHUNK, min(n, (chunk + 1) * _CHUNK)):
@@ -195,10 +233,20 @@ def first_occurrences(fingerprints: U64) -> Mask:
 
     Radix buckets that fit the cache, then a hash table for each: linear time, 13 bytes of working memory a tuple.
     """
-    mask = np.zeros(len(fingerprints), dtype=np.bool_)
-    bits = max(0, (len(fingerprints) // _BUCKET).bit_length())
-    if bits < 4:
-        _mark_first(fingerprints, np.arange(len(fingerprints), dtype=np.uint32), mask)
-    else:
-        _bucketed(fingerprints, min(bits, 14), mask)
+    n = len(fingerprints)
+    mask = np.zeros(n, dtype=np.bool_)
+    if n <= _CHUNK:
+        _mark_first(fingerprints, np.arange(n, dtype=np.uint32), mask)
+        return mask
+    buckets = max(min(n // _BUCKET, _FEW_BUCKETS), min(n // _LARGEST_BUCKET, 1 << 14))
+    buckets = 1 << (buckets - 1).bit_length()
+    # numpy asks for huge pages where it can, and numba does not: scattering over small ones takes twice as long.
+    _bucketed(
+        fingerprints,
+        np.zeros((-(-n // _CHUNK), buckets), dtype=np.int64),
+        np.empty(buckets + 1, dtype=np.int64),
+        np.empty(n, dtype=np.uint64),
+        np.empty(n, dtype=np.uint32),
+        mask,
+    )
     return mask

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from detect.distinct import I64, Mask, Tuples, distinct_tuples, first_occurrences, tuple_fingerprints
+from detect.distinct import I64, Mask, Tuples, distinct_tuples, first_occurrences, once, tuple_fingerprints
 from watermark.prf import U32
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def first_contexts(sequence: U32, width: int, first: int, prompt_length: int) ->
     # The context of a position is the tuple of the position before it, one token narrower.
     contexts = tuple_fingerprints(sequence[:-1], width - 1, first - 1)
     index = np.flatnonzero(first_occurrences(contexts)) + first
-    return Tuples(sequence, width, index, np.ones(len(index), dtype=np.int64), prompt_length)
+    return Tuples(sequence, width, index, once(len(index)), prompt_length)
 
 
 def _types(sequence: U32, first: int, prompt_length: int) -> Tuples:

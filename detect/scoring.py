@@ -22,6 +22,7 @@ from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
 
 _CHUNK = 1 << 16  # tuples whose words stay in cache; small enough that no backend starts threads of its own
+_WORTH_THREADS = 1 << 20  # words from which on starting threads pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Tally:
 
 def words_of(key: SecretKey, tuples: Tuples) -> prf.U32:
     """The words of the tuples under one key, shape (n,)."""
-    nonces = prf.nonces(tuples.contexts, prf.context_key_words(key, tuples.width))
+    nonces = tuples.nonces(prf.context_key_words(key, tuples.width))
     return prf.words_at(key.words, nonces, tuples.tokens)
 
 
@@ -50,18 +51,20 @@ def totals(scheme: Scheme, keys: Sequence[SecretKey], tuples: Tuples) -> I64:
     """
     chunks = [tuples.take(slice(start, start + _CHUNK)) for start in range(0, len(tuples), _CHUNK)]
     score = partial(_chunk_totals, scheme, keys)
-    if len(chunks) < 2:
-        return sum(map(score, chunks), start=np.zeros(len(keys), dtype=np.int64))
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        return sum(pool.map(score, chunks), start=np.zeros(len(keys), dtype=np.int64))
+    nothing = np.zeros(len(keys), dtype=np.int64)
+    threads = min(numba.get_num_threads(), len(chunks))
+    if threads < 2 or len(tuples) * len(keys) < _WORTH_THREADS:
+        return sum(map(score, chunks), start=nothing)
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(score, chunks), start=nothing)
 
 
 def _chunk_totals(scheme: Scheme, keys: Sequence[SecretKey], tuples: Tuples) -> I64:
-    contexts, tokens = tuples.contexts, tuples.tokens
-    shared = prf.nonces(contexts, None) if tuples.width <= prf.NONCE_WORDS else None
+    tokens = tuples.tokens
+    shared = tuples.nonces(None) if tuples.width <= prf.NONCE_WORDS else None
     sums = np.empty(len(keys), dtype=np.int64)
     for i, key in enumerate(keys):
-        nonces = prf.nonces(contexts, prf.context_key_words(key, tuples.width)) if shared is None else shared
+        nonces = tuples.nonces(prf.context_key_words(key, tuples.width)) if shared is None else shared
         statistic = scheme.statistic(prf.words_at(key.words, nonces, tokens))
         sums[i] = statistic.sum() if tuples.width else statistic @ tuples.counts
     return sums
@@ -72,6 +75,6 @@ def global_contexts(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) ->
     threshold = selector_threshold(spec)
     if threshold in (0, 2**32):
         return np.full(len(tuples), threshold > 0)
-    nonces = prf.nonces(tuples.contexts, prf.context_key_words(selector, tuples.width))
+    nonces = tuples.nonces(prf.context_key_words(selector, tuples.width))
     words: npt.NDArray[np.uint32] = prf.words_at(selector.words, nonces, np.zeros(len(tuples), dtype=np.uint32))
     return words < np.uint32(threshold)
