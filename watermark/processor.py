@@ -106,6 +106,9 @@ class WatermarkProcessor(LogitsProcessor):  # type: ignore[misc]
             unmarked |= seen_before(input_ids, contexts, self._prompt_length)
         if self._fresh_share > 0:
             unmarked |= torch.rand(len(scores), device=scores.device) < self._fresh_share
+        # Asking costs nothing where logits are in main memory, and would stall a GPU.
+        if scores.device.type == "cpu" and not unmarked.any():
+            return marked
         return torch.where(unmarked[:, None], scores.to(marked.dtype), marked)
 
 
