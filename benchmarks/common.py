@@ -111,16 +111,21 @@ class Report:
         facts = {**self.settings, **{k: v for k, v in self.started.items() if k not in ("load_average", "time")}}
         for line in (*self.notes, ", ".join(f"{name} {value}" for name, value in facts.items()), load):
             console.print(line, style="dim", markup=False, highlight=False)
-        if json_path is not None:
-            record = {
-                "title": self.title,
-                "settings": self.settings,
-                "machine": self.started,
-                "load_average_at_end": round(os.getloadavg()[0], 2),
-                "notes": self.notes,
-                "rows": self.rows,
-            }
-            json_path.write_text(json.dumps(_finite(record), indent=1) + "\n", encoding="utf-8")
+        self.save(json_path)
+
+    def save(self, json_path: Path | None) -> None:
+        """Write what is there so far, where a path is given; long runs do so now and then."""
+        if json_path is None:
+            return
+        record = {
+            "title": self.title,
+            "settings": self.settings,
+            "machine": self.started,
+            "load_average_at_end": round(os.getloadavg()[0], 2),
+            "notes": self.notes,
+            "rows": self.rows,
+        }
+        json_path.write_text(json.dumps(_finite(record), indent=1) + "\n", encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

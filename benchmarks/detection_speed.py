@@ -169,6 +169,7 @@ def main(sizes: tuple[int, ...], threads: tuple[int, ...], seconds: float, quick
             torch.set_num_threads(count)
             for size in sizes:
                 _from_ids(report, ids[:size], count, encoder.vocabulary_size, seconds, rounds)
+                report.save(json_path)
     finally:
         numba.set_num_threads(before)
         torch.set_num_threads(before)

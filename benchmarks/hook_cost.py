@@ -188,6 +188,7 @@ def main(
                 )
         for name, expected in skipped.items():
             report.add(step=f"{size}: {name}", quartiles=f"{SKIP}: about {expected:.0f} s a step")
+        report.save(json_path)
         click.echo(f"{size} done", err=True)
     report.finish(json_path)
 

@@ -140,6 +140,7 @@ def main(
         for scheme in schemes:
             cell = Cell(scheme, temperature)
             _add(report, cell, chosen, targets)
+            report.save(json_path)
     report.finish(json_path)
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numba
 import numpy as np
@@ -29,6 +28,7 @@ from detect.likelihood import Likelihood
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.scoring import global_contexts
 from watermark import prf
+from watermark.backends.numba_backend import jit
 from watermark.backends.numba_rows import tournament_layers
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
@@ -48,11 +48,6 @@ MEMBERS = 24  # perturbed copies per temperature and spread
 FRACTIONS = (0.2, 0.5, 0.8, 0.95, 0.99)
 _BLOCK = 64  # positions whose perturbed copies are in memory at a time
 _FLOOR = 1e-12  # least probability of a candidate: any P is allowed, and this one never divides by 0
-
-
-def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    jit: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=True, cache=True, **options)
-    return jit
 
 
 def aware_test(
@@ -195,7 +190,7 @@ def _perturbed(logits: F32, generator: np.random.Generator) -> F32:
     return np.stack([_log_softmax(logits[:, None] / np.float32(t) + copies) for t in TEMPERATURES], axis=1)
 
 
-@_jit()
+@jit()
 def _wins(log_p: F32, race: F64) -> bool:
     """Whether candidate 0 wins the exponential race; the likeliest candidates come first, so a loss shows at once."""
     own = log_p[0] + race[0]
@@ -205,7 +200,7 @@ def _wins(log_p: F32, race: F64) -> bool:
     return True
 
 
-@_jit()
+@jit()
 def _gumbel_kernel(words: prf.U32, log_p: F32, members: int, out: F64) -> None:
     n, temperatures, copies, k = log_p.shape
     spreads = (copies - 1) // members
@@ -234,7 +229,7 @@ def _gumbel_ratios(words: prf.U32, log_p: F32) -> F64:
     return out
 
 
-@_jit()
+@jit()
 def _tournament_kernel(words: prf.U32, log_p: F32, depth: int, out: F64) -> None:
     n, temperatures, _ = log_p.shape
     for i in range(n):

@@ -8,14 +8,13 @@ choice of tuples does not look at the key.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from watermark.backends.numba_backend import jit
 from watermark.prf import MISSING, NONCE_WORDS, U32, nonces
 
 U64 = npt.NDArray[np.uint64]
@@ -27,11 +26,6 @@ Mask = npt.NDArray[np.bool_]
 _BUCKET, _FEW_BUCKETS, _LARGEST_BUCKET = 1 << 13, 1 << 8, 1 << 16
 _CHUNK = 1 << 17
 _SPAN = 1 << 14  # tuples per parallel task; fewer are not worth waking a thread
-
-
-def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    jit: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=True, cache=True, **options)
-    return jit
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +116,7 @@ def distinct_tuples(ids: U32, width: int, prompt: U32 | None = None) -> Tuples:
     return Tuples(sequence, width, index, once(len(index)), lead)
 
 
-@_jit()
+@jit()
 def _gather(sequence: U32, index: I64, out: U32) -> None:
     width = out.shape[1]
     for i in range(len(index)):
@@ -131,7 +125,7 @@ def _gather(sequence: U32, index: I64, out: U32) -> None:
             out[i, j] = sequence[place] if place >= 0 else MISSING
 
 
-@_jit(inline="always")
+@jit(inline="always")
 def _mix(state: np.uint64, word: np.uint32) -> np.uint64:
     """One step of SplitMix64's finaliser (Steele, Lea and Flood 2014) over state and word; a bijection of the state."""
     z = (state ^ np.uint64(word)) + np.uint64(0x9E3779B97F4A7C15)
@@ -140,7 +134,7 @@ def _mix(state: np.uint64, word: np.uint32) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@_jit()
+@jit()
 def _gather_nonces(sequence: U32, index: I64, width: int, out: U32) -> None:
     for back in range(len(out)):
         row = out[back]
@@ -149,7 +143,7 @@ def _gather_nonces(sequence: U32, index: I64, width: int, out: U32) -> None:
             row[i] = sequence[place] if back < width and place >= 0 else np.uint32(MISSING)
 
 
-@_jit()
+@jit()
 def _fingerprints_span(sequence: U32, width: int, first: int, out: U64) -> None:
     """Mix one token of every tuple at a time, so that LLVM can use SIMD lanes for neighbouring tuples."""
     out[:] = np.uint64(width)
@@ -165,7 +159,7 @@ def _fingerprints_span(sequence: U32, width: int, first: int, out: U64) -> None:
         out[i] = max(out[i], np.uint64(1))
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _fingerprints_parallel(sequence: U32, width: int, first: int, out: U64) -> None:
     for task in numba.prange((len(out) + _SPAN - 1) // _SPAN):
         start = task * _SPAN
@@ -180,7 +174,7 @@ def tuple_fingerprints(sequence: U32, width: int, first: int) -> U64:
     return out
 
 
-@_jit()
+@jit()
 def _mark_first(fingerprints: U64, positions: U32, mask: Mask) -> None:
     """Set the mask where a fingerprint stands first, by an open-addressing table that holds one bucket."""
     bits = 4
@@ -198,7 +192,7 @@ def _mark_first(fingerprints: U64, positions: U32, mask: Mask) -> None:
             mask[positions[i]] = True
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _bucketed(
     fingerprints: U64, starts: I64, bounds: I64, sorted_fingerprints: U64, sorted_positions: U32, mask: Mask
 ) -> None:

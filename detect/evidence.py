@@ -115,7 +115,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     Attributes
     ----------
     name
-        "FILE" or "FILE:LINE", or the record's own id.
+        "FILE", or "line N" with the record's own id.
     sha256
         Of the token ids as little-endian uint32, prompt excluded.
     tokens

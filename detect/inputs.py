@@ -23,7 +23,7 @@ class Suspect:
     Attributes
     ----------
     name
-        "FILE", "FILE:LINE", or the record's own id.
+        "FILE", or "line N" with the record's own id.
     text
         None where token ids were given instead.
     token_ids, prompt_token_ids
@@ -89,7 +89,6 @@ def _looks_like_jsonl(source: str, text: str) -> bool:
 
 def _read_lines(text: str, where: str, text_field: str) -> list[Suspect]:
     suspects = []
-    name = Path(where).name  # the full path stands in the record's list of inputs
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -98,16 +97,16 @@ def _read_lines(text: str, where: str, text_field: str) -> list[Suspect]:
             record = msgspec.convert(fields | {"text": fields.get(text_field)}, _Line)
         except msgspec.MsgspecError as error:
             raise DyetraceError(f"{where}, line {number}: {error}; mend or remove the line") from None
-        suspects.append(_suspect(record, f"{name}:{number}", text_field))
+        suspects.append(_suspect(record, f"{where}, line {number}", number, text_field))
     return suspects
 
 
-def _suspect(record: _Line, place: str, text_field: str) -> Suspect:
+def _suspect(record: _Line, place: str, number: int, text_field: str) -> Suspect:
     if record.text is None and record.token_ids is None:
         raise DyetraceError(
             f"{place} has neither a {text_field!r} nor a 'token_ids' field; name yours with --text-field"
         )
-    name = place if record.id is None else f"{place} ({record.id})"
+    name = f"line {number}" if record.id is None else f"line {number} ({record.id})"
     for ids in (record.token_ids, record.prompt_token_ids):
         if ids is not None and not all(0 <= token < 2**32 for token in ids):
             raise DyetraceError(f"{place} has a token id outside 0 .. 2^32 - 1")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from watermark.keys import SecretKey as SecretKey
     from watermark.keys import TenantKey as TenantKey
     from watermark.keys import load_key as load_key
+    from watermark.keys import load_master as load_master
     from watermark.keys import write_key_file as write_key_file
     from watermark.prf import prf_u32 as prf_u32
     from watermark.processor import WatermarkConfig as WatermarkConfig
@@ -44,6 +45,7 @@ _HOMES = {
     "WatermarkSpec": "watermark.spec",
     "commit": "watermark.commitment",
     "load_key": "watermark.keys",
+    "load_master": "watermark.keys",
     "load_spec": "watermark.spec",
     "make_scheme": "watermark.schemes",
     "prf_u32": "watermark.prf",

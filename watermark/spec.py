@@ -149,10 +149,10 @@ def parse_spec(data: bytes, where: str) -> WatermarkSpec:
         ) from None
 
 
-def load_spec(path: Path) -> WatermarkSpec:
+def load_spec(path: str | Path) -> WatermarkSpec:
     """Read a spec file."""
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise DyetraceError(f"cannot read spec {path}: {error.strerror}; write one with `dyetrace spec`") from None
     return parse_spec(data, f"spec {path}")

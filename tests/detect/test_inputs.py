@@ -32,8 +32,8 @@ def test_jsonl_gives_a_document_a_line_with_ids_and_unknown_fields_ignored(tmp_p
         '{"id": "a", "text": "one", "stars": 5}\n\n{"token_ids": [1, 2], "prompt_token_ids": [3]}\n',
     )
     first, second = read_suspects(source)[0]
-    assert (first.text, first.token_ids, first.name) == ("one", None, "s.jsonl:1 (a)")
-    assert (second.token_ids, second.prompt_token_ids, second.name) == ([1, 2], [3], "s.jsonl:3")
+    assert (first.text, first.token_ids, first.name) == ("one", None, "line 1 (a)")
+    assert (second.token_ids, second.prompt_token_ids, second.name) == ([1, 2], [3], "line 3")
     assert from_text_alone(first).text == "one"
     with pytest.raises(DyetraceError, match="no text to encode"):
         from_text_alone(second)

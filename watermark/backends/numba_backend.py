@@ -115,18 +115,19 @@ def _tile_words(typing: Any, key: Any, nonce: Any, counter: Any, out: Any) -> An
     return types.void(types.uintp, types.uintp, types.uint32, types.uintp), generate
 
 
-def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    jit: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=True, cache=True, **options)
-    return jit
+def jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`numba.njit` that releases the interpreter lock and keeps its machine code on disk."""
+    decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=True, cache=True, **options)
+    return decorate
 
 
-@_jit(inline="always")
+@jit(inline="always")
 def tile_words(key: U32, nonce: U32, tile: int, out: U32) -> None:
     """Fill out (256,) with the words of tokens 256*tile onward: key (8,), nonce (3,), all contiguous."""
     _tile_words(key.ctypes.data, nonce.ctypes.data, np.uint32(tile * LANES), out.ctypes.data)
 
 
-@_jit()
+@jit()
 def words_span(key: U32, nonce: U32, tokens: U32, out: U32, start: int, stop: int) -> None:
     """Fill out[start:stop] with the words of those tuples, on the calling thread: nonce (3, n), tokens and out (n,)."""
     address = out.ctypes.data
@@ -146,7 +147,7 @@ def words_span(key: U32, nonce: U32, tokens: U32, out: U32, start: int, stop: in
         out[whole:stop] = lanes[4, :rest]
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _words_at_parallel(key: U32, nonce: U32, tokens: U32, out: U32) -> None:
     n = len(tokens)
     for task in numba.prange((n + _SPAN - 1) // _SPAN):
@@ -155,7 +156,7 @@ def _words_at_parallel(key: U32, nonce: U32, tokens: U32, out: U32) -> None:
 
 def words_at(key: U32, nonce: U32, tokens: U32) -> U32:
     """See `watermark.prf.words_at`."""
-    key, nonce, tokens = _contiguous(key), _contiguous(nonce), _contiguous(tokens)
+    key, nonce, tokens = contiguous(key), contiguous(nonce), contiguous(tokens)
     out = np.empty(len(tokens), dtype=np.uint32)
     if len(tokens) < _PARALLEL_FROM:
         words_span(key, nonce, tokens, out, 0, len(tokens))
@@ -164,7 +165,7 @@ def words_at(key: U32, nonce: U32, tokens: U32) -> U32:
     return out
 
 
-@_jit()
+@jit()
 def _words_among(keys: U32, nonce: U32, tokens: U32, out: U32) -> None:
     k = tokens.shape[1]
     repeated = np.empty((3, k), dtype=np.uint32)
@@ -177,11 +178,11 @@ def _words_among(keys: U32, nonce: U32, tokens: U32, out: U32) -> None:
 def words_among(keys: U32, nonce: U32, tokens: U32) -> U32:
     """See `watermark.prf.words_among`."""
     out = np.empty(tokens.shape, dtype=np.uint32)
-    _words_among(_contiguous(keys), _contiguous(nonce), _contiguous(tokens), out)
+    _words_among(contiguous(keys), contiguous(nonce), contiguous(tokens), out)
     return out
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _words_rows(keys: U32, nonces: U32, out: U32) -> None:
     rows, vocabulary = out.shape
     tasks = (vocabulary + _SPAN - 1) // _SPAN
@@ -197,9 +198,10 @@ def _words_rows(keys: U32, nonces: U32, out: U32) -> None:
 def words_rows(keys: U32, nonce: U32, vocabulary: int) -> U32:
     """See `watermark.prf.words_rows`."""
     out = np.empty((len(keys), vocabulary), dtype=np.uint32)
-    _words_rows(_contiguous(keys), _contiguous(nonce.T), out)
+    _words_rows(contiguous(keys), contiguous(nonce.T), out)
     return out
 
 
-def _contiguous(array: U32) -> U32:
+def contiguous(array: U32) -> U32:
+    """The array as the kernels read it: uint32 without gaps."""
     return np.ascontiguousarray(array, dtype=np.uint32)

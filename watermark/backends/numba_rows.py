@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from watermark.backends.numba_backend import TILE, _contiguous, _jit, tile_words, words_span
+from watermark.backends.numba_backend import TILE, contiguous, jit, tile_words, words_span
 from watermark.prf import U32
 
 F32 = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ def _float32(logits: torch.Tensor) -> F32:
     return array
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _green_list(logits: F32, keys: U32, nonces: U32, threshold: np.uint32, delta: np.float32, out: F32) -> None:
     rows, vocabulary = logits.shape
     tasks = (vocabulary + _SPAN - 1) // _SPAN
@@ -55,11 +55,11 @@ def green_list(logits: torch.Tensor, keys: U32, nonces: U32, threshold: int, del
     """See `watermark.backends.rows.green_list`."""
     before = _float32(logits)
     out = np.empty_like(before)
-    _green_list(before, _contiguous(keys), _contiguous(nonces.T), np.uint32(threshold), np.float32(delta), out)
+    _green_list(before, contiguous(keys), contiguous(nonces.T), np.uint32(threshold), np.float32(delta), out)
     return torch.from_numpy(out)
 
 
-@_jit(inline="always")
+@jit(inline="always")
 def _race(logit: float, word: int) -> float:
     """logit - log(-log u), u = (word + 1/2) / 2^32, in float64."""
     return logit - math.log(-math.log((np.float64(word) + 0.5) / 4294967296.0))
@@ -75,7 +75,7 @@ def _leading_zeros(typing: Any, word: Any) -> Any:
     return types.uint32(types.uint32), generate
 
 
-@_jit()
+@jit()
 def _count_above(logits: F32, limit: float) -> int:
     """How many logits exceed ``limit``. LLVM vectorises counts but neither searches nor maxima."""
     floor = np.float32(limit)
@@ -85,7 +85,7 @@ def _count_above(logits: F32, limit: float) -> int:
     return count
 
 
-@_jit()
+@jit()
 def _count_bound_above(logits: F32, words: U32, best: float) -> int:
     """How many races may exceed ``best``, by an upper bound without logarithms.
 
@@ -99,7 +99,7 @@ def _count_bound_above(logits: F32, words: U32, best: float) -> int:
     return count
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _gumbel(logits: F32, keys: U32, nonces: U32, tasks: int, races: npt.NDArray[np.float64], choices: I64) -> None:
     rows, vocabulary = logits.shape
     span = (vocabulary + tasks * TILE - 1) // (tasks * TILE) * TILE
@@ -128,13 +128,13 @@ def gumbel(logits: torch.Tensor, keys: U32, nonces: U32) -> torch.Tensor:
     tasks = max(1, numba.get_num_threads() * 2 // len(before))
     races = np.empty((len(before), tasks))
     choices = np.empty((len(before), tasks), dtype=np.int64)
-    _gumbel(before, _contiguous(keys), _contiguous(nonces.T), tasks, races, choices)
+    _gumbel(before, contiguous(keys), contiguous(nonces.T), tasks, races, choices)
     choice = np.take_along_axis(choices, races.argmax(1)[:, None], 1)
     out = torch.full(logits.shape, -torch.inf)
     return out.scatter_(-1, torch.from_numpy(choice), 0.0)
 
 
-@_jit(fastmath={"reassoc", "contract", "nsz", "nnan"})
+@jit(fastmath={"reassoc", "contract", "nsz", "nnan"})
 def _two_layers(
     p: F32,
     words: U32,
@@ -159,7 +159,7 @@ def _two_layers(
     return a, b, c
 
 
-@_jit()
+@jit()
 def tournament_layers(p: F32, words: U32, depth: int) -> None:
     """All layers of the tournament on one distribution, in place: p and words (k,).
 
@@ -184,7 +184,7 @@ def tournament_layers(p: F32, words: U32, depth: int) -> None:
         low, high = next_low, next_high
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _tournament_dense(p: F32, keys: U32, nonces: U32, depth: int) -> None:
     rows, vocabulary = p.shape
     tiles = (vocabulary + TILE - 1) // TILE
@@ -195,7 +195,7 @@ def _tournament_dense(p: F32, keys: U32, nonces: U32, depth: int) -> None:
         tournament_layers(p[row], words[:vocabulary], depth)
 
 
-@_jit()
+@jit()
 def _tournament_row(logits: F32, tokens: U32, key: U32, nonce_words: U32, depth: int, out: F32) -> None:
     """Log-probabilities of k candidates after all layers: logits, tokens and out (k,), -inf where excluded."""
     k = len(tokens)
@@ -215,7 +215,7 @@ def _tournament_row(logits: F32, tokens: U32, key: U32, nonce_words: U32, depth:
         out[i] = math.log(p[i]) if p[i] > 0 else -np.inf
 
 
-@_jit()
+@jit()
 def _sparse_row(logits: F32, live: int, key: U32, nonce_words: U32, depth: int, out: F32) -> None:
     tokens = np.empty(live, dtype=np.uint32)
     few = np.empty(live, dtype=np.float32)
@@ -233,7 +233,7 @@ def _sparse_row(logits: F32, live: int, key: U32, nonce_words: U32, depth: int, 
         out[tokens[i]] = marked[i]
 
 
-@_jit()
+@jit()
 def _tournament_among(logits: F32, tokens: U32, keys: U32, nonces: U32, depth: int, out: F32) -> None:
     for row in range(len(logits)):
         _tournament_row(logits[row], tokens[row], keys[row], nonces[row], depth, out[row])
@@ -243,17 +243,17 @@ def tournament_among(logits: torch.Tensor, tokens: torch.Tensor, keys: U32, nonc
     """See `watermark.backends.rows.tournament_among`."""
     before = _float32(logits)
     out = np.empty_like(before)
-    _tournament_among(before, tokens.numpy().astype(np.uint32), _contiguous(keys), _contiguous(nonces.T), depth, out)
+    _tournament_among(before, tokens.numpy().astype(np.uint32), contiguous(keys), contiguous(nonces.T), depth, out)
     return torch.from_numpy(out)
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _tournament_sparse(logits: F32, live: I64, keys: U32, nonces: U32, depth: int, out: F32) -> None:
     for row in numba.prange(len(logits)):
         _sparse_row(logits[row], live[row], keys[row], nonces[row], depth, out[row])
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _live(logits: F32) -> I64:
     counts = np.empty(len(logits), dtype=np.int64)
     for row in numba.prange(len(logits)):
@@ -264,7 +264,7 @@ def _live(logits: F32) -> I64:
 def tournament(logits: torch.Tensor, keys: U32, nonces: U32, depth: int) -> torch.Tensor:
     """See `watermark.backends.rows.tournament`."""
     before = _float32(logits)
-    keys, by_row = _contiguous(keys), _contiguous(nonces.T)
+    keys, by_row = contiguous(keys), contiguous(nonces.T)
     live = _live(before)
     if live.max() * _SPARSE < before.shape[1]:
         out = np.full_like(before, -np.inf)
