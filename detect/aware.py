@@ -136,7 +136,7 @@ def _growth(betting: _Betting, block: Likelihood, estimates: F32, key: SecretKey
     """Summed log(1 + lambda (e - 1)) of one block under one key: (components, fractions)."""
     tuples = block.tuples
     n, k = block.candidates.shape
-    nonces = prf.nonces(tuples.contexts, prf.context_key_words(key, tuples.width))
+    nonces = tuples.nonces(prf.context_key_words(key, tuples.width))
     words = prf.words_at(key.words, np.repeat(nonces, k, axis=1), block.candidates.ravel()).reshape(n, k)
     ratios = betting.ratios(words, estimates)[mask]
     return np.asarray(np.log1p(np.array(FRACTIONS) * (ratios[:, :, None] - 1.0)).sum(axis=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -78,10 +79,12 @@ class Tournament:
         return rows.tournament_among(logits, tokens, keys, nonces, self.depth)
 
 
+@cache
 def _byte_scores(weights: tuple[int, ...], byte: int) -> I64:
     """Score of each value of one byte of the word, shape (256,)."""
     values = np.arange(256)
     layers = range(8 * byte, min(len(weights), 8 * byte + 8))
-    return np.sum(
-        [weights[layer] * ((values >> (layer - 8 * byte)) & 1) for layer in layers], axis=0, dtype=np.int64
-    ) + np.zeros(256, dtype=np.int64)
+    bits = [weights[layer] * ((values >> (layer - 8 * byte)) & 1) for layer in layers]
+    scores: I64 = np.sum(bits, axis=0, dtype=np.int64)
+    scores.flags.writeable = False  # it is shared by all calls
+    return scores
