@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from watermark.tokenizer import load_tokenizer, vocabulary_size
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Encoder", "TokenBatch"]
+__all__ = ["Encoder", "EncoderUse", "TokenBatch"]
 
 Ids = NDArray[np.uint32]
 
@@ -68,6 +69,54 @@ class TokenBatch:
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         ids = np.concatenate(rows) if rows else np.empty(0, np.uint32)
         return cls(ids, offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderUse:
+    """What encoded texts, and how far it was checked.
+
+    Attributes
+    ----------
+    backend
+        Name and version.
+    reference
+        Of the tokenizer whose ids are the right ones.
+    reason
+        Why the fast encoder was not used; "" where it was.
+    documents, characters
+        Encoded.
+    checked_documents, checked_characters
+        Of these, encoded with the reference as well and found equal.
+    """
+
+    backend: str
+    reference: str
+    reason: str
+    documents: int
+    characters: int
+    checked_documents: int
+    checked_characters: int
+
+    @property
+    def note(self) -> str:
+        """One sentence for reports."""
+        if self.reason:
+            return f"encoded with {self.backend}: {self.reason}"
+        return (
+            f"encoded with {self.backend}; ids equal to those of {self.reference} in all "
+            f"{self.checked_documents:,} of {self.documents:,} documents that were encoded with both "
+            f"({self.checked_characters:,} of {self.characters:,} characters)"
+        )
+
+    def plus(self, other: EncoderUse) -> EncoderUse:
+        """Both together, of one backend."""
+        return replace(
+            self,
+            documents=self.documents + other.documents,
+            characters=self.characters + other.characters,
+            checked_documents=self.checked_documents + other.checked_documents,
+            checked_characters=self.checked_characters + other.checked_characters,
+        )
 
 
 class Encoder:
@@ -116,15 +165,28 @@ class Encoder:
         return self._fast.name if self._fast else self._reference
 
     @property
+    def use(self) -> EncoderUse:
+        """What encoded the texts and how far that was checked."""
+        return EncoderUse(
+            backend=self.backend,
+            reference=self._reference,
+            reason="" if self._fast else self._reason,
+            documents=self._documents,
+            characters=self._characters,
+            checked_documents=self._checked_documents,
+            checked_characters=self._checked_characters,
+        )
+
+    @property
     def note(self) -> str:
         """One sentence for reports: what encoded the texts and how far that was checked."""
-        if self._fast is None:
-            return f"encoded with {self._reference}: {self._reason}"
-        return (
-            f"encoded with {self._fast.name}; ids equal to those of {self._reference} in all "
-            f"{self._checked_documents:,} of {self._documents:,} documents that were encoded with both "
-            f"({self._checked_characters:,} of {self._characters:,} characters)"
-        )
+        return self.use.note
+
+    def renewed(self) -> Encoder:
+        """The same encoder with its counts at zero, as if no text had been seen; what was loaded is shared."""
+        other = copy(self)
+        other._documents = other._characters = other._checked_documents = other._checked_characters = 0
+        return other
 
     def encode(self, text: str) -> Ids:
         """Return the ids of one text."""

@@ -101,6 +101,43 @@ def benjamini_hochberg_log10(log10_ps: ArrayLike) -> Floats:
     return _in_order(np.minimum(adjusted, 0.0), order)
 
 
+def e_benjamini_hochberg(log10_es: ArrayLike, rate: float) -> NDArray[np.bool_]:
+    """Discoveries by e-values at a false-discovery rate, under any dependence (e-BH).
+
+    Parameters
+    ----------
+    log10_es
+        Shape (k,); ``-inf`` is an e-value of 0.
+    rate
+        The false-discovery rate q, in (0, 1).
+
+    Returns
+    -------
+    array
+        bool, shape (k,): the r largest e-values, for the largest r such that each of them is at least k / (q r).
+
+    Raises
+    ------
+    ValueError
+        If an e-value is NaN, or the rate is not in (0, 1).
+
+    References
+    ----------
+    R. Wang and A. Ramdas, "False discovery rate control with e-values", J. R. Statist. Soc. B 84, 2022.
+    """
+    e_values = np.asarray(log10_es, dtype=np.float64)
+    if np.isnan(e_values).any():
+        raise ValueError("log10 e-values must be numbers, got NaN")
+    if not 0 < rate < 1:
+        raise ValueError(f"rate must lie in (0, 1), got {rate}")
+    ranked = np.sort(e_values)[::-1]
+    enough = ranked >= np.log10(e_values.size / (rate * np.arange(1, e_values.size + 1)))
+    if not enough.any():
+        return np.zeros(e_values.shape, dtype=np.bool_)
+    # Where r suffices for the r-th largest value, it does for every equal one too.
+    return np.asarray(e_values >= ranked[np.flatnonzero(enough)[-1]])
+
+
 def mean_log10_e(log10_es: ArrayLike) -> float:
     """Log10 of the average of e-values, which is an e-value under any dependence (Vovk and Wang 2021).
 

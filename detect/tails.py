@@ -37,6 +37,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _EPS = 2.0**-52
+NEXT_TO_NOTHING = 1e-280
+"""Nats: Gamma(n, 1) is at least this but for a chance of 1e-280, and ratios to smaller numbers would overflow."""
 _BLOCK = 1 << 20  # elements of the largest temporary array
 
 
@@ -69,12 +71,12 @@ def log10_sf_many(law: Law, n: int, totals: ArrayLike) -> Floats:
     """`log10_sf` of many totals of the same ``n``, sharing the work: float64, in the shape of ``totals``."""
     if n < 0:
         raise ValueError(f"n must be at least 0, got {n}")
-    _check_law(law)
+    check_law(law)
     if isinstance(law, Exponential):
-        return _for_distinct(_finite(totals), lambda x: _log_gamma_sf(n, x), draws=n)
+        return _for_distinct(finite_nats(totals), lambda x: _log_gamma_sf(n, x), draws=n)
     if isinstance(law, Bernoulli):
-        return _for_distinct(_integers(totals), lambda k: _log_binomial_sf(n, law.gamma, k), draws=n)
-    return _for_distinct(_integers(totals), LatticeSum.of(law, np.array([1]), np.array([n])).log_sf, draws=n)
+        return _for_distinct(whole_numbers(totals), lambda k: _log_binomial_sf(n, law.gamma, k), draws=n)
+    return _for_distinct(whole_numbers(totals), LatticeSum.of(law, np.array([1]), np.array([n])).log_sf, draws=n)
 
 
 def log10_sf_weighted(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLike, total: int) -> float:
@@ -104,18 +106,19 @@ def log10_sf_weighted(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLik
 
 def log10_sf_weighted_many(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLike, totals: ArrayLike) -> Floats:
     """`log10_sf_weighted` of many totals of the same weights: float64, in the shape of ``totals``."""
-    _check_law(law)
-    distinct, counts = np.unique(_integers(weights), return_counts=True)
+    check_law(law)
+    distinct, counts = np.unique(whole_numbers(weights), return_counts=True)
     if distinct.size and distinct[0] < 0:
         raise ValueError(f"weights must be at least 0, got {distinct[0]}")
     lattice_sum = LatticeSum.of(law, distinct, counts)
-    return _for_distinct(_integers(totals), lattice_sum.log_sf, draws=int(counts.sum()))
+    return _for_distinct(whole_numbers(totals), lattice_sum.log_sf, draws=int(counts.sum()))
 
 
 # --- input and output ------------------------------------------------------------------------------------
 
 
-def _check_law(law: Law) -> None:
+def check_law(law: Law) -> None:
+    """Raise `ValueError` where ``law`` is no law."""
     match law:
         case Bernoulli(gamma) if not 0 < gamma < 1:
             raise ValueError(f"Bernoulli gamma must lie strictly between 0 and 1, got {gamma}")
@@ -133,14 +136,16 @@ def _check_law(law: Law) -> None:
                 )
 
 
-def _integers(values: ArrayLike) -> Ints:
+def whole_numbers(values: ArrayLike) -> Ints:
+    """Return ``values`` as int64; `ValueError` if one is no integer."""
     array = np.asarray(values)
     if array.size and not np.all(np.mod(array, 1) == 0):  # false for NaN and infinities as well
         raise ValueError(f"totals and weights of a lattice law must be integers, got {array}")
     return array.astype(np.int64)
 
 
-def _finite(values: ArrayLike) -> Floats:
+def finite_nats(values: ArrayLike) -> Floats:
+    """Return ``values`` as float64; `ValueError` if one is not finite."""
     array = np.asarray(values, dtype=np.float64)
     if not np.all(np.isfinite(array)):
         raise ValueError(f"totals must be finite numbers of nats, got {array}")
@@ -188,7 +193,8 @@ def _log_gamma_sf(n: int, x: Floats) -> Floats:
     result = np.where(x <= 0, 0.0, -np.inf)
     if n == 0:
         return result
-    above, below = x > n, (x > 0) & (x <= n)
+    result[x < NEXT_TO_NOTHING] = 0.0
+    above, below = x > n, (x >= NEXT_TO_NOTHING) & (x <= n)
     far, near = x[above], x[below]
     falling = _series_of_ratios(lambda j: np.maximum(n - 1 - j, 0.0) / far[:, None], rows=far.size)
     result[above] = _log_poisson_pmf(n - 1, far) + np.log(falling)
@@ -239,15 +245,15 @@ def _deviance(x: Floats | np.float64, mean: Floats | float) -> Floats:
 
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-_STIRLING_TABLE = np.array(
+STIRLING_TABLE = np.array(
     [0.0] + [math.lgamma(k + 1) - (k + 0.5) * math.log(k) + k - _LOG_SQRT_2PI for k in range(1, 16)]
 )
-_STIRLING_SERIES = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
+STIRLING_SERIES = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 
 
 def _stirling_error(k: Floats | np.float64) -> Floats:
     """Loader's delta: log k! less Stirling's formula (series: DLMF 5.11.1). Its value at 0 is never used."""
-    table = _STIRLING_TABLE[np.minimum(k, 15).astype(np.int64)]
+    table = STIRLING_TABLE[np.minimum(k, 15).astype(np.int64)]
     large = np.maximum(k, 16.0)
-    series: Floats = np.polynomial.polynomial.polyval(1 / large**2, _STIRLING_SERIES) / large
+    series: Floats = np.polynomial.polynomial.polyval(1 / large**2, STIRLING_SERIES) / large
     return np.where(k > 15, series, table)

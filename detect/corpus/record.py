@@ -92,7 +92,7 @@ class ScanHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     log10_pvalue_adjusted
         The same, the choice among all keys paid for (Holm).
     pointed
-        Discovered documents for which this key's Holm-adjusted p-value (over keys) is at or below the report's alpha.
+        Discovered documents that point to this key (`Hit.points_to`).
     """
 
     key: str
@@ -224,6 +224,8 @@ class Hit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         Benjamini and Hochberg's adjusted value over all documents.
     log10_evalue
         The document's e-value; null when it is 0.
+    points_to
+        All keys whose p-value for this document, adjusted over keys (Holm), is at or below the report's alpha.
     segments
         Where the mark is.
     scores
@@ -245,6 +247,7 @@ class Hit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     log10_pvalue: float
     log10_pvalue_adjusted: float
     log10_evalue: float | None
+    points_to: list[str] = []
     segments: list[Segment]
     scores: list[float | None]
     excerpt: str

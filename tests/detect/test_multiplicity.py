@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from detect.multiplicity import benjamini_hochberg_log10, holm_log10, mean_log10_e, sidak_log10
+from detect.multiplicity import (
+    benjamini_hochberg_log10,
+    e_benjamini_hochberg,
+    holm_log10,
+    mean_log10_e,
+    sidak_log10,
+)
 
 log10_p_values = st.lists(st.floats(-5_000, 0), min_size=1, max_size=30)
 
@@ -102,3 +108,38 @@ def test_mean_of_e_values_neither_overflows_nor_underflows() -> None:
 def test_the_mean_needs_e_values(wrong: list[float]) -> None:
     with pytest.raises(ValueError, match="one or more numbers"):
         mean_log10_e(wrong)
+
+
+def test_e_benjamini_hochberg_by_hand() -> None:
+    # Of 4, at q = .1, the r-th largest must be at least 40 / r: 40, 20, 13.3, 10.
+    assert e_benjamini_hochberg(np.log10([15.0, 1.0, 25.0, 14.0]), 0.1).tolist() == [True, False, True, True]
+    assert e_benjamini_hochberg(np.log10([13.0, 1.0, 41.0, 13.0]), 0.1).tolist() == [False, False, True, False]
+    assert not e_benjamini_hochberg(np.log10([13.0, 1.0, 39.0, 13.0]), 0.1).any()
+    assert e_benjamini_hochberg([9_000.0, -math.inf, math.inf], 0.01).tolist() == [True, False, True]
+    assert e_benjamini_hochberg([], 0.1).shape == (0,)
+
+
+@given(log10_es=st.lists(st.floats(-3, 6), min_size=1, max_size=30), rate=st.floats(0.01, 0.5))
+def test_e_benjamini_hochberg_is_benjamini_hochberg_of_inverses(log10_es: list[float], rate: float) -> None:
+    inverses = np.minimum(-np.array(log10_es), 0.0)
+    expected = benjamini_hochberg_log10(inverses) <= math.log10(rate)
+    clear = np.abs(benjamini_hochberg_log10(inverses) - math.log10(rate)) > 1e-9
+    np.testing.assert_array_equal(e_benjamini_hochberg(log10_es, rate)[clear], expected[clear])
+
+
+def test_false_discoveries_stay_below_the_rate_even_where_e_values_depend_on_each_other() -> None:
+    rng, rate, false = np.random.default_rng(2), 0.2, []
+    for _ in range(2_000):
+        p = rng.random()  # one coin for all of the 50 nulls: e = 1 / (2 sqrt p) has mean 1
+        nulls = np.full(50, -math.log10(2 * math.sqrt(p)))
+        mask = e_benjamini_hochberg(np.append(nulls, np.full(50, 3.0)), rate)
+        false.append(mask[:50].sum() / max(1, mask.sum()))
+    assert np.mean(false) <= rate
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, math.nan])
+def test_a_rate_is_a_share(rate: float) -> None:
+    with pytest.raises(ValueError, match="rate"):
+        e_benjamini_hochberg([1.0], rate)
+    with pytest.raises(ValueError, match="NaN"):
+        e_benjamini_hochberg([math.nan], 0.1)

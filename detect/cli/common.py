@@ -1,0 +1,102 @@
+"""What the commands share: options, messages, and reading keys, names and models as they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from watermark.errors import DyetraceError
+
+if TYPE_CHECKING:
+    from watermark.keys import KeyRing
+    from watermark.spec import WatermarkSpec
+
+EXIT_BAD_INPUT = 2
+EXIT_FOUND = 183
+
+KEY_HELP = (
+    "Where the secret key is: file:PATH, env:NAME or cmd:COMMAND (any command that prints it). "
+    "Never give the key itself: other users see process arguments."
+)
+
+
+def option(*names: str, **options: Any) -> Callable[[Any], Any]:
+    """`click.option` that shows its default where it has one."""
+    options.setdefault("show_default", options.get("default") is not None)
+    return click.option(*names, **options)
+
+
+def say(message: str) -> None:
+    """Tell people; standard output stays for results."""
+    click.echo(message, err=True)
+
+
+def load_ring(source: str, made: WatermarkSpec, tenants: tuple[str, ...]) -> KeyRing:
+    """The keys that this party holds: a master key gives any tenant's, a tenant's key gives its own."""
+    from detect.corpus.keys import rings_of
+
+    return rings_of(source, [made], tenants)[0]
+
+
+def absolute_source(key: str) -> str:
+    """A key source whose file is found from any folder: workers may run elsewhere."""
+    kind, separator, path = key.partition(":")
+    return f"file:{Path(path).absolute()}" if kind == "file" and separator else key
+
+
+def read_names(path: Path | None) -> list[str]:
+    """Accounts from a file, one a line."""
+    if path is None:
+        return []
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DyetraceError(f"cannot read tenants file {path}: {reason}") from None
+
+
+def required(value: str | None, message: str) -> str:
+    """The value, or one line that says what is missing."""
+    if value is None:
+        raise DyetraceError(message)
+    return value
+
+
+def model_folder(model_dir: str | None) -> Any:
+    """The given folder, or the demo model's, which is fetched when it isn't there yet."""
+    if model_dir is not None:
+        return model_dir
+    from watermark.demo_model import demo_model_dir
+
+    return demo_model_dir(say)
+
+
+def load_model(model_dir: str | None, dtype: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder, or of the demo model."""
+    from watermark.demo_model import load_model as load
+
+    say("loading the model")
+    return load(model_dir, dtype, say)
+
+
+class progress_bar:
+    """A progress bar on stderr, shown to people only; calling it moves it one step on."""
+
+    def __init__(self, label: str, length: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(label, total=length)
+
+    def __enter__(self) -> Callable[[], None]:
+        self._bar.start()
+        return lambda: self._bar.advance(self._task)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,271 @@
+"""The commands that test documents one by one, the demo, and the check of their reports."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detect.cli.common import (
+    EXIT_FOUND,
+    KEY_HELP,
+    absolute_source,
+    load_model,
+    load_ring,
+    model_folder,
+    option,
+    progress_bar,
+    read_names,
+    say,
+)
+from watermark.errors import DyetraceError
+
+if TYPE_CHECKING:
+    from detect.corpus.record import ScanRecord
+
+
+@click.command()
+@click.argument("source", metavar="FILE|-")
+@option(
+    "--spec",
+    "spec_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The watermark to look for.  [e.g. --spec spec.json]",
+)
+@option(
+    "--key",
+    required=True,
+    help=f"{KEY_HELP} A tenant's own key serves as well.  [e.g. --key file:owner.key]",
+)
+@option(
+    "--tenant",
+    "tenants",
+    multiple=True,
+    help="An account to test; may be repeated.  [e.g. --tenant acme --tenant zenith]",
+)
+@option(
+    "--tenants-file",
+    type=click.Path(path_type=Path),
+    help="Accounts to test, one a line.  [e.g. --tenants-file accounts.txt]",
+)
+@option(
+    "--tokenizer",
+    help="Model folder or tokenizer.json of the spec; by default --model's, or the demo model's.  "
+    "[e.g. --tokenizer ./my-model]",
+)
+@option(
+    "--format",
+    "form",
+    default="auto",
+    type=click.Choice(["auto", "text", "jsonl"]),
+    help="What FILE holds; auto goes by its name.  [e.g. --format jsonl]",
+)
+@option("--text-field", default="text", help="JSONL field that holds the text.  [e.g. --text-field response]")
+@option(
+    "--from-text",
+    is_flag=True,
+    help="Encode the text anew even where a record has token ids, as for a real suspect.  [e.g. --from-text]",
+)
+@option(
+    "--aware",
+    is_flag=True,
+    help="Test with the owner's model as well (--model; by default the demo model).  [e.g. --aware]",
+)
+@option("--model", "model_dir", help="The owner's model folder, for --aware.  [e.g. --model ./my-model]")
+@option(
+    "--alpha",
+    type=float,
+    default=1e-6,
+    help="Family-wise false-positive rate of 'found', over all documents.  [e.g. --alpha 1e-3]",
+)
+@option("--decoys", type=int, default=100, help="Decoy keys that the same test runs under.  [e.g. --decoys 1000]")
+@option("--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]")
+@option("--limit", type=int, help="Only the first N documents.  [e.g. --limit 100]")
+@option(
+    "--commitment",
+    "commitment_path",
+    type=click.Path(path_type=Path),
+    help="The published commitment, to put on record.  [e.g. --commitment commitment.json]",
+)
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for report.json and report.html.  [e.g. -o evidence/]",
+)
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the record as JSON alone on standard output.  [e.g. --json]",
+)
+@option("--fail", is_flag=True, help=f"End with status {EXIT_FOUND} when the mark is found.  [e.g. --fail]")
+def detect(
+    source: str,
+    spec_path: Path,
+    key: str,
+    tenants: tuple[str, ...],
+    tenants_file: Path | None,
+    tokenizer: str | None,
+    form: Any,
+    text_field: str,
+    from_text: bool,
+    aware: bool,
+    model_dir: str | None,
+    alpha: float,
+    decoys: int,
+    decoy_seed: str,
+    limit: int | None,
+    commitment_path: Path | None,
+    output: Path | None,
+    as_json: bool,
+    fail: bool,
+) -> None:
+    """Test the documents of FILE (plain text, or JSONL with one document a line) for the mark.
+
+    \b
+    Example: dyetrace detect suspect.jsonl --spec spec.json --key file:owner.key -o evidence/
+             cat essay.txt | dyetrace detect - --spec spec.json --key file:owner.key --json --fail
+    """
+    from detect.detection import Model, Settings
+    from detect.detection import detect as run
+    from detect.inputs import from_text_alone, read_suspects
+    from watermark.commitment import load_commitment
+    from watermark.spec import load_spec
+
+    settings = Settings(alpha=alpha, decoy_count=decoys, decoy_seed=decoy_seed)
+    made = load_spec(spec_path)
+    commitment = None if commitment_path is None else load_commitment(commitment_path)
+    ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    suspects, read = read_suspects(source, form, text_field)
+    suspects = suspects[:limit]
+    if from_text:
+        suspects = [from_text_alone(suspect) for suspect in suspects]
+    model = None
+    tokenizer_source: Any = tokenizer or model_folder(model_dir)
+    if aware:
+        network, _ = load_model(model_dir, "bfloat16")
+        model = Model(model_dir or "demo model SmolLM2-135M-Instruct", network)
+    arguments = {
+        "source": source,
+        "tenants": list(ring.tenants),
+        "format": form,
+        "text_field": text_field,
+        "from_text": from_text,
+        "aware": aware,
+        "model": model_dir,
+        "tokenizer": tokenizer,
+        "limit": limit,
+    }
+    with progress_bar("testing", len(suspects)) as advance:
+        record = run(
+            suspects,
+            [read],
+            made,
+            ring,
+            tokenizer_source,
+            settings,
+            model=model,
+            commitment=commitment,
+            arguments=arguments,
+            progress=lambda done, of: advance(),
+        )
+    _publish(record, output, as_json)
+    if fail and record.found:
+        sys.exit(EXIT_FOUND)
+
+
+@click.command()
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("dyetrace-demo"),
+    help="Folder for the demo's files.  [e.g. -o demo/]",
+)
+@option(
+    "--scheme",
+    default="gumbel",
+    type=click.Choice(["gumbel", "tournament", "green_list"]),
+    help="The scheme to show.  [e.g. --scheme tournament]",
+)
+def demo(output: Path, scheme: str) -> None:
+    """Mark a real model's answers, hide them among natural text, find them again; under 4 minutes on 2 cores.
+
+    \b
+    Example: dyetrace demo
+    """
+    from detect.demo import run_demo
+
+    record = run_demo(output, scheme, say)
+    _publish(record, output, as_json=False)
+
+
+@click.command()
+@click.argument("report", type=click.Path(path_type=Path))
+@option("--key", required=True, help=f"{KEY_HELP}  [e.g. --key file:owner.key]")
+@option(
+    "--tokenizer",
+    help="Model folder or tokenizer.json of the spec; by default the demo model's.  [e.g. --tokenizer ./my-model]",
+)
+@option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    help="Folder that the report's input files are relative to.  [e.g. --inputs evidence/]",
+)
+def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path) -> None:
+    """Compute REPORT (a report.json of a detection or a scan) anew, from the inputs, and compare all numbers.
+
+    \b
+    Example: dyetrace recompute evidence/report.json --key file:owner.key
+    """
+    from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
+    from detect.report.schema import read_record
+
+    data = read_bytes(report)
+    if record_format(data, report) == SCAN_FORMAT:
+        differences, documents = _recompute_scan(parse_scan(data, report), key, tokenizer, inputs)
+    else:
+        from detect.recompute import recompute as run
+
+        record = read_record(report)
+        ring = load_ring(key, record.spec, tuple(record.arguments.get("tenants") or ()))  # type: ignore[arg-type]
+        differences, documents = run(record, ring, tokenizer or model_folder(None), inputs), len(record.documents)
+    if differences:
+        raise DyetraceError(f"the report does not hold: {'; '.join(differences[:5])}")
+    click.echo(f"the report holds: {documents} documents recomputed, every number the same")
+
+
+def _recompute_scan(record: ScanRecord, key: str, tokenizer: str | None, inputs: Path) -> tuple[list[str], int]:
+    from detect.corpus.engines import make_engine
+    from detect.corpus.recompute import recompute_scan
+
+    if tokenizer is None and any(source.kind != "tokens" for source in record.inputs):
+        tokenizer = str(model_folder(None))
+    found = recompute_scan(record, absolute_source(key), tokenizer, inputs, make_engine("local", None, None))
+    return found, record.documents
+
+
+def _publish(record: Any, output: Path | None, as_json: bool) -> None:
+    from detect.report.schema import encode_record, write_record
+
+    if output is not None:
+        from detect.report.html import render_html
+        from watermark.files import make_folder, write_atomically
+
+        make_folder(output)
+        write_record(output / "report.json", record)
+        write_atomically(output / "report.html", render_html(record).encode())
+        say(f"wrote {output / 'report.json'} and {output / 'report.html'}")
+    if as_json:
+        click.echo(encode_record(record).decode(), nl=False)
+        return
+    from rich.console import Console
+
+    from detect.report.terminal import print_record
+
+    print_record(record, Console())

@@ -1,0 +1,329 @@
+"""The command that scans whole corpora."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from detect.cli.common import EXIT_FOUND, KEY_HELP, absolute_source, model_folder, option, read_names, say
+
+if TYPE_CHECKING:
+    from detect.corpus.tasks import Stage
+
+_STAGES = {
+    "hash": "hashing files",
+    "gather": "reading and encoding",
+    "settle": "finding repeats",
+    "score": "scoring",
+    "locate": "locating the mark",
+}
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@option(
+    "--spec",
+    "spec_paths",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The watermark to look for; repeat it for several epochs.  [e.g. --spec epoch1.json --spec epoch2.json]",
+)
+@option("--key", required=True, help=f"{KEY_HELP} A tenant's own key serves as well.  [e.g. --key file:owner.key]")
+@option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the report.  [e.g. -o evidence/]",
+)
+@option("--tenant", "tenants", multiple=True, help="An account to test; may be repeated.  [e.g. --tenant acme]")
+@option(
+    "--tenants-file",
+    type=click.Path(path_type=Path),
+    help="Accounts to test, one a line.  [e.g. --tenants-file accounts.txt]",
+)
+@option(
+    "--tokenizer",
+    help="Model folder or tokenizer.json of the spec, for text; by default the demo model's.  "
+    "[e.g. --tokenizer ./my-model]",
+)
+@option(
+    "--format",
+    "form",
+    default="auto",
+    type=click.Choice(["auto", "jsonl", "parquet", "arrow", "text"]),
+    help="What the files hold; auto goes by their names.  [e.g. --format jsonl]",
+)
+@option(
+    "--field",
+    help="Field or column to read: text, chat messages or token ids; by default the usual names are tried.  "
+    "[e.g. --field response]",
+)
+@option("--id-field", help="Field with the record's own id.  [e.g. --id-field uuid]")
+@option(
+    "--role",
+    "roles",
+    multiple=True,
+    default=("assistant",),
+    help="Whose turns of chats are read; may be repeated.  [e.g. --role assistant --role user]",
+)
+@option(
+    "--on-error",
+    default="stop",
+    type=click.Choice(["stop", "skip"]),
+    help="What to do at a broken line or file; skipped ones are counted and listed.  [e.g. --on-error skip]",
+)
+@option("--limit", type=int, help="Only the first N documents of each file.  [e.g. --limit 1000]")
+@option("--sample", type=float, default=1.0, help="Share of the documents to scan.  [e.g. --sample 0.1]")
+@option(
+    "--alpha",
+    type=float,
+    default=1e-6,
+    help="Family-wise false-positive rate of 'found', over all keys.  [e.g. --alpha 1e-3]",
+)
+@option(
+    "--fdr", "rate", type=float, default=0.05, help="False-discovery rate of the list of documents.  [e.g. --fdr 0.01]"
+)
+@option("--decoys", type=int, default=100, help="Decoy keys that the corpus is tested under.  [e.g. --decoys 1000]")
+@option("--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]")
+@option(
+    "--reference",
+    "references",
+    multiple=True,
+    help="Text that is known to be marked, such as your own answers: with it the marked share of tokens has an "
+    "upper limit.  [e.g. --reference answers.jsonl]",
+)
+@option(
+    "--null-corpus",
+    "nulls",
+    multiple=True,
+    default=("natural",),
+    help="Text that is known not to be marked, tested as a control; 'natural' is Python's own documentation, 'none' "
+    "leaves it out.  [e.g. --null-corpus wiki.jsonl]",
+)
+@option(
+    "--commitment",
+    "commitment_path",
+    type=click.Path(path_type=Path),
+    help="The published commitment, to put on record.  [e.g. --commitment commitment.json]",
+)
+@option(
+    "--engine",
+    default="local",
+    type=click.Choice(["local", "ray", "datatrove"]),
+    help="What runs the work: processes here, or a cluster.  [e.g. --engine ray]",
+)
+@option("--address", help="With --engine ray: the cluster; by default one on this machine.  [e.g. --address auto]")
+@option("--workers", type=click.IntRange(1), help="Parallel workers; by default one a core.  [e.g. --workers 8]")
+@option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder for intermediate results (about 10 bytes a token), which all workers must share; "
+    "by default OUTPUT/.work.  [e.g. --work /scratch/scan]",
+)
+@option("--keep-work", is_flag=True, help="Leave it there, for a quick scan with other keys.  [e.g. --keep-work]")
+@option("--dry-run", is_flag=True, help="Say what the scan would cost and could find, and stop.  [e.g. --dry-run]")
+@option("--pdf/--no-pdf", default=True, help="Write report.pdf as well.  [e.g. --no-pdf]")
+@option("--json", "as_json", is_flag=True, help="Print the record as JSON on standard output.  [e.g. --json]")
+@option("--fail", is_flag=True, help=f"End with status {EXIT_FOUND} when the mark is found.  [e.g. --fail]")
+def scan(
+    paths: tuple[str, ...],
+    spec_paths: tuple[Path, ...],
+    key: str,
+    output: Path,
+    tenants: tuple[str, ...],
+    tenants_file: Path | None,
+    tokenizer: str | None,
+    form: Any,
+    field: str | None,
+    id_field: str | None,
+    roles: tuple[str, ...],
+    on_error: str,
+    limit: int | None,
+    sample: float,
+    alpha: float,
+    rate: float,
+    decoys: int,
+    decoy_seed: str,
+    references: tuple[str, ...],
+    nulls: tuple[str, ...],
+    commitment_path: Path | None,
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    work: Path | None,
+    keep_work: bool,
+    dry_run: bool,
+    pdf: bool,
+    as_json: bool,
+    fail: bool,
+) -> None:
+    """Scan a corpus for the mark: PATHS are files, folders or globs of JSONL (.gz, .zst), Parquet, text, or Hugging
+    Face data sets. A scan that was stopped goes on when the same command is given again.
+
+    \b
+    Example: dyetrace scan data/ --spec spec.json --key file:owner.key -o evidence/
+             dyetrace scan 'crawl/*.jsonl.zst' --spec spec.json --key file:owner.key --on-error skip -o evidence/
+    """
+    from detect.corpus.engines import make_engine
+    from detect.corpus.readers import ReadOptions
+    from detect.corpus.scan import ScanJob
+    from detect.corpus.scan import scan as run
+    from detect.corpus.settings import ScanSettings
+    from watermark.commitment import load_commitment
+    from watermark.spec import load_spec
+
+    accounts = tuple(dict.fromkeys([*tenants, *read_names(tenants_file)]))
+    settings = ScanSettings(
+        read=ReadOptions(form=form, field=field, id_field=id_field, roles=tuple(roles), skip_errors=on_error == "skip"),
+        alpha=alpha,
+        rate=rate,
+        sample=sample,
+        limit=limit,
+        decoys=decoys,
+        decoy_seed=decoy_seed,
+        tenants=accounts,
+    )
+    job = ScanJob(
+        paths=paths,
+        specs=[load_spec(path) for path in spec_paths],
+        key=absolute_source(key),
+        settings=settings,
+        tokenizer=_tokenizer(tokenizer, paths, settings.read),
+        commitment=None if commitment_path is None else load_commitment(commitment_path),
+        reference=references,
+        null_corpus=() if "none" in nulls else nulls,
+        arguments={
+            "paths": list(paths),
+            "format": form,
+            "field": field,
+            "id_field": id_field,
+            "roles": list(roles),
+            "on_error": on_error,
+            "limit": limit,
+            "sample": sample,
+            "alpha": alpha,
+            "fdr": rate,
+            "decoys": decoys,
+            "decoy_seed": decoy_seed,
+            "tenants": list(accounts),
+            "reference": list(references),
+            "null_corpus": list(nulls),
+        },
+    )
+    if dry_run:
+        from detect.corpus.forecast import forecast
+
+        for line in forecast(job, workers):
+            click.echo(line)
+        return
+    with _StageProgress() as progress:
+        record = run(
+            job,
+            output,
+            make_engine(engine, workers, address),
+            work=work,
+            keep_work=keep_work,
+            progress=progress,
+        )
+    _publish(record, output, pdf, as_json, progress.summary(engine))
+    if fail and record.found:
+        click.get_current_context().exit(EXIT_FOUND)
+
+
+def _tokenizer(given: str | None, paths: tuple[str, ...], options: Any) -> str | None:
+    """The tokenizer's absolute path; without one given the demo model's where there is text to encode."""
+    from detect.corpus.readers import find_sources
+
+    if given is None and all(source.kind == "tokens" for source in find_sources(paths, options)[0]):
+        return None
+    return str(Path(model_folder(given)).absolute())
+
+
+def _publish(record: Any, output: Path, pdf: bool, as_json: bool, run: dict[str, Any]) -> None:
+    import msgspec
+
+    from detect.report.scan_html import render_scan_html
+    from watermark.files import write_atomically
+
+    write_atomically(output / "report.html", render_scan_html(record).encode())
+    written = ["report.json", "report.html"]
+    if pdf:
+        from detect.report.pdf import render_pdf
+
+        write_atomically(output / "report.pdf", render_pdf(record))
+        written.append("report.pdf")
+    write_atomically(output / "run.json", msgspec.json.format(msgspec.json.encode(run)) + b"\n")
+    say(f"wrote {', '.join(written)} and what belongs to them to {output}")
+    if as_json:
+        click.echo((output / "report.json").read_bytes().decode(), nl=False)
+        return
+    from rich.console import Console
+
+    from detect.report.scan_terminal import print_scan
+
+    print_scan(record, Console())
+
+
+class _StageProgress:
+    """Progress of each stage on stderr: a bar with share, rate and time left for people, a line a stage for logs."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._shown = console.is_terminal
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True, disable=not self._shown)
+        self._bars: dict[str, Any] = {}
+        self._started = self._begun = time.time()
+        self._stage: str | None = None
+        self._seconds: dict[str, float] = {}
+        self._amounts: dict[str, int] = {}
+
+    def __call__(self, stage: Stage, done: int, total: int) -> None:
+        if stage != self._stage:
+            self._stage, self._begun = stage, time.time()
+            self._bars[stage] = self._bar.add_task(_STAGES[stage], total=total, rate="")
+        seconds = max(time.time() - self._begun, 1e-3)
+        unit = {"hash": "MB/s", "gather": "MB/s", "locate": "M/s"}.get(stage, "Mtokens/s")
+        rate = f"{done / seconds / 1e6:.1f} {unit}"
+        self._bar.update(self._bars[stage], completed=done, total=total, rate=rate)
+        self._seconds[stage], self._amounts[stage] = seconds, total
+        if done == total and not self._shown and total:
+            say(f"{_STAGES[stage]}: done in {seconds:.1f} s ({rate})")
+
+    def summary(self, engine: str) -> dict[str, Any]:
+        """What run.json says: times and place of this run, which are no part of the evidence."""
+        import platform
+        from datetime import UTC, datetime
+
+        return {
+            "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self._started, 3),
+            "stages": {stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
+            "engine": engine,
+            "host": platform.node(),
+        }
+
+    def __enter__(self) -> _StageProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
+    ) -> Literal[False]:
+        self._bar.stop()
+        return False

@@ -1,0 +1,195 @@
+"""From tallies and documents to the scan's conclusions: the corpus' tests, discoveries, shares and controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from detect import tails
+from detect.corpus import rare, share
+from detect.corpus.keys import KeySet
+from detect.corpus.record import HISTOGRAM_BINS, Controls, Discoveries, ScanHypothesis, Shares
+from detect.corpus.settings import ScanSettings
+from detect.corpus.tally import Documents, Floats, Tally
+from detect.decoys import LOG10_CONTRADICTION, log10_agreement
+from detect.distinct import Mask
+from detect.evidence import SubkeyTally
+from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10
+from watermark.laws import Exponential
+from watermark.schemes.protocol import Scheme
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Which documents were discovered.
+
+    Attributes
+    ----------
+    log10_adjusted
+        Benjamini and Hochberg's adjusted p-value of each document (n,); NaN for those without tuples.
+    discovered
+        Whether it is at or below the rate (n,).
+    by_evalue
+        Discoveries by e-BH (n,).
+    """
+
+    log10_adjusted: Floats
+    discovered: Mask
+    by_evalue: Mask
+
+
+def discover(documents: Documents, rate: float) -> Found:
+    """Find documents at a false-discovery rate, among those that own tuples."""
+    tested = documents.tuples > 0
+    adjusted = np.full(len(documents), np.nan)
+    adjusted[tested] = benjamini_hochberg_log10(documents.log10_pvalue[tested])
+    by_evalue = np.zeros(len(documents), np.bool_)
+    by_evalue[tested] = e_benjamini_hochberg(documents.log10_evalue[tested], rate)
+    with np.errstate(invalid="ignore"):
+        discovered = adjusted <= np.log10(rate)
+    return Found(adjusted, discovered, by_evalue)
+
+
+def discoveries(documents: Documents, found: Found, rate: float) -> Discoveries:
+    """How many."""
+    return Discoveries(
+        rate=rate,
+        tested=int((documents.tuples > 0).sum()),
+        benjamini_hochberg=int(found.discovered.sum()),
+        e_benjamini_hochberg=int(found.by_evalue.sum()),
+        tokens=int(documents.tokens[found.discovered].sum()),
+    )
+
+
+def pooled_log10(scheme: Scheme, tuples: int, totals: ArrayLike) -> Floats:
+    """Exact log10 p of sums over all sub-keys, which are independent: one test of tuples times sub-keys draws.
+
+    Parameters
+    ----------
+    scheme
+        Its law and unit.
+    tuples
+        How many each total is of.
+    totals
+        Integer totals of keys, shape (k, S) -> (k,).
+    """
+    sums = np.asarray(totals, dtype=np.int64)
+    together = sums.sum(axis=1)
+    scaled = together * scheme.unit if isinstance(scheme.law, Exponential) else together
+    return tails.log10_sf_many(scheme.law, tuples * sums.shape[1], scaled)
+
+
+def hypotheses(keys: KeySet, tally: Tally, pointed: dict[str, int]) -> list[ScanHypothesis]:
+    """Each key's tests, Holm-adjusted over keys."""
+    rows = []
+    for number, key in enumerate(keys.keys):
+        scheme, n = keys.schemes[key.spec], int(tally.tuples[number])
+        totals = tally.totals[number, : len(key.subkeys)].tolist()
+        documents = int(tally.documents[number])
+        smallest = tally.smallest[number, : min(rare.KEPT, documents)]
+        nats = [t * scheme.unit for t in totals] if isinstance(scheme.law, Exponential) else totals
+        log10_ps = tails.log10_sf_many(scheme.law, n, nats).tolist()
+        pooled = float(pooled_log10(scheme, n, [totals])[0])
+        few = rare.log10_pvalue(smallest, documents) if documents else 0.0
+        rows.append((number, key, totals, documents, smallest, log10_ps, pooled, few))
+    both = [min(0.0, min(pooled, few) + np.log10(2)) for *_, pooled, few in rows]
+    adjusted = holm_log10(np.array(both))
+    return [
+        ScanHypothesis(
+            key=key.name,
+            spec=key.spec,
+            tuples=int(tally.tuples[number]),
+            documents=documents,
+            subkeys=[
+                SubkeyTally(subkey=i, total=int(total), log10_pvalue=log10_p)
+                for i, (total, log10_p) in enumerate(zip(totals, log10_ps, strict=True))
+            ],
+            log10_pvalue_pooled=pooled,
+            log10_pvalue_rare=few,
+            smallest_log10_pvalues=smallest.tolist(),
+            log10_pvalue=float(both[number]),
+            log10_pvalue_adjusted=float(adjusted[number]),
+            pointed=pointed.get(key.name, 0),
+        )
+        for number, key, totals, documents, smallest, log10_ps, pooled, few in rows
+    ]
+
+
+def histogram(log10_ps: Floats) -> list[int]:
+    """Count p-values in equal bins of (0, 1]."""
+    bins = np.ceil(10.0**log10_ps * HISTOGRAM_BINS).astype(np.int64) - 1
+    counts: list[int] = np.bincount(np.clip(bins, 0, HISTOGRAM_BINS - 1), minlength=HISTOGRAM_BINS).tolist()
+    return counts
+
+
+def shares(keys: KeySet, tally: Tally, documents: Documents, reference: Documents | None) -> Shares:
+    """How much of the corpus is marked: bounds from the corpus alone, and an interval where there is a reference."""
+    first = keys.keys[0]
+    scheme = keys.schemes[first.spec]
+    tested = documents.tuples > 0
+    if reference is None:
+        tokens = share.least_marked_tokens(scheme.law, scheme.unit, tally.histogram, int(tally.tuples[0]))
+    else:
+        parts = [share.Excess(d.first_tuples, d.first_excess) for d in (documents, reference)]
+        tokens = share.marked_tokens(scheme.law, scheme.unit, len(first.subkeys), parts[0], parts[1])
+    return Shares(documents=share.marked_documents(documents.log10_pvalue[tested]), tokens=tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class NullCorpus:
+    """The true keys' test of a corpus that nobody marked."""
+
+    name: str
+    log10_pvalue: float
+    documents: Documents
+
+
+def controls(
+    keys: KeySet, tally: Tally, documents: Documents, null: NullCorpus | None, settings: ScanSettings
+) -> Controls:
+    """What the same scan says where no mark can be."""
+    scheme, n = keys.schemes[0], int(tally.decoy_tuples[0])
+    subkeys = keys.specs[0].subkeys
+    log10_ps = pooled_log10(scheme, n, tally.decoy_totals[:, :subkeys])
+    own = documents.null_log10_pvalue[documents.tuples > 0]
+    null_documents = null.documents if null is not None else None
+    return Controls(
+        decoy_seed=settings.decoy_seed,
+        decoy_tuples=n,
+        decoy_log10_pvalues=log10_ps.tolist(),
+        decoy_log10_agreement=log10_agreement(log10_ps),
+        null_key_histogram=histogram(own),
+        null_key_discoveries=_count(own, settings.rate),
+        null_corpus=None if null is None else null.name,
+        null_corpus_documents=0 if null_documents is None else int((null_documents.tuples > 0).sum()),
+        null_corpus_log10_pvalue=None if null is None else null.log10_pvalue,
+        null_corpus_histogram=[0] * HISTOGRAM_BINS
+        if null_documents is None
+        else histogram(null_documents.log10_pvalue[null_documents.tuples > 0]),
+        null_corpus_discoveries=0
+        if null_documents is None
+        else int(discover(null_documents, settings.rate).discovered.sum()),
+    )
+
+
+def _count(log10_ps: Floats, rate: float) -> int:
+    return int((benjamini_hochberg_log10(log10_ps) <= np.log10(rate)).sum())
+
+
+def refusal(tested: int, found: Controls, null_log10_pvalues: Floats) -> str | None:
+    """Why no p-value may be given, or None."""
+    if not tested:
+        return "nothing to test: no document has a token with a known context"
+    agreements = {
+        "decoy keys": found.decoy_log10_agreement,
+        "documents under a decoy key": log10_agreement(null_log10_pvalues),
+    }
+    for what, log10_p in agreements.items():
+        if log10_p < LOG10_CONTRADICTION:
+            return (
+                f"the {what} contradict the test: their p-values are too small to be uniform "
+                f"(log10 p of agreement {log10_p:.1f})"
+            )
+    return None

@@ -1,0 +1,90 @@
+"""Processes on this machine: the default engine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from detect.corpus.tasks import Outcome, Task, run
+from watermark.errors import DyetraceError
+
+_DEATHS = 3  # of workers during one and the same task, after which it is given up
+_AHEAD = 2  # tasks handed to each worker before it asks
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LocalEngine:
+    """A pool of processes that is made anew when a worker is killed.
+
+    Parameters
+    ----------
+    workers
+        How many; as many as there are processors when None. One runs in this process itself.
+    """
+
+    name = "local"
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or cores()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """Run all tasks; yield each outcome as it comes."""
+        waiting = list(tasks)[::-1]
+        deaths: dict[Task, int] = {}
+        running: dict[Future[Outcome], Task] = {}
+        while waiting or running:
+            pool = self._started()
+            while waiting and len(running) < self.workers * _AHEAD:
+                task = waiting.pop()
+                try:
+                    running[pool.submit(run, task)] = task
+                except BrokenProcessPool:
+                    waiting.append(task)
+                    break
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            broken = not running
+            for future in done:
+                task = running.pop(future)
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    broken = True
+                    deaths[task] = deaths.get(task, 0) + 1
+                    waiting.append(task)
+                    if deaths[task] >= _DEATHS * self.workers * _AHEAD:
+                        raise DyetraceError(
+                            f"workers died again and again while at {task.stage} number {task.number} (of memory?); "
+                            "finished work is kept: run the same command with fewer --workers"
+                        ) from None
+            if broken:
+                self.close()
+
+    def _started(self) -> ProcessPoolExecutor:
+        """The pool; its processes are copies of one that has the packages loaded, and share that memory."""
+        if self._pool is None:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["detect.corpus.tasks"])
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_single_threaded)
+        return self._pool
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _single_threaded() -> None:
+    """Workers are as many as processors: threads of their own would only get in each other's way."""
+    import numba
+
+    numba.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

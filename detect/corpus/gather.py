@@ -1,0 +1,321 @@
+"""First step of a scan: documents of a shard to token ids and fingerprints of their tuples, in buckets. Needs no key.
+
+A block holds whole documents of a shard, about four million tokens. A tuple that stands twice in a block is written
+once. Contexts never cross from one document, or one turn of a chat, to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from detect.corpus.readers import Batch, ReadOptions, Source, read
+from detect.corpus.settings import ScanSettings
+from detect.corpus.work import Shard, new_folder
+from detect.distinct import I64, U64, Mask, first_occurrences, tuple_fingerprints
+from detect.encode import Encoder, EncoderUse, TokenBatch
+from watermark.backends.numba_backend import jit
+from watermark.errors import DyetraceError
+from watermark.prf import U32
+from watermark.spec import WatermarkSpec
+
+BLOCK_TOKENS = 1 << 22
+
+
+class BlockInfo(msgspec.Struct, frozen=True):
+    """Counts of one block: tokens, tuples (positions with a known context), and tuples distinct in the block."""
+
+    documents: int
+    tokens: int
+    tuples: int
+    candidates: int
+
+
+class Gathered(msgspec.Struct, frozen=True):
+    """What a shard gave: blocks, records seen, broken ones (number in the shard, reason), and how it was encoded."""
+
+    blocks: list[BlockInfo]
+    seen: int
+    skipped: list[tuple[int, str]]
+    encoder: EncoderUse | None
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A block as it was gathered.
+
+    Attributes
+    ----------
+    ids
+        Token ids of all documents, one after the other.
+    document
+        Which document of the block each row (document, or turn of a chat) belongs to, ascending.
+    offsets
+        Where rows start in ``ids``, and one more.
+    records
+        Record number of each document within the shard.
+    names
+        The documents' own ids; empty where none has any.
+    local
+        Mask over ``ids``: tuples that stand for the first time in this block.
+    starts
+        How many of these are in earlier buckets, and one more.
+    """
+
+    ids: U32
+    document: I64
+    offsets: I64
+    records: I64
+    names: list[str | None]
+    local: Mask
+    starts: I64
+
+    @property
+    def documents(self) -> int:
+        """How many."""
+        return len(self.records)
+
+    @property
+    def document_of_token(self) -> npt.NDArray[np.int32]:
+        """The document of each token, shape (tokens,)."""
+        return np.repeat(self.document.astype(np.int32), np.diff(self.offsets))
+
+
+def gather_shard(
+    source: Source,
+    shard: Shard,
+    settings: ScanSettings,
+    spec: WatermarkSpec,
+    buckets: int,
+    encoder: Encoder | None,
+    folder: Path,
+) -> Gathered:
+    """Read a shard and write its blocks to ``folder``, whole or not at all.
+
+    Raises
+    ------
+    DyetraceError
+        A broken record (unless such are skipped), a token id outside the vocabulary, or text without a tokenizer.
+    """
+    blocks = []
+    skipped: list[tuple[int, str]] = []
+    seen = 0
+    with new_folder(folder) as temporary:
+        rows = _documents(source, shard, settings, spec, encoder, skipped)
+        for number, (block, seen) in enumerate(_blocks(rows)):  # noqa: B007 (the last one counts)
+            if block.documents:
+                blocks.append(_write_block(temporary, number, block, spec.context_width, buckets))
+        done = Gathered(blocks, seen, skipped, None if encoder is None else encoder.use)
+        (temporary / "done.json").write_bytes(msgspec.json.encode(done))
+    return done
+
+
+def read_gathered(folder: Path) -> Gathered:
+    """What `gather_shard` returned."""
+    return msgspec.json.decode((folder / "done.json").read_bytes(), type=Gathered)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Encoded documents, not yet cut into blocks."""
+
+    tokens: TokenBatch
+    document: I64
+    records: I64
+    names: list[str | None]
+
+    @property
+    def documents(self) -> int:
+        return len(self.records)
+
+
+def _documents(
+    source: Source,
+    shard: Shard,
+    settings: ScanSettings,
+    spec: WatermarkSpec,
+    encoder: Encoder | None,
+    skipped: list[tuple[int, str]],
+) -> Iterator[tuple[_Rows, int]]:
+    """Encoded documents of the shard, with the number of records seen; broken records go to ``skipped``."""
+    left = settings.limit
+    for batch in read(source, shard.piece, settings.read):
+        skipped += batch.skipped
+        keep = _chosen(batch.records, shard.id, settings.sample)
+        if left is not None:
+            keep &= np.cumsum(keep) <= left
+            left -= int(keep.sum())
+        yield _encoded(source, batch, keep, spec, encoder, settings.read, skipped), batch.seen
+        if left == 0:
+            return
+
+
+def _chosen(records: I64, seed: str, share: float) -> Mask:
+    """Which documents are in the sample: by their place, so that neither content nor key has a say."""
+    if share == 1:
+        return np.ones(len(records), dtype=np.bool_)
+    words = np.stack([records & 0xFFFFFFFF, records >> 32], axis=1).astype(np.uint32)
+    start = np.frombuffer(bytes.fromhex(seed)[:8], dtype="<u4").astype(np.uint32)
+    sequence = np.concatenate([np.broadcast_to(start, words.shape), words], axis=1)
+    prints = np.array([tuple_fingerprints(row, 3, 3)[0] for row in sequence], dtype=np.uint64)
+    return prints < np.uint64(int(share * 2**64))
+
+
+def _encoded(
+    source: Source,
+    batch: Batch,
+    keep: Mask,
+    spec: WatermarkSpec,
+    encoder: Encoder | None,
+    options: ReadOptions,
+    skipped: list[tuple[int, str]],
+) -> _Rows:
+    rows = keep[batch.row_document]
+    if batch.tokens is not None:
+        tokens = batch.tokens if rows.all() else TokenBatch.of([batch.tokens[i] for i in np.flatnonzero(rows).tolist()])
+        wrong = int(tokens.ids.max(initial=0))
+        if wrong >= spec.vocabulary_size:
+            raise DyetraceError(
+                f"{source.name} has token id {wrong}, but the spec's vocabulary has {spec.vocabulary_size} entries: "
+                "its ids come from another tokenizer; scan its text with --field"
+            )
+    else:
+        if encoder is None:
+            raise DyetraceError(f"{source.name} holds text, which needs the spec's tokenizer: add --tokenizer")
+        texts: Sequence[str] = batch.texts or []
+        tokens = encoder.encode_batch(texts if rows.all() else [texts[i] for i in np.flatnonzero(rows).tolist()])
+    number = np.cumsum(keep) - 1
+    names = [name for name, kept in zip(batch.ids, keep.tolist(), strict=True) if kept]
+    return _Rows(tokens, number[batch.row_document[rows]], batch.records[keep], names)
+
+
+def _blocks(parts: Iterator[tuple[_Rows, int]]) -> Iterator[tuple[_Rows, int]]:
+    """Join parts into blocks of about `BLOCK_TOKENS`."""
+    waiting: list[_Rows] = []
+    tokens = seen = 0
+    for part, seen in parts:
+        waiting.append(part)
+        tokens += len(part.tokens.ids)
+        if tokens >= BLOCK_TOKENS:
+            yield _joined(waiting), seen
+            waiting, tokens = [], 0
+    yield _joined(waiting), seen
+
+
+def _joined(parts: list[_Rows]) -> _Rows:
+    if len(parts) == 1:
+        return parts[0]
+    before = np.cumsum([0, *(part.documents for part in parts)])
+    ends = np.cumsum([0, *(len(part.tokens.ids) for part in parts)])
+    nothing = np.empty(0, dtype=np.int64)
+    return _Rows(
+        TokenBatch(
+            np.concatenate([np.empty(0, np.uint32), *(part.tokens.ids for part in parts)]),
+            np.concatenate([[0], *(part.tokens.offsets[1:] + end for part, end in zip(parts, ends, strict=False))]),
+        ),
+        np.concatenate([nothing, *(part.document + first for part, first in zip(parts, before, strict=False))]),
+        np.concatenate([nothing, *(part.records for part in parts)]),
+        [name for part in parts for name in part.names],
+    )
+
+
+def _write_block(folder: Path, number: int, rows: _Rows, width: int, buckets: int) -> BlockInfo:
+    ids, offsets = rows.tokens.ids, rows.tokens.offsets.astype(np.int64)
+    counted = _with_context(offsets, width)
+    prints = tuple_fingerprints(ids, width, 0)[counted]
+    first = first_occurrences(prints)
+    starts = np.zeros(buckets + 1, dtype=np.int64)
+    cut = np.empty(int(first.sum()), dtype=np.uint64)
+    _cut(prints, first, _shift(buckets), starts, cut)
+    local = np.zeros(len(ids), dtype=np.bool_)
+    local[counted] = first
+    cut.tofile(folder / f"{number}.prints")
+    np.savez(
+        folder / f"{number}.npz",
+        ids=ids.astype(np.uint16) if len(ids) == 0 or ids.max() < 2**16 else ids,
+        document=rows.document,
+        offsets=offsets,
+        records=rows.records,
+        local=np.packbits(local),
+    )
+    starts.tofile(folder / f"{number}.starts")
+    if any(name is not None for name in rows.names):
+        (folder / f"{number}.names").write_bytes(msgspec.json.encode(rows.names))
+    return BlockInfo(rows.documents, len(ids), len(prints), len(cut))
+
+
+def _with_context(offsets: I64, width: int) -> Mask:
+    """Mask of the positions that have ``width`` tokens of their own row before them."""
+    mask = np.ones(int(offsets[-1]), dtype=np.bool_)
+    for j in range(width):
+        places = offsets[:-1] + j
+        mask[places[places < offsets[1:]]] = False
+    return mask
+
+
+def _shift(buckets: int) -> np.uint64:
+    return np.uint64(64 - (buckets.bit_length() - 1))
+
+
+@jit()
+def _cut(prints: U64, first: Mask, shift: np.uint64, starts: I64, out: U64) -> None:
+    """Copy the chosen fingerprints to their buckets, in order; fill ``starts`` (buckets + 1)."""
+    buckets = len(starts) - 1
+    for i in range(len(prints)):
+        if first[i]:
+            starts[np.int64(prints[i] >> shift) + 1] += 1
+    for earlier in range(buckets):
+        starts[earlier + 1] += starts[earlier]
+    place = starts.copy()
+    for i in range(len(prints)):
+        if first[i]:
+            bucket = np.int64(prints[i] >> shift)
+            out[place[bucket]] = prints[i]
+            place[bucket] += 1
+
+
+def read_block(folder: Path, number: int) -> Block:
+    """A block that `gather_shard` wrote."""
+    with np.load(folder / f"{number}.npz") as arrays:
+        found: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+    names = folder / f"{number}.names"
+    ids = found["ids"].astype(np.uint32, copy=False)
+    return Block(
+        ids=ids,
+        document=found["document"],
+        offsets=found["offsets"],
+        records=found["records"],
+        names=msgspec.json.decode(names.read_bytes()) if names.exists() else [],
+        local=np.unpackbits(found["local"], count=len(ids)).astype(np.bool_),
+        starts=np.fromfile(folder / f"{number}.starts", np.int64),
+    )
+
+
+def read_bucket(folder: Path, number: int, bucket: int) -> U64:
+    """Fingerprints of one bucket of a block."""
+    start, stop = np.fromfile(folder / f"{number}.starts", np.int64, count=2, offset=8 * bucket).tolist()
+    return np.fromfile(folder / f"{number}.prints", np.uint64, count=stop - start, offset=8 * start)
+
+
+@jit()
+def _pick(prints: U64, local: Mask, shift: np.uint64, starts: I64, kept: npt.NDArray[np.uint8], out: Mask) -> None:
+    place = starts.copy()
+    for i in range(len(prints)):
+        if local[i]:
+            bucket = np.int64(prints[i] >> shift)
+            out[i] = kept[place[bucket]] != 0
+            place[bucket] += 1
+
+
+def in_reading_order(block: Block, width: int, kept: npt.NDArray[np.uint8]) -> tuple[Mask, U64]:
+    """Turn a mask over the block's fingerprints in bucket order into one over its tokens; the fingerprints as well."""
+    prints = tuple_fingerprints(block.ids, width, 0)
+    out = np.zeros(len(block.ids), dtype=np.bool_)
+    _pick(prints, block.local, _shift(len(block.starts) - 1), block.starts, kept, out)
+    return out, prints

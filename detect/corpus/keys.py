@@ -1,0 +1,115 @@
+"""The keys that a scan tests, in a fixed order, and the decoys that it runs beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from detect.decoys import decoy_rings
+from detect.document import GLOBAL, tested_keys
+from watermark.errors import DyetraceError
+from watermark.keys import KeyRing, SecretKey, TenantKey, load_key
+from watermark.rowkeys import subkey
+from watermark.schemes.protocol import Scheme
+from watermark.spec import WatermarkSpec, check_key
+
+
+@dataclass(frozen=True, slots=True)
+class TestedKey:
+    """A key under test.
+
+    Attributes
+    ----------
+    name
+        For reports: "global" or "tenant:NAME", preceded by "epoch N " where several specs are tested.
+    spec
+        Index of its spec.
+    owns_global
+        Whether it marks the contexts of the global key (or all of them), not those of tenants.
+    subkeys
+        Its sub-keys.
+    """
+
+    name: str
+    spec: int
+    owns_global: bool
+    subkeys: tuple[SecretKey, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """Specs, their schemes and selectors, and all keys to test."""
+
+    specs: tuple[WatermarkSpec, ...]
+    schemes: tuple[Scheme, ...]
+    selectors: tuple[SecretKey, ...] = field(repr=False)
+    keys: tuple[TestedKey, ...] = field(repr=False)
+    fingerprint: str
+
+    @property
+    def subkeys(self) -> int:
+        """The largest number of sub-keys of any spec."""
+        return max(spec.subkeys for spec in self.specs)
+
+
+def key_set(specs: Sequence[WatermarkSpec], rings: Sequence[KeyRing]) -> KeySet:
+    """All keys of the rings, spec by spec."""
+    keys = []
+    for number, (spec, ring) in enumerate(zip(specs, rings, strict=True)):
+        prefix = f"epoch {spec.epoch} " if len({s.epoch for s in specs}) > 1 else ""
+        if not prefix and len(specs) > 1:
+            prefix = f"{spec.scheme} {spec.spec_id[:12]} "
+        for name, key in tested_keys(spec, ring).items():
+            parts = tuple(subkey(key, i) for i in range(spec.subkeys))
+            keys.append(TestedKey(prefix + name, number, name == GLOBAL, parts))
+    if not keys:
+        raise DyetraceError("no key to test: the spec marks with tenants' keys alone; name accounts with --tenant")
+    return KeySet(
+        specs=tuple(specs),
+        schemes=tuple(spec.build_scheme() for spec in specs),
+        selectors=tuple(ring.selector for ring in rings),
+        keys=tuple(keys),
+        fingerprint=rings[0].master_fingerprint,
+    )
+
+
+def rings_of(source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ...]) -> list[KeyRing]:
+    """The rings that this party's key gives: a master key any epoch's and tenant's, a tenant's key its own.
+
+    Raises
+    ------
+    DyetraceError
+        The key is not that of the specs, or a tenant's key was asked for others.
+    """
+    key: SecretKey | TenantKey = load_key(source)
+    rings = []
+    for spec in specs:
+        if not isinstance(key, TenantKey):
+            check_key(spec, key.fingerprint)
+            rings.append(KeyRing.from_master(key, spec.epoch, tuple(dict.fromkeys(tenants))))
+            continue
+        check_key(spec, key.master_fingerprint)
+        if key.epoch != spec.epoch:
+            raise DyetraceError(f"the tenant key is of epoch {key.epoch}, but the spec is of epoch {spec.epoch}")
+        if any(name != key.tenant for name in tenants):
+            raise DyetraceError(f"this key is of tenant {key.tenant!r} alone; other tenants need the master key")
+        rings.append(key.ring())
+    return rings
+
+
+@lru_cache(maxsize=1)
+def load_key_set(source: str, specs: tuple[bytes, ...], tenants: tuple[str, ...]) -> KeySet:
+    """`key_set` of the key at ``source`` for specs given as JSON; a worker reads its key once."""
+    import msgspec
+
+    decoded = [msgspec.json.decode(spec, type=WatermarkSpec) for spec in specs]
+    return key_set(decoded, rings_of(source, decoded, tenants))
+
+
+@lru_cache(maxsize=4)
+def decoy_keys(seed: str, count: int, epoch: int, subkeys: int) -> tuple[tuple[SecretKey, ...], ...]:
+    """Sub-keys of decoys number 0 .. count - 1; a decoy is tested like a global key that marks every context."""
+    like = KeyRing.from_master(SecretKey(bytes(32)), epoch)
+    rings = decoy_rings(seed, count, epoch, like)
+    return tuple(tuple(subkey(ring.global_key, i) for i in range(subkeys)) for ring in rings if ring.global_key)

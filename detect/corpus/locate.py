@@ -1,0 +1,164 @@
+"""Fourth step of a scan: the discovered documents once more, to say whose mark it is and where in the document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detect.corpus.gather import Block, in_reading_order, read_block, read_gathered
+from detect.corpus.keys import KeySet, TestedKey
+from detect.corpus.record import Hit, Segment
+from detect.corpus.score import document_tests, expectation
+from detect.corpus.segments import marked_segments
+from detect.corpus.settle import read_kept
+from detect.corpus.work import Plan, WorkFolder
+from detect.distinct import I64, Mask, Tuples, once
+from detect.encode import Encoder
+from detect.multiplicity import holm_log10
+from detect.scoring import global_contexts, statistics_of
+
+STRETCHES = 60  # of a document whose mean score is kept
+EXCERPT = 60  # tokens of a document that are quoted
+SEGMENT_ALPHA = 0.01
+"""Family-wise chance, over one document, that a stretch is called marked that isn't."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """A discovered document: its number in the shard, its ordinal in the corpus, and what its row says."""
+
+    document: int
+    ordinal: int
+    log10_pvalue: float
+    log10_adjusted: float
+    log10_evalue: float
+
+
+def locate_documents(
+    work: WorkFolder,
+    plan: Plan,
+    index: int,
+    blocks: Sequence[tuple[int, int]],
+    first_record: int,
+    keys: KeySet,
+    found: Sequence[Discovery],
+    encoder: Encoder | None,
+) -> list[Hit]:
+    """Describe the discovered documents of shard number ``index``.
+
+    Parameters
+    ----------
+    work, plan, keys
+        The scan.
+    index
+        Which shard.
+    blocks
+        Shard and number of every block of the corpus, in order.
+    first_record
+        Records of the same input in earlier shards.
+    found
+        Ascending by document.
+    encoder
+        Quotes the text; without it nothing is quoted.
+    """
+    shard = plan.shards[index]
+    buckets = [work.settled(plan, bucket) for bucket in range(plan.buckets)]
+    numbers = [at for at, (owner, _) in enumerate(blocks) if owner == index]
+    hits: list[Hit] = []
+    before = 0
+    for number, info in enumerate(read_gathered(work.gathered(shard)).blocks):
+        here = [d for d in found if before <= d.document < before + info.documents]
+        if here:
+            block = read_block(work.gathered(shard), number)
+            kept = read_kept(buckets, numbers[number], len(blocks), block.starts)
+            first, _ = in_reading_order(block, plan.specs[0].context_width, kept)
+            ends = np.searchsorted(block.document, np.arange(block.documents + 1))
+            tokens = block.offsets[ends]
+            for discovery in here:
+                local = discovery.document - before
+                part = _Part(block, local, int(tokens[local]), int(tokens[local + 1]), first)
+                hit = _hit(part, discovery, keys, plan, encoder)
+                record = first_record + int(block.records[local]) + 1
+                hits.append(msgspec.structs.replace(hit, input=shard.source, record=record))
+        before += info.documents
+    return hits
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A document in its block: its number, its tokens from ``start`` to ``stop``, and the mask of first places."""
+
+    block: Block
+    number: int
+    start: int
+    stop: int
+    first: Mask
+
+
+def _hit(part: _Part, discovery: Discovery, keys: KeySet, plan: Plan, encoder: Encoder | None) -> Hit:
+    """Describe one document, but for where it was read."""
+    block, start, stop = part.block, part.start, part.stop
+    index = np.flatnonzero(part.first[start:stop]) + start
+    tuples = Tuples(block.ids, plan.specs[0].context_width, index, once(len(index)), 0)
+    best, points_to = _pointing(tuples, keys, plan.settings.alpha)
+    key, mine, subkey, statistics = best
+    scheme = keys.schemes[key.spec]
+    positions = mine.index - start
+    looks = sum(len(tested.subkeys) for tested in keys.keys)
+    quoted = block.ids[start : min(stop, start + EXCERPT)]
+    segments = [
+        Segment(start=int(positions[a]), end=int(positions[b - 1]) + 1, log10_pvalue=p)
+        for a, b, p in marked_segments(scheme.law, scheme.unit, statistics, SEGMENT_ALPHA, looks)
+    ]
+    return Hit(
+        ordinal=discovery.ordinal,
+        input=-1,
+        record=-1,
+        id=block.names[part.number] if block.names else None,
+        tokens=stop - start,
+        tuples=len(index),
+        key=key.name,
+        subkey=subkey,
+        score=float(statistics.mean() * scheme.unit),
+        expected=expectation(scheme) * scheme.unit,
+        log10_pvalue=discovery.log10_pvalue,
+        log10_pvalue_adjusted=discovery.log10_adjusted,
+        log10_evalue=discovery.log10_evalue if np.isfinite(discovery.log10_evalue) else None,
+        points_to=points_to,
+        segments=segments,
+        scores=_stretches(positions, statistics * scheme.unit, stop - start),
+        excerpt="" if encoder is None else encoder.tokenizer.decode(quoted.tolist()),
+    )
+
+
+def _pointing(tuples: Tuples, keys: KeySet, alpha: float) -> tuple[tuple[TestedKey, Tuples, int, I64], list[str]]:
+    """The key with the smallest p-value (its tuples, sub-key and statistics); all keys that pass Holm's test."""
+    parts = []
+    for spec, selector in zip(keys.specs, keys.selectors, strict=True):
+        mine = global_contexts(spec, selector, tuples)
+        parts.append({True: tuples.take(mine), False: tuples.take(~mine)})
+    log10_ps, subkeys = [], []
+    for key in keys.keys:
+        part, scheme = parts[key.spec][key.owns_global], keys.schemes[key.spec]
+        totals = np.array([[statistics_of(scheme, sub, part).sum()] for sub in key.subkeys], dtype=np.int64)
+        log10_ps.append(float(document_tests(scheme, np.array([len(part)]), totals)[0][0]))
+        subkeys.append(int(totals.argmax()))
+    number = int(np.argmin(log10_ps))
+    key = keys.keys[number]
+    part = parts[key.spec][key.owns_global]
+    statistics = statistics_of(keys.schemes[key.spec], key.subkeys[subkeys[number]], part)
+    passed = holm_log10(np.array(log10_ps)) <= np.log10(alpha)
+    names = [k.name for k, yes in zip(keys.keys, passed.tolist(), strict=True) if yes]
+    return (key, part, subkeys[number], statistics), names
+
+
+def _stretches(positions: I64, scores: Any, tokens: int) -> list[float | None]:
+    """Mean score of stretches of equal length over the document."""
+    count = min(STRETCHES, tokens)
+    where = positions * count // tokens
+    sums, sizes = np.bincount(where, scores, count), np.bincount(where, minlength=count)
+    return [round(float(s / n), 4) if n else None for s, n in zip(sums, sizes, strict=True)]

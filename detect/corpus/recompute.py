@@ -1,0 +1,96 @@
+"""Recompute a scan: the same inputs, specs and keys again, and every number of the record compared."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detect.corpus.engines import Engine
+from detect.corpus.readers import ReadOptions
+from detect.corpus.record import ScanRecord
+from detect.corpus.scan import Progress, ScanJob, scan
+from detect.corpus.settings import ScanSettings
+
+# Totals are integers and must agree exactly; other numbers come from floating point that libraries round differently.
+_RELATIVE = 1e-6
+# What differs by machine or folder, and not by what was found. Of inputs the hashes must agree, of files the contents.
+_APART = {"versions", "arguments", "files", "encoder", "name", "skipped_first", "excerpt"}
+
+
+def recompute_scan(
+    record: ScanRecord, key: str, tokenizer: str | None, folder: Path, engine: Engine, progress: Progress | None = None
+) -> list[str]:
+    """Scan again and list every difference; an empty list means that the report holds.
+
+    Parameters
+    ----------
+    record
+        The report.
+    key
+        Where the key is, which the report names but does not hold.
+    tokenizer
+        Path of the spec's tokenizer, for text.
+    folder
+        Where inputs with relative names are.
+    engine
+        Runs the tasks.
+
+    Raises
+    ------
+    DyetraceError
+        An input is missing, or the key is another.
+    """
+    options = record.arguments
+    names: Any = options["paths"]
+    references: Any = options["reference"]
+    nulls: Any = options["null_corpus"]
+    job = ScanJob(
+        paths=[str(folder / name) for name in names],
+        specs=record.specs,
+        key=key,
+        settings=_settings(options),
+        tokenizer=tokenizer,
+        reference=[str(folder / name) for name in references],
+        null_corpus=[] if "none" in nulls else [name if name == "natural" else str(folder / name) for name in nulls],
+        arguments=dict(options),
+        commitment=record.commitment,
+    )
+    with tempfile.TemporaryDirectory(prefix="dyetrace-") as output:
+        again = scan(job, Path(output), engine, progress=progress)
+    return list(_differences("report", msgspec.to_builtins(record), msgspec.to_builtins(again)))
+
+
+def _settings(options: dict[str, Any]) -> ScanSettings:
+    """The settings that the command's options stand for."""
+    read = ReadOptions(
+        form=options["format"],
+        field=options["field"],
+        id_field=options["id_field"],
+        roles=tuple(options["roles"]),
+        skip_errors=options["on_error"] == "skip",
+    )
+    same = ("alpha", "sample", "limit", "decoys", "decoy_seed")
+    return ScanSettings(
+        read=read, rate=options["fdr"], tenants=tuple(options["tenants"]), **{name: options[name] for name in same}
+    )
+
+
+def _differences(where: str, before: Any, after: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before.keys() | after.keys():
+            if name not in _APART:
+                yield from _differences(f"{where}.{name}", before.get(name), after.get(name))
+    elif isinstance(before, list) and isinstance(after, list):
+        if len(before) != len(after):
+            yield f"{where} has {len(before)} entries, now {len(after)}"
+        for number, (a, b) in enumerate(zip(before, after, strict=False)):
+            yield from _differences(f"{where}[{number}]", a, b)
+    elif isinstance(before, float) and isinstance(after, float | int):
+        if abs(before - after) > _RELATIVE * max(1.0, abs(before)):
+            yield f"{where} is {before}, now {after}"
+    elif before != after:
+        yield f"{where} is {before!r}, now {after!r}"

@@ -1,0 +1,314 @@
+"""Third step of a scan: the statistics of a block's own tuples under all keys, for each document and in total.
+
+A tuple is scored once for each key and sub-key, and only here do keys come in: what was gathered and settled serves any
+number of them. A document's tests are done as soon as its block is scored, so nothing of the size of documents times
+keys is ever kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from detect.corpus import rare
+from detect.corpus.bins import StatisticBins
+from detect.corpus.evalues import log10_evalues
+from detect.corpus.gather import Block
+from detect.corpus.keys import KeySet, TestedKey, decoy_keys
+from detect.corpus.segments import log10_segment_pvalues
+from detect.corpus.settings import ScanSettings
+from detect.corpus.tally import Documents, Floats, Tally
+from detect.distinct import I64, U64, Mask, Tuples, once
+from detect.scoring import global_contexts, statistics_of
+from detect.tail_pairs import log10_sf_pairs
+from watermark import prf
+from watermark.backends.numba_backend import jit
+from watermark.keys import SecretKey
+from watermark.laws import Bernoulli, Exponential, Law, WeightedBits
+from watermark.schemes.protocol import Scheme
+
+Rows = npt.NDArray[np.int32]
+
+_CHUNK = 1 << 16  # tuples whose words stay in cache
+_SUMS = 1 << 23  # sums of documents under keys that are held at a time
+LONG = 1000
+"""Tuples of a document from which on its stretches are tested as well: a mark in a part of it would drown."""
+DECOY_TUPLES = 1 << 16
+"""Tuples on which decoys are run; of more, a sample by fingerprint."""
+
+
+def score_block(
+    block: Block, first: Mask, prints: U64, distinct: int, keys: KeySet, settings: ScanSettings
+) -> tuple[Tally, Documents]:
+    """Score the tuples that stand for the first time in this block.
+
+    Parameters
+    ----------
+    block
+        Token ids and documents.
+    first, prints
+        Mask of those tuples and all fingerprints, as `detect.corpus.gather.in_reading_order` gives them.
+    distinct
+        Tuples distinct in the whole corpus, which sets the decoys' share of them.
+    keys, settings
+        What to test.
+    """
+    width = keys.specs[0].context_width
+    index = np.flatnonzero(first)
+    tuples = Tuples(block.ids, width, index, once(len(index)), 0)
+    rows = block.document_of_token[index]
+    best = _Best.nothing(block.documents, keys)
+    parts = [_score_keys(tuples, rows, block.documents, keys, group, best) for group in _groups(keys, block.documents)]
+    decoys = decoy_keys(settings.decoy_seed, settings.decoys + 1, keys.specs[0].epoch, keys.specs[0].subkeys)
+    sampled = prints[index] < np.uint64(min(2**64 - 1, DECOY_TUPLES * 2**64 // max(1, distinct)))
+    scheme = keys.schemes[0]
+    null = _document_sums(tuples, rows, block.documents, scheme, decoys[-1][0])
+    own = np.bincount(rows, minlength=block.documents)
+    tally = Tally(
+        tuples=np.concatenate([part[0] for part in parts]),
+        documents=np.concatenate([part[1] for part in parts]),
+        totals=np.concatenate([part[2] for part in parts]),
+        smallest=np.concatenate([part[3] for part in parts]),
+        histogram=best.histogram,
+        decoy_tuples=np.array([sampled.sum()]),
+        decoy_totals=_decoy_totals(tuples.take(sampled), scheme, decoys[:-1], keys.subkeys),
+    )
+    owned = np.diff(block.offsets)
+    documents = Documents(
+        records=block.records,
+        tokens=np.bincount(block.document, weights=owned, minlength=block.documents).astype(np.int64),
+        tuples=own,
+        key=best.key,
+        key_tuples=best.tuples,
+        totals=best.totals,
+        log10_pvalue=np.minimum(best.log10_p + np.log10(len(keys.keys)), 0.0),
+        log10_segment=best.log10_segment,
+        log10_evalue=best.log10_e - np.log10(len(keys.keys)),
+        first_tuples=best.first_tuples,
+        first_excess=best.first_excess,
+        null_log10_pvalue=log10_sf_pairs(scheme.law, own, _scaled(scheme, null)),
+    )
+    return tally, documents
+
+
+def _groups(keys: KeySet, documents: int) -> Iterator[Sequence[TestedKey]]:
+    """Keys of one spec, as many at a time as their sums fit the memory set aside."""
+    size = max(1, _SUMS // max(1, documents * keys.subkeys))
+    for spec in range(len(keys.specs)):
+        mine = [key for key in keys.keys if key.spec == spec]
+        for start in range(0, len(mine), size):
+            yield mine[start : start + size]
+
+
+@dataclass(eq=False)
+class _Best:
+    """The best key of each document so far."""
+
+    done: int
+    log10_p: Floats
+    log10_e: Floats
+    key: Rows
+    tuples: I64
+    totals: I64
+    log10_segment: Floats
+    first_tuples: I64
+    first_excess: Floats
+    histogram: I64
+
+    @classmethod
+    def nothing(cls, documents: int, keys: KeySet) -> _Best:
+        return cls(
+            done=0,
+            log10_p=np.zeros(documents),
+            log10_e=np.full(documents, -np.inf),
+            key=np.zeros(documents, np.int32),
+            tuples=np.zeros(documents, np.int64),
+            totals=np.zeros((documents, keys.subkeys), np.int64),
+            log10_segment=np.full(documents, np.nan),
+            first_tuples=np.zeros(documents, np.int64),
+            first_excess=np.zeros(documents),
+            histogram=np.zeros(statistic_bins(keys).count, np.int64),
+        )
+
+    def add(self, scheme: Scheme, tuples: I64, totals: I64, segment: Floats, log10_p: Floats, log10_e: Floats) -> None:
+        """Compare the next key: tuples (n,), totals (S, n), segments' and documents' p-values and e-values (n,)."""
+        better = (log10_p < self.log10_p) | (self.done == 0)
+        self.key[better] = self.done
+        self.tuples[better] = tuples[better]
+        self.totals[better] = 0
+        self.totals[better, : len(totals)] = totals.T[better]
+        self.log10_segment[better] = segment[better]
+        self.log10_p[better] = log10_p[better]
+        self.log10_e = np.logaddexp(self.log10_e * np.log(10), log10_e * np.log(10)) / np.log(10)
+        if self.done == 0:
+            self.first_tuples = tuples
+            self.first_excess = totals.sum(axis=0) - tuples * (len(totals) * expectation(scheme))
+        self.done += 1
+
+
+def _score_keys(
+    tuples: Tuples, rows: Rows, documents: int, keys: KeySet, group: Sequence[TestedKey], best: _Best
+) -> tuple[I64, I64, I64, Floats]:
+    """Tuples, documents, totals and smallest p-values of a group of keys of one spec."""
+    spec, scheme = keys.specs[group[0].spec], keys.schemes[group[0].spec]
+    sums = np.zeros((len(group), spec.subkeys, documents), np.int64)
+    counts = {True: np.zeros(documents, np.int64), False: np.zeros(documents, np.int64)}
+    bins = statistic_bins(keys)
+    for chunk, places in _chunks(tuples, rows):
+        mine = global_contexts(spec, keys.selectors[group[0].spec], chunk)
+        for owner in {key.owns_global for key in group}:
+            chosen = mine if owner else ~mine
+            part, where = (chunk, places) if chosen.all() else (chunk.take(chosen), places[chosen])
+            counts[owner] += np.bincount(where, minlength=documents)
+            shared, tokens = _Nonces(part), part.tokens
+            for number, key in enumerate(group):
+                if key.owns_global == owner:
+                    for s, sub in enumerate(key.subkeys):
+                        statistics = scheme.statistic(prf.words_at(sub.words, shared.under(sub), tokens))
+                        _add(statistics, where, sums[number, s])
+                        if key is keys.keys[0]:
+                            bins.add(statistics, best.histogram)
+    long = {owner: counts[owner] >= LONG for owner in counts}
+    smallest = np.zeros((len(group), rare.KEPT))
+    totals = np.zeros((len(group), keys.subkeys), np.int64)
+    totals[:, : spec.subkeys] = sums.sum(axis=2)
+    for number, key in enumerate(group):
+        own = counts[key.owns_global]
+        log10_ps, log10_es = document_tests(scheme, own, sums[number])
+        segment = np.full(documents, np.nan)
+        if long[key.owns_global].any():
+            segment = _segments(tuples, rows, key, keys, long[key.owns_global])
+            log10_ps = with_segments(log10_ps, segment)
+        best.add(scheme, own, sums[number], segment, log10_ps, log10_es)
+        ranked = np.sort(log10_ps[own > 0])[: rare.KEPT]
+        smallest[number, : len(ranked)] = ranked
+    owned = [counts[key.owns_global] for key in group]
+    return (
+        np.array([own.sum() for own in owned]),
+        np.array([(own > 0).sum() for own in owned]),
+        totals,
+        smallest,
+    )
+
+
+def _segments(tuples: Tuples, rows: Rows, key: TestedKey, keys: KeySet, long: Mask) -> Floats:
+    """Each long document's log10 p-value of its most marked stretch under any sub-key; NaN for the others."""
+    spec, scheme = keys.specs[key.spec], keys.schemes[key.spec]
+    part, where = tuples.take(long[rows]), rows[long[rows]]
+    mine = global_contexts(spec, keys.selectors[key.spec], part) == key.owns_global
+    part, where = part.take(mine), where[mine]
+    numbers = np.flatnonzero(long)
+    offsets = np.searchsorted(where, np.append(numbers, len(long))).astype(np.int64)
+    rounds = [
+        log10_segment_pvalues(scheme.law, scheme.unit, statistics_of(scheme, sub, part), offsets) for sub in key.subkeys
+    ]
+    found = np.full(len(long), np.nan)
+    found[numbers] = sidak_rows(np.array(rounds))
+    return found
+
+
+def with_segments(log10_ps: Floats, segments: Floats) -> Floats:
+    """The whole document's p-value and its most marked stretch's, where there is one, as one: twice the smaller."""
+    both = np.minimum(np.fmin(log10_ps, segments) + np.log10(2), 0.0)
+    return np.where(np.isnan(segments), log10_ps, both)
+
+
+def statistic_bins(keys: KeySet) -> StatisticBins:
+    """Bins of the first key's statistics."""
+    scheme = keys.schemes[keys.keys[0].spec]
+    return StatisticBins.of_law(scheme.law, scheme.unit)
+
+
+def document_tests(scheme: Scheme, tuples: I64, totals: I64) -> tuple[Floats, Floats]:
+    """Each document's log10 p-value and log10 e-value under one key.
+
+    Parameters
+    ----------
+    scheme
+        Its law and unit.
+    tuples
+        Shape (n,).
+    totals
+        Under each sub-key, shape (S, n).
+    """
+    flat, owned = _scaled(scheme, totals).ravel(), np.tile(tuples, len(totals))
+    log10_ps = log10_sf_pairs(scheme.law, owned, flat).reshape(totals.shape)
+    log10_es = log10_evalues(scheme.law, owned, flat).reshape(totals.shape)
+    mean = np.logaddexp.reduce(log10_es * np.log(10), axis=0) / np.log(10) - np.log10(len(totals))
+    return sidak_rows(log10_ps), mean
+
+
+def sidak_rows(log10_ps: Floats) -> Floats:
+    """`detect.multiplicity.sidak_log10` of each column: (S, n) -> (n,)."""
+    smallest, k = log10_ps.min(axis=0), len(log10_ps)
+    with np.errstate(divide="ignore"):
+        bulk = np.log10(-np.expm1(k * np.log1p(-(10.0**smallest))))
+    log10_p: Floats = np.minimum(np.where(smallest < -12, smallest + np.log10(k), bulk), 0.0)
+    return log10_p
+
+
+def expectation(scheme: Scheme) -> float:
+    """Mean of one tuple's statistic without the key, in integer units."""
+    law: Law = scheme.law
+    if isinstance(law, Exponential):
+        return 1.0 / scheme.unit
+    if isinstance(law, Bernoulli):
+        return law.gamma
+    if isinstance(law, WeightedBits):
+        return sum(law.weights) / 2
+    return float(np.dot(law.values, law.probabilities))
+
+
+def _scaled(scheme: Scheme, totals: I64) -> Floats | I64:
+    """Totals as `detect.tails` takes them: nats for the exponential law, integers for the others."""
+    if isinstance(scheme.law, Exponential):
+        return np.asarray(totals * scheme.unit, dtype=np.float64)
+    return totals
+
+
+class _Nonces:
+    """Nonces of a chunk: one array for all keys up to contexts of three tokens, one for each key beyond."""
+
+    def __init__(self, tuples: Tuples) -> None:
+        self._tuples = tuples
+        self._shared = tuples.nonces(None) if tuples.width <= prf.NONCE_WORDS else None
+
+    def under(self, key: SecretKey) -> prf.U32:
+        if self._shared is not None:
+            return self._shared
+        return self._tuples.nonces(prf.context_key_words(key, self._tuples.width))
+
+
+def _chunks(tuples: Tuples, rows: Rows) -> Iterator[tuple[Tuples, Rows]]:
+    for start in range(0, len(tuples), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        yield tuples.take(part), rows[part]
+
+
+def _document_sums(tuples: Tuples, rows: Rows, documents: int, scheme: Scheme, key: SecretKey) -> I64:
+    sums = np.zeros(documents, np.int64)
+    for chunk, places in _chunks(tuples, rows):
+        words = prf.words_at(key.words, _Nonces(chunk).under(key), chunk.tokens)
+        _add(scheme.statistic(words), places, sums)
+    return sums
+
+
+def _decoy_totals(tuples: Tuples, scheme: Scheme, decoys: Sequence[Sequence[SecretKey]], subkeys: int) -> I64:
+    totals = np.zeros((len(decoys), subkeys), np.int64)
+    for start in range(0, len(tuples), _CHUNK):
+        chunk = tuples.take(slice(start, start + _CHUNK))
+        shared, tokens = _Nonces(chunk), chunk.tokens
+        for number, decoy in enumerate(decoys):
+            for s, sub in enumerate(decoy):
+                totals[number, s] += scheme.statistic(prf.words_at(sub.words, shared.under(sub), tokens)).sum()
+    return totals
+
+
+@jit()
+def _add(statistics: I64, rows: Rows, out: I64) -> None:
+    """Add each statistic to its document's sum."""
+    for i in range(len(rows)):
+        out[rows[i]] += statistics[i]

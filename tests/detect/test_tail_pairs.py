@@ -1,0 +1,165 @@
+"""Tails of (n, total) pairs: those of `detect.tails` one by one, and outside values."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detect.tail_pairs import log10_sf_pairs
+from detect.tails import log10_sf, log10_sf_many
+from watermark.laws import Bernoulli, Exponential, Lattice, Law, WeightedBits
+
+LAYERS = WeightedBits(tuple(range(30, 0, -1)))
+TABLE = Lattice((-3, 0, 4, 5), (0.125, 0.5, 0.25, 0.125))
+LAWS: list[Law] = [
+    Exponential(),
+    Bernoulli(0.25),
+    Bernoulli(0.5),
+    Bernoulli(2.0**-20),
+    Bernoulli(1 - 1e-9),
+    WeightedBits((3, 2, 1)),
+    TABLE,
+]
+
+
+def assert_like_tails(law: Law, ns: np.ndarray, totals: np.ndarray) -> None:
+    expected = [log10_sf(law, n, total) for n, total in zip(ns.tolist(), totals.tolist(), strict=True)]
+    np.testing.assert_allclose(log10_sf_pairs(law, ns, totals), expected, rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@settings(max_examples=25, deadline=None)
+@given(pairs=st.lists(st.tuples(st.integers(0, 3_000), st.floats(-0.1, 3)), min_size=1, max_size=8))
+def test_pairs_have_the_tails_of_one_n(law: Law, pairs: list[tuple[int, float]]) -> None:
+    ns = np.array([n for n, _ in pairs])
+    totals = np.array([n * share for n, share in pairs])
+    assert_like_tails(law, ns, totals if isinstance(law, Exponential) else np.rint(totals).astype(np.int64))
+
+
+@pytest.mark.parametrize("law", [LAYERS, WeightedBits((7,)), TABLE])
+def test_lattices_of_mixed_n_in_any_order(law: Law) -> None:
+    rng = np.random.default_rng(0)
+    ns = rng.choice([0, 1, 17, 400, 5_000], 60)
+    mean, sd = (232.5, 48.6) if law == LAYERS else (3.5, 3.5) if isinstance(law, WeightedBits) else (1.25, 2.5)
+    assert_like_tails(law, ns, np.rint(ns * mean + rng.normal(0, 4, 60) * sd * np.sqrt(ns)).astype(np.int64))
+
+
+@pytest.mark.parametrize(
+    ("law", "n", "total", "golden"),
+    [  # as in test_tails.py
+        (Bernoulli(0.5), 10_000, 7_000, -359.167339),
+        (Bernoulli(0.25), 10_000, 5_500, -886.963011),
+        (Bernoulli(0.5), 1_000_000, 560_000, -3136.894372),
+        (Exponential(), 10_000, 13_000.0, -165.3268),
+        (Exponential(), 1_000_000, 1.1e6, -2039.1622),
+        (LAYERS, 1_000, 250_000, -29.62619549),
+    ],
+)
+def test_golden_values_computed_independently(law: Law, n: int, total: float, golden: float) -> None:
+    digits = len(str(golden).split(".")[1])
+    assert log10_sf_pairs(law, n, total) == pytest.approx(golden, abs=0.6 * 10**-digits, rel=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 20_000), sds=st.floats(-6, 80))
+def test_never_below_mpmath_and_hardly_above(n: int, sds: float) -> None:
+    x = max(0.01, n + sds * math.sqrt(n))
+    k = min(n, max(1, round(n / 4 + sds * math.sqrt(n * 3 / 16))))
+    with mpmath.workdps(40):
+        if x > n:  # mpmath is asked for the smaller of the two tails
+            gamma = mpmath.log10(poisson_below(n, x))
+        else:
+            gamma = mpmath.log1p(-poisson_from(n, x)) / mpmath.log(10)
+        if k > n / 4:
+            binomial = mpmath.log10(binomial_from(n, mpmath.mpf(1) / 4, k))
+        else:
+            binomial = mpmath.log1p(-binomial_from(n, mpmath.mpf(3) / 4, n - k + 1)) / mpmath.log(10)
+        for found, true in (
+            (log10_sf_pairs(Exponential(), n, x), gamma),
+            (log10_sf_pairs(Bernoulli(0.25), n, k), binomial),
+        ):
+            assert float(true) <= float(found) <= float(true) * (1 - 1e-9)
+
+
+def binomial_from(n: int, gamma: mpmath.mpf, k: int) -> mpmath.mpf:
+    term = mpmath.binomial(n, k) * gamma**k * (1 - gamma) ** (n - k)
+    return series(term, lambda j: (n - k - j) * gamma / ((k + 1 + j) * (1 - gamma)))
+
+
+def poisson_below(n: int, x: float) -> mpmath.mpf:
+    term = mpmath.exp((n - 1) * mpmath.log(x) - x - mpmath.loggamma(n))
+    return series(term, lambda j: (n - 1 - j) / mpmath.mpf(x))
+
+
+def poisson_from(n: int, x: float) -> mpmath.mpf:
+    term = mpmath.exp(n * mpmath.log(x) - x - mpmath.loggamma(n + 1))
+    return series(term, lambda j: mpmath.mpf(x) / (n + 1 + j))
+
+
+def series(term: mpmath.mpf, ratio: object) -> mpmath.mpf:
+    total, j = mpmath.mpf(0), 0
+    while term > total * mpmath.mpf("1e-30"):
+        total += term
+        term *= ratio(j)  # type: ignore[operator]
+        j += 1
+    return total
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_larger_total_never_has_a_larger_p(law: Law) -> None:
+    totals = np.arange(-3, 900)
+    for n in (1, 2, 50, 300):
+        log10_p = log10_sf_pairs(law, n, totals)
+        later, earlier = log10_p[1:], log10_p[:-1]
+        assert np.all(later <= earlier + 1e-9 * np.abs(np.where(np.isfinite(earlier), earlier, 0)))
+
+
+@pytest.mark.parametrize("law", [*LAWS, LAYERS])
+def test_no_draws_sum_to_zero(law: Law) -> None:
+    assert log10_sf_pairs(law, 0, [-1, 0, 1]).tolist() == [0.0, 0.0, -math.inf]
+
+
+def test_shapes_broadcast_and_may_be_empty() -> None:
+    ns, totals = np.array([10, 20, 30]), np.arange(12).reshape(4, 3)
+    for law in (Bernoulli(0.25), Exponential(), WeightedBits((2, 1))):
+        found = log10_sf_pairs(law, ns, totals)
+        assert found.shape == (4, 3)
+        np.testing.assert_allclose(found[:, 1], log10_sf_many(law, 20, totals[:, 1]), rtol=1e-9)
+        assert log10_sf_pairs(law, [], []).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("law", "ns", "totals", "message"),
+    [
+        (Bernoulli(0.5), [-1], [0], "0 .. 2\\^53"),
+        (Bernoulli(0.5), [2.5], [0], "integers"),
+        (Bernoulli(0.5), [2], [0.5], "integers"),
+        (Bernoulli(2.0), [2], [1], "strictly between"),
+        (Exponential(), [2], [math.inf], "finite"),
+    ],
+)
+def test_what_is_no_pair_is_refused(law: Law, ns: list[int], totals: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        log10_sf_pairs(law, ns, totals)
+
+
+@pytest.mark.parametrize("law", [Bernoulli(0.25), Exponential(), LAYERS])
+def test_simulated_nulls_of_mixed_lengths_are_no_smaller_than_uniform(law: Law) -> None:
+    rng, trials = np.random.default_rng(7), 20_000
+    ns = rng.integers(20, 60, trials)
+    match law:
+        case Bernoulli(gamma):
+            totals = rng.binomial(ns, gamma)
+        case Exponential():
+            totals = rng.standard_gamma(ns)
+        case _:
+            totals = sum(weight * rng.binomial(ns, 0.5) for weight in range(1, 31))
+    log10_p = log10_sf_pairs(law, ns, totals)
+    for alpha in (0.1, 0.01, 0.001):
+        rejected = np.count_nonzero(log10_p <= math.log10(alpha))
+        assert trials * alpha / 3 <= rejected <= trials * alpha + 4 * math.sqrt(trials * alpha)
