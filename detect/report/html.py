@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from detect.evidence import AwareHypothesis, Document, Hypothesis, Record, SubkeyTally, TokenView
 from detect.report import plots
+from detect.report.runs import to_html
 from detect.report.wording import (
     Score,
     Verdict,
@@ -38,6 +39,7 @@ from detect.report.wording import (
     verdicts,
 )
 from watermark.laws import Bernoulli, Exponential, Law, WeightedBits
+from watermark.spec import WatermarkSpec
 
 ROWS = 1000  # of the table of documents
 DETAILS = 20  # up to this many documents are all shown in full; of more, those that have a token view
@@ -58,7 +60,7 @@ def render_html(record: Record) -> str:
     entries = [_entry(record, document, answer, i) for document, answer, i in ranked]
     scheme = record.spec.build_scheme()
     kinds = [answer.kind for answer in answers]
-    return _template().render(
+    return template("page.html.j2").render(
         record=record,
         law=_law_kind(scheme.law),
         law_data=scheme.law,
@@ -75,10 +77,10 @@ def render_html(record: Record) -> str:
         limit=limit_per_test(record),
         document_plot=_document_plot(record),
         tokens=sum(d.tokens for d in record.documents),
-        spec_json=_pretty_json(record),
+        spec_json=pretty_json(record.spec),
         command=Markup(escape(recompute_command(record))),
         versions=sorted(record.versions.items()),
-        arguments=[(name, _argument(value)) for name, value in sorted(record.arguments.items())],
+        arguments=[(name, shown_argument(value)) for name, value in sorted(record.arguments.items())],
     )
 
 
@@ -190,12 +192,14 @@ def _law_kind(law: Law) -> str:
     return kinds.get(type(law), "lattice")
 
 
-def _pretty_json(record: Record) -> Markup:
-    text = msgspec.json.format(msgspec.json.encode(record.spec, order="sorted"), indent=2).decode()
+def pretty_json(spec: WatermarkSpec) -> Markup:
+    """Write a spec as indented JSON, every line escaped."""
+    text = msgspec.json.format(msgspec.json.encode(spec, order="sorted"), indent=2).decode()
     return Markup("\n").join(escape(clean(line)) for line in text.split("\n"))
 
 
-def _argument(value: Any) -> str:
+def shown_argument(value: Any) -> str:
+    """Write the value of an option."""
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
@@ -223,10 +227,12 @@ def _e(log10_e: float) -> Markup:
     return _power(format_e(log10_e))
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Load a page's template: autoescaped, every string cleaned, the filters of both reports at hand."""
     environment = jinja2.Environment(
         autoescape=True,
         finalize=_finalize,
+        loader=jinja2.FunctionLoader(lambda file: (files("detect.report") / file).read_text("utf-8")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -240,5 +246,6 @@ def _template() -> jinja2.Template:
         "time": format_time,
         "label": key_label,
         "name": lambda text: clean(text, _NAME),
+        "runs": to_html,
     }
-    return environment.from_string((files("detect.report") / "page.html.j2").read_text("utf-8"))
+    return environment.get_template(name)

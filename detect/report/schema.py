@@ -38,7 +38,7 @@ def encode_record(record: Record) -> bytes:
     DyetraceError
         A number is not finite: JSON has no such numbers, and a null in its place would read as "no p-value".
     """
-    return msgspec.json.format(msgspec.json.encode(_portable(record), order="sorted"), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(portable(record), order="sorted"), indent=2) + b"\n"
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -100,7 +100,7 @@ def _check(record: Record, path: Path) -> None:
             refuse(f"documents[{i}].view.pvalues must lie in 0 .. 1")
 
 
-def _portable(record: Record) -> Any:
+def portable(record: msgspec.Struct) -> Any:
     """Plain objects that JSON can carry: finite numbers, and lone surrogates (of file names) as escapes."""
 
     def walk(value: Any, where: str) -> Any:

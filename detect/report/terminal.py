@@ -61,7 +61,7 @@ def print_record(record: Record, console: Console) -> None:
 Column = tuple[str, Literal["left", "right"], list[Text]]
 
 
-class _Shown:
+class Shown:
     """Untrusted strings as Text that the console's encoding can carry."""
 
     def __init__(self, console: Console) -> None:
@@ -81,7 +81,7 @@ class _Shown:
 
 
 def _print_document(record: Record, document: Document, answer: Verdict, console: Console) -> None:
-    shown = _Shown(console)
+    shown = Shown(console)
     console.print(shown(document.name, style="bold"))
     console.print(Padding(shown.whole(answer.line, _STYLES[answer.kind]), (0, 0, 0, 2)))
     grid = Table.grid(padding=(0, 2))
@@ -133,7 +133,7 @@ def _rank(document: Document, between: str) -> str:
 
 
 def _print_table(record: Record, rows: list[tuple[Document, Verdict]], console: Console) -> None:
-    shown = _Shown(console)
+    shown = Shown(console)
     kept = sorted(rows, key=lambda row: interest(*row))[:ROWS] if len(rows) > ROWS else rows
     columns = list(_columns(record, kept, shown))
     for header in _DISPENSABLE:
@@ -171,7 +171,7 @@ def _breadth(column: Column) -> int:
     return 2 + max(len(header), *(cell.cell_len for cell in cells))
 
 
-def _columns(record: Record, rows: list[tuple[Document, Verdict]], shown: _Shown) -> Iterator[Column]:
+def _columns(record: Record, rows: list[tuple[Document, Verdict]], shown: Shown) -> Iterator[Column]:
     """Yield header, alignment and cells of each column, the document's name first."""
     documents = [document for document, _ in rows]
     bests = [best_hypothesis(document) for document in documents]
@@ -204,4 +204,4 @@ def _print_summary(record: Record, kinds: list[str], console: Console) -> None:
     console.print(line)
     committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
     key = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"
-    console.print(_Shown(console).whole(key, "dim"))
+    console.print(Shown(console).whole(key, "dim"))

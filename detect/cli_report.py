@@ -1,0 +1,195 @@
+"""The commands that check, draw and sign reports. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from watermark.errors import DyetraceError
+
+if TYPE_CHECKING:
+    from detect.corpus.record import ScanRecord
+    from detect.evidence import Record
+    from detect.report.verify import Verification
+
+_NAMES = {"html": "report.html", "pdf": "report.pdf", "text": "report.txt"}
+_WIDTH = 100  # of report.txt
+
+
+def _option(*names: str, **options: Any) -> Callable[[Any], Any]:
+    options.setdefault("show_default", options.get("default") is not None)
+    return click.option(*names, **options)
+
+
+@click.group()
+def report() -> None:
+    """Check, draw and sign reports of scans and detections.
+
+    \b
+    Example: dyetrace report verify evidence/report.json --public-key owner.pub
+    """
+
+
+@report.command()
+@click.argument("path", metavar="REPORT", type=click.Path(path_type=Path))
+@_option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    help="Folder with the scanned files, to compare their SHA-256.  [e.g. --inputs data/]",
+)
+@_option(
+    "--public-key",
+    type=click.Path(path_type=Path),
+    help="Who must have signed it: a PEM file, or 64 hex digits in a file.  [e.g. --public-key owner.pub]",
+)
+@_option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.  [e.g. --json]")
+def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bool) -> None:
+    """Check REPORT (a report.json) without any key: signature, files, inputs, and all numbers that follow from others.
+
+    \b
+    Example: dyetrace report verify evidence/report.json --inputs data/ --public-key owner.pub
+    """
+    from detect.report.verify import verify_report
+
+    found = verify_report(path, public_key=public_key, inputs=inputs)
+    _print_checks(found, as_json)
+    if not found.holds:
+        lines = "; ".join(f"{check.name}: {check.line}" for check in found.failed[:3])
+        raise DyetraceError(f"the report does not hold: {_clean(lines)}")
+
+
+@report.command()
+@click.argument("path", metavar="REPORT", type=click.Path(path_type=Path))
+@_option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for what is drawn.  [e.g. -o evidence/]",
+)
+@_option(
+    "--format",
+    "forms",
+    multiple=True,
+    default=("html",),
+    type=click.Choice(sorted(_NAMES)),
+    help="What to draw; may be repeated. PDF is for scans alone.  [e.g. --format html --format pdf]",
+)
+def render(path: Path, output: Path, forms: tuple[str, ...]) -> None:
+    """Draw REPORT (a report.json of a scan or a detection) as a page, a PDF or plain text.
+
+    \b
+    Example: dyetrace report render evidence/report.json -o evidence/ --format html --format pdf
+    """
+    from watermark.files import make_folder, write_atomically
+
+    record = _read(path)
+    drawn = {form: _drawn(record, form) for form in dict.fromkeys(forms)}
+    make_folder(output)
+    for form, data in drawn.items():
+        write_atomically(output / _NAMES[form], data)
+    click.echo(f"wrote {', '.join(_NAMES[form] for form in drawn)} to {output}", err=True)
+
+
+@report.command()
+@click.argument("path", metavar="REPORT", type=click.Path(path_type=Path))
+@_option(
+    "--signing-key",
+    required=True,
+    help="Where the private key is: file:PATH, env:NAME or cmd:COMMAND (any command that prints it). "
+    "Never give the key itself: other users see process arguments.  [e.g. --signing-key file:owner.pem]",
+)
+def sign(path: Path, signing_key: str) -> None:
+    """Sign REPORT (a report.json) with Ed25519; the signature goes beside it, into report.json.sig.
+
+    \b
+    Example: dyetrace report sign evidence/report.json --signing-key file:owner.pem
+    """
+    from detect.report import signature
+
+    _read(path)  # nobody should sign what is no report
+    beside = signature.sign(path, signing_key)
+    click.echo(f"wrote {beside}, by the key {signature.read_signature(beside).public_key}", err=True)
+
+
+@report.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def keygen(path: Path) -> None:
+    """Make a key for signing reports at PATH, readable by you alone, and its public key at PATH.pub.
+
+    \b
+    Example: dyetrace report keygen owner.pem
+    """
+    from detect.report.signature import write_signing_key
+
+    beside = write_signing_key(path)
+    click.echo(f"wrote {path}, which is secret, and {beside}, which whoever checks your reports needs", err=True)
+
+
+def _read(path: Path) -> ScanRecord | Record:
+    from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
+    from detect.report.schema import read_record
+
+    data = read_bytes(path)
+    return parse_scan(data, path) if record_format(data, path) == SCAN_FORMAT else read_record(path)
+
+
+def _drawn(record: ScanRecord | Record, form: str) -> bytes:
+    from detect.corpus.record import ScanRecord
+
+    if not isinstance(record, ScanRecord):
+        return _drawn_detection(record, form)
+    if form == "pdf":
+        from detect.report.pdf import render_pdf
+
+        return render_pdf(record)
+    if form == "html":
+        from detect.report.scan_html import render_scan_html
+
+        return render_scan_html(record).encode()
+    from detect.report.scan_terminal import print_scan
+
+    return _printed(lambda console: print_scan(record, console))
+
+
+def _drawn_detection(record: Record, form: str) -> bytes:
+    if form == "pdf":
+        raise DyetraceError("a detection's report has no PDF form; allowed are html and text")
+    if form == "html":
+        from detect.report.html import render_html
+
+        return render_html(record).encode()
+    from detect.report.terminal import print_record
+
+    return _printed(lambda console: print_record(record, console))
+
+
+def _printed(show: Callable[[Any], None]) -> bytes:
+    from io import StringIO
+
+    from rich.console import Console
+
+    text = StringIO()
+    show(Console(file=text, width=_WIDTH))
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()).encode()
+
+
+def _print_checks(found: Verification, as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        checks = [{"name": c.name, "outcome": c.outcome, "line": c.line} for c in found.checks]
+        text = msgspec.json.format(msgspec.json.encode({"holds": found.holds, "checks": checks}))
+        click.echo(text.decode())
+        return
+    for check in found.checks:
+        click.echo(f"{check.outcome:<9}{check.name}: {_clean(check.line)}")
+
+
+def _clean(text: str) -> str:
+    from detect.report.wording import clean
+
+    return clean(text, 400)

@@ -1,0 +1,130 @@
+"""Text with a little markup (italic, powers, code), written once for the pages and the PDF.
+
+The markup is the project's own; values are put in after it was read, cleaned, so that nothing in them is markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from detect.report.wording import clean, format_e, format_level, format_p
+
+_TOKEN = re.compile(r"<(/?)(i|b|sub|sup|code|n)>|\$([a-z_]+)")
+_LONGEST = 300  # characters kept of a value
+
+Value = "str | int | Sequence[Run]"
+
+
+class Run(NamedTuple):
+    """A stretch of text and the tags it stands in, outermost first: i, b, sub, sup, code, n (not broken over lines)."""
+
+    text: str
+    tags: tuple[str, ...] = ()
+
+
+Runs = tuple[Run, ...]
+
+
+def runs(template: str, **values: str | int | Runs) -> Runs:
+    """Read ``<i>``, ``<b>``, ``<sub>``, ``<sup>``, ``<code>``, ``<n>`` and put in values for ``$name``.
+
+    Parameters
+    ----------
+    template
+        The project's own text.
+    values
+        Untrusted strings (cleaned and cut here), whole numbers (written with commas) or other runs.
+
+    Examples
+    --------
+    >>> runs("<i>n</i> is $n", n=1000)
+    (Run(text='n', tags=('i',)), Run(text=' is ', tags=()), Run(text='1,000', tags=()))
+    """
+    found: list[Run] = []
+    tags: tuple[str, ...] = ()
+    end = 0
+    for match in _TOKEN.finditer(template):
+        if match.start() > end:
+            found.append(Run(template[end : match.start()], tags))
+        end = match.end()
+        closing, tag, name = match.groups()
+        if name:
+            found += [Run(run.text, tags + run.tags) for run in _value(values[name])]
+        else:
+            tags = tags[:-1] if closing else (*tags, tag)
+    if end < len(template):
+        found.append(Run(template[end:], tags))
+    return tuple(found)
+
+
+def _value(value: str | int | Runs) -> Runs:
+    if isinstance(value, tuple):
+        return value
+    return (Run(f"{value:,}" if isinstance(value, int) else clean(value, _LONGEST)),)
+
+
+def p_value(log10_p: float | None) -> Runs:
+    """Write a p-value, rounded up."""
+    return power(format_p(log10_p))
+
+
+def e_value(log10_e: float) -> Runs:
+    """Write an e-value, rounded down."""
+    return power(format_e(log10_e))
+
+
+def level(alpha: float) -> Runs:
+    """Write a level such as 1e-6."""
+    return power(format_level(alpha))
+
+
+def power(text: str) -> Runs:
+    """Write "10^-38.2" with a raised exponent; leave anything else as it is."""
+    base, separator, exponent = text.partition("^")
+    if not separator:
+        return (Run(text),)
+    return Run(base, ("n",)), Run(exponent.replace("-", "\N{MINUS SIGN}"), ("n", "sup"))
+
+
+def listed(parts: Sequence[Runs]) -> Runs:
+    """Write "a, b and c"."""
+    joined: list[Run] = []
+    for i, part in enumerate(parts):
+        if i:
+            joined.append(Run(" and " if i == len(parts) - 1 else ", "))
+        joined += part
+    return tuple(joined)
+
+
+def plain(text: Runs) -> str:
+    """The text without its markup; a raised number keeps its "^"."""
+    written = []
+    for run in text:
+        raised = "sup" in run.tags and "n" in run.tags
+        written.append(f"^{run.text}".replace("\N{MINUS SIGN}", "-") if raised else run.text)
+    return "".join(written)
+
+
+def to_html(text: Runs) -> Markup:
+    """Write as escaped HTML."""
+    return Markup("").join(map(_html, text))
+
+
+def _html(run: Run) -> Markup:
+    inner = Markup("{}").format(run.text)
+    for tag in reversed(run.tags):
+        inner = (
+            Markup('<span class="num">{}</span>').format(inner)
+            if tag == "n"
+            else Markup(f"<{tag}>{{}}</{tag}>").format(inner)
+        )
+    return inner
+
+
+def to_data(text: Runs) -> list[list[str]]:
+    """Write as lists of text and its tags, joined by spaces, for the PDF's template."""
+    return [[run.text, " ".join(run.tags)] for run in text]

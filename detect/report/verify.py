@@ -1,0 +1,209 @@
+"""Check a report without any key: that its files are whole and belong together, who signed it, and its numbers.
+
+What can't be checked without the key is whether the totals are those of the inputs; `dyetrace scan` with the key gives
+them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Literal
+
+from detect.corpus.record import FileHash, ScannedInput, ScanRecord
+from detect.evidence import Input, Record
+from detect.report import verify_numbers
+from detect.report.scan_schema import SCAN_FORMAT, encode_scan, parse_scan, read_bytes, record_format
+from detect.report.schema import encode_record, read_record
+from detect.report.signature import check_signature, load_public_key, read_signature, signature_path
+from detect.report.verify_documents import Rows, read_hits, read_rows, read_skipped
+from detect.report.verify_numbers import NotDone
+from watermark.errors import DyetraceError
+
+Outcome = Literal["ok", "failed", "not done"]
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at, how it came out, and a line about it."""
+
+    name: str
+    outcome: Outcome
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """All that was looked at."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """What does not hold."""
+        return tuple(check for check in self.checks if check.outcome == "failed")
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing failed; what was not done says nothing."""
+        return not self.failed
+
+
+def verify_report(path: Path, *, public_key: Path | None = None, inputs: Path | None = None) -> Verification:
+    """Check a report of a scan, or as much as can be checked of a detection's.
+
+    Parameters
+    ----------
+    path
+        report.json; its signature and the files that it names are looked for beside it.
+    public_key
+        File with the public key that must have signed it. Without one a signature is checked against the key that
+        the signature itself names.
+    inputs
+        Folder that the scanned files are in; without one they are not looked at.
+
+    Raises
+    ------
+    DyetraceError
+        There is no such report, or the public key can't be read. What is wrong with the report is no error but a
+        failed check.
+    """
+    data = read_bytes(path)
+    signer = None if public_key is None else load_public_key(public_key)
+    signature = _check("signature", lambda: _signature(path, data, signer))
+    records: list[ScanRecord | Record] = []
+    checks = [_check("record", lambda: _record(path, data, records)), signature]
+    if records:
+        record = records[0]
+        checks.append(_check("inputs", lambda: _inputs(record.inputs, inputs)))
+        checks += _scan_checks(path, record) if isinstance(record, ScanRecord) else [_detection_check()]
+    return Verification(tuple(checks))
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", look())
+    except NotDone as reason:
+        return Check(name, "not done", str(reason))
+    except DyetraceError as error:
+        return Check(name, "failed", " ".join(str(error).split()))
+
+
+def _record(path: Path, data: bytes, found: list[ScanRecord | Record]) -> str:
+    """Read the record; its bytes must be those that it would be written as."""
+    if record_format(data, path) == SCAN_FORMAT:
+        scan = parse_scan(data, path)
+        found.append(scan)
+        again = encode_scan(scan)
+    else:
+        detection = read_record(path)
+        found.append(detection)
+        again = encode_record(detection)
+    if again != data:
+        raise DyetraceError("report.json is not written as dyetrace writes it: it was changed by hand or by a program")
+    return "it is whole and does not contradict itself"
+
+
+def _signature(path: Path, data: bytes, signer: bytes | None) -> str:
+    beside = signature_path(path)
+    if not beside.exists():
+        if signer is not None:
+            raise DyetraceError(f"there is no signature ({beside.name}), though a public key was given")
+        raise NotDone("not signed: changed names, versions, arguments, or last digits in report.json can't be noticed")
+    signature = read_signature(beside)
+    check_signature(signature, data, signer or bytes.fromhex(signature.public_key))
+    if signer is not None:
+        return f"signed by the key given ({signature.public_key})"
+    return (
+        f"signed by the key {signature.public_key}, which the signature itself names: it tells who signed only if you "
+        "know this key from elsewhere (give it with --public-key)"
+    )
+
+
+def _inputs(inputs: list[ScannedInput] | list[Input], folder: Path | None) -> str:
+    if folder is None:
+        raise NotDone("the scanned files were not looked at: give their folder with --inputs")
+    if not folder.is_dir():
+        raise DyetraceError(f"{folder} is not a folder")
+    for source in inputs:
+        found = _find(folder, source.name)
+        if found is None:
+            raise DyetraceError(f"{source.name} is not in {folder}")
+        _compare(found, source.name, source.bytes, source.sha256)
+    return f"all {len(inputs):,} inputs have the SHA-256 on record"
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """The file in the folder by its whole name on record, or else by as much of its end as there is; never outside."""
+    parts = [part for part in PurePath(name).parts if part not in ("..", "/", "\\")]
+    candidates = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _compare(path: Path, name: str, size: int, sha256: str) -> None:
+    if not path.is_file():
+        raise DyetraceError(f"{name} is missing")
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
+    if path.stat().st_size != size or digest.hexdigest() != sha256:
+        raise DyetraceError(f"{name} is not the file of the report: SHA-256 {digest.hexdigest()}, not {sha256}")
+
+
+def _detection_check() -> Check:
+    return Check("numbers", "not done", "a detection's report is recomputed with its key: `dyetrace recompute`")
+
+
+def _scan_checks(path: Path, record: ScanRecord) -> list[Check]:
+    files = _check("files", lambda: _files(path.parent, record.files))
+    specs = _check("specs", lambda: verify_numbers.specs(record))
+    checks = [files, specs]
+    for name, look in (("keys", verify_numbers.keys), ("answer", verify_numbers.answer)):
+        checks.append(_check(name, lambda look=look: look(record)))  # type: ignore[misc]
+    checks.append(_check("controls", lambda: verify_numbers.controls(record)))
+    return checks + _table_checks(path.parent, record, files.outcome == "ok")
+
+
+def _files(folder: Path, listed: list[FileHash]) -> str:
+    for file in listed:
+        if PurePath(file.name).name != file.name:
+            raise DyetraceError(f"the report lists a file outside its folder: {file.name!r}")
+        _compare(folder / file.name, file.name, file.bytes, file.sha256)
+    missing = {"documents.parquet", "hits.jsonl", "skipped.jsonl"} - {file.name for file in listed}
+    if missing:
+        raise DyetraceError(f"the report does not list {' and '.join(sorted(missing))}")
+    return f"{', '.join(file.name for file in listed)} have the SHA-256 and size on record"
+
+
+def _table_checks(folder: Path, record: ScanRecord, whole: bool) -> list[Check]:
+    """Checks against documents.parquet and hits.jsonl, which must be the report's for these to mean anything."""
+    looks: list[tuple[str, Callable[[ScanRecord, Rows], str]]] = [
+        ("documents", verify_numbers.documents),
+        ("document p-values", verify_numbers.document_pvalues),
+        ("keys and documents", verify_numbers.keys_of_documents),
+        ("discoveries", verify_numbers.discoveries),
+        ("histogram", verify_numbers.histogram),
+        ("shares", verify_numbers.shares),
+    ]
+    names = [*(name for name, _ in looks), "hits", "skipped"]
+    if not whole:
+        return [Check(name, "not done", "the files are not those of the report") for name in names]
+    try:
+        rows = read_rows(folder / "documents.parquet", record)
+    except NotDone as reason:
+        return [Check(name, "not done", str(reason)) for name in names]
+    except DyetraceError as error:
+        return [Check(names[0], "failed", str(error))]
+    checks = [_check(name, lambda look=look: look(record, rows)) for name, look in looks]  # type: ignore[misc]
+    return [
+        *checks,
+        _check("hits", lambda: verify_numbers.hits(record, rows, read_hits(folder / "hits.jsonl"))),
+        _check("skipped", lambda: verify_numbers.skipped(record, read_skipped(folder / "skipped.jsonl"))),
+    ]

@@ -1,0 +1,93 @@
+"""The PDF of a scan: PDF/A, the same bytes each time, and nothing in the record is read as markup."""
+
+from __future__ import annotations
+
+import re
+import sys
+import zlib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from detect.report import pdf
+from detect.report.pdf import render_pdf
+from tests.detect.report import examples
+from tests.detect.report.test_scan_html import HOSTILE, KINDS, shown_records
+from watermark.errors import DyetraceError
+
+MARKUP = [
+    "#panic(1)",
+    '#read("/etc/passwd")',
+    "$ x^2 $ *bold* _it_ `raw` <label> @ref // gone",
+    "\\u{41} \\ ] } ) #[",
+    "= heading\n- item\n+ item",
+    '{{"a": 1}} "]); #pagebreak()',
+]
+
+
+def strings(data: bytes) -> bytes:
+    """All streams of a PDF, unpacked, one after the other."""
+    parts = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, re.DOTALL)
+    unpacked = []
+    for part in parts:
+        try:
+            unpacked.append(zlib.decompress(part))
+        except zlib.error:
+            unpacked.append(part)
+    return b"\n".join([data, *unpacked])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_record_makes_a_tagged_archive_pdf(kind: str) -> None:
+    data = render_pdf(shown_records()[kind])
+    assert data.startswith(b"%PDF-1.7")
+    everything = strings(data)
+    assert b"<pdfaid:part>2</pdfaid:part>" in everything and b"<pdfaid:conformance>A</pdfaid:conformance>" in everything
+    assert b"<pdfuaid:part>1</pdfuaid:part>" in everything
+    assert b"/URI" not in everything and b"/JavaScript" not in everything and b"/Launch" not in everything
+
+
+def test_same_record_gives_the_same_bytes() -> None:
+    record = shown_records()["marked"]
+    again = msgspec.convert(msgspec.to_builtins(record), type(record))
+    assert render_pdf(record) == render_pdf(again)
+    other = msgspec.structs.replace(record, encoder="another")
+    assert render_pdf(record) != render_pdf(other)
+
+
+@pytest.mark.parametrize("text", HOSTILE + MARKUP)
+def test_hostile_strings_are_set_as_text(text: str, tmp_path: Path) -> None:
+    data = render_pdf(examples.hostile_scan(text, tmp_path))
+    pages = len(re.findall(rb"/Type ?/Page\b", strings(data)))
+    longest = render_pdf(examples.hostile_scan("word " * max(1, len(text) // 5), tmp_path))
+    assert abs(pages - len(re.findall(rb"/Type ?/Page\b", strings(longest)))) <= 2
+
+
+def test_the_template_takes_its_data_from_json_alone() -> None:
+    source = Path(pdf.__file__).with_name("scan.typ").read_text("utf-8")
+    assert "eval(" not in source and "read(" not in source and "import" not in source and "plugin(" not in source
+
+
+def test_every_character_that_passes_is_in_the_fonts() -> None:
+    # PDF/A refuses a character without a glyph, so that rendering them all is the test.
+    allowed = "".join(c for c in map(chr, range(0x20, 0x3000)) if c.isprintable() and not pdf._UNKNOWN.match(c))
+    assert len(allowed) > 400
+    record = msgspec.structs.replace(shown_records()["clean"], encoder=allowed[:119])
+    for start in range(0, len(allowed), 119):
+        arguments: dict[str, str | int | float | bool | list[str] | None] = {"all": allowed[start : start + 119]}
+        changed = msgspec.structs.replace(record, encoder=allowed[start : start + 119], arguments=arguments)
+        assert render_pdf(changed)
+
+
+def test_other_characters_are_written_as_escapes() -> None:
+    assert pdf._known({"a": ["\N{SNOWMAN} \U0001f600 caf\xe9"], "svg": "\N{SNOWMAN}"}) == {
+        "a": ["\\u2603 \\U0001f600 caf\xe9"],
+        "svg": "\N{SNOWMAN}",
+    }
+
+
+def test_missing_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)
+    with pytest.raises(DyetraceError, match=r"pip install 'dyetrace\[scan\]'"):
+        render_pdf(shown_records()["clean"])

@@ -1,0 +1,289 @@
+"""The page and the terminal view of a scan: what they say, that nothing breaks out, and that all can read them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from functools import lru_cache
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from tempfile import mkdtemp
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from detect.corpus.record import Discoveries, Interval, ScanRecord
+from detect.report import scan_wording
+from detect.report.runs import plain, runs, to_html
+from detect.report.scan_html import render_scan_html
+from detect.report.scan_terminal import print_scan
+from detect.report.wording import clean, format_p
+from tests.detect.report import examples
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</title></style></pre><iframe src=https://evil.example>",
+    "\x1b[2J\x1b]0;owned\x07\x9b31m",
+    "\u202egnp.exe\u2066\u200b\u2028",
+    "[bold red]markup[/] [link=https://evil.example]x[/link] :smile:",
+    "{{ 7*7 }}{% raw %}$name<b>x</b>",
+    "\N{FULLWIDTH LATIN CAPITAL LETTER A}" * 90,
+]
+
+
+class Page(HTMLParser):
+    """Checks that tags balance, and collects what a page could load or run."""
+
+    VOID = frozenset(["meta", "br", "hr", "img", "link", "input"])
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+@lru_cache(maxsize=1)
+def shown_records() -> dict[str, ScanRecord]:
+    folder = Path(mkdtemp())
+    marked = examples.marked_scan(folder / "marked")
+    clean_ = examples.clean_scan(folder / "clean")
+    open_ended = Interval(low=0.0, estimate=0.02, high=None, confidence=0.95, method="a method")
+    wide = Interval(low=0.1, estimate=0.2, high=0.4, confidence=0.95, method="a reference")
+    shares = msgspec.structs.replace(marked.shares, documents=open_ended, tokens=wide)
+    return {
+        "marked": marked,
+        "clean": clean_,
+        "refused": examples.refused_scan(folder / "refused"),
+        "no commitment": msgspec.structs.replace(marked, commitment=None, shares=shares),
+        "list without an answer": msgspec.structs.replace(clean_, discoveries=marked.discoveries, hits=marked.hits),
+        "thin": msgspec.structs.replace(
+            marked,
+            hits=[],
+            discoveries=Discoveries(rate=0.05, tested=159, benjamini_hochberg=0, e_benjamini_hochberg=0, tokens=0),
+        ),
+        "no controls": msgspec.structs.replace(
+            marked, controls=examples.make_controls(decoys=0, null_corpus=None, null_key_histogram=[])
+        ),
+        "green list": msgspec.structs.replace(marked, specs=[examples.make_spec(scheme="green_list")]),
+        "tournament": msgspec.structs.replace(marked, specs=[examples.make_spec(scheme="tournament")]),
+        "two epochs": msgspec.structs.replace(
+            marked,
+            specs=[examples.make_spec(), examples.make_spec(epoch=1)],
+            spec_ids=["dt1-a", "dt1-b"],
+            hypotheses=[msgspec.structs.replace(h, key=f"epoch {i} {h.key}") for i, h in enumerate(marked.hypotheses)],
+        ),
+        "empty": msgspec.structs.replace(
+            clean_, documents=0, tokens=0, inputs=[], files=[], hypotheses=[], histogram=[0] * 20, hits=[]
+        ),
+    }
+
+
+def in_terminal(record: ScanRecord, width: int = 100, colour: bool = False) -> str:
+    out = StringIO()
+    print_scan(
+        record, Console(file=out, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
+    )
+    return out.getvalue()
+
+
+KINDS = [
+    "marked", "clean", "refused", "no commitment", "list without an answer", "thin", "no controls", "green list",
+    "tournament", "two epochs", "empty",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_is_whole_and_loads_nothing(kind: str) -> None:
+    text = render_scan_html(shown_records()[kind])
+    page = Page(text)
+    names = [tag for tag, _ in page.tags]
+    assert not {"script", "img", "iframe", "link", "object", "embed", "base", "form"} & set(names)
+    assert "http://" not in text and "https://" not in text and "@import" not in text and "url(" not in text
+    for tag, attributes in page.tags:
+        assert not {name for name in attributes if name in ("src", "srcset", "data") or name.startswith("on")}
+        assert "href" not in attributes or (tag == "a" and (attributes["href"] or "").startswith("#"))
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_can_be_read_by_all(kind: str) -> None:
+    text = render_scan_html(shown_records()[kind])
+    page = Page(text)
+    assert page.tags[0] == ("html", {"lang": "en"})
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    idents = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(idents) == len(set(idents))
+    named = " ".join(a.get("aria-labelledby") or "" for _, a in page.tags).split()
+    linked = [(a.get("href") or "#")[1:] for tag, a in page.tags if tag == "a"]
+    assert {*named, *linked} <= set(idents)
+    assert next(a for tag, a in page.tags if tag == "a")["href"] == "#answer"  # the skip link
+    assert all("scope" in a for tag, a in page.tags if tag == "th")
+    assert all(a.get("role") == "img" and "aria-labelledby" in a for tag, a in page.tags if tag == "svg")
+    assert text.count("<svg") == text.count("<desc")
+    assert text.count("<table") == text.count("<caption")
+
+
+def test_same_record_gives_the_same_page() -> None:
+    record = shown_records()["marked"]
+    assert render_scan_html(record) == render_scan_html(msgspec.convert(msgspec.to_builtins(record), ScanRecord))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_page_holds_hostile_strings_as_text(text: str, tmp_path: Path) -> None:
+    html = render_scan_html(examples.hostile_scan(text, tmp_path))
+    page = Page(html)
+    usual = {tag for kind in KINDS for tag, _ in Page(render_scan_html(shown_records()[kind])).tags}
+    assert {tag for tag, _ in page.tags} <= usual
+    assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert clean(text) in page.text
+    assert all(c.isprintable() or c in "\n\N{EM SPACE}" for c in html)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_terminal_gets_no_control_characters(text: str, width: int, tmp_path: Path) -> None:
+    record = examples.hostile_scan(text, tmp_path)
+    plain_text = in_terminal(record, width)
+    assert all(c.isprintable() or c == "\n" for c in plain_text)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(record, width, colour=True)) == plain_text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_terminal_fits_and_is_ascii(kind: str, width: int) -> None:
+    text = in_terminal(shown_records()[kind], width)
+    assert text.replace("\N{HORIZONTAL ELLIPSIS}", "").isascii()  # names are cut
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_terminal_says_what_a_reader_asks() -> None:
+    text = " ".join(in_terminal(shown_records()["marked"]).split())
+    assert "The mark was found in this corpus. p = 10^-" in text
+    assert "tenant acme" in text and "tosses of a fair coin" in text
+    assert "2 broken records: line is not JSON" in text
+    assert "documents listed at" in text.replace("tested documents", "documents")
+    assert "control: 100 decoy keys agree with chance (p of agreement 0." in text
+    assert "No mark was found in this corpus." in in_terminal(shown_records()["clean"])
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_terminal_never_cuts_a_number(width: int) -> None:
+    record = shown_records()["marked"]
+    text = in_terminal(record, width)
+    for hit in record.hits[:10]:
+        assert f" {format_p(hit.log10_pvalue)} " in text
+
+
+def test_page_names_the_account_and_the_documents() -> None:
+    record = shown_records()["marked"]
+    page = Page(render_scan_html(record)).text
+    assert "The key of tenant acme" in page and "of the listed documents point to it" in page
+    for hit in record.hits:
+        assert scan_wording.place(record, hit) in page and (hit.id is None or hit.id in page)
+    for source in record.inputs:
+        assert source.sha256 in page
+    for file in record.files:
+        assert file.sha256 in page
+    assert record.spec_ids[0] in page and "dyetrace report verify report.json" in page
+
+
+def test_refused_scan_shows_no_pvalue_of_a_true_key() -> None:
+    record = shown_records()["refused"]
+    html = render_scan_html(record)
+    shown = Page(html).text + in_terminal(record)
+    assert "decoy keys contradict the test" in shown and 'class="true-label"' not in html
+    for key in record.hypotheses:
+        for log10_p in (key.log10_pvalue, key.log10_pvalue_pooled, key.log10_pvalue_rare):
+            assert f"{-log10_p:.1f}" not in shown
+    assert all(scan_wording.place(record, hit) not in shown for hit in record.hits)
+
+
+def test_list_without_an_answer_is_called_a_lead() -> None:
+    page = Page(render_scan_html(shown_records()["list without an answer"])).text
+    assert "No mark was found in this corpus." in page and "a lead, not a finding" in page
+
+
+def test_mark_without_documents_is_called_thin() -> None:
+    page = Page(render_scan_html(shown_records()["thin"])).text
+    assert "The mark was found" in page and "spread thinly" in page
+    assert "No document reaches the list" in page
+
+
+def test_segments_are_drawn_where_they_are() -> None:
+    record = shown_records()["marked"]
+    hit = msgspec.structs.replace(record.hits[0], tokens=400, segments=[])
+    shaded = render_scan_html(msgspec.structs.replace(record, hits=record.hits[:1])).count('class="segment"')
+    none = render_scan_html(msgspec.structs.replace(record, hits=[hit])).count('class="segment"')
+    assert (shaded, none) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("low", "estimate", "high", "text"),
+    [
+        (0.022, 0.031, 0.04, "3.1% (2.2% to 4.0%)"),
+        (0.022, None, 0.04, "2.2% to 4.0%"),
+        (0.022, 0.031, None, "at least 2.2% (estimate 3.1%)"),
+        (0.022, None, None, "at least 2.2%"),
+        (0.0, 0.01, None, "estimate 1%, none shown with confidence"),
+        (0.0, None, None, "none shown"),
+        (0.0, 0.0, 0.00042, "0% (0% to 0.042%)"),
+    ],
+)
+def test_shares_are_written_for_people(low: float, estimate: float | None, high: float | None, text: str) -> None:
+    share = Interval(low=low, estimate=estimate, high=high, confidence=0.95, method="")
+    assert scan_wording.interval(share) == text.replace("4.0%", "4%")
+
+
+@pytest.mark.parametrize(
+    ("key", "label", "phrase", "tenant"),
+    [
+        ("global", "global", "the global key", False),
+        ("tenant:acme", "tenant acme", "the key of tenant acme", True),
+        ("epoch 2 tenant:a", "tenant a (epoch 2)", "the key of tenant a (epoch 2)", True),
+        ("gumbel dt1-01234567 global", "global (gumbel dt1-01234567)", "the global key (gumbel dt1-01234567)", False),
+    ],
+)
+def test_keys_are_named(key: str, label: str, phrase: str, tenant: bool) -> None:
+    assert scan_wording.scan_key_label(key) == label
+    assert scan_wording.key_phrase(key) == phrase
+    assert scan_wording.is_tenant(key) == tenant
+
+
+def test_recompute_command_names_all_but_the_key() -> None:
+    record = shown_records()["marked"]
+    assert scan_wording.recompute_command(record) == (
+        "dyetrace scan crawl answers.parquet --spec spec.json --key file:KEYFILE --alpha 1e-06 --decoys 100 "
+        "--decoy-seed dyetrace --fdr 0.05 --on-error skip --role assistant --tenant acme --tenant zenith "
+        "--tenant north-wind -o again/"
+    )
+
+
+def test_values_put_into_a_text_are_no_markup() -> None:
+    text = runs("<b>$name</b> is $n, 10<sup>2</sup>", name="<i>$n</i>", n=1234)
+    assert to_html(text) == "<b>&lt;i&gt;$n&lt;/i&gt;</b> is 1,234, 10<sup>2</sup>"
+    assert plain(text) == "<i>$n</i> is 1,234, 102"
