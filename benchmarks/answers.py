@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,12 +41,17 @@ _TASKS = (
     "Give a beginner long and practical advice about {}.",
     "Write a newspaper report about a surprising event that has to do with {}.",
 )
-_TOPICS = ("lighthouses", "bread", "trains", "the night sky", "gardens", "old maps", "rivers", "musical instruments")
+_TOPICS = (
+    ("lighthouses", "bread", "trains", "the night sky", "gardens", "old maps", "rivers", "musical instruments"),
+    ("bicycles", "libraries", "the weather", "markets", "mountains", "letters", "horses", "the sea"),
+)
 
 
 def prompts(count: int) -> list[str]:
-    """Prompts that ask for long texts; there are 64."""
-    pairs = [(task, _TOPICS[(i + shift) % 8]) for shift in range(8) for i, task in enumerate(_TASKS)]
+    """Prompts that ask for long texts; there are 128."""
+    pairs = [
+        (task, topics[(i + shift) % 8]) for topics in _TOPICS for shift in range(8) for i, task in enumerate(_TASKS)
+    ]
     if not 1 <= count <= len(pairs):
         raise click.BadParameter(f"there are prompts for 1 .. {len(pairs)} answers (got {count})")
     return [task.format(topic) for task, topic in pairs[:count]]
@@ -89,13 +95,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """How many answers of how many tokens, from which model, and where they are kept."""
+    """How many answers of how many tokens, from which model, and where they are kept.
+
+    With ``full_length`` the model may not end an answer before it has all its tokens.
+    """
 
     model: Model
     folder: Path
     count: int
     tokens: int
     batch: int
+    full_length: bool = False
 
     @cached_property
     def ring(self) -> KeyRing:
@@ -119,20 +129,43 @@ class Setting:
         """Return the answers of a cell, from the cache or from the model."""
         path = self._path(cell)
         if not path.exists():
-            made = []
-            for answer in generate_answers(
-                self.model.network,
-                self.model.tokenizer,
-                prompts(self.count),
-                Sampling(temperature=cell.temperature, max_new_tokens=self.tokens, batch=self.batch, seed=cell.seed),
-                None if cell.scheme is None else self.spec(cell.scheme),
-                None if cell.scheme is None else self.ring,
-            ):
+            spec, ring = (None, None) if cell.scheme is None else (self.spec(cell.scheme), self.ring)
+            self._generate(path, cell.name, prompts(self.count), cell.temperature, cell.seed, spec, ring)
+        return _read(path)
+
+    def rewritten(self, texts: Sequence[str], temperature: float) -> list[Answer]:
+        """Return the model's unmarked answers to other prompts, from the cache or from the model."""
+        shape = {
+            "model": self.model.folder.name,
+            "temperature": temperature,
+            "tokens": self.tokens,
+            "batch": self.batch,
+            "prompts": texts,
+        }
+        path = self.folder / f"rewritten-{temperature}-{_short(json.dumps(shape))}.jsonl"
+        if not path.exists():
+            self._generate(path, "rewritten", texts, temperature, 1, None, None)
+        return _read(path)
+
+    def _generate(
+        self,
+        path: Path,
+        name: str,
+        asked: Sequence[str],
+        temperature: float,
+        seed: int,
+        spec: WatermarkSpec | None,
+        ring: KeyRing | None,
+    ) -> None:
+        made = []
+        sampling = Sampling(temperature=temperature, max_new_tokens=self.tokens, batch=self.batch, seed=seed)
+        with _least_tokens(self.model.network, self.tokens if self.full_length else None):
+            for answer in generate_answers(self.model.network, self.model.tokenizer, asked, sampling, spec, ring):
                 made.append(answer)
-                click.echo(f"{cell.name}: {len(made)} of {self.count} answers", err=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, b"".join(msgspec.json.encode(answer) + b"\n" for answer in made))
-        return [msgspec.json.decode(line, type=Answer) for line in path.read_bytes().splitlines()]
+                if len(made) % self.batch == 0 or len(made) == len(asked):
+                    click.echo(f"{name}: {len(made)} of {len(asked)} answers", err=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, b"".join(msgspec.json.encode(answer) + b"\n" for answer in made))
 
     def scores(self, cell: Cell, judge: Model) -> list[Scores]:
         """What a model thinks of each answer of a cell, from the cache or from the model."""
@@ -157,8 +190,25 @@ class Setting:
             "batch": self.batch,
             "prompts": prompts(self.count),
         }
+        if self.full_length:
+            shape["full length"] = True
         name = f"{cell.scheme or 'unmarked'}-{cell.temperature}-{_short(json.dumps(shape))}.jsonl"
         return self.folder / name
+
+
+@contextmanager
+def _least_tokens(network: Any, least: int | None) -> Iterator[None]:
+    """Forbid the end token until an answer has that many tokens, inside the block."""
+    before = network.generation_config.min_new_tokens
+    network.generation_config.min_new_tokens = least
+    try:
+        yield
+    finally:
+        network.generation_config.min_new_tokens = before
+
+
+def _read(path: Path) -> list[Answer]:
+    return [msgspec.json.decode(line, type=Answer) for line in path.read_bytes().splitlines()]
 
 
 def _short(text: str) -> str:
@@ -189,7 +239,7 @@ def score(model: Model, answer: Answer, temperature: float) -> Scores:
 def cell_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options by which a benchmark chooses its cells."""
     for option in (
-        click.option("--answers", "count", default=32, show_default=True, help="Answers per cell, 1 to 64."),
+        click.option("--answers", "count", default=32, show_default=True, help="Answers per cell, 1 to 128."),
         click.option("--tokens", default=300, show_default=True, help="Most tokens of an answer."),
         click.option("--batch", default=32, show_default=True, help="Answers generated side by side."),
         click.option(

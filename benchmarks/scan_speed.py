@@ -4,10 +4,10 @@
     python -m benchmarks.scan_speed --engine ray        the same through Ray tasks on this machine
 
 A corpus is Parquet with documents of 500 token ids (or JSONL with text) drawn from a Zipf law, so that about half of
-the tuples are distinct: more than in natural text, which is cheaper. Times are those of the command `dyetrace scan`
-in a process of its own, start to end. The plain pass reads the same ids and sorts 64-bit fingerprints of their tuples with
-numpy, which is the least that any exact de-duplication in memory does. Memory is the largest sum of proportional set
-sizes (shared pages counted once) over all processes of the command, sampled every 50 ms.
+the tuples are distinct: more than in natural text, which is cheaper. Times are those of the command `dyetrace scan` in
+a process of its own, start to end. The plain pass reads the same ids and sorts 64-bit fingerprints of their tuples
+with numpy, which is the least that any exact de-duplication in memory does. Memory is the largest sum of proportional
+set sizes (shared pages counted once) over all processes of the command, sampled every 50 ms.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from watermark.keys import KeyRing, SecretKey
 
 # Chance that sound decoys are called a contradiction: one report in ten thousand.
 LOG10_CONTRADICTION = -4.0
+_MANY = 10_000  # p-values; the exact law takes time in proportion
 
 
 def decoy_rings(seed: str, count: int, epoch: int, like: KeyRing) -> list[KeyRing]:
@@ -34,7 +35,8 @@ def log10_agreement(log10_pvalues: npt.NDArray[np.float64]) -> float:
     """log10 p-value of "these p-values are independent and uniform or larger".
 
     The smaller of two tests, doubled: the exact one-sided Kolmogorov-Smirnov statistic D+ (Smirnov 1944; Birnbaum and
-    Tingey 1951) for the bulk, and the smallest p-value, 1 - (1 - p)^n, for the tail.
+    Tingey 1951; for very many p-values Massart's bound on it, 1990) for the bulk, and the smallest p-value,
+    1 - (1 - p)^n, for the tail.
     """
     n = len(log10_pvalues)
     if n == 0:
@@ -43,7 +45,10 @@ def log10_agreement(log10_pvalues: npt.NDArray[np.float64]) -> float:
 
     p = np.sort(10.0 ** np.minimum(log10_pvalues, 0.0))
     distance = float(np.max(np.arange(1, n + 1) / n - p))
-    bulk = 0.0 if distance <= 0 else float(np.log10(max(smirnov(n, min(1.0, distance)), 1e-300)))
+    if n > _MANY:
+        bulk = -2 * n * max(0.0, distance) ** 2 / np.log(10)
+    else:
+        bulk = 0.0 if distance <= 0 else float(np.log10(max(smirnov(n, min(1.0, distance)), 1e-300)))
     smallest = float(np.min(log10_pvalues))
     tail = float(np.log10(-np.expm1(n * np.log1p(-(10.0**smallest))))) if -12 < smallest < 0 else smallest + np.log10(n)
     return float(min(0.0, min(bulk, tail) + np.log10(2.0)))

@@ -175,7 +175,7 @@ def tuple_fingerprints(sequence: U32, width: int, first: int) -> U64:
 
 
 @jit()
-def _mark_first(fingerprints: U64, positions: U32, mask: Mask) -> None:
+def mark_first(fingerprints: U64, positions: U32, mask: Mask) -> None:
     """Set the mask where a fingerprint stands first, by an open-addressing table that holds one bucket."""
     bits = 4
     while (1 << bits) < 2 * len(fingerprints):
@@ -219,7 +219,7 @@ def _bucketed(
             place[bucket] += 1
     for bucket in numba.prange(buckets):
         low, high = bounds[bucket], bounds[bucket + 1]
-        _mark_first(sorted_fingerprints[low:high], sorted_positions[low:high], mask)
+        mark_first(sorted_fingerprints[low:high], sorted_positions[low:high], mask)
 
 
 def first_occurrences(fingerprints: U64) -> Mask:
@@ -230,7 +230,7 @@ def first_occurrences(fingerprints: U64) -> Mask:
     n = len(fingerprints)
     mask = np.zeros(n, dtype=np.bool_)
     if n <= _CHUNK:
-        _mark_first(fingerprints, np.arange(n, dtype=np.uint32), mask)
+        mark_first(fingerprints, np.arange(n, dtype=np.uint32), mask)
         return mask
     buckets = max(min(n // _BUCKET, _FEW_BUCKETS), min(n // _LARGEST_BUCKET, 1 << 14))
     buckets = 1 << (buckets - 1).bit_length()

@@ -12,6 +12,7 @@ import os
 import secrets
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -233,19 +234,39 @@ def load_key(source: str) -> SecretKey | TenantKey:
     DyetraceError
         The source cannot be read, is open to others, or holds no intact key.
     """
+    text, where = read_source(source, "key", _looks_like_key)
+    return parse_key(text, where)
+
+
+def read_source(source: str, what: str, looks_like_key: Callable[[str], bool]) -> tuple[str, str]:
+    """The text at a key's source, and what messages call the place.
+
+    Parameters
+    ----------
+    source
+        ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND``.
+    what
+        What is kept there, for messages.
+    looks_like_key
+        Whether a text is a key itself, pasted by mistake: then nothing of it is said.
+
+    Raises
+    ------
+    DyetraceError
+        The source cannot be read, or is open to others.
+    """
     kind, _, rest = source.partition(":")
-    if kind != "cmd" and _looks_like_key(rest):
+    if kind != "cmd" and looks_like_key(rest):
         kind = ""
     if kind == "file" and rest:
-        return parse_key(_read_private(Path(os.path.expanduser(rest))), f"file {rest}")
+        return _read_private(Path(os.path.expanduser(rest))), f"file {rest}"
     if kind == "env" and rest:
         if rest not in os.environ:
-            raise DyetraceError(f"environment variable {rest} is not set; export the key in it or use --key file:PATH")
-        return parse_key(os.environ[rest], f"environment variable {rest}")
+            raise DyetraceError(f"environment variable {rest} is not set; export the {what} in it or use file:PATH")
+        return os.environ[rest], f"environment variable {rest}"
     if kind == "cmd" and rest:
-        return parse_key(_run(rest), "the output of the key command")
-    # The text may be a key pasted by mistake: say nothing of it.
-    raise DyetraceError("key source not understood; allowed are file:PATH, env:NAME and cmd:COMMAND")
+        return _run(rest), "the output of the key command"
+    raise DyetraceError(f"{what} source not understood; allowed are file:PATH, env:NAME and cmd:COMMAND")
 
 
 def load_master(source: str) -> SecretKey:

@@ -12,8 +12,8 @@ import click
 from detect.cli.common import EXIT_BAD_INPUT
 from detect.cli.detection import demo, detect, recompute
 from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
+from detect.cli.reports import report
 from detect.cli.scanning import scan
-from detect.cli_report import report
 from watermark.errors import DyetraceError
 
 

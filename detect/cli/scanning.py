@@ -170,6 +170,10 @@ def scan(
     Example: dyetrace scan data/ --spec spec.json --key file:owner.key -o evidence/
              dyetrace scan 'crawl/*.jsonl.zst' --spec spec.json --key file:owner.key --on-error skip -o evidence/
     """
+    if engine == "local" and not dry_run:
+        from detect.corpus.engines.forkserver import start_early
+
+        start_early()  # it gets ready while this process loads its own packages
     from detect.corpus.engines import make_engine
     from detect.corpus.readers import ReadOptions
     from detect.corpus.scan import ScanJob

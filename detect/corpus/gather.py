@@ -1,6 +1,6 @@
 """First step of a scan: documents of a shard to token ids and fingerprints of their tuples, in buckets. Needs no key.
 
-A block holds whole documents of a shard, about four million tokens. A tuple that stands twice in a block is written
+A block holds whole documents of a shard, about two million tokens. A tuple that stands twice in a block is written
 once. Contexts never cross from one document, or one turn of a chat, to the next.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ import numpy.typing as npt
 from detect.corpus.readers import Batch, ReadOptions, Source, read
 from detect.corpus.settings import ScanSettings
 from detect.corpus.work import Shard, new_folder
-from detect.distinct import I64, U64, Mask, first_occurrences, tuple_fingerprints
+from detect.distinct import I64, U64, Mask, mark_first, tuple_fingerprints
 from detect.encode import Encoder, EncoderUse, TokenBatch
 from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
 
-BLOCK_TOKENS = 1 << 22
+BLOCK_TOKENS = 1 << 21
+_CELLS = 256  # at least; a cell of a block, a part of a bucket, has a hash table that fits the cache
 
 
 class BlockInfo(msgspec.Struct, frozen=True):
@@ -65,7 +67,7 @@ class Block:
     local
         Mask over ``ids``: tuples that stand for the first time in this block.
     starts
-        How many of these are in earlier buckets, and one more.
+        How many of these are in earlier cells, and one more; cells cut the buckets further.
     """
 
     ids: U32
@@ -110,7 +112,7 @@ def gather_shard(
         rows = _documents(source, shard, settings, spec, encoder, skipped)
         for number, (block, seen) in enumerate(_blocks(rows)):  # noqa: B007 (the last one counts)
             if block.documents:
-                blocks.append(_write_block(temporary, number, block, spec.context_width, buckets))
+                blocks.append(write_block(temporary, number, block, spec.context_width, buckets))
         done = Gathered(blocks, seen, skipped, None if encoder is None else encoder.use)
         (temporary / "done.json").write_bytes(msgspec.json.encode(done))
     return done
@@ -122,8 +124,8 @@ def read_gathered(folder: Path) -> Gathered:
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """Encoded documents, not yet cut into blocks."""
+class Rows:
+    """Encoded documents: ids, document and records as in `Block`, and the documents' own ids."""
 
     tokens: TokenBatch
     document: I64
@@ -132,6 +134,7 @@ class _Rows:
 
     @property
     def documents(self) -> int:
+        """How many."""
         return len(self.records)
 
 
@@ -142,7 +145,7 @@ def _documents(
     spec: WatermarkSpec,
     encoder: Encoder | None,
     skipped: list[tuple[int, str]],
-) -> Iterator[tuple[_Rows, int]]:
+) -> Iterator[tuple[Rows, int]]:
     """Encoded documents of the shard, with the number of records seen; broken records go to ``skipped``."""
     left = settings.limit
     for batch in read(source, shard.piece, settings.read):
@@ -175,7 +178,7 @@ def _encoded(
     encoder: Encoder | None,
     options: ReadOptions,
     skipped: list[tuple[int, str]],
-) -> _Rows:
+) -> Rows:
     rows = keep[batch.row_document]
     if batch.tokens is not None:
         tokens = batch.tokens if rows.all() else TokenBatch.of([batch.tokens[i] for i in np.flatnonzero(rows).tolist()])
@@ -192,12 +195,12 @@ def _encoded(
         tokens = encoder.encode_batch(texts if rows.all() else [texts[i] for i in np.flatnonzero(rows).tolist()])
     number = np.cumsum(keep) - 1
     names = [name for name, kept in zip(batch.ids, keep.tolist(), strict=True) if kept]
-    return _Rows(tokens, number[batch.row_document[rows]], batch.records[keep], names)
+    return Rows(tokens, number[batch.row_document[rows]], batch.records[keep], names)
 
 
-def _blocks(parts: Iterator[tuple[_Rows, int]]) -> Iterator[tuple[_Rows, int]]:
+def _blocks(parts: Iterator[tuple[Rows, int]]) -> Iterator[tuple[Rows, int]]:
     """Join parts into blocks of about `BLOCK_TOKENS`."""
-    waiting: list[_Rows] = []
+    waiting: list[Rows] = []
     tokens = seen = 0
     for part, seen in parts:
         waiting.append(part)
@@ -208,13 +211,13 @@ def _blocks(parts: Iterator[tuple[_Rows, int]]) -> Iterator[tuple[_Rows, int]]:
     yield _joined(waiting), seen
 
 
-def _joined(parts: list[_Rows]) -> _Rows:
+def _joined(parts: list[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     before = np.cumsum([0, *(part.documents for part in parts)])
     ends = np.cumsum([0, *(len(part.tokens.ids) for part in parts)])
     nothing = np.empty(0, dtype=np.int64)
-    return _Rows(
+    return Rows(
         TokenBatch(
             np.concatenate([np.empty(0, np.uint32), *(part.tokens.ids for part in parts)]),
             np.concatenate([[0], *(part.tokens.offsets[1:] + end for part, end in zip(parts, ends, strict=False))]),
@@ -225,29 +228,28 @@ def _joined(parts: list[_Rows]) -> _Rows:
     )
 
 
-def _write_block(folder: Path, number: int, rows: _Rows, width: int, buckets: int) -> BlockInfo:
+def write_block(folder: Path, number: int, rows: Rows, width: int, buckets: int) -> BlockInfo:
+    """Write the block and the fingerprints of its tuples, each once."""
     ids, offsets = rows.tokens.ids, rows.tokens.offsets.astype(np.int64)
     counted = _with_context(offsets, width)
-    prints = tuple_fingerprints(ids, width, 0)[counted]
-    first = first_occurrences(prints)
-    starts = np.zeros(buckets + 1, dtype=np.int64)
-    cut = np.empty(int(first.sum()), dtype=np.uint64)
-    _cut(prints, first, _shift(buckets), starts, cut)
-    local = np.zeros(len(ids), dtype=np.bool_)
-    local[counted] = first
-    cut.tofile(folder / f"{number}.prints")
+    prints = tuple_fingerprints(ids, width, 0)
+    local, starts = np.zeros(len(ids), dtype=np.bool_), np.zeros(max(buckets, _CELLS) + 1, dtype=np.int64)
+    cut, places = np.empty(len(ids), dtype=np.uint64), np.empty(len(ids), dtype=np.uint32)
+    first = cut[: _cut(prints, counted, _shift(starts), starts, cut, places, local)]
+    first.tofile(folder / f"{number}.prints")
     np.savez(
         folder / f"{number}.npz",
-        ids=ids.astype(np.uint16) if len(ids) == 0 or ids.max() < 2**16 else ids,
         document=rows.document,
         offsets=offsets,
         records=rows.records,
         local=np.packbits(local),
     )
     starts.tofile(folder / f"{number}.starts")
+    narrow = ids.astype(np.uint16) if ids.max(initial=0) < 2**16 else ids
+    narrow.tofile(folder / f"{number}.ids{8 * narrow.itemsize}")
     if any(name is not None for name in rows.names):
         (folder / f"{number}.names").write_bytes(msgspec.json.encode(rows.names))
-    return BlockInfo(rows.documents, len(ids), len(prints), len(cut))
+    return BlockInfo(rows.documents, len(ids), int(counted.sum()), len(first))
 
 
 def _with_context(offsets: I64, width: int) -> Mask:
@@ -259,47 +261,77 @@ def _with_context(offsets: I64, width: int) -> Mask:
     return mask
 
 
-def _shift(buckets: int) -> np.uint64:
-    return np.uint64(64 - (buckets.bit_length() - 1))
+def _shift(starts: I64) -> np.uint64:
+    """From a fingerprint to its cell, by its high bits."""
+    return np.uint64(64 - ((len(starts) - 1).bit_length() - 1))
 
 
 @jit()
-def _cut(prints: U64, first: Mask, shift: np.uint64, starts: I64, out: U64) -> None:
-    """Copy the chosen fingerprints to their buckets, in order; fill ``starts`` (buckets + 1)."""
-    buckets = len(starts) - 1
+def _cut(prints: U64, counted: Mask, shift: np.uint64, starts: I64, cut: U64, places: U32, local: Mask) -> int:
+    """Bring the counted fingerprints into their cells, in order, and keep the first of each; returns their number.
+
+    ``starts`` (cells + 1), ``cut`` (n) and ``local`` (n), which tells the places of first ones, are
+    filled; ``places`` (n) is working memory.
+    """
+    cells = len(starts) - 1
+    ends = np.zeros(cells, dtype=np.int64)
     for i in range(len(prints)):
-        if first[i]:
-            starts[np.int64(prints[i] >> shift) + 1] += 1
-    for earlier in range(buckets):
-        starts[earlier + 1] += starts[earlier]
-    place = starts.copy()
+        if counted[i]:
+            ends[np.int64(prints[i] >> shift)] += 1
+    low = 0
+    for cell in range(cells):
+        count = int(ends[cell])
+        ends[cell] = low
+        low += count
     for i in range(len(prints)):
-        if first[i]:
-            bucket = np.int64(prints[i] >> shift)
-            out[place[bucket]] = prints[i]
-            place[bucket] += 1
+        if counted[i]:
+            home = np.int64(prints[i] >> shift)
+            cut[ends[home]] = prints[i]
+            places[ends[home]] = i
+            ends[home] += 1
+    kept = low = 0
+    for cell in range(cells):
+        high = int(ends[cell])
+        mark_first(cut[low:high], places[low:high], local)
+        for i in range(low, high):
+            if local[places[i]]:
+                cut[kept] = cut[i]
+                kept += 1
+        starts[cell + 1] = kept
+        low = high
+    return kept
 
 
 def read_block(folder: Path, number: int) -> Block:
     """A block that `gather_shard` wrote."""
     with np.load(folder / f"{number}.npz") as arrays:
         found: dict[str, Any] = {name: arrays[name] for name in arrays.files}
-    names = folder / f"{number}.names"
-    ids = found["ids"].astype(np.uint32, copy=False)
+    names, narrow = folder / f"{number}.names", folder / f"{number}.ids16"
+    ids = np.fromfile(narrow, np.uint16) if narrow.exists() else np.fromfile(folder / f"{number}.ids32", np.uint32)
     return Block(
-        ids=ids,
+        ids=ids.astype(np.uint32, copy=False),
         document=found["document"],
         offsets=found["offsets"],
         records=found["records"],
         names=msgspec.json.decode(names.read_bytes()) if names.exists() else [],
-        local=np.unpackbits(found["local"], count=len(ids)).astype(np.bool_),
-        starts=np.fromfile(folder / f"{number}.starts", np.int64),
+        local=np.unpackbits(found["local"], count=len(ids)).view(np.bool_),
+        starts=_starts(folder, number),
     )
 
 
-def read_bucket(folder: Path, number: int, bucket: int) -> U64:
+@lru_cache(maxsize=1 << 10)
+def _starts(folder: Path, number: int) -> I64:
+    return np.fromfile(folder / f"{number}.starts", np.int64)
+
+
+def bucket_starts(starts: I64, buckets: int) -> I64:
+    """Of the starts of cells, those of buckets, and one more."""
+    return starts[:: (len(starts) - 1) // buckets]
+
+
+def read_bucket(folder: Path, number: int, bucket: int, buckets: int) -> U64:
     """Fingerprints of one bucket of a block."""
-    start, stop = np.fromfile(folder / f"{number}.starts", np.int64, count=2, offset=8 * bucket).tolist()
+    start, stop = bucket_starts(_starts(folder, number), buckets)[bucket : bucket + 2].tolist()
     return np.fromfile(folder / f"{number}.prints", np.uint64, count=stop - start, offset=8 * start)
 
 
@@ -308,14 +340,14 @@ def _pick(prints: U64, local: Mask, shift: np.uint64, starts: I64, kept: npt.NDA
     place = starts.copy()
     for i in range(len(prints)):
         if local[i]:
-            bucket = np.int64(prints[i] >> shift)
-            out[i] = kept[place[bucket]] != 0
-            place[bucket] += 1
+            cell = np.int64(prints[i] >> shift)
+            out[i] = kept[place[cell]] != 0
+            place[cell] += 1
 
 
 def in_reading_order(block: Block, width: int, kept: npt.NDArray[np.uint8]) -> tuple[Mask, U64]:
     """Turn a mask over the block's fingerprints in bucket order into one over its tokens; the fingerprints as well."""
     prints = tuple_fingerprints(block.ids, width, 0)
     out = np.zeros(len(block.ids), dtype=np.bool_)
-    _pick(prints, block.local, _shift(len(block.starts) - 1), block.starts, kept, out)
+    _pick(prints, block.local, _shift(block.starts), block.starts, kept, out)
     return out, prints

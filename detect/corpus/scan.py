@@ -44,8 +44,8 @@ Progress = Callable[[Stage, int, int], None]
 """Told the stage, what is done of it and what there is: bytes while hashing and gathering, tokens afterwards."""
 
 SHARD_BYTES = 16 << 20
-_BUCKET_TOKENS = 1 << 21
-_FEWEST_BUCKETS, _MOST_BUCKETS = 16, 1 << 12
+_BUCKET_TOKENS = 1 << 23
+_FEWEST_BUCKETS, _MOST_BUCKETS = 32, 1 << 12
 _LISTED = 20  # broken records of each input that the record lists
 HITS = 100
 """Hits that the record holds; hits.jsonl has all."""
@@ -326,7 +326,7 @@ def _null_corpus(job: ScanJob, keys: KeySet, folder: WorkFolder, engine: Engine)
     work.path.mkdir(mode=0o700, exist_ok=True)
     paths, name = list(job.null_corpus), ", ".join(job.null_corpus)
     if NATURAL in paths:
-        lines = [msgspec.json.encode({"text": text}) for _, text in natural_documents("prose", 400)]
+        lines = [msgspec.json.encode({"text": text}) for _, text in natural_documents("prose", 150)]
         natural = work.path / "natural.jsonl"
         if not natural.exists():
             write_atomically(natural, b"\n".join(lines) + b"\n", 0o600)

@@ -13,26 +13,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from detect.corpus.gather import read_bucket
+from detect.corpus.gather import bucket_starts, read_bucket
 from detect.corpus.work import new_file
 from detect.distinct import first_occurrences
 
 Bytes = npt.NDArray[np.uint8]
 
 
-def settle_bucket(blocks: Sequence[tuple[Path, int]], bucket: int, result: Path) -> int:
+def settle_bucket(blocks: Sequence[tuple[Path, int]], bucket: int, buckets: int, result: Path) -> int:
     """Find the tuples of a bucket that stand for the first time, write them to ``result``, and return their number.
 
     Parameters
     ----------
     blocks
         Folder and number of every block, in the order of the corpus.
-    bucket
-        Which bucket.
+    bucket, buckets
+        Which bucket, and of how many.
     result
         File to write: the number of first tuples and one offset per block (int64), then a bit per tuple and block.
     """
-    parts = [read_bucket(folder, number, bucket) for folder, number in blocks]
+    parts = [read_bucket(folder, number, bucket, buckets) for folder, number in blocks]
     counts = [len(part) for part in parts]
     first = first_occurrences(np.concatenate([np.empty(0, np.uint64), *parts]))
     del parts
@@ -65,12 +65,12 @@ def read_kept(results: Sequence[Path], block: int, blocks: int, starts: npt.NDAr
         The block's own.
     """
     kept = np.empty(int(starts[-1]), dtype=np.uint8)
-    for bucket, result in enumerate(results):
-        count = int(starts[bucket + 1] - starts[bucket])
+    edges = bucket_starts(starts, len(results)).tolist()
+    for result, low, high in zip(results, edges, edges[1:], strict=False):
         with result.open("rb") as file:
             file.seek(8 * (1 + block))
             start, stop = np.frombuffer(file.read(16), np.int64).tolist()
             file.seek(8 * (2 + blocks) + start)
             bits = np.frombuffer(file.read(stop - start), np.uint8)
-        kept[starts[bucket] : starts[bucket + 1]] = np.unpackbits(bits, count=count)
+        kept[low:high] = np.unpackbits(bits, count=high - low)
     return kept

@@ -101,7 +101,7 @@ def _settle(work: WorkFolder, plan: Plan, bucket: int) -> int:
     if result.exists():
         return read_count(result)
     blocks = [(work.gathered(plan.shards[shard]), number) for shard, number, _ in numbered_blocks(work, plan)]
-    return settle_bucket(blocks, bucket, result)
+    return settle_bucket(blocks, bucket, plan.buckets, result)
 
 
 def _score(work: WorkFolder, plan: Plan, index: int, keys: KeySet) -> int:

@@ -15,7 +15,7 @@ import msgspec
 
 from watermark.errors import DyetraceError
 from watermark.files import write_atomically
-from watermark.keys import _read_private, _run
+from watermark.keys import read_source
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SIGNATURE_VERSION = 1
 _LABEL = b"dyetrace-report-signature-v1\0"
 _PUBLIC_BYTES = 32
-_SOURCES = "allowed are file:PATH, env:NAME and cmd:COMMAND"
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -186,7 +185,7 @@ def _load_signing_key(source: str) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    text, where = _read_source(source)
+    text, where = read_source(source, "signing key", _looks_like_key)
     advice = "make one with `dyetrace report keygen`"
     try:
         # Variables of continuous integration often hold line breaks as "\n".
@@ -198,22 +197,6 @@ def _load_signing_key(source: str) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise DyetraceError(f"{where} holds a key of another kind; an Ed25519 key is needed; {advice}")
     return key
-
-
-def _read_source(source: str) -> tuple[str, str]:
-    """The text at a key's source, and what to call the place."""
-    kind, _, rest = source.partition(":")
-    pasted = kind != "cmd" and _looks_like_key(rest)
-    if kind == "file" and rest and not pasted:
-        return _read_private(Path(os.path.expanduser(rest))), f"file {rest}"
-    if kind == "env" and rest and not pasted:
-        if rest not in os.environ:
-            raise DyetraceError(f"environment variable {rest} is not set; export the signing key in it")
-        return os.environ[rest], f"environment variable {rest}"
-    if kind == "cmd" and rest:
-        return _run(rest), "the output of the key command"
-    # The text may be a key pasted by mistake: say nothing of it.
-    raise DyetraceError(f"signing key source not understood; {_SOURCES}")
 
 
 def _looks_like_key(text: str) -> bool:

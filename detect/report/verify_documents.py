@@ -32,7 +32,7 @@ class Rows:
         Index into the record's hypotheses, (n,).
     totals
         Under each sub-key of that key, (n, S) for the largest number of sub-keys S; 0 beyond a key's own.
-    log10_adjusted
+    log10_adjusted, log10_segment
         NaN where there is none.
     ids
         The column itself, read row by row where it is needed.
@@ -47,6 +47,7 @@ class Rows:
     totals: I64
     log10_pvalue: Floats
     log10_adjusted: Floats
+    log10_segment: Floats
     log10_evalue: Floats
     found: npt.NDArray[np.bool_]
     ids: Any
@@ -91,6 +92,7 @@ def read_rows(path: Path, record: ScanRecord) -> Rows:
             tuples=_whole(table, "tuples"),
             key_tuples=_whole(table, "key_tuples"),
             log10_pvalue=_real(table, "log10_pvalue"),
+            log10_segment=table.column("log10_pvalue_segment").to_numpy(zero_copy_only=False).astype(np.float64),
             log10_evalue=_real(table, "log10_evalue"),
             key=key,
             totals=totals,

@@ -12,11 +12,15 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import ArrayLike
 
+from detect.corpus import rare
 from detect.corpus.record import HISTOGRAM_BINS, Hit, ScanHypothesis, ScanRecord, Skipped
+from detect.corpus.score import with_segments
+from detect.corpus.share import marked_documents
 from detect.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10
 from detect.report.scan_wording import is_tenant
 from detect.report.verify_documents import Floats, NotDone, Rows, SkippedRow
+from detect.tail_pairs import log10_sf_pairs
 from watermark.errors import DyetraceError
 from watermark.laws import Exponential
 from watermark.spec import WatermarkSpec
@@ -61,10 +65,6 @@ def keys(record: ScanRecord) -> str:
 
 
 def _rare(h: ScanHypothesis) -> float:
-    try:
-        from detect.corpus import rare
-    except ImportError:
-        raise NotDone("the rare-documents test is not part of this installation") from None
     try:
         return float(rare.log10_pvalue(np.array(h.smallest_log10_pvalues), h.documents))
     except ValueError as error:
@@ -138,11 +138,10 @@ def documents(record: ScanRecord, rows: Rows) -> str:
 
 
 def document_pvalues(record: ScanRecord, rows: Rows) -> str:
-    """Each document's p-value follows from its totals: Šidák over sub-keys, times the number of keys."""
-    try:
-        from detect.tail_pairs import log10_sf_pairs
-    except ImportError:
-        raise NotDone("the test of documents is not part of this installation") from None
+    """Each document's p-value follows from its totals: Šidák over sub-keys, times the number of keys.
+
+    Of a long document its most marked stretch counts as well, whose p-value the table gives.
+    """
     for number, h in enumerate(record.hypotheses):
         mine = rows.key == number
         if not mine.any():
@@ -155,7 +154,8 @@ def document_pvalues(record: ScanRecord, rows: Rows) -> str:
             log10_ps = log10_sf_pairs(scheme.law, rows.key_tuples[mine][:, None], scaled)
         except ValueError as error:
             raise DyetraceError(f"totals under {h.key!r} are none that the scheme gives: {error}") from None
-        paid = np.minimum(0.0, _sidak(log10_ps) + math.log10(len(record.hypotheses)))
+        alone = with_segments(_sidak(log10_ps), rows.log10_segment[mine])
+        paid = np.minimum(0.0, alone + math.log10(len(record.hypotheses)))
         _close(f"p-values of documents under {h.key!r}", rows.log10_pvalue[mine], paid)
     return f"the p-values of {int(rows.tested.sum()):,} documents follow from their totals"
 
@@ -240,10 +240,6 @@ def histogram(record: ScanRecord, rows: Rows) -> str:
 
 def shares(record: ScanRecord, rows: Rows) -> str:
     """The share of documents follows from the table's p-values; that of tuples needs the key."""
-    try:
-        from detect.corpus.share import marked_documents
-    except ImportError:
-        raise NotDone("the estimate of shares is not part of this installation") from None
     said = record.shares.documents
     computed = marked_documents(rows.log10_pvalue[rows.tested], said.confidence)
     if (said.estimate is None, said.high) != (computed.estimate is None, computed.high):

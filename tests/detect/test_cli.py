@@ -11,7 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import EXIT_FOUND, main
+from detect.cli import main
+from detect.cli.common import EXIT_FOUND
 from detect.report.schema import read_record
 from watermark.keys import SecretKey, write_key_file
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from detect.corpus.tasks import Outcome, Task
 from watermark.errors import DyetraceError
+
+if TYPE_CHECKING:
+    from detect.corpus.tasks import Outcome, Task
 
 ENGINES = ("local", "ray", "datatrove")
 

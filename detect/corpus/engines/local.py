@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from detect.corpus.engines.forkserver import fork_context
 from detect.corpus.tasks import Outcome, Task, run
 from watermark.errors import DyetraceError
 
@@ -66,13 +66,12 @@ class LocalEngine:
                         ) from None
             if broken:
                 self.close()
+        self.close()  # memory of one stage is not held through the next; new workers are forked in no time
 
     def _started(self) -> ProcessPoolExecutor:
-        """The pool; its processes are copies of one that has the packages loaded, and share that memory."""
+        """The pool."""
         if self._pool is None:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["detect.corpus.tasks"])
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_single_threaded)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=fork_context(), initializer=_single_threaded)
         return self._pool
 
     def close(self) -> None:

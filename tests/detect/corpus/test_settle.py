@@ -38,11 +38,11 @@ def settled(documents: list[list[int]], cuts: list[int], buckets: int, folder: P
     for number, (start, stop) in enumerate(pairwise(edges)):
         rows = [np.array(ids, np.uint32) for ids in documents[start:stop]]
         n = len(rows)
-        part = gather._Rows(TokenBatch.of(rows), np.arange(n), np.arange(n), [None] * n)
-        gather._write_block(folder, number, part, WIDTH, buckets)
+        part = gather.Rows(TokenBatch.of(rows), np.arange(n), np.arange(n), [None] * n)
+        gather.write_block(folder, number, part, WIDTH, buckets)
         blocks.append((folder, number))
     results = [folder / f"bucket{bucket}" for bucket in range(buckets)]
-    counts = [settle_bucket(blocks, bucket, result) for bucket, result in enumerate(results)]
+    counts = [settle_bucket(blocks, bucket, buckets, result) for bucket, result in enumerate(results)]
     assert counts == [read_count(result) for result in results]
     masks: list[list[bool]] = []
     for number in range(len(blocks)):
@@ -79,6 +79,6 @@ def test_contexts_do_not_reach_into_the_document_before(tmp_path: Path) -> None:
 
 def test_turns_of_one_chat_are_one_document_and_share_no_context(tmp_path: Path) -> None:
     turns = [np.array([1, 2, 3, 4], np.uint32), np.array([5, 6, 7], np.uint32)]
-    rows = gather._Rows(TokenBatch.of(turns), np.array([0, 0]), np.array([0]), [None])
-    info = gather._write_block(tmp_path, 0, rows, WIDTH, 16)
+    rows = gather.Rows(TokenBatch.of(turns), np.array([0, 0]), np.array([0]), [None])
+    info = gather.write_block(tmp_path, 0, rows, WIDTH, 16)
     assert (info.documents, info.tokens, info.tuples) == (1, 7, 3)

@@ -129,6 +129,7 @@ def make_scan(folder: Path, corpus: Corpus, *, refused: str | None = None, **cha
         "totals": corpus.totals[best, :, rows].tolist(),
         "log10_pvalue": log10_p.tolist(),
         "log10_pvalue_adjusted": [None if math.isnan(a) else a for a in adjusted.tolist()],
+        "log10_pvalue_segment": [None] * len(names),
         "log10_evalue": log10_e.tolist(),
         "found": found.tolist(),
     }
@@ -206,7 +207,8 @@ def write_documents(path: Path, columns: dict[str, list[Any]], keys: list[str]) 
     kinds = {
         "input": pa.int32(), "record": pa.int64(), "id": pa.string(), "tokens": pa.int32(), "tuples": pa.int32(),
         "key": pa.dictionary(pa.int32(), pa.string()), "key_tuples": pa.int32(), "totals": pa.list_(pa.int64()),
-        "log10_pvalue": pa.float64(), "log10_pvalue_adjusted": pa.float64(), "log10_evalue": pa.float64(),
+        "log10_pvalue_segment": pa.float64(), "log10_pvalue": pa.float64(),
+        "log10_pvalue_adjusted": pa.float64(), "log10_evalue": pa.float64(),
         "found": pa.bool_(),
     }  # fmt: skip
     arrays: dict[str, Any] = {name: pa.array(values, kinds[name]) for name, values in columns.items() if name != "key"}

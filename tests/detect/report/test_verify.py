@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli_report import report as commands
+from detect.cli.reports import report as commands
 from detect.corpus.record import ScanRecord
 from detect.evidence import Input
 from detect.report.scan_schema import encode_scan, parse_scan, read_scan, write_scan

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detect.cli.common import option
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 
 _NAMES = {"html": "report.html", "pdf": "report.pdf", "text": "report.txt"}
 _WIDTH = 100  # of report.txt
-
-
-def _option(*names: str, **options: Any) -> Callable[[Any], Any]:
-    options.setdefault("show_default", options.get("default") is not None)
-    return click.option(*names, **options)
 
 
 @click.group()
@@ -35,17 +31,17 @@ def report() -> None:
 
 @report.command()
 @click.argument("path", metavar="REPORT", type=click.Path(path_type=Path))
-@_option(
+@option(
     "--inputs",
     type=click.Path(path_type=Path),
     help="Folder with the scanned files, to compare their SHA-256.  [e.g. --inputs data/]",
 )
-@_option(
+@option(
     "--public-key",
     type=click.Path(path_type=Path),
     help="Who must have signed it: a PEM file, or 64 hex digits in a file.  [e.g. --public-key owner.pub]",
 )
-@_option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.  [e.g. --json]")
+@option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.  [e.g. --json]")
 def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bool) -> None:
     """Check REPORT (a report.json) without any key: signature, files, inputs, and all numbers that follow from others.
 
@@ -63,14 +59,14 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
 
 @report.command()
 @click.argument("path", metavar="REPORT", type=click.Path(path_type=Path))
-@_option(
+@option(
     "-o",
     "--output",
     required=True,
     type=click.Path(path_type=Path),
     help="Folder for what is drawn.  [e.g. -o evidence/]",
 )
-@_option(
+@option(
     "--format",
     "forms",
     multiple=True,
@@ -96,7 +92,7 @@ def render(path: Path, output: Path, forms: tuple[str, ...]) -> None:
 
 @report.command()
 @click.argument("path", metavar="REPORT", type=click.Path(path_type=Path))
-@_option(
+@option(
     "--signing-key",
     required=True,
     help="Where the private key is: file:PATH, env:NAME or cmd:COMMAND (any command that prints it). "
