@@ -39,6 +39,10 @@ _BLOCK = 1 << 20  # elements of the largest temporary array
 _MOST_FREQUENCIES = 1 << 20
 
 
+class TooUneven(ValueError):
+    """The sum's characteristic function matters at too many frequencies."""
+
+
 @dataclass(frozen=True)
 class LatticeSum:
     """``offset + span * S``, S the sum of ``counts[f]`` draws of ``values[f, a]`` with ``probabilities[a]``.
@@ -128,15 +132,15 @@ class LatticeSum:
         log_top = np.where(top < rest, np.log(top), np.log1p(-np.minimum(rest, 0.5)))
         return float(self.counts @ log_top)
 
-    def tilt(self, theta: float) -> _Tilted:
+    def tilt(self, theta: float) -> Tilted:
         """Weigh the outcomes by exp(theta S)."""
         exponents = theta * self.values + np.log(self.probabilities)
         probabilities = np.exp(exponents - exponents.max(axis=1, keepdims=True))
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         means = (probabilities * self.values).sum(axis=1)
-        return _Tilted(self, theta, probabilities, means)
+        return Tilted(self, theta, probabilities, means)
 
-    def _tilt_for(self, total: int) -> _Tilted:
+    def _tilt_for(self, total: int) -> Tilted:
         """Tilt upwards so that the mean is near ``total``, or near one sd above the mean if that is higher.
 
         Any tilt gives the same p; this one keeps the expectation well conditioned.
@@ -157,13 +161,15 @@ class LatticeSum:
         return tilted
 
 
-class _Tilted:
+class Tilted:
     """A lattice sum under the law proportional to exp(theta S) P(S); written E_theta below.
 
     Attributes
     ----------
     mean, sd
         Of S under the tilted law.
+    whole_mean, mean_beyond
+        Their sum is the mean: the part beyond a whole number is known to more digits apart.
     """
 
     def __init__(self, source: LatticeSum, theta: float, probabilities: Floats, means: Floats) -> None:
@@ -175,15 +181,15 @@ class _Tilted:
         self.counts = source.counts.astype(np.float64)
         # Whole parts apart: the mean of 1e9 draws of almost 1 is known to far better than its last digit.
         whole = np.rint(means)
-        self._whole_mean = int(source.counts @ whole.astype(np.int64))
-        self._mean_beyond = math.fsum(self.counts * (means - whole))
-        self.mean = self._whole_mean + self._mean_beyond
+        self.whole_mean = int(source.counts @ whole.astype(np.int64))
+        self.mean_beyond = math.fsum(self.counts * (means - whole))
+        self.mean = self.whole_mean + self.mean_beyond
         self.sd = math.sqrt(self.counts @ self.sds**2)
 
     def deviation(self, totals: Ints) -> Floats:
         """Return totals - mean, free of the rounding of a large mean."""
-        beyond_whole: Floats = (totals - self._whole_mean).astype(np.float64)
-        return beyond_whole - self._mean_beyond
+        beyond_whole: Floats = (totals - self.whole_mean).astype(np.float64)
+        return beyond_whole - self.mean_beyond
 
     def cgf(self, shift: float) -> float:
         """Log E exp(shift (S - mean)), nats, under the law before tilting (but around the tilted mean)."""
@@ -220,12 +226,11 @@ class _Tilted:
         """
         bottom, top = self._window(totals)
         period = top + 1 - bottom
-        index = self._significant_frequencies(period)
+        index = self.significant_frequencies(period, _NEGLIGIBLE, _MOST_FREQUENCIES)
         phi: Floats = index * np.float64(2 * math.pi / period)
         log_modulus, angle = self._log_characteristic(phi)
         modulus = np.exp(log_modulus)
-        decay = math.exp(-self.theta)
-        kernel = 1 / (-math.expm1(-self.theta) + decay * (2 * np.sin(phi / 2) ** 2 + 1j * np.sin(phi)))
+        kernel = self.geometric_series(phi)
         # Frequencies come in conjugate pairs, but for 0 and, in an even period, the middle.
         kernel *= np.where((index == 0) | (2 * index == period), 1.0, 2.0) / period
 
@@ -235,7 +240,7 @@ class _Tilted:
         mass = sums[:-1] - np.exp(-self.theta * (top + 1 - totals)) * sums[-1]
 
         # The modulus is good to eps, each angle to eps of the largest product that went into it.
-        reach = np.abs(distances).max() + abs(self._mean_beyond) + self.counts @ self.sds
+        reach = np.abs(distances).max() + abs(self.mean_beyond) + self.counts @ self.sds
         rounding = _EPS * float(np.abs(kernel) @ (4 + modulus * (8 + 2 * phi * reach)))
         left_out = 4 * math.exp(-_NEGLIGIBLE) / -math.expm1(-self.theta)
         return mass, rounding + left_out
@@ -250,8 +255,16 @@ class _Tilted:
         top = min(self.source.maximum, max(math.ceil(self.mean + above), int(totals[-1])))
         return bottom, top
 
-    def _significant_frequencies(self, period: int) -> Ints:
-        """Find the k <= period / 2 where the characteristic function at 2 pi k / period may exceed exp(-60).
+    def geometric_series(self, phi: Floats) -> NDArray[np.complex128]:
+        """1 / (1 - exp(-theta - i phi)), accurate where both are small."""
+        decay = math.exp(-self.theta)
+        series: NDArray[np.complex128] = 1 / (
+            -math.expm1(-self.theta) + decay * (2 * np.sin(phi / 2) ** 2 + 1j * np.sin(phi))
+        )
+        return series
+
+    def significant_frequencies(self, period: int, negligible: float, most: int) -> Ints:
+        """Find the k <= period / 2 where the characteristic function at 2 pi k / period may exceed exp(-negligible).
 
         Branch and bound: one draw's characteristic function changes by at most sd per radian, so its value
         in the middle of a cell of frequencies bounds it in the whole cell.
@@ -264,13 +277,13 @@ class _Tilted:
             reach = (width - 1) / 2
             middle: Floats = (cells + reach) * np.float64(step)
             bound, _ = self._log_characteristic(middle, reach * step)
-            cells = cells[bound > -_NEGLIGIBLE]
+            cells = cells[bound > -negligible]
             if width == 1:
                 return cells[cells <= half]
-            if cells.size > _MOST_FREQUENCIES:
-                raise ValueError(
+            if cells.size > most:
+                raise TooUneven(
                     f"the sum spreads over {period:,} points too unevenly for an exact tail (more than "
-                    f"{_MOST_FREQUENCIES:,} frequencies matter); round scores or weights to a coarser step"
+                    f"{most:,} frequencies matter); round scores or weights to a coarser step"
                 )
             width //= 2
             cells = np.concatenate([cells, cells + width])
