@@ -244,7 +244,7 @@ def _tokenizer(given: str | None, paths: tuple[str, ...], options: Any) -> str |
     """The tokenizer's absolute path; without one given the demo model's where there is text to encode."""
     from detect.corpus.readers import find_sources
 
-    if given is None and all(source.kind == "tokens" for source in find_sources(paths, options)[0]):
+    if given is None and all(s.kind == "tokens" for s in find_sources(paths, options)[0] if s.bytes):
         return None
     return str(Path(model_folder(given)).absolute())
 

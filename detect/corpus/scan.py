@@ -265,9 +265,9 @@ def _plan(
     job: ScanJob, keys: KeySet, paths: Sequence[str], work: WorkFolder, engine: Engine, progress: Progress
 ) -> tuple[Plan, list[tuple[str, str]]]:
     sources, unreadable = find_sources(paths, job.settings.read)
-    if not sources:
-        raise DyetraceError(f"nothing to scan: {', '.join(paths)} hold no file that can be read")
-    if job.tokenizer is None and (text := next((s for s in sources if s.kind != "tokens"), None)):
+    if not any(source.bytes for source in sources):
+        raise DyetraceError(f"nothing to scan: {', '.join(paths)}: every file is empty or can't be read")
+    if job.tokenizer is None and (text := next((s for s in sources if s.bytes and s.kind != "tokens"), None)):
         raise DyetraceError(f"{text.name} holds text, which needs the spec's tokenizer: add --tokenizer")
     plan = Plan(
         settings=job.settings,
