@@ -67,11 +67,12 @@ def choose(records: Sequence[dict[str, Any]], field: str | None) -> tuple[str, s
     Broken
         No field fits.
     """
-    candidates = CANDIDATES if field is None else [(field, kind) for kind in ("text", "messages", "tokens")]
-    for name, kind in candidates:
-        if any(kind_of(value) == kind for value in _values(records, name)):
-            return name, kind
-    for name, _ in candidates:  # nothing but empty lists: no tokens
+    for name, wanted in CANDIDATES if field is None else [(field, None)]:
+        for value in _values(records, name):
+            kind = kind_of(value)
+            if kind is not None and wanted in (kind, None):
+                return name, kind
+    for name in TOKEN_FIELDS if field is None else [field]:  # nothing but empty lists
         if any(value == [] for value in _values(records, name)):
             return name, "tokens"
     raise no_field(dict.fromkeys(key for record in records for key in record), field)

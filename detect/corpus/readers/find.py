@@ -29,6 +29,7 @@ ENDINGS = {
 }
 _COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
 _TABLES = (".csv", ".tsv")  # would pass for plain text, and be read as one document
+_ABOUT_DATA = frozenset({"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"})
 _HEAD = 1 << 16
 
 
@@ -129,6 +130,8 @@ def _walk(root: str, below: str, options: ReadOptions, above: set[str]) -> Itera
 def _is_data(path: str, options: ReadOptions) -> bool:
     """Whether a file in a folder is meant: its ending says what is wanted, and a .json is not some other JSON."""
     form, ending, compressed = _by_ending(path)
+    if os.path.basename(path) in _ABOUT_DATA:
+        return False
     if options.form != "auto":
         return form == options.form or (options.form == "text" and form is None)
     if ending == ".json" and not compressed and os.path.getsize(path):
@@ -226,7 +229,8 @@ def _compression(magic: bytes) -> str:
         return "gzip"
     if magic.startswith(b"\x28\xb5\x2f\xfd") or (magic[1:4] == b"\x2a\x4d\x18" and magic[:1] in b"PQRSTUVWXYZ[\\]^_"):
         return "zstd"
-    return "bz2" if magic.startswith(b"BZh") and magic[4:10] == b"1AY&SY" else ""
+    # A block, or the end of a stream without any.
+    return "bz2" if magic.startswith(b"BZh") and magic[4:10] in (b"1AY&SY", b"\x17rE8P\x90") else ""
 
 
 def _by_magic(magic: bytes) -> str | None:

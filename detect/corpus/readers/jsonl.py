@@ -89,6 +89,8 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
             return
         for number, line in enumerate(block, seen):
             try:
+                if len(line) > MAX_DOCUMENT:  # and so, perhaps, cut short
+                    raise Broken("")
                 document, own = decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Broken):
                 try:

@@ -1,4 +1,4 @@
-"""The nulls of a scan are right: over fresh keys, its p-values of natural text are uniform or larger, tails included."""
+"""The nulls of a scan are right: over fresh keys, p-values of natural text are uniform or larger, tails included."""
 
 from __future__ import annotations
 

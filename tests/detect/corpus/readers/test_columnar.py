@@ -1,0 +1,254 @@
+"""Parquet and Arrow columns: every type and layout, bounded batches, damage that is never passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from detect.corpus.readers import BrokenRecord, ReadOptions, columnar, columns, split
+from tests.detect.corpus.readers.reading import SKIP, batches, documents, ids, skipped, source_of
+from watermark.errors import DyetraceError
+
+FORMS = ["parquet", "file.arrow", "stream.arrow"]
+INTEGERS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()]
+ROWS = [[1, 2, 3], [], [4], [5, 127]]
+
+
+def save(folder: Path, table: pa.Table, form: str, rows: int = 1 << 20, **options: Any) -> str:
+    path = folder / f"data.{form}"
+    if form == "parquet":
+        parquet.write_table(table, path, row_group_size=rows, **options)
+        return str(path)
+    with (pa.ipc.new_file if form == "file.arrow" else pa.ipc.new_stream)(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return str(path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("integer", INTEGERS, ids=str)
+def test_token_columns_of_every_integer_type(tmp_path: Path, form: str, integer: pa.DataType) -> None:
+    for kind in (pa.list_(integer), pa.large_list(integer)):
+        table = pa.table({"junk": ["x"] * 4, "input_ids": pa.array(ROWS, kind)})
+        source = source_of(save(tmp_path, table, form))
+        assert (source.column, source.kind, source.id_column) == ("input_ids", "tokens", None)
+        assert documents(source) == ROWS
+    fixed = pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(integer, 2))
+    assert documents(source_of(save(tmp_path, pa.table({"ids": fixed}), form))) == [[1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nulls_and_ids_out_of_range_are_broken_and_their_neighbours_are_not(tmp_path: Path, form: str) -> None:
+    rows = [[1], None, [], [2, None], [3, -1], [4, 2**32], [2**32 - 1], []]
+    for kind in (pa.list_(pa.int64()), pa.large_list(pa.int64())):
+        source = source_of(save(tmp_path, pa.table({"tokens": pa.array(rows, kind), "id": range(8)}), form))
+        [batch] = batches(source, SKIP)
+        assert (batch.records.tolist(), batch.ids) == ([0, 2, 6, 7], ["0", "2", "6", "7"])
+        assert documents(source, SKIP) == [[1], [], [2**32 - 1], []]
+        assert batch.skipped == [
+            (1, "has null in field 'tokens', not a list of token ids"),
+            (3, "has null among its token ids ('tokens', position 1)"),
+            (4, "has token id -1 outside 0 .. 2^32 - 1 ('tokens', position 1)"),
+            (5, "has token id 4294967296 outside 0 .. 2^32 - 1 ('tokens', position 1)"),
+        ]
+    with pytest.raises(BrokenRecord, match=rf"data.{form}, row 2 has null in field 'tokens'"):
+        batches(source)
+
+
+@given(st.lists(st.none() | st.lists(st.none() | st.integers(-2, 2**33), max_size=5)), st.data())
+def test_slices_and_layouts_give_what_their_lists_hold(
+    rows: list[list[int | None] | None], data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, len(rows)))
+    length = data.draw(st.integers(0, len(rows) - start))
+    large, junk = data.draw(st.booleans()), data.draw(st.booleans())
+    array = pa.array(rows, (pa.large_list if large else pa.list_)(pa.int64()))
+    if junk and array.null_count:  # a null list may hide values
+        array = _with_values_under_nulls(rows, pa.LargeListArray if large else pa.ListArray)
+    tokens, lengths, broken = columns._tokens(array.slice(start, length), "t")
+    ends = np.cumsum(lengths)
+    got = [tokens[end - size : end].tolist() for end, size in zip(ends, lengths, strict=True)]
+    assert len(got) == length
+    for index, row in enumerate(rows[start : start + length]):
+        good = row is not None and all(token is not None and 0 <= token < 2**32 for token in row)
+        assert (index in broken) != good
+        if good:
+            assert got[index] == row
+
+
+def _with_values_under_nulls(rows: list[list[int | None] | None], kind: Any) -> Any:
+    values = pa.array([token for row in rows for token in ([7, None, -9] if row is None else row)], pa.int64())
+    ends = np.cumsum([0, *(3 if row is None else len(row) for row in rows)])
+    offsets = pa.array(ends, pa.int64() if kind is pa.LargeListArray else pa.int32())
+    return kind.from_arrays(offsets, values, mask=pa.array([row is None for row in rows], pa.bool_()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_large_tables_come_in_pieces_and_bounded_batches(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (columns, columnar):
+        monkeypatch.setattr(module, "BATCH_TOKENS", 5000)
+    lengths = np.random.default_rng(1).integers(0, 400, 3000)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.arange(offsets[-1], dtype=np.int32)
+    table = pa.table({"ids": pa.LargeListArray.from_arrays(offsets, tokens), "id": [f"d{i}" for i in range(3000)]})
+    chunked = pa.concat_tables([table.slice(0, 1234), table.slice(1234, 1), table.slice(1235)])
+    source = source_of(save(tmp_path, chunked, form, rows=100))
+    pieces = split(source, source.bytes // 7)
+    assert len(pieces) > 3
+    assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
+    found = batches(source, pieces=pieces)
+    assert max(len(batch.tokens.ids) for batch in found if batch.tokens) <= 6000
+    assert documents(source, pieces=pieces) == [row.tolist() for row in np.split(tokens, offsets[1:-1])]
+    assert ids(source) == [f"d{i}" for i in range(3000)]
+    first = 0
+    for piece in pieces:
+        assert columnar.records_before(source, piece) == first
+        first += batches(source, pieces=[piece])[-1].seen
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), "dictionary", "view"], ids=str)
+def test_text_columns_of_every_type(tmp_path: Path, form: str, kind: Any) -> None:
+    texts = ["Grüße\u2028", "", None, "c\0\x1b"]
+    plain = pa.array(texts, pa.string())
+    array = {"dictionary": plain.dictionary_encode(), "view": plain.cast(pa.string_view())}.get(str(kind))
+    array = plain.cast(kind) if array is None else array
+    source = source_of(save(tmp_path, pa.table({"response": array, "id": ["a", "b", "c", ""]}), form))
+    assert (source.column, source.kind, source.id_column) == ("response", "text", "id")
+    [batch] = batches(source, SKIP)
+    assert (batch.texts, batch.ids) == (["Grüße\u2028", "", "c\0\x1b"], ["a", "b", None])
+    assert batch.skipped == [(2, "has null in field 'response', not text")]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()], ids=str)
+def test_bytes_that_are_not_utf8_break_their_own_row_only(tmp_path: Path, form: str, kind: pa.DataType) -> None:
+    array = pa.array([b"a", b"b\xff", b"c"], pa.binary()).view(kind)
+    source = source_of(save(tmp_path, pa.table({"text": array}), form))
+    assert documents(source, SKIP) == ["a", "c"]
+    assert skipped(source) == [(1, "is not UTF-8 (byte 2)")]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_chat_columns_give_the_assistants_turns(tmp_path: Path, form: str) -> None:
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}, {"role": "assistant"}]
+    shared = [{"from": "human", "value": "u"}, {"from": "gpt", "value": "g"}]
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": "p", "url": None}, {"type": "image"}]}]
+    for column, name in (([turns, [], None], "messages"), ([shared, [], None], "conversations")):
+        table = pa.table({"text": ["rendered"] * 3, name: column})
+        source = source_of(save(tmp_path, table, form))
+        assert (source.column, source.kind) == (name, "messages")
+        assert documents(source, SKIP) == [["a"] if name == "messages" else ["g"], []]
+        assert skipped(source) == [(2, f"has null in field '{name}', not a list of messages")]
+    assert documents(source_of(save(tmp_path, pa.table({"chat": [parts]}), form))) == [["p"]]
+    sequence = pa.table({"conversation": [{"role": ["user", "bot"], "content": ["u", "s"]}]})
+    assert documents(source_of(save(tmp_path, sequence, form))) == [["s"]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dots_reach_into_structs(tmp_path: Path, form: str) -> None:
+    rows = [{"out": {"text": "a", "n": 1}, "junk": 1}, None, {"out": None}, {"out": {"text": "d", "n": 4}}]
+    options = ReadOptions(field="r.out.text", id_field="r.out.n", skip_errors=True)
+    source = source_of(save(tmp_path, pa.table({"r": rows}), form), options)
+    [batch] = batches(source, options)
+    assert (batch.texts, batch.ids) == (["a", "d"], ["1", "4"])
+    assert [record for record, _ in batch.skipped] == [1, 2]
+    flat = source_of(save(tmp_path, pa.table({"r.t": ["x"], "r": [{"t": 5}]}), form), ReadOptions(field="r.t"))
+    assert documents(flat) == ["x"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_table_without_a_fitting_column_is_refused_with_the_names_it_has(tmp_path: Path, form: str) -> None:
+    path = save(tmp_path, pa.table({"body": ["a"], "tokens": [3]}), form)
+    with pytest.raises(DyetraceError, match=r"name one with --field \(its fields: 'body', 'tokens'\)"):
+        source_of(path)
+    with pytest.raises(DyetraceError, match="has no text, chat or token ids in field 'tokens'"):
+        source_of(path, ReadOptions(field="tokens"))
+    with pytest.raises(DyetraceError, match="no column 'key' to take ids from"):
+        source_of(path, ReadOptions(field="body", id_field="key"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_empty_table_has_no_documents(tmp_path: Path, form: str) -> None:
+    source = source_of(save(tmp_path, pa.table({"text": pa.array([], pa.string())}), form))
+    assert documents(source) == []
+
+
+def _damaged(path: str, where: int) -> None:
+    data = bytearray(Path(path).read_bytes())
+    data[where : where + 200] = bytes(200)
+    Path(path).write_bytes(data)
+
+
+def test_a_damaged_row_group_costs_its_own_rows_and_is_listed(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"document {i} " * 20 for i in range(100)]})
+    path = save(tmp_path, table, "parquet", rows=25, compression="zstd", use_dictionary=False)
+    column = parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    _damaged(path, column.data_page_offset + 40)
+    source = source_of(path)
+    assert documents(source, SKIP) == [*table["text"].to_pylist()[:25], *table["text"].to_pylist()[50:]]
+    [(record, reason)] = skipped(source)
+    assert record == 25
+    assert reason.startswith("and the 24 rows after it in row group 2 cannot be read: ")
+    assert batches(source, SKIP)[-1].seen == 100
+    with pytest.raises(BrokenRecord, match=r"data\.parquet, row 26 and the 24 rows"):
+        batches(source)
+
+
+def test_a_checksum_that_fails_is_noticed(tmp_path: Path) -> None:
+    table = pa.table({"ids": [[i, 5, 6] * 50 for i in range(100)]})
+    path = save(tmp_path, table, "parquet", compression="none", use_dictionary=False, write_page_checksum=True)
+    column = parquet.ParquetFile(path).metadata.row_group(0).column(0)
+    _damaged(path, column.data_page_offset + column.total_compressed_size // 2)
+    [(record, reason)] = skipped(source_of(path))
+    assert record == 0
+    assert "99 rows after it" in reason
+
+
+@pytest.mark.parametrize("form", ["parquet", "file.arrow"])
+def test_a_file_cut_short_before_its_footer_is_refused_or_listed(tmp_path: Path, form: str) -> None:
+    from detect.corpus.readers import find_sources
+
+    path = save(tmp_path, pa.table({"text": ["a" * 100] * 100}), form)
+    Path(path).write_bytes(Path(path).read_bytes()[:-20])
+    with pytest.raises(DyetraceError, match=rf"data.{form} is no readable (Parquet|Arrow) file: "):
+        source_of(path)
+    (tmp_path / "good.txt").write_text("good")
+    sources, [(name, reason)] = find_sources([str(tmp_path)], SKIP)
+    assert [source.name for source in sources] == ["good.txt"]
+    assert name == f"data.{form}"
+    assert reason.isprintable()
+
+
+@pytest.mark.parametrize("cut", ["end mark", "body"])
+def test_an_arrow_stream_cut_short_is_noticed_even_between_batches(tmp_path: Path, cut: str) -> None:
+    path = save(tmp_path, pa.table({"text": [f"document {i}" for i in range(100)]}), "stream.arrow", rows=10)
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole[: -8 if cut == "end mark" else -100])
+    source = source_of(path)
+    found = documents(source, SKIP, split(source, 1))
+    assert found == [f"document {i}" for i in range(100 if cut == "end mark" else 90)]
+    [(record, reason)] = skipped(source)
+    assert (record, "cut short" in reason or "cannot be read" in reason) == (len(found), True)
+    with pytest.raises(BrokenRecord, match=f"row {len(found) + 1} "):
+        batches(source, pieces=split(source, 1))
+
+
+def test_offsets_that_point_outside_an_arrow_file_are_noticed(tmp_path: Path) -> None:
+    table = pa.table({"ids": pa.array([[1000, 1001], [1002], [1003]], pa.list_(pa.int32()))})
+    path = save(tmp_path, table, "stream.arrow")
+    offsets = np.array([0, 2, 3, 4], np.int32).tobytes()
+    data = Path(path).read_bytes()
+    assert data.count(offsets) == 1
+    Path(path).write_bytes(data.replace(offsets, np.array([0, 2**30, 3, 4], np.int32).tobytes()))
+    [(record, reason)] = skipped(source_of(path))
+    assert record == 0
+    assert "cannot be read" in reason

@@ -1,0 +1,111 @@
+"""Compressed and plain text files: every codec, several members, and damage that is never passed over."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from detect.corpus.readers import BrokenRecord, ReadOptions, plain, read, split
+from tests.detect.corpus.readers.reading import SKIP, batches, documents, jsonl, skipped, source_of, write
+from watermark.errors import DyetraceError
+
+
+def _zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
+
+
+CODECS = pytest.mark.parametrize(
+    ("ending", "compress"), [("gz", gzip.compress), ("zst", _zstd), ("bz2", bz2.compress)], ids=["gzip", "zstd", "bz2"]
+)
+Compress = Callable[[bytes], bytes]
+
+_WORDS = random.Random(5)
+TEXTS = [" ".join(_WORDS.choices(["red", "green", "blue", "grün"], k=60)) + f" {i}" for i in range(5000)]
+DATA = jsonl(*({"text": text} for text in TEXTS)).encode()
+
+
+@CODECS
+def test_several_members_read_as_one_file_and_one_piece(tmp_path: Path, ending: str, compress: Compress) -> None:
+    cut = 300_001
+    data = compress(DATA[:cut]) + compress(b"") + compress(DATA[cut:])
+    source = source_of(write(tmp_path / f"s.jsonl.{ending}", data))
+    assert len(split(source, 1000)) == 1
+    assert documents(source) == TEXTS
+
+
+@CODECS
+def test_first_bytes_count_and_not_the_ending(tmp_path: Path, ending: str, compress: Compress) -> None:
+    assert documents(source_of(write(tmp_path / "plain.jsonl", compress(DATA)))) == TEXTS
+    assert documents(source_of(write(tmp_path / f"s.jsonl.{ending}", DATA))) == TEXTS
+
+
+@CODECS
+@pytest.mark.parametrize("damage", ["one byte short", "half", "second member short", "rubbish after", "byte flipped"])
+def test_lines_before_the_damage_are_read_and_the_rest_is_listed(
+    tmp_path: Path, ending: str, compress: Compress, damage: str
+) -> None:
+    whole = compress(DATA)
+    flipped = bytearray(whole)
+    flipped[len(whole) * 2 // 3] ^= 0xFF
+    data = {
+        "one byte short": whole[:-1],
+        "half": whole[: len(whole) // 2],
+        "second member short": whole + whole[: len(whole) // 2],
+        "rubbish after": whole + b"rubbish, not a member",
+        "byte flipped": bytes(flipped),
+    }[damage]
+    if ending == "zst" and damage == "byte flipped":
+        pytest.skip("frames have no checksum unless their writer adds one")
+    source = source_of(write(tmp_path / f"s.jsonl.{ending}", data))
+    found = documents(source, SKIP)
+    [(record, reason)] = [entry for entry in skipped(source) if "all that follows" in entry[1]]
+    if damage != "byte flipped":  # of that, wrong bytes may come out before it is noticed
+        assert found == (TEXTS + TEXTS)[: len(found)]
+        assert record == len(found)
+    if damage in ("second member short", "rubbish after"):
+        assert len(found) >= len(TEXTS)
+    assert "get the file again" in reason
+    with pytest.raises(BrokenRecord, match=rf"s.jsonl.{ending}, line \d+ "):
+        batches(source)
+
+
+@CODECS
+def test_a_compressed_file_without_any_byte_is_damaged(tmp_path: Path, ending: str, compress: Compress) -> None:
+    path = write(tmp_path / f"s.jsonl.{ending}", b"")
+    with pytest.raises(DyetraceError, match="is empty, which no compressed file is"):
+        source_of(path)
+    empty = source_of(write(tmp_path / f"none.jsonl.{ending}", compress(b"")))
+    assert documents(empty) == []
+
+
+@CODECS
+def test_a_plain_text_is_one_document_also_compressed(tmp_path: Path, ending: str, compress: Compress) -> None:
+    text = "Grüße\r\n{not json}\n"
+    source = source_of(write(tmp_path / f"essay.txt.{ending}", compress(text.encode())))
+    assert (source.form, source.kind, source.column, documents(source)) == ("text", "text", "", [text])
+    broken = source_of(write(tmp_path / f"cut.txt.{ending}", compress(text.encode() * 1000)[:-3]))
+    [(record, reason)] = skipped(broken)
+    assert record == 0
+    assert reason.startswith("cannot be read to its end: ")
+
+
+def test_an_empty_text_is_a_document_and_a_text_in_another_encoding_is_broken(tmp_path: Path) -> None:
+    assert documents(source_of(write(tmp_path / "empty.txt", ""))) == [""]
+    assert documents(source_of(write(tmp_path / "bom.txt", "\ufeffa"))) == ["a"]
+    latin = source_of(write(tmp_path / "latin.txt", "café".encode("latin-1")))
+    with pytest.raises(BrokenRecord, match=r"latin.txt is not UTF-8 text \(byte 4\); convert it first; mend it, or"):
+        list(read(latin, split(latin)[0], ReadOptions()))
+    assert skipped(latin) == [(0, "is not UTF-8 text (byte 4); convert it first")]
+
+
+def test_a_text_too_long_for_memory_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "MAX_DOCUMENT", 1 << 20)
+    source = source_of(write(tmp_path / "long.txt", b"a" * ((1 << 20) + 1)))
+    [(_, reason)] = skipped(source)
+    assert "longer than 1 MiB" in reason
