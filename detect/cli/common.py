@@ -41,6 +41,40 @@ def load_ring(source: str, made: WatermarkSpec, tenants: tuple[str, ...]) -> Key
     return rings_of(source, [made], tenants)[0]
 
 
+# Options that `detect` and `scan` share.
+tested_key = option(
+    "--key",
+    required=True,
+    help=f"{KEY_HELP} A tenant's own key serves as well.  [e.g. --key file:owner.key]",
+)
+tenant_names = option(
+    "--tenant",
+    "tenants",
+    multiple=True,
+    help="An account to test; may be repeated.  [e.g. --tenant acme --tenant zenith]",
+)
+tenants_in_file = option(
+    "--tenants-file",
+    type=click.Path(path_type=Path),
+    help="Accounts to test, one a line.  [e.g. --tenants-file accounts.txt]",
+)
+decoy_count = option(
+    "--decoys", type=int, default=100, help="Decoy keys that the same test runs under.  [e.g. --decoys 1000]"
+)
+decoy_public_seed = option(
+    "--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]"
+)
+commitment_on_record = option(
+    "--commitment",
+    "commitment_path",
+    type=click.Path(path_type=Path),
+    help="The published commitment, to put on record.  [e.g. --commitment commitment.json]",
+)
+fail_when_found = option(
+    "--fail", is_flag=True, help=f"End with status {EXIT_FOUND} when the mark is found.  [e.g. --fail]"
+)
+
+
 def absolute_source(key: str) -> str:
     """A key source whose file is found from any folder: workers may run elsewhere."""
     kind, separator, path = key.partition(":")

@@ -12,6 +12,10 @@ from detect.cli.common import (
     EXIT_FOUND,
     KEY_HELP,
     absolute_source,
+    commitment_on_record,
+    decoy_count,
+    decoy_public_seed,
+    fail_when_found,
     load_model,
     load_ring,
     model_folder,
@@ -19,6 +23,9 @@ from detect.cli.common import (
     progress_bar,
     read_names,
     say,
+    tenant_names,
+    tenants_in_file,
+    tested_key,
 )
 from watermark.errors import DyetraceError
 
@@ -35,22 +42,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The watermark to look for.  [e.g. --spec spec.json]",
 )
-@option(
-    "--key",
-    required=True,
-    help=f"{KEY_HELP} A tenant's own key serves as well.  [e.g. --key file:owner.key]",
-)
-@option(
-    "--tenant",
-    "tenants",
-    multiple=True,
-    help="An account to test; may be repeated.  [e.g. --tenant acme --tenant zenith]",
-)
-@option(
-    "--tenants-file",
-    type=click.Path(path_type=Path),
-    help="Accounts to test, one a line.  [e.g. --tenants-file accounts.txt]",
-)
+@tested_key
+@tenant_names
+@tenants_in_file
 @option(
     "--tokenizer",
     help="Model folder or tokenizer.json of the spec; by default --model's, or the demo model's.  "
@@ -81,15 +75,10 @@ if TYPE_CHECKING:
     default=1e-6,
     help="Family-wise false-positive rate of 'found', over all documents.  [e.g. --alpha 1e-3]",
 )
-@option("--decoys", type=int, default=100, help="Decoy keys that the same test runs under.  [e.g. --decoys 1000]")
-@option("--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]")
+@decoy_count
+@decoy_public_seed
 @option("--limit", type=int, help="Only the first N documents.  [e.g. --limit 100]")
-@option(
-    "--commitment",
-    "commitment_path",
-    type=click.Path(path_type=Path),
-    help="The published commitment, to put on record.  [e.g. --commitment commitment.json]",
-)
+@commitment_on_record
 @option(
     "-o",
     "--output",
@@ -102,7 +91,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Print the record as JSON alone on standard output.  [e.g. --json]",
 )
-@option("--fail", is_flag=True, help=f"End with status {EXIT_FOUND} when the mark is found.  [e.g. --fail]")
+@fail_when_found
 def detect(
     source: str,
     spec_path: Path,

@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from detect.cli.common import EXIT_FOUND, KEY_HELP, absolute_source, model_folder, option, read_names, say
+from detect.cli.common import (
+    EXIT_FOUND,
+    absolute_source,
+    commitment_on_record,
+    decoy_count,
+    decoy_public_seed,
+    fail_when_found,
+    model_folder,
+    option,
+    read_names,
+    say,
+    tenant_names,
+    tenants_in_file,
+    tested_key,
+)
+from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
     from detect.corpus.tasks import Stage
@@ -33,7 +48,7 @@ _STAGES = {
     type=click.Path(path_type=Path),
     help="The watermark to look for; repeat it for several epochs.  [e.g. --spec epoch1.json --spec epoch2.json]",
 )
-@option("--key", required=True, help=f"{KEY_HELP} A tenant's own key serves as well.  [e.g. --key file:owner.key]")
+@tested_key
 @option(
     "-o",
     "--output",
@@ -41,12 +56,8 @@ _STAGES = {
     type=click.Path(path_type=Path),
     help="Folder for the report.  [e.g. -o evidence/]",
 )
-@option("--tenant", "tenants", multiple=True, help="An account to test; may be repeated.  [e.g. --tenant acme]")
-@option(
-    "--tenants-file",
-    type=click.Path(path_type=Path),
-    help="Accounts to test, one a line.  [e.g. --tenants-file accounts.txt]",
-)
+@tenant_names
+@tenants_in_file
 @option(
     "--tokenizer",
     help="Model folder or tokenizer.json of the spec, for text; by default the demo model's.  "
@@ -89,8 +100,8 @@ _STAGES = {
 @option(
     "--fdr", "rate", type=float, default=0.05, help="False-discovery rate of the list of documents.  [e.g. --fdr 0.01]"
 )
-@option("--decoys", type=int, default=100, help="Decoy keys that the corpus is tested under.  [e.g. --decoys 1000]")
-@option("--decoy-seed", default="dyetrace", help="Public seed of the decoy keys.  [e.g. --decoy-seed 2026-11]")
+@decoy_count
+@decoy_public_seed
 @option(
     "--reference",
     "references",
@@ -106,12 +117,7 @@ _STAGES = {
     help="Text that is known not to be marked, tested as a control; 'natural' is Python's own documentation, 'none' "
     "leaves it out.  [e.g. --null-corpus wiki.jsonl]",
 )
-@option(
-    "--commitment",
-    "commitment_path",
-    type=click.Path(path_type=Path),
-    help="The published commitment, to put on record.  [e.g. --commitment commitment.json]",
-)
+@commitment_on_record
 @option(
     "--engine",
     default="local",
@@ -130,7 +136,7 @@ _STAGES = {
 @option("--dry-run", is_flag=True, help="Say what the scan would cost and could find, and stop.  [e.g. --dry-run]")
 @option("--pdf/--no-pdf", default=True, help="Write report.pdf as well.  [e.g. --no-pdf]")
 @option("--json", "as_json", is_flag=True, help="Print the record as JSON on standard output.  [e.g. --json]")
-@option("--fail", is_flag=True, help=f"End with status {EXIT_FOUND} when the mark is found.  [e.g. --fail]")
+@fail_when_found
 def scan(
     paths: tuple[str, ...],
     spec_paths: tuple[Path, ...],
@@ -227,14 +233,12 @@ def scan(
             click.echo(line)
         return
     with _StageProgress() as progress:
-        record = run(
-            job,
-            output,
-            make_engine(engine, workers, address),
-            work=work,
-            keep_work=keep_work,
-            progress=progress,
-        )
+        try:
+            record = run(
+                job, output, make_engine(engine, workers, address), work=work, keep_work=keep_work, progress=progress
+            )
+        except KeyboardInterrupt:
+            raise DyetraceError("interrupted; what is finished is kept: the same command goes on from there") from None
     _publish(record, output, pdf, as_json, progress.summary(engine))
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)

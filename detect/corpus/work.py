@@ -87,7 +87,7 @@ def shard_id(
     sha256: str, piece: Piece, source: Source, settings: ScanSettings, spec: WatermarkSpec, buckets: int
 ) -> str:
     """Name a shard by its content and by everything that changes what is gathered from it."""
-    how = [source.form, source.compression, source.column, source.kind, source.id_column, settings.read.roles]
+    how = [source.form, source.compression, source.column, source.kind, source.id_column, settings.read]
     return _digest(
         [_LAYOUT, sha256, piece, how, settings.sample, settings.limit, spec.tokenizer, spec.context_width, buckets]
     )

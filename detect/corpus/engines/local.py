@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-from detect.corpus.engines.forkserver import fork_context
+from detect.corpus.engines.forkserver import interrupts_afterwards, start_early
 from detect.corpus.tasks import Outcome, Task, run
 from watermark.errors import DyetraceError
 
@@ -45,7 +45,8 @@ class LocalEngine:
             while waiting and len(running) < self.workers * _AHEAD:
                 task = waiting.pop()
                 try:
-                    running[pool.submit(run, task)] = task
+                    with interrupts_afterwards():
+                        running[pool.submit(run, task)] = task
                 except BrokenProcessPool:
                     waiting.append(task)
                     break
@@ -71,7 +72,7 @@ class LocalEngine:
     def _started(self) -> ProcessPoolExecutor:
         """The pool."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=fork_context(), initializer=_single_threaded)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=start_early(), initializer=_prepare)
         return self._pool
 
     def close(self) -> None:
@@ -81,8 +82,8 @@ class LocalEngine:
             self._pool = None
 
 
-def _single_threaded() -> None:
-    """Workers are as many as processors: threads of their own would only get in each other's way."""
+def _prepare() -> None:
+    """Workers are as many as processors, so threads of their own would only get in each other's way."""
     import numba
 
     numba.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 from detect.corpus.readers.batch import BATCH_BYTES, MAX_DOCUMENT, Broken, Piece, Source, one_line
 from watermark.errors import DyetraceError
 
-_CHUNK = 1 << 16  # decompressed at a time; so much at most is lost before the place where a file is damaged
+_CHUNK = 1 << 14  # decompressed at a time; so much at most is lost before the place where a file is damaged
 BOM = b"\xef\xbb\xbf"
 
 
@@ -62,11 +63,38 @@ def sha256_of(source: Source) -> str:
     return digest
 
 
+class _Bz2:
+    """Bytes of a bz2 file. The standard library's reader takes damage after a member for the end of the file."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")
+        self._member = bz2.BZ2Decompressor()
+
+    def read(self, size: int) -> bytes:
+        while True:
+            fresh = b""
+            if self._member.eof:
+                fresh = self._member.unused_data or self._file.read(_CHUNK)
+                if not fresh:
+                    return b""
+                self._member = bz2.BZ2Decompressor()
+            elif self._member.needs_input:
+                fresh = self._file.read(_CHUNK)
+                if not fresh:
+                    raise EOFError("the file ends before its end mark")
+            if data := self._member.decompress(fresh, size):
+                return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class _Decompressed(io.RawIOBase):
     """Decompressed bytes up to the end or to where the file is damaged; ``damage`` then says how."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._read = getattr(stream, "read1", stream.read)  # what there is before a damaged place, not all or nothing
         self.damage = ""
 
     def readable(self) -> bool:
@@ -76,7 +104,7 @@ class _Decompressed(io.RawIOBase):
         if self.damage:
             return 0
         try:
-            data = self._stream.read(min(len(buffer), _CHUNK))
+            data = self._read(min(len(buffer), _CHUNK))
         except (OSError, EOFError, zlib.error) as error:
             self.damage = one_line(error)
             return 0
@@ -102,8 +130,9 @@ def opened(path: str, compression: str) -> Iterator[BinaryIO]:
             stream: Any = open(path, "rb")
         elif compression == "gzip":
             stream = io.BufferedReader(_Decompressed(gzip.open(path, "rb")), BATCH_BYTES)
+        elif compression == "bz2":
+            stream = io.BufferedReader(_Decompressed(_Bz2(path)), BATCH_BYTES)
         else:
-            # The standard library has no zstd, and its bz2 ignores whatever follows a damaged place.
             pyarrow = arrow(compression)
             raw = pyarrow.CompressedInputStream(pyarrow.OSFile(path, "rb"), compression)
             stream = io.BufferedReader(_Decompressed(raw), BATCH_BYTES)

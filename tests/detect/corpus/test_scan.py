@@ -218,6 +218,23 @@ def test_a_scan_killed_at_any_moment_goes_on_and_ends_the_same(corpus: Path, tmp
     assert not (output / ".work").exists()
 
 
+def test_an_interrupt_from_the_keyboard_is_one_line_and_the_scan_goes_on(corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        command(corpus, output), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (output / ".work" / "plan.json").exists():  # the scan is under way
+        time.sleep(0.02)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("dyetrace: interrupted;")
+    subprocess.run(command(corpus, output), check=True, capture_output=True)
+    assert (output / "report.json").exists()
+
+
 def test_finished_work_is_not_done_again(
     corpus: Path, scanned: tuple[Path, ScanRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,7 @@ def test_lines_before_the_damage_are_read_and_the_rest_is_listed(
         assert found == (TEXTS + TEXTS)[: len(found)]
         assert record == len(found)
     if damage in ("second member short", "rubbish after"):
-        assert len(found) >= len(TEXTS)
+        assert sum(map(len, found)) >= sum(map(len, TEXTS)) - (1 << 14)
     assert "get the file again" in reason
     with pytest.raises(BrokenRecord, match=rf"s.jsonl.{ending}, line \d+ "):
         batches(source)

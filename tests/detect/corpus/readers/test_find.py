@@ -244,5 +244,5 @@ def test_a_saved_dataset_dict_gives_all_its_splits(tmp_path: Path, datasets: Any
 def test_a_saved_dataset_without_one_of_its_files_is_refused(tmp_path: Path, datasets: Any) -> None:
     datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "set", num_shards=2)
     (tmp_path / "set" / "data-00001-of-00002.arrow").unlink()
-    with pytest.raises(DyetraceError, match="is missing, which .* beside it lists"):
+    with pytest.raises(DyetraceError, match="is missing, which"):
         find_sources([str(tmp_path / "set")], ReadOptions())
