@@ -55,7 +55,7 @@ def write_texts(path: Path, tokens: int, folder: Path) -> int:
     from watermark.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
-    pieces = [text for kind in ("prose", "code") for _, text in natural_documents(kind, 1500)]
+    pieces = [text for kind in ("prose", "code") for _, text in natural_documents(kind, 50 if tokens < 10**6 else 1500)]
     words = np.array(" ".join(pieces).split(" "), dtype=object)
     sizes = len(tokenizer.encode(" ".join(words[:20_000]), add_special_tokens=False).ids) / 20_000
     rng, count = np.random.default_rng(1), 0
@@ -105,13 +105,13 @@ def run_scan(paths: list[Path], job: Path, more: list[str]) -> tuple[float, int,
         *("--key", f"file:{job / 'owner.key'}", "-o", str(output), *more),
     ]
     started, most = time.perf_counter(), 0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None:
-        most = max(most, memory(process.pid))
-        time.sleep(0.05)
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        raise click.ClickException(process.stderr.read() if process.stderr else "")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            most = max(most, memory(process.pid))
+            time.sleep(0.05)
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            raise click.ClickException(process.stderr.read() if process.stderr else "")
     stages: dict[str, float] = msgspec.json.decode((output / "run.json").read_bytes())["stages"]
     shutil.rmtree(output)
     return seconds, most, stages

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -202,6 +203,14 @@ class Tilted:
         near = np.log1p(np.maximum(excess, -0.5))
         return float(self.counts @ np.where((top < 1.0) & (excess > -0.5), near, far))
 
+    def cumulants(self, shifts: Floats) -> Floats:
+        """Log E_theta exp(shift (S - mean)) of each shift, nats; positive terms, for bounds."""
+        exponents = np.multiply.outer(shifts, self.centred)
+        top = exponents.max(axis=2, keepdims=True)
+        logs = top[:, :, 0] + np.log((self.probabilities * np.exp(exponents - top)).sum(axis=2))
+        cumulants: Floats = logs @ self.counts
+        return cumulants
+
     def discounted_mass(self, totals: Ints) -> tuple[Floats, float]:
         """E_theta[exp(-theta (S - t)); S >= t] for each t of ``totals``, and a bound on its error."""
         if self.source.maximum < _SHORT:
@@ -228,7 +237,7 @@ class Tilted:
         period = top + 1 - bottom
         index = self.significant_frequencies(period, _NEGLIGIBLE, _MOST_FREQUENCIES)
         phi: Floats = index * np.float64(2 * math.pi / period)
-        log_modulus, angle = self._log_characteristic(phi)
+        log_modulus, angle, _ = self.log_characteristic(phi)
         modulus = np.exp(log_modulus)
         kernel = self.geometric_series(phi)
         # Frequencies come in conjugate pairs, but for 0 and, in an even period, the middle.
@@ -276,8 +285,7 @@ class Tilted:
         while True:
             reach = (width - 1) / 2
             middle: Floats = (cells + reach) * np.float64(step)
-            bound, _ = self._log_characteristic(middle, reach * step)
-            cells = cells[bound > -negligible]
+            cells = cells[self._log_modulus_bound(middle, reach * step) > -negligible]
             if width == 1:
                 return cells[cells <= half]
             if cells.size > most:
@@ -288,12 +296,34 @@ class Tilted:
             width //= 2
             cells = np.concatenate([cells, cells + width])
 
-    def _log_characteristic(self, phi: Floats, radius: float = 0.0) -> tuple[Floats, Floats]:
-        """Log modulus and angle of E_theta exp(i phi (S - mean)), phi of shape (k,) in radians.
+    def log_characteristic(self, phi: Floats) -> tuple[Floats, Floats, Floats]:
+        """Log modulus and angle of E_theta exp(i phi (S - mean)), phi of shape (k,) in radians, and their error.
 
-        With a ``radius``, the modulus is an upper bound for all frequencies no farther than that from phi.
+        The error of either is at most the third array times 2^-52; relative to the modulus, if that is nearly 0.
         """
-        log_modulus, angle = np.empty(phi.size), np.empty(phi.size)
+        log_modulus, angle, errors = np.empty(phi.size), np.empty(phi.size), np.empty(phi.size)
+        for part, real, imaginary in self._characteristics(phi):
+            with np.errstate(divide="ignore"):
+                log_moduli = _log_hypot(real, imaginary)
+            spread = np.multiply.outer(self.sds, phi[part])
+            # 1 - Re and Im^2 are at most spread^2, whatever cancels among them in the modulus.
+            each = (6 * np.minimum(spread**2, 2.0) + 2 * spread) / np.exp(np.maximum(log_moduli, -500.0))
+            log_modulus[part] = self.counts @ log_moduli
+            angle[part] = self.counts @ np.arctan2(imaginary, 1 + real)
+            errors[part] = self.counts @ each
+        return log_modulus, angle, errors
+
+    def _log_modulus_bound(self, phi: Floats, radius: float) -> Floats:
+        """Upper bound of the log modulus at all frequencies no farther than ``radius`` from phi."""
+        bound = np.empty(phi.size)
+        for part, real, imaginary in self._characteristics(phi):
+            highest = np.minimum(np.hypot(1 + real, imaginary) + (radius * self.sds)[:, None], 1.0)
+            with np.errstate(divide="ignore"):
+                bound[part] = self.counts @ np.log(highest)
+        return bound
+
+    def _characteristics(self, phi: Floats) -> Iterator[tuple[slice, Floats, Floats]]:
+        """Each kind of draw's E_theta exp(i phi (X - mean)) - 1, real and imaginary parts, in blocks of phi."""
         block = max(1, _BLOCK // self.centred.size)
         for start in range(0, phi.size, block):
             part = slice(start, start + block)
@@ -301,14 +331,7 @@ class Tilted:
             # cos - 1, not cos: its smallness is all that tells the modulus from 1.
             real = -2 * np.einsum("fa,fak->fk", self.probabilities, np.sin(x / 2) ** 2)
             imaginary = np.einsum("fa,fak->fk", self.probabilities, np.sin(x))
-            with np.errstate(divide="ignore"):
-                log_moduli = _log_hypot(real, imaginary)
-                if radius:
-                    reach = (radius * self.sds)[:, None]
-                    log_moduli = np.log(np.minimum(np.exp(log_moduli) + reach, 1.0))
-            log_modulus[part] = self.counts @ log_moduli
-            angle[part] = self.counts @ np.arctan2(imaginary, 1 + real)
-        return log_modulus, angle
+            yield part, real, imaginary
 
 
 def _convolution_power(pmf: Floats, exponent: int) -> Floats:

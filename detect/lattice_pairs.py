@@ -184,8 +184,9 @@ class _UpperTails:
         ladder, fewest, most = self._ladder(each), int(self._edges[each]), int(self._edges[each + 1]) - 1
         theta = float(self._thetas[ladder[rung]])
         tilted = self._single.tilt(theta)
-        steps = math.sqrt(2 * _ALIASED / most) / max(tilted.sd, 1e-9) * 2.0 ** np.arange(-4, 4)
-        lower, upper = np.minimum(steps, theta), steps
+        widths = math.sqrt(2 * _ALIASED / most) / max(tilted.sd, 1e-9) * 2.0 ** np.arange(-4, 4)
+        upper = np.asarray(widths, dtype=np.float64)
+        lower = np.minimum(upper, theta)
         # Every exponent is valid, the one that allows the shortest period is the best.
         falls, rises = tilted.cumulants(-lower), tilted.cumulants(upper)
         below, above = (_ALIASED + most * falls) / lower, (_ALIASED + most * rises) / upper
@@ -196,7 +197,7 @@ class _UpperTails:
 
         index = tilted.significant_frequencies(period, _LEFT_OUT / fewest, _MOST_FREQUENCIES)
         phi: Floats = index * np.float64(2 * math.pi / period)
-        log_modulus, angle, errors = tilted.log_characteristic_with_errors(phi)
+        log_modulus, angle, errors = tilted.log_characteristic(phi)
         kernel = tilted.geometric_series(phi) * (-math.expm1(-theta * period) / period)
         kernel *= np.where((index == 0) | (2 * index == period), 1.0, 2.0)  # the others come in conjugate pairs
         waves = np.stack([phi, log_modulus, angle, np.abs(kernel), np.angle(kernel)])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from detect.lattice import LatticeSum
+from detect.lattice_pairs import LatticePairs
 from detect.tails import NEXT_TO_NOTHING, STIRLING_SERIES, STIRLING_TABLE, check_law, finite_nats, whole_numbers
 from watermark.backends.numba_backend import jit
 from watermark.laws import Bernoulli, Exponential, Lattice, Law, WeightedBits
@@ -26,6 +27,7 @@ Ints = NDArray[np.int64]
 _ROUNDING = 64 * 2.0**-52  # of log p, times the square root of the draws: as in `detect.tails`
 _NEGLIGIBLE = 2.0**-80  # terms of the series that can't matter: sqrt(n) of them would add less than one bit
 _KEPT_SUMS = 1024
+_KEPT_LAWS = 4
 _MOST_DRAWS = 2**53  # beyond, a float can't hold n
 
 
@@ -73,6 +75,14 @@ def log10_sf_pairs(law: Law, ns: ArrayLike, totals: ArrayLike) -> Floats:
 
 
 def _lattice_pairs(law: WeightedBits | Lattice, ns: Ints, totals: Ints) -> Floats:
+    log_p = _pairs_of(law).log_sf(ns, totals)
+    rest = np.flatnonzero(np.isnan(log_p))
+    log_p[rest] = _one_n_at_a_time(law, ns[rest], totals[rest])
+    log10_p: Floats = log_p * (1 - _ROUNDING * (1 + np.sqrt(ns))) / math.log(10)
+    return np.minimum(log10_p, 0.0) + 0.0  # + 0.0: never -0
+
+
+def _one_n_at_a_time(law: WeightedBits | Lattice, ns: Ints, totals: Ints) -> Floats:
     log_p = np.empty(ns.size)
     order = np.lexsort((totals, ns))
     starts = np.flatnonzero(np.diff(ns[order], prepend=-1))
@@ -80,8 +90,12 @@ def _lattice_pairs(law: WeightedBits | Lattice, ns: Ints, totals: Ints) -> Float
         if group.size:
             distinct, inverse = np.unique(totals[group], return_inverse=True)
             log_p[group] = _sum_of(law, int(ns[group[0]])).log_sf(distinct)[inverse]
-    log10_p: Floats = log_p * (1 - _ROUNDING * (1 + np.sqrt(ns))) / math.log(10)
-    return np.minimum(log10_p, 0.0) + 0.0  # + 0.0: never -0
+    return log_p
+
+
+@lru_cache(maxsize=_KEPT_LAWS)
+def _pairs_of(law: WeightedBits | Lattice) -> LatticePairs:
+    return LatticePairs(law)
 
 
 @lru_cache(maxsize=_KEPT_SUMS)

@@ -103,7 +103,10 @@ from watermark import WatermarkConfig
     assert done.stderr.splitlines()[-1] == "ImportError: WatermarkConfig needs torch: pip install 'dyetrace[model]'"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["detect", "--help"], ["scan", "--help"], ["report", "verify", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["detect", "--help"], ["scan", "--help"], ["report", "verify", "--help"], ["--version"]],
+)
 def test_help_loads_nothing_heavy(arguments):
     output = works(f"""
 import sys
