@@ -204,11 +204,14 @@ class Tilted:
         return float(self.counts @ np.where((top < 1.0) & (excess > -0.5), near, far))
 
     def cumulants(self, shifts: Floats) -> Floats:
-        """Log E_theta exp(shift (S - mean)) of each shift, nats; positive terms, for bounds."""
-        exponents = np.multiply.outer(shifts, self.centred)
-        top = exponents.max(axis=2, keepdims=True)
-        logs = top[:, :, 0] + np.log((self.probabilities * np.exp(exponents - top)).sum(axis=2))
-        cumulants: Floats = logs @ self.counts
+        """Log E_theta exp(shift (S - mean)) of each shift, nats; less accurate than `cgf` near 0."""
+        # From the law before tilting: a tilted probability that is 0 as a float may still matter.
+        exponents = np.multiply.outer(np.append(self.theta + shifts, self.theta), self.centred)
+        exponents += np.log(self.source.probabilities)
+        top = exponents.max(axis=2)
+        logs = top + np.log(np.exp(exponents - top[:, :, None]).sum(axis=2))
+        totals = logs @ self.counts
+        cumulants: Floats = totals[:-1] - totals[-1]
         return cumulants
 
     def discounted_mass(self, totals: Ints) -> tuple[Floats, float]:

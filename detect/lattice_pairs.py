@@ -24,6 +24,7 @@ References
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,16 +44,16 @@ _EPS = 2.0**-52
 _ACCURACY = 1e-10  # of p: pairs with a larger bound on the error are handed back
 _LEFT_OUT = 45.0  # nats: frequencies of a modulus below exp(-45) = 3e-20 are left out, and counted as error
 _ALIASED = 40.0  # nats, for the probability that the period is too short for
-_CLASSES = 4  # of n per doubling, that share frequencies
+_CLASSES = 2  # of n per doubling, that share frequencies
 _RUNG = 2.5  # standard deviations between the tilted means of two rungs of the ladder
 _RATIO = 1.02  # of the tilts from which rungs are chosen
 _MOST_FREQUENCIES = 2_048  # beyond, `detect.lattice` is as fast
-_KEPT = 1 << 19  # frequencies, of 48 bytes
+_KEPT = 1 << 19  # frequencies of 48 bytes, then all start anew
 _BLOCK = 1 << 20  # elements of the largest temporary array
 
 
 class LatticePairs:
-    """Tails of sums of draws of ``law``; keeps what pairs of the same n and size share, up to 25 MB."""
+    """Tails of sums of draws of ``law``; keeps what pairs of similar n and size share, in at most 50 MB."""
 
     def __init__(self, law: WeightedBits | Lattice) -> None:
         single = LatticeSum.of(law, np.array([1]), np.array([1]))
@@ -65,20 +66,23 @@ class LatticePairs:
 
     def log_sf(self, ns: Ints, totals: Ints) -> Floats:
         """Log P(S_n >= total) of pairs in nats, shape (m,); NaN where another route is needed."""
-        steps = -((ns * self._single.offset - totals) // self._single.span)
-        maxima = ns * self._single.maximum
-        result = np.where(steps <= 0, 0.0, -np.inf)
-        possible = (steps > 0) & (steps <= maxima)
-        result[possible & (ns > MOST_DRAWS)] = np.nan
-        possible &= ns <= MOST_DRAWS
+        few = ns <= MOST_DRAWS
+        n = np.where(few, ns, 0)
+        steps, maxima = -((n * self._single.offset - totals) // self._single.span), n * self._single.maximum
+        result = np.where(few, np.where(steps <= 0, 0.0, -np.inf), np.nan)
+        possible = few & (steps > 0) & (steps <= maxima)
         if possible.any():
-            above = possible & (steps > ns * self._mean)
+            above = possible & (steps > n * self._mean)
             below = possible & ~above
-            result[above] = self._upper.log_tails(ns[above], steps[above], error_sign=1)
-            log_q = self._lower.log_tails(ns[below], (maxima + 1 - steps)[below], error_sign=-1)
-            # 1 - q of a q near 1 (very skew laws) would have lost q's digits.
-            result[below] = np.where(log_q < -0.1, np.log1p(-np.exp(log_q)), np.nan)
+            result[above] = _unless_near_one(self._upper.log_tails(n[above], steps[above], error_sign=1))
+            log_q = self._lower.log_tails(n[below], (maxima + 1 - steps)[below], error_sign=-1)
+            result[below] = np.log1p(-np.exp(_unless_near_one(log_q)))
         return result
+
+
+def _unless_near_one(log_p: Floats) -> Floats:
+    """NaN for p of 0.9 and more (from very skew laws): log p, or log(1 - p), has lost p's digits."""
+    return np.where(log_p < -0.1, log_p, np.nan)
 
 
 @dataclass(frozen=True)
@@ -167,18 +171,18 @@ class _UpperTails:
         return self._ladders[each]
 
     def _table(self, each: int, rung: int) -> _Table | None:
-        if (each, rung) not in self._tables:
-            if self._kept > _KEPT:
-                self._tables.clear()
-                self._kept = 0
-            try:
-                table = self._new_table(each, rung)
-                self._kept += table.errors.size
-            except TooUneven:
-                table = None
-            self._kept += 8  # of Python's own
-            self._tables[each, rung] = table
-        return self._tables[each, rung]
+        """The table; None if too many frequencies matter."""
+        key = each, rung
+        if key in self._tables:
+            return self._tables[key]
+        if self._kept > _KEPT:
+            self._tables, self._kept = {}, 0
+        table = None
+        with suppress(TooUneven):
+            table = self._new_table(each, rung)
+        self._tables[key] = table
+        self._kept += 8 + (table.errors.size if table else 0)
+        return table
 
     def _new_table(self, each: int, rung: int) -> _Table:
         ladder, fewest, most = self._ladder(each), int(self._edges[each]), int(self._edges[each + 1]) - 1

@@ -4,7 +4,9 @@
 towards larger p and the range (log10 p of -1e6 is ordinary) are the same.
 
 * ``Bernoulli`` and ``Exponential``: compiled loops with an early exit, below a microsecond for hundreds of draws.
-* ``WeightedBits`` and ``Lattice``: pairs are grouped by n; the sums' laws of recent n are kept.
+* ``WeightedBits`` and ``Lattice``: pairs of similar n and size share a tilt and the frequencies that matter, see
+  `detect.lattice_pairs`: below a microsecond. The few pairs that it hands back (more than 1e6 draws, very uneven
+  laws) go one n at a time.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def log10_sf_pairs(law: Law, ns: ArrayLike, totals: ArrayLike) -> Floats:
 
     References
     ----------
-    C. Loader, "Fast and accurate computation of binomial probabilities", 2000; for lattices see `detect.lattice`.
+    C. Loader, "Fast and accurate computation of binomial probabilities", 2000; for lattices see
+    `detect.lattice_pairs` and `detect.lattice`.
     """
     check_law(law)
     draws = whole_numbers(ns)

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detect import lattice_pairs
+from detect.lattice_pairs import MOST_DRAWS, LatticePairs
 from detect.tail_pairs import log10_sf_pairs
 from detect.tails import log10_sf, log10_sf_many
 from watermark.laws import Bernoulli, Exponential, Lattice, Law, WeightedBits
@@ -108,6 +110,125 @@ def series(term: mpmath.mpf, ratio: object) -> mpmath.mpf:
         term *= ratio(j)  # type: ignore[operator]
         j += 1
     return total
+
+
+# --- lattices: shared tilts ------------------------------------------------------------------------------
+
+tables = st.builds(
+    lambda start, steps, parts: Lattice(
+        tuple(start + sum(steps[:i]) for i in range(len(parts))), tuple(part / sum(parts) for part in parts)
+    ),
+    st.integers(-20, 20),
+    st.lists(st.integers(1, 15), min_size=4, max_size=4),
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+)
+fair_bits = st.lists(st.integers(1, 40), min_size=1, max_size=12).map(lambda weights: WeightedBits(tuple(weights)))
+
+
+def values_of(law: WeightedBits | Lattice) -> tuple[int, float, float, int]:
+    """Least value, mean, sd and greatest value of one draw."""
+    if isinstance(law, WeightedBits):
+        half = np.array(law.weights) / 2
+        return 0, half.sum(), math.sqrt(half @ half), sum(law.weights)
+    values = np.array(law.values)
+    mean = values @ law.probabilities
+    return values.min(), mean, math.sqrt((values - mean) ** 2 @ law.probabilities), values.max()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    law=st.one_of(tables, fair_bits),
+    pairs=st.lists(st.tuples(st.integers(0, 400), st.floats(-8, 25)), min_size=1, max_size=6),
+)
+def test_any_lattice_s_pairs_have_the_tails_of_one_n(
+    law: WeightedBits | Lattice, pairs: list[tuple[int, float]]
+) -> None:
+    least, mean, sd, most = values_of(law)
+    ns, totals = [], []
+    for n, sds in [(0, 0.0), (1, 1.0), *pairs]:
+        ends = [n * end + beyond for end in (least, most) for beyond in (-1, 0, 1)]
+        near = [round(n * mean + sds * sd * math.sqrt(n)), round(n * mean)]
+        totals += [*ends, *near, 0]
+        ns += [n] * (len(ends) + len(near) + 1)
+    assert_like_tails(law, np.array(ns), np.array(totals))
+
+
+@pytest.mark.parametrize(
+    ("weights", "n"),
+    [
+        (tuple(range(30, 0, -1)), 1),
+        (tuple(range(30, 0, -1)), 15),
+        (tuple(range(10, 0, -1)), 50),
+        ((1,) * 30, 60),
+        ((1, 1, 1, 1000), 3),
+        ((97, 89, 2), 40),
+    ],
+)
+def test_fair_bits_are_never_below_exact_arithmetic_and_hardly_above(weights: tuple[int, ...], n: int) -> None:
+    ways = np.ones(1, dtype=object)  # Python integers, indexed by the sum
+    for weight in weights * n:
+        ways = np.append(ways, [0] * weight) + np.append([0] * weight, ways)
+    at_least = np.cumsum(ways[::-1])[::-1]
+    totals = np.unique(np.linspace(1, len(ways) - 1, 300).astype(int))
+    found = log10_sf_pairs(WeightedBits(weights), n, totals)
+    with mpmath.workdps(40):
+        for total, log10_p in zip(totals, found, strict=True):
+            below = mpmath.mpf(at_least[0] - at_least[total]) / at_least[0]
+            true = mpmath.log10(1 - below) if below > 0.1 else mpmath.log1p(-below) / mpmath.log(10)
+            assert true <= log10_p <= true * (1 - mpmath.mpf("1e-9"))
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_tables_are_never_below_exact_arithmetic_and_hardly_above(n: int) -> None:
+    eighths = np.array([1, 0, 0, 4, 0, 0, 0, 2, 1], dtype=object)  # of TABLE's values from -3 on
+    ways = np.ones(1, dtype=object)
+    for _ in range(n):
+        ways = np.convolve(ways, eighths)
+    at_least = np.cumsum(ways[::-1])[::-1]
+    for place in range(1, len(ways)):
+        with mpmath.workdps(80):
+            true = mpmath.log10(mpmath.mpf(at_least[place]) / at_least[0])
+            found = mpmath.mpf(float(log10_sf_pairs(TABLE, n, place - 3 * n)))
+            assert true <= found <= true * (1 - mpmath.mpf("1e-9"))
+
+
+@pytest.mark.parametrize("law", [LAYERS, WeightedBits(tuple(range(10, 0, -1))), WeightedBits((1,) * 30), TABLE])
+def test_no_pair_of_a_corpus_takes_the_slow_route(law: WeightedBits | Lattice) -> None:
+    rng = np.random.default_rng(2)
+    least, mean, sd, most = values_of(law)
+    ns = np.concatenate([np.arange(6).repeat(40), rng.integers(1, 5_000, 4_000)])
+    totals = np.rint(ns * mean + rng.uniform(-6, 60, ns.size) * sd * np.sqrt(ns)).astype(np.int64)
+    log_p = LatticePairs(law).log_sf(ns, np.clip(totals, ns * least - 1, ns * most + 1))
+    assert np.all(log_p <= 0)  # no NaN
+
+
+def test_pairs_are_the_same_in_any_company() -> None:
+    rng = np.random.default_rng(3)
+    ns = rng.integers(1, 1_000, 50)
+    totals = rng.binomial(15 * ns, 0.55) * 31
+    together = log10_sf_pairs(LAYERS, ns, totals)
+    assert [float(log10_sf_pairs(LAYERS, n, total)) for n, total in zip(ns, totals, strict=True)] == together.tolist()
+
+
+def test_far_and_uneven_pairs_are_handed_back_and_answered_all_the_same() -> None:
+    many, rare = MOST_DRAWS + 1, Lattice((0, 1), (2.0**-20, 1 - 2.0**-20))
+    gap = WeightedBits((1, 1, 1, 1_000_003))
+    for law, n, total in [(TABLE, many, 2 * many), (rare, 3, 3), (gap, 3, 2_000_006)]:
+        assert np.isnan(LatticePairs(law).log_sf(np.array([n]), np.array([total])))
+        assert_like_tails(law, np.array([n]), np.array([total]))
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    ns, totals = np.arange(1, 3_000), 3 * np.arange(1, 3_000)
+    unbounded = LatticePairs(TABLE).log_sf(ns, totals)
+    monkeypatch.setattr(lattice_pairs, "_KEPT", 200)
+    pairs = LatticePairs(TABLE)
+    np.testing.assert_array_equal(pairs.log_sf(ns, totals), unbounded)
+    held = pairs._upper._tables.values()
+    assert 0 < sum(table.errors.size for table in held if table) < 1_000
+
+
+# --- properties ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("law", LAWS)

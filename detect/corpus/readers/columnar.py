@@ -9,7 +9,6 @@ from typing import Any
 
 from detect.corpus.readers.batch import (
     BATCH_BYTES,
-    BATCH_TOKENS,
     Batch,
     Broken,
     Draft,
@@ -23,7 +22,8 @@ from detect.corpus.readers.fields import CANDIDATES, CONTENT_KEYS, ROLE_KEYS, no
 from detect.corpus.readers.stream import arrow
 
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
-_MAX_ROWS = 1 << 16
+_MIN_ROWS, _MAX_ROWS = 1 << 6, 1 << 13  # of a Parquet file, decoded at a time
+_BUFFER = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ def inspect(path: str, form: str, options: ReadOptions) -> tuple[str, str, str |
     """
     pa = arrow(form.capitalize())
     try:
-        schema = _parquet_file(path).schema_arrow if form == "parquet" else _open_arrow(path).schema
-    except (OSError, pa.ArrowException) as error:
+        schema = _parquet_schema(path) if form == "parquet" else _open_arrow(path).schema
+        names = list(schema.names)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise Broken(f"is no readable {form.capitalize()} file: {one_line(error)}") from None
     wanted = CANDIDATES if options.field is None else [(options.field, None)]
     for column, expected in wanted:
@@ -53,7 +54,7 @@ def inspect(path: str, form: str, options: ReadOptions) -> tuple[str, str, str |
         if kind is not None and expected in (kind, None):
             break
     else:
-        raise no_field(schema.names, options.field)
+        raise no_field(names, options.field)
     if options.id_field is not None and _type_at(schema, options.id_field) is None:
         raise Broken(f"has no column {options.id_field!r} to take ids from; name another with --id-field")
     id_column = options.id_field or ("id" if _type_at(schema, "id") is not None else None)
@@ -65,7 +66,7 @@ def split(source: Source, target_bytes: int) -> list[Piece]:
     pa = arrow(source.form.capitalize())
     try:
         sizes = _group_sizes(source) if source.form == "parquet" else _batch_sizes(source)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise Broken(f"cannot be read: {one_line(error)}") from None
     pieces, start, filled = [], 0, 0
     for index, size in enumerate(sizes):
@@ -84,7 +85,7 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
     while True:
         try:
             rows = next(found, None)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             rows = _Lost(
                 0, f"and the rest of record batches {piece.start + 1} to {piece.stop} cannot be read: {one_line(error)}"
             )
@@ -128,10 +129,10 @@ def _type_at(schema: Any, name: str) -> Any:
 
 
 def _column(rows: Any, name: str) -> Any:
-    import pyarrow.compute as pc
-
     if rows.schema.get_field_index(name) >= 0:
         return rows.column(name)
+    import pyarrow.compute as pc
+
     head, *rest = name.split(".")
     return pc.struct_field(rows.column(head), rest)
 
@@ -140,7 +141,18 @@ def _parquet_file(path: str, metadata: Any = None) -> Any:
     arrow("Parquet")
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(path, metadata=metadata, memory_map=False, page_checksum_verification=True)
+    # A buffer instead of whole column chunks, which may hold gigabytes.
+    return pq.ParquetFile(
+        path, metadata=metadata, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
+    )
+
+
+def _parquet_schema(path: str) -> Any:
+    file = _parquet_file(path)
+    rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows:
+        raise Broken("is damaged: its row groups do not have as many rows as it says; get the file again")
+    return file.schema_arrow
 
 
 @lru_cache(maxsize=4)
@@ -149,32 +161,25 @@ def _metadata(path: str, _bytes: int, _mtime_ns: int) -> Any:
     return _parquet_file(path).metadata
 
 
-def _leaves(source: Source, metadata: Any) -> dict[str, list[int]]:
-    """Paths of the leaf columns to read, with their numbers: of chats only who speaks and what is said."""
-    found: dict[str, list[int]] = {}
+def _leaves(source: Source, metadata: Any) -> list[str]:
+    """Paths of the leaf columns to read: of chats only who speaks and what is said."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    found: list[str] = []
     for name in (source.column, source.id_column):
-        paths = [(i, metadata.schema.column(i).path) for i in range(metadata.num_columns)]
-        paths = [(i, path) for i, path in paths if name and (path == name or path.startswith(f"{name}."))]
+        below = [path for path in paths if name and (path == name or path.startswith(f"{name}."))]
         if name == source.column and source.kind == "messages":
             keys = {*ROLE_KEYS, *CONTENT_KEYS}
-            paths = [(i, path) for i, path in paths if keys & set(path[len(name) :].split("."))] or paths
-        for i, path in paths:
-            found.setdefault(path, []).append(i)
-    return found
-
-
-def _size(source: Source, group: Any, leaves: list[int]) -> int:
-    """Bytes of a row group's columns once decoded, as far as can be told beforehand."""
-    columns = [group.column(i) for i in leaves]
-    if source.kind == "tokens":  # dictionaries make them look small
-        return sum(max(c.total_uncompressed_size, 4 * c.num_values) for c in columns)
-    return sum(c.total_uncompressed_size for c in columns)
+            below = [path for path in below if keys & set(path[len(name) :].split("."))] or below
+        found += below
+    return list(dict.fromkeys(found))
 
 
 def _group_sizes(source: Source) -> list[int]:
+    """Bytes of each row group before compression. A column's own would be better, but pyarrow aborts the process
+    when it is asked for those and they are damaged.
+    """
     metadata = _metadata(source.path, source.bytes, source.mtime_ns)
-    leaves = [i for numbers in _leaves(source, metadata).values() for i in numbers]
-    return [_size(source, metadata.row_group(group), leaves) for group in range(metadata.num_row_groups)]
+    return [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
 
 
 def _parquet_rows(source: Source, piece: Piece) -> Iterator[Any]:
@@ -183,18 +188,16 @@ def _parquet_rows(source: Source, piece: Piece) -> Iterator[Any]:
     metadata = _metadata(source.path, source.bytes, source.mtime_ns)
     file = _parquet_file(source.path, metadata)
     leaves = _leaves(source, metadata)
-    numbers = [i for found in leaves.values() for i in found]
-    limit = 4 * BATCH_TOKENS if source.kind == "tokens" else BATCH_BYTES
     for number in range(piece.start, piece.stop):
         group = metadata.row_group(number)
-        size = max(1, _size(source, group, numbers))
-        rows = min(max(1, limit * group.num_rows // size), _MAX_ROWS)
+        rows = BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
+        rows = min(max(_MIN_ROWS, rows), _MAX_ROWS)
         left, problem = group.num_rows, "it has fewer rows than the file says"
         try:
-            for batch in file.iter_batches(rows, [number], list(leaves), use_threads=False):
+            for batch in file.iter_batches(rows, [number], leaves, use_threads=False):
                 left -= batch.num_rows
                 yield batch
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             problem = one_line(error)
         if left > 0:
             yield _Lost(left, f"and the {left - 1} rows after it in row group {number + 1} cannot be read: {problem}")
@@ -226,13 +229,14 @@ def _batch_sizes(source: Source) -> list[int]:
         try:
             while True:
                 message = messages.read_next_message()
-                if message.type == "record batch":
+                if message.type not in ("schema", "dictionary"):  # a batch, or what was one before it was damaged
                     sizes.append(message.body.size if message.body is not None else 0)
                 del message
         except StopIteration:
+            whole = mapped.tell() == source.bytes  # or a damaged length passes for the end mark
             mapped.seek(max(0, source.bytes - len(_STREAM_END)))
-            whole = mapped.read(len(_STREAM_END)) == _STREAM_END
-        except (OSError, pa.ArrowException):
+            whole = whole and mapped.read(len(_STREAM_END)) == _STREAM_END
+        except (OSError, ValueError, pa.ArrowException):
             whole = False
         return sizes if whole else [*sizes, 0]
 

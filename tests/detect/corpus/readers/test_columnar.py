@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,7 @@ def _with_values_under_nulls(rows: list[list[int | None] | None], kind: Any) -> 
 def test_large_tables_come_in_pieces_and_bounded_batches(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (columns, columnar):
-        monkeypatch.setattr(module, "BATCH_TOKENS", 5000)
+    monkeypatch.setattr(columns, "BATCH_TOKENS", 5000)
     lengths = np.random.default_rng(1).integers(0, 400, 3000)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.arange(offsets[-1], dtype=np.int32)
@@ -240,6 +240,32 @@ def test_an_arrow_stream_cut_short_is_noticed_even_between_batches(tmp_path: Pat
     assert (record, "cut short" in reason or "cannot be read" in reason) == (len(found), True)
     with pytest.raises(BrokenRecord, match=f"row {len(found) + 1} "):
         batches(source, pieces=split(source, 1))
+
+
+def test_an_end_mark_before_the_end_of_an_arrow_stream_is_noticed(tmp_path: Path) -> None:
+    path = save(tmp_path, pa.table({"text": [f"document {i}" for i in range(100)]}), "stream.arrow", rows=50)
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole + whole)
+    source = source_of(path)
+    assert len(documents(source, SKIP)) == 100
+    assert [record for record, _ in skipped(source)] == [100]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_byte_is_damaged_rows_are_read_or_listed_or_the_file_is_refused(tmp_path: Path, form: str) -> None:
+    chance = random.Random(form)
+    rows = [[i, i] for i in range(60)]
+    whole = Path(save(tmp_path, pa.table({"ids": rows}), form, rows=20)).read_bytes()
+    for _ in range(100):
+        data = bytearray(whole)
+        data[chance.randrange(len(data))] ^= chance.randrange(1, 256)
+        (tmp_path / "damaged.arrow").write_bytes(data)
+        try:
+            source = source_of(tmp_path / "damaged.arrow", ReadOptions("parquet" if form == "parquet" else "arrow"))
+            found = batches(source, SKIP, split(source, 1))
+        except DyetraceError:
+            continue
+        assert sum(len(batch.records) for batch in found) == 60 or any(batch.skipped for batch in found)
 
 
 def test_offsets_that_point_outside_an_arrow_file_are_noticed(tmp_path: Path) -> None:
