@@ -135,8 +135,11 @@ class LatticeSum:
 
     def tilt(self, theta: float) -> Tilted:
         """Weigh the outcomes by exp(theta S)."""
-        exponents = theta * self.values + np.log(self.probabilities)
-        probabilities = np.exp(exponents - exponents.max(axis=1, keepdims=True))
+        logs = np.log(self.probabilities)
+        likeliest = (theta * self.values + logs).argmax(axis=1)[:, None]
+        # From the likeliest value on: theta times a large value would leave few digits for the differences.
+        steps = self.values - np.take_along_axis(self.values, likeliest, axis=1)
+        probabilities = np.exp(theta * steps + (logs - logs[likeliest]))
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         means = (probabilities * self.values).sum(axis=1)
         return Tilted(self, theta, probabilities, means)

@@ -250,6 +250,8 @@ def _log_tails(
             out[i] = math.nan
             continue
         shift = theta * distance
-        exponent_error = _EPS * (32 + 8 * (n * abs(cgf) + abs(shift)) + 2 * theta * n * abs(mean_beyond))
+        # The tilted probabilities are good to some eps; among n draws the excess of one over another is sqrt(n).
+        exponent_error = _EPS * (32 * (1 + math.sqrt(n)) + 8 * (n * abs(cgf) + abs(shift)))
+        exponent_error += _EPS * 2 * theta * n * abs(mean_beyond)
         out[i] = n * cgf - shift + math.log(mass + error_sign * error) + error_sign * exponent_error
     return out
