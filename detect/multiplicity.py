@@ -41,6 +41,14 @@ def sidak_log10(log10_p: ArrayLike) -> float:
     return min(0.0, _log1mexp(p_values.size * _log1mexp(log_p)) / math.log(10))
 
 
+def sidak_rows_log10(log10_ps: Floats) -> Floats:
+    """`sidak_log10` of each column, for many at a time: (k, n) -> (n,)."""
+    smallest, k = log10_ps.min(axis=0), len(log10_ps)
+    with np.errstate(divide="ignore"):
+        bulk = np.log10(-np.expm1(k * np.log1p(-(10.0**smallest))))
+    return np.asarray(np.minimum(np.where(smallest < -12, smallest + np.log10(k), bulk), 0.0))
+
+
 def holm_log10(log10_ps: ArrayLike) -> Floats:
     """Log10 of Holm's step-down adjusted p-values: family-wise error under any dependence.
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from detect.distinct import I64, Mask, Tuples
 from watermark import prf
 from watermark.keys import SecretKey
+from watermark.laws import Exponential
 from watermark.rowkeys import selector_threshold
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
@@ -31,6 +33,12 @@ class Tally:
 
     n: int
     total: int
+
+
+def as_drawn(scheme: Scheme, totals: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Integer totals as the scheme's law draws them, and as `detect.tails` takes them: nats for the exponential law."""
+    sums = np.asarray(totals)
+    return sums * scheme.unit if isinstance(scheme.law, Exponential) else sums
 
 
 def words_of(key: SecretKey, tuples: Tuples) -> prf.U32:

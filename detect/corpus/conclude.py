@@ -12,12 +12,12 @@ from detect.corpus import rare, share
 from detect.corpus.keys import KeySet
 from detect.corpus.record import HISTOGRAM_BINS, Controls, Discoveries, ScanHypothesis, Shares
 from detect.corpus.settings import ScanSettings
-from detect.corpus.tally import Documents, Floats, Tally
+from detect.corpus.tally import Documents, Floats, Tally, no_documents
 from detect.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.distinct import Mask
 from detect.evidence import SubkeyTally
 from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10
-from watermark.laws import Exponential
+from detect.scoring import as_drawn
 from watermark.schemes.protocol import Scheme
 
 
@@ -76,9 +76,7 @@ def pooled_log10(scheme: Scheme, tuples: int, totals: ArrayLike) -> Floats:
         Integer totals of keys, shape (k, S) -> (k,).
     """
     sums = np.asarray(totals, dtype=np.int64)
-    together = sums.sum(axis=1)
-    scaled = together * scheme.unit if isinstance(scheme.law, Exponential) else together
-    return tails.log10_sf_many(scheme.law, tuples * sums.shape[1], scaled)
+    return tails.log10_sf_many(scheme.law, tuples * sums.shape[1], as_drawn(scheme, sums.sum(axis=1)))
 
 
 def hypotheses(keys: KeySet, tally: Tally, pointed: dict[str, int]) -> list[ScanHypothesis]:
@@ -89,8 +87,7 @@ def hypotheses(keys: KeySet, tally: Tally, pointed: dict[str, int]) -> list[Scan
         totals = tally.totals[number, : len(key.subkeys)].tolist()
         documents = int(tally.documents[number])
         smallest = tally.smallest[number, : min(rare.KEPT, documents)]
-        nats = [t * scheme.unit for t in totals] if isinstance(scheme.law, Exponential) else totals
-        log10_ps = tails.log10_sf_many(scheme.law, n, nats).tolist()
+        log10_ps = tails.log10_sf_many(scheme.law, n, as_drawn(scheme, totals)).tolist()
         pooled = float(pooled_log10(scheme, n, [totals])[0])
         few = rare.log10_pvalue(smallest, documents) if documents else 0.0
         rows.append((number, key, totals, documents, smallest, log10_ps, pooled, few))
@@ -154,7 +151,8 @@ def controls(
     subkeys = keys.specs[0].subkeys
     log10_ps = pooled_log10(scheme, n, tally.decoy_totals[:, :subkeys])
     own = documents.null_log10_pvalue[documents.tuples > 0]
-    null_documents = null.documents if null is not None else None
+    none = no_documents(keys.subkeys) if null is None else null.documents
+    null_log10_ps = none.log10_pvalue[none.tuples > 0]
     return Controls(
         decoy_seed=settings.decoy_seed,
         decoy_tuples=n,
@@ -163,14 +161,10 @@ def controls(
         null_key_histogram=histogram(own),
         null_key_discoveries=_count(own, settings.rate),
         null_corpus=None if null is None else null.name,
-        null_corpus_documents=0 if null_documents is None else int((null_documents.tuples > 0).sum()),
+        null_corpus_documents=len(null_log10_ps),
         null_corpus_log10_pvalue=None if null is None else null.log10_pvalue,
-        null_corpus_histogram=[0] * HISTOGRAM_BINS
-        if null_documents is None
-        else histogram(null_documents.log10_pvalue[null_documents.tuples > 0]),
-        null_corpus_discoveries=0
-        if null_documents is None
-        else int(discover(null_documents, settings.rate).discovered.sum()),
+        null_corpus_histogram=histogram(null_log10_ps),
+        null_corpus_discoveries=_count(null_log10_ps, settings.rate),
     )
 
 

@@ -25,10 +25,10 @@ from detect.corpus.keys import KeySet, key_set, rings_of
 from detect.corpus.output import write_documents, write_hits, write_skipped
 from detect.corpus.readers import ReadOptions, Source, find_sources, sha256_of, split
 from detect.corpus.record import Hit, ScannedInput, ScanRecord, Skipped
-from detect.corpus.score import statistic_bins
+from detect.corpus.score import unscored
 from detect.corpus.settings import ScanSettings, check_specs
 from detect.corpus.settle import read_count
-from detect.corpus.tally import Documents, Tally, empty_tally, joined, merge, read_documents, read_tally
+from detect.corpus.tally import Documents, Tally, joined, merge, read_documents, read_tally
 from detect.corpus.tasks import Outcome, Stage, Task, first_records, gathered_shards
 from detect.corpus.work import Plan, Shard, WorkFolder, locked, new_file, shard_id, write_plan
 from detect.encode import EncoderUse
@@ -241,8 +241,7 @@ def _score(
     sizes = [max(1, sum(block.tokens for block in shard.blocks)) for shard in gathered]
     _run(engine, tasks, "score", sizes, progress)
     results = [work.scored(plan, index) for index in range(len(plan.shards))]
-    nothing = empty_tally(len(keys.keys), keys.subkeys, plan.settings.decoys, 0, statistic_bins(keys).count)
-    tally = merge(map(read_tally, results), nothing)
+    tally = merge(map(read_tally, results), unscored(keys, plan.settings))
     return _Corpus(work, plan, gathered, unreadable, distinct, tally, [read_documents(path) for path in results])
 
 
@@ -326,9 +325,9 @@ def _null_corpus(job: ScanJob, keys: KeySet, folder: WorkFolder, engine: Engine)
     work.path.mkdir(mode=0o700, exist_ok=True)
     paths, name = list(job.null_corpus), ", ".join(job.null_corpus)
     if NATURAL in paths:
-        lines = [msgspec.json.encode({"text": text}) for _, text in natural_documents("prose", 150)]
         natural = work.path / "natural.jsonl"
         if not natural.exists():
+            lines = [msgspec.json.encode({"text": text}) for _, text in natural_documents("prose", 150)]
             write_atomically(natural, b"\n".join(lines) + b"\n", 0o600)
         paths[paths.index(NATURAL)] = str(natural)
         name = name.replace(NATURAL, "the documentation of Python's own language and library")

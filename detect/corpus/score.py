@@ -20,9 +20,10 @@ from detect.corpus.gather import Block
 from detect.corpus.keys import KeySet, TestedKey, decoy_keys
 from detect.corpus.segments import log10_segment_pvalues
 from detect.corpus.settings import ScanSettings
-from detect.corpus.tally import Documents, Floats, Tally
+from detect.corpus.tally import Documents, Floats, Tally, empty_tally
 from detect.distinct import I64, U64, Mask, Tuples, once
-from detect.scoring import global_contexts, statistics_of
+from detect.multiplicity import sidak_rows_log10
+from detect.scoring import as_drawn, global_contexts, statistics_of
 from detect.tail_pairs import log10_sf_pairs
 from watermark import prf
 from watermark.backends.numba_backend import jit
@@ -89,9 +90,14 @@ def score_block(
         log10_evalue=best.log10_e - np.log10(len(keys.keys)),
         first_tuples=best.first_tuples,
         first_excess=best.first_excess,
-        null_log10_pvalue=log10_sf_pairs(scheme.law, own, _scaled(scheme, null)),
+        null_log10_pvalue=log10_sf_pairs(scheme.law, own, as_drawn(scheme, null)),
     )
     return tally, documents
+
+
+def unscored(keys: KeySet, settings: ScanSettings) -> Tally:
+    """The tally that scored blocks are merged into."""
+    return empty_tally(len(keys.keys), keys.subkeys, settings.decoys, 0, statistic_bins(keys).count)
 
 
 def _groups(keys: KeySet, documents: int) -> Iterator[Sequence[TestedKey]]:
@@ -206,7 +212,7 @@ def _segments(tuples: Tuples, rows: Rows, key: TestedKey, keys: KeySet, long: Ma
         log10_segment_pvalues(scheme.law, scheme.unit, statistics_of(scheme, sub, part), offsets) for sub in key.subkeys
     ]
     found = np.full(len(long), np.nan)
-    found[numbers] = sidak_rows(np.array(rounds))
+    found[numbers] = sidak_rows_log10(np.array(rounds))
     return found
 
 
@@ -234,20 +240,11 @@ def document_tests(scheme: Scheme, tuples: I64, totals: I64) -> tuple[Floats, Fl
     totals
         Under each sub-key, shape (S, n).
     """
-    flat, owned = _scaled(scheme, totals).ravel(), np.tile(tuples, len(totals))
+    flat, owned = as_drawn(scheme, totals).ravel(), np.tile(tuples, len(totals))
     log10_ps = log10_sf_pairs(scheme.law, owned, flat).reshape(totals.shape)
     log10_es = log10_evalues(scheme.law, owned, flat).reshape(totals.shape)
     mean = np.logaddexp.reduce(log10_es * np.log(10), axis=0) / np.log(10) - np.log10(len(totals))
-    return sidak_rows(log10_ps), mean
-
-
-def sidak_rows(log10_ps: Floats) -> Floats:
-    """`detect.multiplicity.sidak_log10` of each column: (S, n) -> (n,)."""
-    smallest, k = log10_ps.min(axis=0), len(log10_ps)
-    with np.errstate(divide="ignore"):
-        bulk = np.log10(-np.expm1(k * np.log1p(-(10.0**smallest))))
-    log10_p: Floats = np.minimum(np.where(smallest < -12, smallest + np.log10(k), bulk), 0.0)
-    return log10_p
+    return sidak_rows_log10(log10_ps), mean
 
 
 def expectation(scheme: Scheme) -> float:
@@ -260,13 +257,6 @@ def expectation(scheme: Scheme) -> float:
     if isinstance(law, WeightedBits):
         return sum(law.weights) / 2
     return float(np.dot(law.values, law.probabilities))
-
-
-def _scaled(scheme: Scheme, totals: I64) -> Floats | I64:
-    """Totals as `detect.tails` takes them: nats for the exponential law, integers for the others."""
-    if isinstance(scheme.law, Exponential):
-        return np.asarray(totals * scheme.unit, dtype=np.float64)
-    return totals
 
 
 class _Nonces:

@@ -19,9 +19,9 @@ from detect.corpus.gather import Gathered, gather_shard, in_reading_order, read_
 from detect.corpus.keys import KeySet, load_key_set
 from detect.corpus.locate import Discovery, locate_documents
 from detect.corpus.readers import sha256_of
-from detect.corpus.score import score_block, statistic_bins
+from detect.corpus.score import score_block, unscored
 from detect.corpus.settle import read_count, read_kept, settle_bucket
-from detect.corpus.tally import empty_tally, joined, merge, write_scores
+from detect.corpus.tally import joined, merge, write_scores
 from detect.corpus.work import Plan, WorkFolder, new_file, read_plan
 from detect.encode import Encoder
 
@@ -120,8 +120,7 @@ def _score(work: WorkFolder, plan: Plan, index: int, keys: KeySet) -> int:
             kept = read_kept(buckets, corpus_number, len(every), block.starts)
             first, prints = in_reading_order(block, plan.specs[0].context_width, kept)
             scores.append(score_block(block, first, prints, distinct, keys, plan.settings))
-        nothing = empty_tally(len(keys.keys), keys.subkeys, plan.settings.decoys, 0, statistic_bins(keys).count)
-        tally = merge((tally for tally, _ in scores), nothing)
+        tally = merge((tally for tally, _ in scores), unscored(keys, plan.settings))
         write_scores(result, tally, joined([documents for _, documents in scores], keys.subkeys))
     return sum(block.tokens for block in gathered.blocks)
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from detect.corpus.record import HISTOGRAM_BINS, SCAN_VERSION, Hit, Interval, ScanRecord
-from detect.report.schema import portable
+from detect.report.schema import encode_record
 from watermark.errors import DyetraceError
 from watermark.files import write_atomically
 
@@ -41,7 +41,7 @@ def encode_scan(record: ScanRecord) -> bytes:
     DyetraceError
         A number is not finite: JSON has no such numbers, and a null in its place would read as "no p-value".
     """
-    return msgspec.json.format(msgspec.json.encode(portable(record), order="sorted"), indent=2) + b"\n"
+    return encode_record(record)
 
 
 def write_scan(path: Path, record: ScanRecord) -> None:

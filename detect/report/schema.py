@@ -30,7 +30,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def encode_record(record: Record) -> bytes:
+def encode_record(record: msgspec.Struct) -> bytes:
     """Encode the record as indented JSON with sorted keys and a newline at the end.
 
     Raises

@@ -17,12 +17,12 @@ from detect.corpus.record import HISTOGRAM_BINS, Hit, ScanHypothesis, ScanRecord
 from detect.corpus.score import with_segments
 from detect.corpus.share import marked_documents
 from detect.decoys import LOG10_CONTRADICTION, log10_agreement
-from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10
+from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_rows_log10
 from detect.report.scan_wording import is_tenant
 from detect.report.verify_documents import Floats, NotDone, Rows, SkippedRow
+from detect.scoring import as_drawn
 from detect.tail_pairs import log10_sf_pairs
 from watermark.errors import DyetraceError
-from watermark.laws import Exponential
 from watermark.spec import WatermarkSpec
 
 __all__ = ["NotDone"]
@@ -149,12 +149,11 @@ def document_pvalues(record: ScanRecord, rows: Rows) -> str:
         spec = record.specs[h.spec]
         scheme = spec.build_scheme()
         totals = rows.totals[mine, : spec.subkeys]
-        scaled = totals * scheme.unit if isinstance(scheme.law, Exponential) else totals
         try:
-            log10_ps = log10_sf_pairs(scheme.law, rows.key_tuples[mine][:, None], scaled)
+            log10_ps = log10_sf_pairs(scheme.law, rows.key_tuples[mine][:, None], as_drawn(scheme, totals))
         except ValueError as error:
             raise DyetraceError(f"totals under {h.key!r} are none that the scheme gives: {error}") from None
-        alone = with_segments(_sidak(log10_ps), rows.log10_segment[mine])
+        alone = with_segments(sidak_rows_log10(log10_ps.T), rows.log10_segment[mine])
         paid = np.minimum(0.0, alone + math.log10(len(record.hypotheses)))
         _close(f"p-values of documents under {h.key!r}", rows.log10_pvalue[mine], paid)
     return f"the p-values of {int(rows.tested.sum()):,} documents follow from their totals"
@@ -312,19 +311,10 @@ def _log10_sf(spec: WatermarkSpec, draws: int, totals: ArrayLike) -> Floats:
     from detect.tails import log10_sf_many
 
     scheme = spec.build_scheme()
-    sums = np.asarray(totals)
     try:
-        return log10_sf_many(scheme.law, draws, sums * scheme.unit if isinstance(scheme.law, Exponential) else sums)
+        return log10_sf_many(scheme.law, draws, as_drawn(scheme, totals))
     except ValueError as error:
         raise DyetraceError(f"totals are none that {draws:,} draws give: {error}") from None
-
-
-def _sidak(log10_ps: Floats) -> Floats:
-    """The smallest of each row, paid for: (n, k) -> (n,)."""
-    smallest, k = log10_ps.min(axis=1), log10_ps.shape[1]
-    with np.errstate(divide="ignore"):
-        bulk = np.log10(-np.expm1(k * np.log1p(-(10.0**smallest))))
-    return np.asarray(np.minimum(0.0, np.where(smallest < -12, smallest + math.log10(k), bulk)))
 
 
 def _slack(values: Floats) -> Floats:
