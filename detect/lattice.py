@@ -59,7 +59,7 @@ class LatticeSum:
 
     @classmethod
     def of(cls, law: Law, weights: Ints, counts: Ints) -> LatticeSum:
-        """Sum ``counts[j]`` draws of ``law``, each times ``weights[j]``."""
+        """Sum ``counts[j]`` draws of ``law``, each times ``weights[j]``, which may be negative."""
         if isinstance(law, WeightedBits):
             # Layers are independent, so they are kinds of draws of their own: two values each, not 2^layers.
             products = np.multiply.outer(np.array(law.weights), weights)
@@ -74,9 +74,11 @@ class LatticeSum:
             probabilities = np.array(law.probabilities)[possible] / math.fsum(law.probabilities)
         else:
             raise ValueError(f"weighted sums need a Bernoulli, WeightedBits or Lattice law, got {law!r}")
-        offset = int(values.min()) * int(weights @ counts)
-        random = (weights > 0) & (counts > 0) & bool(np.ptp(values))
-        table = np.multiply.outer(weights[random], values - values.min())
+        table = np.multiply.outer(weights, values)
+        least = table.min(axis=1)
+        offset = int(least @ counts)
+        random = (weights != 0) & (counts > 0) & bool(np.ptp(values))
+        table = (table - least[:, None])[random]
         span = int(np.gcd.reduce(table, axis=None)) or 1
         return cls(counts[random], table // span, probabilities, offset, span)
 

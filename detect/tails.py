@@ -87,7 +87,7 @@ def log10_sf_weighted(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLik
     law
         The law of one draw.
     weights
-        Integers of shape (n,), at least 0 and chosen without the key, such as the counts of n token types.
+        Integers of shape (n,), of either sign and chosen without the key, such as the counts of n token types.
     total
         The observed weighted sum, an integer.
 
@@ -99,7 +99,7 @@ def log10_sf_weighted(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLik
     Raises
     ------
     ValueError
-        If a weight is negative or no integer, or the sum is spread over too many separate values.
+        If a weight is no integer, or the sum is spread over too many separate values.
     """
     return float(log10_sf_weighted_many(law, weights, np.asarray([total]))[0])
 
@@ -108,8 +108,6 @@ def log10_sf_weighted_many(law: Bernoulli | WeightedBits | Lattice, weights: Arr
     """`log10_sf_weighted` of many totals of the same weights: float64, in the shape of ``totals``."""
     check_law(law)
     distinct, counts = np.unique(whole_numbers(weights), return_counts=True)
-    if distinct.size and distinct[0] < 0:
-        raise ValueError(f"weights must be at least 0, got {distinct[0]}")
     lattice_sum = LatticeSum.of(law, distinct, counts)
     return _for_distinct(whole_numbers(totals), lattice_sum.log_sf, draws=int(counts.sum()))
 

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec, check_tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +34,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         The spec that marked it; None for unmarked text.
     tenant
         The account it was made for.
+    subkey
+        The sub-key that marked it. It is drawn at random, independently of the text, and it is no secret; tracing a
+        student gains from knowing it.
     """
 
     id: str
@@ -40,6 +46,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     token_ids: list[int]
     spec_id: str | None = None
     tenant: str | None = None
+    subkey: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,8 @@ def generate_answers(
         part = prompts[start : start + sampling.batch]
         texts = [_as_chat(tokenizer, prompt) if chat and tokenizer.chat_template else prompt for prompt in part]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=not chat).to(model.device)
-        rows = _generate(model, tokenizer, inputs, sampling, spec, ring, tenant)
+        subkeys = _subkeys(inputs["input_ids"], sampling, spec, tenant)
+        rows = _generate(model, tokenizer, inputs, sampling, spec, ring, tenant, subkeys)
         for row, ids in enumerate(rows):
             number, sample = divmod(row, sampling.samples)
             mask = inputs["attention_mask"][number].bool()
@@ -126,7 +134,20 @@ def generate_answers(
                 token_ids=ids,
                 spec_id=None if spec is None else spec.spec_id,
                 tenant=tenant,
+                subkey=None if subkeys is None else subkeys[row],
             )
+
+
+def _subkeys(
+    prompts: torch.Tensor, sampling: Sampling, spec: WatermarkSpec | None, tenant: str | None
+) -> list[int] | None:
+    """Draw here what the hook would draw by itself, so that each answer's record can name its sub-key."""
+    if spec is None:
+        return None
+    from watermark.processor import draw_subkeys
+
+    rows = prompts.repeat_interleave(sampling.samples, dim=0)
+    return draw_subkeys(rows, [tenant] * len(rows), spec.subkeys, beams=1, must_differ=sampling.fresh_share == 0)
 
 
 def _as_chat(tokenizer: Any, prompt: str) -> str:
@@ -144,6 +165,7 @@ def _generate(
     spec: WatermarkSpec | None,
     ring: KeyRing | None,
     tenant: str | None,
+    subkeys: list[int] | None,
 ) -> list[list[int]]:
     import torch
 
@@ -155,6 +177,7 @@ def _generate(
             spec,
             ring,
             tenants=tenant,
+            subkeys=subkeys,
             attention_mask=inputs["attention_mask"],
             fresh_share=sampling.fresh_share,
         )

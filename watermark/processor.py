@@ -213,7 +213,7 @@ class _FirstCall(LogitsProcessor):  # type: ignore[misc]
             raise DyetraceError(
                 f"{len(config.subkeys)} sub-keys were given for {rows} rows; give one for each returned row"
             )
-        subkeys = config.subkeys or _draw_subkeys(
+        subkeys = config.subkeys or draw_subkeys(
             input_ids, tenants, config.spec.subkeys, self._beams, must_differ=config.fresh_share == 0
         )
         padding = torch.zeros(rows, dtype=torch.long)
@@ -241,10 +241,29 @@ def _spread(tenants: str | Sequence[str] | None, rows: int) -> list[str | None]:
     return [tenant for tenant in tenants for _ in range(rows // len(tenants))]
 
 
-def _draw_subkeys(
+def draw_subkeys(
     prompts: torch.Tensor, tenants: Sequence[str | None], pool: int, beams: int, *, must_differ: bool
 ) -> list[int]:
-    """A random sub-key for each prompt's every sample; beams of one prompt share theirs, since beams swap rows."""
+    """A random sub-key for each prompt's every sample; beams of one prompt share theirs, since beams swap rows.
+
+    Parameters
+    ----------
+    prompts
+        The prompt of each returned row, shape (rows, length).
+    tenants
+        The tenant of each row.
+    pool
+        How many sub-keys the spec has.
+    beams
+        Rows of one beam search.
+    must_differ
+        Samples of one prompt would repeat each other under one sub-key.
+
+    Raises
+    ------
+    DyetraceError
+        More samples of one prompt than sub-keys that differ.
+    """
     used: dict[tuple[str | None, tuple[int, ...]], list[int]] = {}
     drawn: list[int] = []
     for row, prompt in enumerate(prompts.tolist()):

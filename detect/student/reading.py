@@ -1,0 +1,281 @@
+"""What a suspect is made to read: documents as token ids of the spec's tokenizer, and the positions that count.
+
+A student copies from its own window. Where the text is itself marked, a context that stood there before was followed by
+a token that the key chose, and a copying student that never saw the mark would repeat it. So in each document only the
+first occurrence of a context counts; and of marked text only the first in all documents, so that each weight is decided
+by words of earlier contexts alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from detect.distinct import first_occurrences, tuple_fingerprints
+from detect.encode import Encoder
+from watermark.errors import DyetraceError
+from watermark.prf import U32
+from watermark.spec import WatermarkSpec
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+NO_SUBKEY = -1
+WINDOW = 1024
+"""Tokens that are read at a time; a longer document is cut, and each piece counts as a document of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingDocument:
+    """One document.
+
+    Attributes
+    ----------
+    name
+        "FILE, line N", with the number of its piece where it was cut.
+    sequence
+        Token ids, the prompt's first, shape (n,).
+    lead
+        How many of them are the prompt's.
+    subkey
+        The sub-key that marked it where that is on record, else `NO_SUBKEY`.
+    text, prompt
+        As text, for models with another tokenizer; None where only ids are known.
+    """
+
+    name: str
+    sequence: U32
+    lead: int
+    subkey: int = NO_SUBKEY
+    text: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReadingText:
+    """A file of documents.
+
+    Attributes
+    ----------
+    name, sha256
+        The file's.
+    documents
+        In their order in the file.
+    marked
+        Whether they are marked with the spec's key.
+    """
+
+    name: str
+    sha256: str
+    documents: Sequence[ReadingDocument]
+    marked: bool
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """The fields of a record that matter: `watermark.generate.Answer` and any JSONL with a text have them."""
+
+    text: str | None = None
+    prompt: str | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+    spec_id: str | None = None
+    subkey: int | None = None
+    tenant: str | None = None
+
+
+def read_text(source: str, spec: WatermarkSpec, encoder: Encoder, *, tenant: str | None = None) -> ReadingText:
+    """Read the documents of a JSONL file or of a plain text file.
+
+    Parameters
+    ----------
+    source
+        JSONL with ``text`` (or ``token_ids``), and perhaps ``prompt``, ``spec_id`` and ``subkey`` as `dyetrace generate`
+        writes them; any other file is one plain text.
+    spec
+        The watermark; a record with its ``spec_id`` is marked text.
+    encoder
+        Of the spec's tokenizer.
+    tenant
+        Only records of this account.
+
+    Raises
+    ------
+    DyetraceError
+        The file cannot be read or a line is broken (its number is named); marked and unmarked records are mixed; an id
+        or sub-key is outside the spec's range; nothing to read.
+    """
+    try:
+        with open(source, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
+    found: list[ReadingDocument] = []
+    marks = set()
+    for place, line in _records(data, source):
+        if tenant is not None and line.tenant != tenant:
+            continue
+        marks.add(line.spec_id == spec.spec_id)
+        found.extend(_pieces(place, line, spec, encoder))
+    if len(marks) > 1:
+        raise DyetraceError(
+            f"{source} mixes answers marked under this spec with other text; put them into files of their own"
+        )
+    if not any(len(document.sequence) > max(document.lead, spec.context_width) for document in found):
+        of = "" if tenant is None else f" of tenant {tenant!r}"
+        raise DyetraceError(f"{source} holds no text{of} to read; give JSONL with 'text', or plain text")
+    return ReadingText(source, hashlib.sha256(data).hexdigest(), found, marks == {True})
+
+
+def _records(data: bytes, source: str) -> Iterator[tuple[str, _Line]]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DyetraceError(f"{source} is not UTF-8 text (byte {error.start}); convert it first") from None
+    if not source.endswith((".jsonl", ".ndjson")):
+        yield source, _Line(text=text)
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{source}, line {number}"
+        try:
+            record = msgspec.json.decode(line, type=_Line)
+        except msgspec.MsgspecError as error:
+            raise DyetraceError(f"{place}: {error}; mend or remove the line") from None
+        if record.text is None and record.token_ids is None:
+            raise DyetraceError(f"{place} has neither a 'text' nor a 'token_ids' field")
+        yield place, record
+
+
+def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> Iterator[ReadingDocument]:
+    ids = _checked(line.token_ids, spec, place)
+    if ids is None:
+        ids = encoder.encode(line.text or "")
+    before = _checked(line.prompt_token_ids, spec, place)
+    lead = np.empty(0, dtype=np.uint32) if before is None else before[-(WINDOW // 2) :]
+    subkey = NO_SUBKEY
+    if line.subkey is not None and line.spec_id == spec.spec_id:
+        if not 0 <= line.subkey < spec.subkeys:
+            raise DyetraceError(f"{place} has sub-key {line.subkey}, but the spec has {spec.subkeys} of them")
+        subkey = line.subkey
+    room = WINDOW - len(lead)
+    if len(ids) <= room:
+        sequence = np.concatenate([lead, ids])
+        yield ReadingDocument(place, sequence, len(lead), subkey, line.text, line.prompt)
+        return
+    # A piece after the first is read without what came before, as any text is.
+    cuts = [0, *range(room, len(ids), WINDOW)]
+    for number, start in enumerate(cuts):
+        stop = cuts[number + 1] if number + 1 < len(cuts) else len(ids)
+        first = lead if number == 0 else lead[:0]
+        sequence = np.concatenate([first, ids[start:stop]])
+        yield ReadingDocument(f"{place}, piece {number + 1}", sequence, len(first), subkey, None, None)
+
+
+def _checked(ids: list[int] | None, spec: WatermarkSpec, place: str) -> U32 | None:
+    if ids is None:
+        return None
+    array = np.array(ids, dtype=np.int64)
+    if len(array) and not (0 <= array.min() and array.max() < spec.vocabulary_size):
+        raise DyetraceError(
+            f"{place} has a token id outside the spec's vocabulary of {spec.vocabulary_size}; "
+            "its ids come from another tokenizer"
+        )
+    return array.astype(np.uint32)
+
+
+def context_fingerprints(sequence: U32, width: int) -> U64:
+    """Fingerprint of the context of each position from ``width`` on to one past the end: (n,) -> (n - width + 1,)."""
+    return tuple_fingerprints(sequence, width - 1, width - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """The positions that count, in reading order.
+
+    Attributes
+    ----------
+    document
+        Index of the document, shape (n,).
+    position
+        Index in its sequence of the token that follows the context, shape (n,); it may be one past the end.
+    fingerprint
+        Of the context, together with the sub-key where that is known, shape (n,).
+    """
+
+    document: I64
+    position: I64
+    fingerprint: U64
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+
+def positions(text: ReadingText, width: int, most_contexts: int, prefixes: int = 4) -> Positions:
+    """Choose the positions that count.
+
+    Parameters
+    ----------
+    text
+        The documents.
+    width
+        h, the context width, at least 1.
+    most_contexts
+        Stop when so many distinct contexts were chosen.
+    prefixes
+        How many documents may serve one context of unmarked text; of marked text only the first may.
+    """
+    seen: dict[int, int] = {}
+    limit = 1 if text.marked else prefixes
+    documents, places, prints = [], [], []
+    for number, document in enumerate(text.documents):
+        prints_here = context_fingerprints(document.sequence, width)
+        if not len(prints_here):
+            continue
+        first = first_occurrences(prints_here)
+        at = np.flatnonzero(first)
+        at = at[at + width >= max(document.lead, width)]
+        # A context under another sub-key has other words: it counts for itself.
+        mine = prints_here[at] ^ np.uint64((document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64)
+        kept = []
+        for place, value in zip(at.tolist(), mine.tolist(), strict=True):
+            before = seen.get(value, 0)
+            if before < limit and (before or len(seen) < most_contexts):
+                seen[value] = before + 1
+                kept.append((place + width, value))
+        documents.append(np.full(len(kept), number, dtype=np.int64))
+        places.append(np.array([place for place, _ in kept], dtype=np.int64))
+        prints.append(np.array([value for _, value in kept], dtype=np.uint64))
+    return Positions(
+        np.concatenate([*documents, np.empty(0, dtype=np.int64)]),
+        np.concatenate([*places, np.empty(0, dtype=np.int64)]),
+        np.concatenate([*prints, np.empty(0, dtype=np.uint64)]),
+    )
+
+
+def context_at(documents: Sequence[ReadingDocument], where: Positions, width: int) -> U32:
+    """The contexts themselves, shape (n, width), oldest token first."""
+    out = np.empty((len(where), width), dtype=np.uint32)
+    for row, (document, place) in enumerate(zip(where.document.tolist(), where.position.tolist(), strict=True)):
+        out[row] = documents[document].sequence[place - width : place]
+    return out
+
+
+def served_counts(source: Any, width: int) -> dict[int, int]:
+    """In how many documents each context stands: fingerprint -> count.
+
+    Documents are counted, not occurrences: whether a context comes up in a document was decided before its own words
+    were first used there, while how often it comes back depends on them.
+    """
+    counts: dict[int, int] = {}
+    for document in source:
+        prints = context_fingerprints(document.sequence, width)
+        for value in np.unique(prints[max(0, document.lead - width) :]).tolist():
+            counts[value] = counts.get(value, 0) + 1
+    return counts

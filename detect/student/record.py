@@ -1,0 +1,320 @@
+"""The record of a trace: what `report.json` holds, from which every other form of the report is drawn.
+
+It holds no secret. `evidence.npz` beside it (named here with its SHA-256) holds the weighted tuples, so that another
+party with the spec and the key computes every total, p-value and e-value again without the suspect model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from detect.corpus.record import FileHash, Interval
+from watermark.commitment import Commitment
+from watermark.spec import WatermarkSpec
+
+TRACE_VERSION = 1
+
+
+class ModelSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model that was read: the suspect, a reference or a control.
+
+    Attributes
+    ----------
+    name
+        As given: a folder, or "MODEL at URL" for an endpoint.
+    sha256
+        Of the folder's weights and configuration (`detect.student.forward.model_hash`); "" for an endpoint.
+    tokenizer
+        "same" when it is the spec's own, "aligned" when the model's tokens were mapped onto the spec's through text,
+        "text" when only its text was seen.
+    """
+
+    name: str
+    sha256: str
+    tokenizer: Literal["same", "aligned", "text"]
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A reference model and its share in the mixture that the suspect was compared with (fitted without any key)."""
+
+    model: ModelSeen
+    share: float
+
+
+class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the suspect was made to read or answer.
+
+    Attributes
+    ----------
+    name, sha256
+        The file: documents to read, or prompts.
+    marked
+        Whether the documents are themselves marked with the spec's key; then each context counts only where it stands
+        first in all documents, and the verdict rests on the e-value.
+    documents, tokens
+        Read; for an endpoint, answers received and their tokens under the spec's tokenizer.
+    contexts
+        Distinct contexts that gave evidence.
+    """
+
+    name: str
+    sha256: str
+    marked: bool
+    documents: int
+    tokens: int
+    contexts: int
+
+
+class TraceHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The test of one key.
+
+    Attributes
+    ----------
+    key
+        "global" or "tenant:NAME".
+    contexts, tuples
+        Distinct contexts that this key marks, and distinct (context, token, sub-key) words that were summed.
+    total
+        Weighted sum of the words' scores, an integer.
+    expected, sd
+        Its exact mean and standard deviation when the key is independent of the suspect.
+    log10_pvalue, log10_pvalue_lower
+        Exact tails given the weights: of totals as large (the suspect leans to the mark) or as small (against it).
+    log10_evalue
+        Mixture e-value of the total, or of the e-process for an endpoint.
+    log10_pvalue_tested
+        What the verdict uses: ``log10_pvalue``, or the bound by the e-value; twice the smaller tail when two-sided.
+    log10_pvalue_adjusted
+        The same with the choice among keys paid for (Holm).
+    """
+
+    key: str
+    contexts: int
+    tuples: int
+    total: int
+    expected: float
+    sd: float
+    log10_pvalue: float
+    log10_pvalue_lower: float
+    log10_evalue: float
+    log10_pvalue_tested: float
+    log10_pvalue_adjusted: float
+
+
+class Coalition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Tenants whose evidence adds up: the hypothesis that none of them left a mark is rejected, the choice paid for."""
+
+    tenants: list[str]
+    log10_pvalue: float
+    log10_pvalue_adjusted: float
+
+
+class ReadoutResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Another way to weigh the same readings: shown for comparison, never part of the verdict.
+
+    Attributes
+    ----------
+    readout
+        Its name (`detect.student.readout.READOUTS`).
+    z
+        (total - expected) / sd.
+    contexts_needed
+        Contexts at which log10 p = -10 is expected, by z^2 growing with their number; null where z is not positive.
+    """
+
+    readout: str
+    contexts: int
+    z: float
+    log10_pvalue: float
+    contexts_needed: int | None
+
+
+class CurvePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Evidence after so many contexts (open weights) or answers (an endpoint), in the order in which they came."""
+
+    count: int
+    log10_pvalue: float | None
+    log10_evalue: float
+
+
+class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same test where no mark can be: a reference in the suspect's place, or a model trained on unmarked text."""
+
+    what: str
+    model: ModelSeen
+    log10_pvalue: float
+    log10_evalue: float
+
+
+class TraceControls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether the test's p-values can be believed.
+
+    Attributes
+    ----------
+    decoy_seed
+        Public seed of the decoy keys.
+    decoy_log10_pvalues
+        The first key's test under each decoy key.
+    decoy_log10_agreement
+        log10 p-value of these against "uniform or larger".
+    models
+        Controls by other models.
+    """
+
+    decoy_seed: str
+    decoy_log10_pvalues: list[float]
+    decoy_log10_agreement: float
+    models: list[Control]
+
+
+class DosePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A calibration student: its known marked share and its effect with a standard error."""
+
+    name: str
+    share: float
+    effect: float
+    standard_error: float
+
+
+class TrainingShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Marked share of the suspect's training data.
+
+    Attributes
+    ----------
+    interval
+        Null when it is not identified.
+    reason
+        Why it is not, or how it was estimated.
+    effect, standard_error
+        The suspect's own effect per context, in the units of ``doses``.
+    doses
+        The calibration students.
+    """
+
+    interval: Interval | None
+    reason: str
+    effect: float | None
+    standard_error: float | None
+    doses: list[DosePoint]
+
+
+class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What this budget could have shown.
+
+    Attributes
+    ----------
+    detectable_z_per_context
+        Shift of the total per context, in its standard deviations, that this many contexts show at the report's level
+        with probability 0.95.
+    observed_z_per_context
+        What was seen.
+    contexts_needed
+        For log10 p at the report's level with that, or null.
+    """
+
+    detectable_z_per_context: float
+    observed_z_per_context: float
+    contexts_needed: int | None
+
+
+class PlanSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The plan that fixed prompts, statistic, keys and target before the first query."""
+
+    sha256: str
+    created: str
+    first_query: str | None
+
+
+class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was asked of an endpoint.
+
+    Attributes
+    ----------
+    evidence
+        "samples" or "logprobs".
+    requests, answers
+        Sent in all (retries excluded), and answers used.
+    prompt_tokens, completion_tokens
+        As the endpoint counted them; 0 where it does not say.
+    ledger_sha256, ledger_head
+        Of the ledger file, and the last hash of its chain.
+    stopped
+        Why it stopped: "target reached", "budget spent", "plan finished".
+    """
+
+    evidence: Literal["samples", "logprobs"]
+    requests: int
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    ledger_sha256: str
+    ledger_head: str
+    stopped: str
+
+
+class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole trace.
+
+    Attributes
+    ----------
+    mode
+        "weights" (the suspect's parameters are at hand) or "api".
+    arguments
+        Options of the command, by name, those that change the result.
+    readout
+        How readings became weights, fixed beforehand; the only one that the verdict uses.
+    sided
+        "upper", or "two-sided", which also sees a mark that was subtracted too far.
+    basis
+        Whether the verdict rests on the exact p-value or on the e-value.
+    served
+        Which answers' contexts were counted to weigh contexts, or null.
+    log10_pvalue
+        That no key left its mark in the suspect: the smallest adjusted p-value. Null when it is refused.
+    log10_evalue
+        Mean of the keys' e-values.
+    identified
+        Tenants whose own adjusted p-value is at or below alpha.
+    identification
+        One sentence: who, or that nobody is identified.
+    files
+        Files that belong to the report.
+    """
+
+    format: Literal["dyetrace-trace"] = "dyetrace-trace"
+    version: int = TRACE_VERSION
+    mode: Literal["weights", "api"]
+    created: str
+    arguments: dict[str, str | int | float | bool | list[str] | None]
+    versions: dict[str, str]
+    spec: WatermarkSpec
+    spec_id: str
+    key_fingerprint: str
+    commitment: Commitment | None
+    alpha: float
+    student: ModelSeen
+    references: list[Reference]
+    readings: list[Reading]
+    served: FileHash | None
+    readout: str
+    sided: Literal["upper", "two-sided"]
+    basis: Literal["p-value", "e-value"]
+    contexts: int
+    hypotheses: list[TraceHypothesis]
+    coalitions: list[Coalition]
+    identified: list[str]
+    identification: str
+    log10_pvalue: float | None
+    log10_evalue: float
+    refused: str | None
+    found: bool
+    comparisons: list[ReadoutResult]
+    curve: list[CurvePoint]
+    power: Power
+    share: TrainingShare
+    controls: TraceControls
+    plan: PlanSeen | None
+    queries: Queries | None
+    files: list[FileHash]

@@ -1,0 +1,89 @@
+"""Integer scores of words for tracing, with their exact law.
+
+Tracing sums scores with weights of either sign, so a bound of the law on one side (as `detect.document` has for
+`gumbel`) does not serve: the law must be that of the integers that are summed. Counts and layer bits are such already;
+scores in nats are rounded down to eighths, whose probabilities follow exactly from the 2^32 words.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from detect.corpus.evalues import moments
+from watermark.laws import Bernoulli, Exponential, Lattice, WeightedBits
+from watermark.prf import U32
+from watermark.schemes.protocol import I64, Scheme
+
+STEPS_PER_NAT = 8
+MOST_NATS = 16  # one word in 9 million scores more, and counts as this much
+
+
+@dataclass(frozen=True)
+class TraceScore:
+    """What a tuple scores under a key, and the law of that without the key.
+
+    Attributes
+    ----------
+    scheme
+        Whose statistic it is.
+    law
+        Of the integer score.
+    mean, sd
+        Its moments.
+    """
+
+    scheme: Scheme
+    law: Bernoulli | WeightedBits | Lattice
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, scheme: Scheme) -> TraceScore:
+        """The score of a scheme.
+
+        Raises
+        ------
+        ValueError
+            If the scheme has an `Exponential` law but its statistic does not grow with the word.
+        """
+        law = scheme.law
+        if isinstance(law, Exponential):
+            law = _law_in_steps(scheme)
+        return cls(scheme, law, *moments(law))
+
+    def __call__(self, words: U32) -> I64:
+        """Scores of words, (n,) uint32 -> (n,) int64."""
+        statistic = self.scheme.statistic(words)
+        if not isinstance(self.scheme.law, Exponential):
+            return statistic
+        return np.minimum(statistic // _units_per_step(self.scheme), STEPS_PER_NAT * MOST_NATS)
+
+
+def _units_per_step(scheme: Scheme) -> int:
+    return max(1, round(1 / (STEPS_PER_NAT * scheme.unit)))
+
+
+def _law_in_steps(scheme: Scheme) -> Lattice:
+    """The law of an exponential statistic in steps, from the number of words that reach each step.
+
+    The statistic grows with the word, so the least word that reaches a step is found by halving.
+    """
+    some = scheme.statistic(np.linspace(0, 2**32 - 1, 1025).astype(np.uint32))
+    if np.any(np.diff(some) < 0):
+        raise ValueError(f"tracing needs a statistic that grows with the word, and that of {scheme.name!r} does not")
+    steps = np.arange(STEPS_PER_NAT * MOST_NATS + 1)
+    wanted = steps * _units_per_step(scheme)
+    low, high = np.full(len(steps), -1, dtype=np.int64), np.full(len(steps), 2**32, dtype=np.int64)
+    while np.any(high - low > 1):
+        middle = np.clip((low + high) // 2, 0, 2**32 - 1)
+        enough = scheme.statistic(middle.astype(np.uint32)) >= wanted
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    words = np.append(2**32 - high, 0)
+    counts = -np.diff(words)
+    possible = counts > 0
+    probabilities = counts[possible] / 2**32
+    assert math.isclose(math.fsum(probabilities), 1.0)
+    return Lattice(tuple(steps[possible].tolist()), tuple(probabilities.tolist()))

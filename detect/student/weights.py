@@ -1,0 +1,215 @@
+"""From what models predict to the weight of each (context, token): readouts, references, context weights, rounding.
+
+Everything here is decided without a key. So, given the weights, the trace's total is a weighted sum of independent scores
+whose law is known, whatever the readout, the references or the suspect are; they decide its power alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from watermark.prf import U32
+
+Floats = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+Readout = Literal["argmax", "mass", "entropy", "log", "reference"]
+READOUTS: tuple[Readout, ...] = get_args(Readout)
+LARGEST_WEIGHT = 127
+STEPS = 64  # of a weight of 1, so that 2, the largest readout, is just about the largest weight
+_FLOOR = 1e-5  # probabilities below are as good as this: their logarithms are noise
+_CLIP = 2.0  # nats
+
+
+def readout(name: Readout, suspect: Floats, reference: Floats | None) -> Floats:
+    """Weigh the candidates of each context: probabilities (n, m) -> weights (n, m).
+
+    Parameters
+    ----------
+    name
+        ``argmax``: 1 for the likeliest token (the radioactivity test, Sander et al. 2024); ``mass``: q; ``entropy``:
+        q (1 - q); ``log``: sqrt(q) (log q + H), H the candidates' entropy; ``reference``:
+        sqrt((q + r) / 2) clip(log(q / r), -2, 2).
+    suspect
+        q, shape (n, m); 0 where there is no candidate.
+    reference
+        r, shape (n, m), for ``reference``.
+
+    Raises
+    ------
+    ValueError
+        No such readout, or no reference where one is needed.
+    """
+    q = suspect
+    match name:
+        case "argmax":
+            return (np.arange(q.shape[1]) == q.argmax(axis=1)[:, None]).astype(np.float64)
+        case "mass":
+            return q
+        case "entropy":
+            return q * (1 - q)
+        case "log":
+            log_q = np.log(np.maximum(q, _FLOOR))
+            return np.sqrt(q) * (log_q - (q * log_q).sum(axis=1, keepdims=True))
+        case "reference" if reference is not None:
+            r = reference
+            ratio = np.log(np.maximum(q, _FLOOR)) - np.log(np.maximum(r, _FLOOR))
+            return np.sqrt((q + r) / 2) * np.clip(ratio, -_CLIP, _CLIP)
+        case "reference":
+            raise ValueError("the readout 'reference' needs a reference's probabilities")
+    raise ValueError(f"readout ({name!r}) must be one of {', '.join(READOUTS)}")
+
+
+def mixture_shares(suspect: Floats, references: Floats, rounds: int = 100) -> Floats:
+    """Shares of several references in the mixture that predicts the suspect best, by expectation maximisation.
+
+    Parameters
+    ----------
+    suspect
+        q, shape (n, m).
+    references
+        r, shape (k, n, m).
+    rounds
+        Of EM (Dempster, Laird and Rubin 1977); each raises sum q log(sum_i share_i r_i).
+
+    Returns
+    -------
+    Shape (k,), summing to 1. A bad reference gets next to nothing; and no share looks at a key.
+    """
+    shares = np.full(len(references), 1 / len(references))
+    if len(references) < 2:
+        return shares
+    # Every token of the sample weighs the same in memory; a few hundred contexts decide.
+    few = slice(None, None, max(1, suspect.shape[0] // 2000))
+    q, r = suspect[few], np.maximum(references[:, few], 1e-9)
+    for _ in range(rounds):
+        parts = shares[:, None, None] * r
+        shares = (q * parts / parts.sum(axis=0)).sum(axis=(1, 2))
+        shares /= shares.sum()
+    return shares
+
+
+def context_weight(counts: npt.ArrayLike, half: float) -> Floats:
+    """f / (f + half) for contexts that were served f times: what a student can remember of them saturates."""
+    f = np.asarray(counts, dtype=np.float64)
+    return f / (f + half)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedTuples:
+    """Distinct (context, token) pairs with the integer weight of their score, grouped by context.
+
+    Attributes
+    ----------
+    contexts
+        Distinct contexts in reading order, shape (c, h), oldest token first.
+    context
+        Index into ``contexts`` of each tuple, shape (n,), ascending.
+    tokens
+        Shape (n,).
+    weights
+        Integers of either sign, none 0, shape (n,).
+    subkeys
+        The sub-key of each context that is in question, shape (c,); -1 means all of them.
+    """
+
+    contexts: U32
+    context: I64
+    tokens: U32
+    weights: I64
+    subkeys: I64
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def of_contexts(self, chosen: npt.NDArray[np.bool_]) -> WeightedTuples:
+        """Only the tuples of the chosen contexts, (c,) bool."""
+        number = np.cumsum(chosen) - 1
+        kept = chosen[self.context]
+        return WeightedTuples(
+            self.contexts[chosen],
+            number[self.context[kept]],
+            self.tokens[kept],
+            self.weights[kept],
+            self.subkeys[chosen],
+        )
+
+    def first(self, contexts: int) -> WeightedTuples:
+        """Only the first so many contexts."""
+        return self.of_contexts(np.arange(len(self.contexts)) < contexts)
+
+
+def rounded(weights: Floats) -> I64:
+    """Integers of at most `LARGEST_WEIGHT`: the tail is then that of a short lattice.
+
+    The step is fixed: it depends neither on the key nor on later readings.
+    """
+    return np.clip(np.rint(weights * STEPS), -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int64)
+
+
+def gathered(
+    contexts: U32,
+    groups: I64,
+    subkeys: I64,
+    tokens: I64,
+    weights: Floats,
+    context_weights: Floats | None = None,
+) -> WeightedTuples:
+    """Sum the weights of each token over the prefixes in which its context was read, and round.
+
+    Parameters
+    ----------
+    contexts
+        One for each reading, shape (n, h).
+    groups
+        Which readings are of one context, shape (n,): equal numbers for equal contexts.
+    subkeys
+        Of each reading, shape (n,).
+    tokens, weights
+        Candidates of each reading and their weights, shape (n, m); tokens below 0 are no candidates.
+    context_weights
+        Of each reading's context, shape (n,).
+
+    Notes
+    -----
+    A context read k times gives the sum over its readings divided by sqrt(k): what it remembers is common to them, and
+    the rest varies.
+    """
+    _, first, group, times = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(first)  # contexts in reading order
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    number = place[group]
+    scaled = weights / np.sqrt(times[group])[:, None]
+    if context_weights is not None:
+        scaled = scaled * context_weights[:, None]
+    real = tokens >= 0
+    tuples = (number[:, None] << 32 | np.maximum(tokens, 0))[real]
+    distinct, where = np.unique(tuples, return_inverse=True)
+    summed = rounded(np.bincount(where, weights=scaled[real], minlength=len(distinct)))
+    kept = summed != 0
+    distinct = distinct[kept]
+    return WeightedTuples(
+        np.ascontiguousarray(contexts[first[order]]),
+        distinct >> 32,
+        (distinct & 0xFFFFFFFF).astype(np.uint32),
+        summed[kept],
+        subkeys[first[order]],
+    )
+
+
+def joined(parts: Sequence[WeightedTuples]) -> WeightedTuples:
+    """Several readings' tuples as one; they must not share a context under one sub-key."""
+    starts = np.cumsum([0, *(len(part.contexts) for part in parts)])
+    return WeightedTuples(
+        np.concatenate([part.contexts for part in parts]),
+        np.concatenate([part.context + start for part, start in zip(parts, starts, strict=False)]),
+        np.concatenate([part.tokens for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.subkeys for part in parts]),
+    )
