@@ -30,11 +30,13 @@ class Section:
     blocks: list[Block]
 
 
-def _text(template: str, **values: str | int | Runs) -> Block:
+def paragraph(template: str, **values: str | int | Runs) -> Block:
+    """A paragraph (see `runs`)."""
     return Block("text", runs(template, **values))
 
 
-def _formula(template: str, **values: str | int | Runs) -> Block:
+def formula(template: str, **values: str | int | Runs) -> Block:
+    """A formula on lines of its own."""
     return Block("formula", runs(template, **values))
 
 
@@ -76,7 +78,7 @@ def references() -> list[str]:
 
 def _question() -> list[Block]:
     return [
-        _text(
+        paragraph(
             "The null hypothesis is that the corpus was written without knowledge of the key. The alternative is that "
             "some of it was generated under the watermark with this key. The corpus is held fixed and the key is what "
             "varies. Nothing is assumed about the text: it may repeat itself, be in any language, or be chosen by an "
@@ -96,7 +98,7 @@ def _schemes(record: ScanRecord) -> Iterator[WatermarkSpec]:
 
 
 def _score(spec: WatermarkSpec) -> Iterator[Block]:
-    yield _text(
+    yield paragraph(
         "Each token, together with the $h before it, is put through a keyed pseudo-random function (ChaCha8) that "
         "gives a 32-bit word, and so a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these "
         "words are independent and uniform. The generator preferred tokens with favourable words; the score counts how "
@@ -105,29 +107,29 @@ def _score(spec: WatermarkSpec) -> Iterator[Block]:
     )
     law = spec.build_scheme().law
     if isinstance(law, Exponential):
-        yield _text(
+        yield paragraph(
             "Scheme <code>$name</code>: a token scores −ln(1 − <i>u</i>) nats (Aaronson 2022). The sum over <i>n</i> "
             "tuples has the Gamma distribution:",
             name=spec.scheme,
         )
-        yield _formula(
+        yield formula(
             "P(<i>S</i><sub><i>n</i></sub> ≥ <i>s</i>) = e<sup>−<i>s</i></sup> Σ<sub><i>k</i> = 0 … <i>n</i> − 1</sub> "
             "<i>s</i><sup><i>k</i></sup> / <i>k</i>!"
         )
     elif isinstance(law, Bernoulli):
-        yield _text(
+        yield paragraph(
             "Scheme <code>$name</code>: a token scores 1 when its word puts it on the green list, which happens with "
             "probability γ = $gamma, else 0 (Kirchenbauer et al. 2023). The number of green ones among <i>n</i> tuples "
             "has the binomial distribution:",
             name=spec.scheme,
             gamma=f"{law.gamma:.6g}",
         )
-        yield _formula(
+        yield formula(
             "P(<i>S</i><sub><i>n</i></sub> ≥ <i>s</i>) = Σ<sub><i>k</i> = <i>s</i> … <i>n</i></sub> <i>n</i>! / "
             "(<i>k</i>! (<i>n</i> − <i>k</i>)!) γ<sup><i>k</i></sup> (1 − γ)<sup><i>n</i> − <i>k</i></sup>"
         )
     elif isinstance(law, WeightedBits):
-        yield _text(
+        yield paragraph(
             "Scheme <code>$name</code>: a token scores the sum of $n bits <i>g</i><sub><i>l</i></sub> of its word with "
             "weights <i>w</i><sub><i>l</i></sub> from $first to $last. Without the key the bits are fair coins, and "
             "the law of the sum over <i>n</i> tuples is the convolution of those of the weighted bits:",
@@ -136,22 +138,22 @@ def _score(spec: WatermarkSpec) -> Iterator[Block]:
             first=law.weights[0],
             last=law.weights[-1],
         )
-        yield _formula(
+        yield formula(
             "<i>S</i><sub><i>n</i></sub> = Σ<sub>tuples</sub> Σ<sub><i>l</i></sub> <i>w</i><sub><i>l</i></sub> "
             "<i>g</i><sub><i>l</i></sub>, with each <i>g</i><sub><i>l</i></sub> 0 or 1 with probability ½"
         )
     else:
-        yield _text(
+        yield paragraph(
             "Scheme <code>$name</code>: a token’s score takes one of $n values with known probabilities; the law of "
             "the sum over <i>n</i> tuples is their <i>n</i>-fold convolution:",
             name=spec.scheme,
             n=len(law.values),
         )
-        yield _formula(
+        yield formula(
             "<i>S</i><sub><i>n</i></sub> = Σ<sub><i>i</i> = 1 … <i>n</i></sub> <i>X</i><sub><i>i</i></sub>, "
             "P(<i>X</i><sub><i>i</i></sub> = <i>v</i><sub><i>j</i></sub>) = π<sub><i>j</i></sub>"
         )
-    yield _text(
+    yield paragraph(
         "These tails are computed with logarithms, so that they neither underflow nor are rounded to zero (Loader "
         "2000). There is no normal approximation, no mid-p and no fitted model. In this report p-values are rounded up "
         "and e-values down."
@@ -160,7 +162,7 @@ def _score(spec: WatermarkSpec) -> Iterator[Block]:
 
 def _repeats(record: ScanRecord) -> list[Block]:
     return [
-        _text(
+        paragraph(
             "A (context, token) pair has the same word wherever it stands, so counting it twice would count one piece "
             "of evidence twice. Each distinct pair (“tuple”) of the whole corpus is counted once, and belongs to the "
             "first document that holds it: $distinct of $all positions. Documents therefore share no evidence, and a "
@@ -174,47 +176,47 @@ def _repeats(record: ScanRecord) -> list[Block]:
 def _corpus_test(record: ScanRecord) -> list[Block]:
     counts = sorted({spec.subkeys for spec in record.specs})
     return [
-        _text(
+        paragraph(
             "Every request was marked with one of $k sub-keys. Two tests look for two kinds of corpus, and twice the "
             "smaller p-value pays for both.",
             k=" or ".join(map(str, counts)),
         ),
-        _text(
+        paragraph(
             "<b>Pooled test</b>, for marks in much of the corpus. The totals <i>T</i><sub><i>j</i></sub> of the "
             "<i>K</i> sub-keys over the key’s <i>n</i> tuples are independent, so their sum is one of <i>nK</i> draws:"
         ),
-        _formula(
+        formula(
             "<i>p</i><sub>pooled</sub> = P(<i>S</i><sub><i>nK</i></sub> ≥ <i>T</i><sub>1</sub> + … + "
             "<i>T</i><sub><i>K</i></sub>)"
         ),
-        _text(
+        paragraph(
             "<b>Rare-documents test</b>, for marks in a few documents among many. Each document has its own p-value "
             "under the key (Šidák over its sub-keys). Of <i>m</i> unmarked documents, the number at or below <i>x</i> "
             "is Binomial(<i>m</i>, <i>x</i>) or fewer, so each of the smallest p-values <i>p</i><sub>(<i>i</i>)</sub> "
             "has a p-value of its own. The most extreme of them, with weight 1/<i>i</i>, is the statistic (after Berk "
             "and Jones 1979), and its exact law under the null hypothesis gives the result (Noé 1972):"
         ),
-        _formula(
+        formula(
             "<i>M</i> = min<sub><i>i</i></sub> <i>i</i> P(Binomial(<i>m</i>, <i>p</i><sub>(<i>i</i>)</sub>) ≥ "
             "<i>i</i>), \N{EM SPACE}<i>p</i><sub>rare</sub> = P(<i>M</i> or less)"
         ),
-        _formula("<i>p</i><sub>key</sub> = min(1, 2 min(<i>p</i><sub>pooled</sub>, <i>p</i><sub>rare</sub>))"),
+        formula("<i>p</i><sub>key</sub> = min(1, 2 min(<i>p</i><sub>pooled</sub>, <i>p</i><sub>rare</sub>))"),
     ]
 
 
 def _looks(record: ScanRecord) -> list[Block]:
     keys = len(record.hypotheses)
     return [
-        _text(
+        paragraph(
             "The smallest of <i>k</i> independent p-values is paid for with Šidák’s formula (sub-keys of a document); "
             "several keys with Holm’s, for p-values in rising order <i>p</i><sub>(1)</sub> ≤ … ≤ "
             "<i>p</i><sub>(<i>m</i>)</sub>:"
         ),
-        _formula(
+        formula(
             "<n>Šidák: 1 − (1 − <i>p</i>)<sup><i>k</i></sup></n>\N{EM SPACE} <n>Holm: max<sub><i>j</i> ≤ "
             "<i>i</i></sub> (<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub></n>"
         ),
-        _text(
+        paragraph(
             "$keys tested here. The mark is called found when the smallest adjusted p-value is at most $level.",
             keys="One key was" if keys == 1 else f"{keys:,} keys were",
             level=level(record.alpha),
@@ -225,7 +227,7 @@ def _looks(record: ScanRecord) -> list[Block]:
 def _documents(record: ScanRecord) -> list[Block]:
     found = record.discoveries
     return [
-        _text(
+        paragraph(
             "A document’s p-value pays for its sub-keys (Šidák) and for all keys (the number of keys times the "
             "smallest). Benjamini and Hochberg’s procedure then lists documents so that the expected share of unmarked "
             "ones among them is at most <i>q</i> = $rate. With <i>m</i> = $m tested documents, the adjusted value of "
@@ -233,14 +235,14 @@ def _documents(record: ScanRecord) -> list[Block]:
             rate=percent(found.rate),
             m=found.tested,
         ),
-        _formula("min<sub><i>j</i> ≥ <i>i</i></sub> (<i>m</i> / <i>j</i>) <i>p</i><sub>(<i>j</i>)</sub>"),
-        _text(
+        formula("min<sub><i>j</i> ≥ <i>i</i></sub> (<i>m</i> / <i>j</i>) <i>p</i><sub>(<i>j</i>)</sub>"),
+        paragraph(
             "and the document is listed when it is at most <i>q</i>. Beside it each document has an e-value, an "
             "average of likelihood ratios over a fixed grid of strengths <i>θ</i>, sub-keys and keys, whose mean is at "
             "most 1 without the key. e-BH (Wang and Ramdas 2022) lists the <i>r</i> largest, for the largest <i>r</i> "
             "such that each is at least <i>m</i> / (<i>q r</i>); this needs no independence of any kind."
         ),
-        _formula(
+        formula(
             "<i>e</i> = average over <i>θ</i> of exp(<i>θ T</i> − <i>n κ</i>(<i>θ</i>)), \N{EM SPACE}"
             "<i>κ</i>(<i>θ</i>) = ln E exp(<i>θ X</i>)"
         ),
@@ -250,18 +252,18 @@ def _documents(record: ScanRecord) -> list[Block]:
 def _shares(record: ScanRecord) -> list[Block]:
     shares = record.shares
     return [
-        _text(
+        paragraph(
             "Of <i>m</i> p-values of unmarked things at most Binomial(<i>m</i>, <i>x</i>) are at or below <i>x</i>, "
             "for every threshold <i>x</i>. What exceeds a high quantile of that is marked, whatever marked text looks "
             "like (Meinshausen and Rice 2006). This bounds shares from below. An upper end needs a sample of text that "
             "is known to be marked, since weak marks in any number of documents cannot be excluded otherwise."
         ),
-        _text(
+        paragraph(
             "Documents, at $confidence confidence: $method.",
             confidence=percent(shares.documents.confidence),
             method=shares.documents.method,
         ),
-        _text(
+        paragraph(
             "Tuples, at $confidence confidence: $method.",
             confidence=percent(shares.tokens.confidence),
             method=shares.tokens.method,
@@ -271,7 +273,7 @@ def _shares(record: ScanRecord) -> list[Block]:
 
 def _segments() -> list[Block]:
     return [
-        _text(
+        paragraph(
             "Within a listed document, under its best key and sub-key, a segment is a stretch of tokens whose sum of "
             "log-likelihood ratios against the null law is the largest. Its p-value pays for all stretches of the "
             "document. A segment shows where the evidence is; its ends are uncertain by some tokens."
@@ -282,9 +284,9 @@ def _segments() -> list[Block]:
 def _controls(record: ScanRecord) -> list[Block]:
     controls = record.controls
     if not controls.decoy_log10_pvalues:
-        return [_text("No decoy keys were run, so this report holds no check of its own p-values.")]
+        return [paragraph("No decoy keys were run, so this report holds no check of its own p-values.")]
     return [
-        _text(
+        paragraph(
             "The pooled test ran under $n keys derived from the public seed <code>$seed</code>, on $tuples distinct "
             "tuples that were chosen without any key. Decoys are as independent of the text as the true key is under "
             "the null hypothesis, so their p-values must be uniform or larger. This is tested (one-sided "
@@ -295,7 +297,7 @@ def _controls(record: ScanRecord) -> list[Block]:
             tuples=controls.decoy_tuples,
             p=p_value(controls.decoy_log10_agreement),
         ),
-        _text(
+        paragraph(
             "The same was done document by document under one more decoy key (the “null key”); a contradiction there "
             "refuses the result as well. Where a corpus was given that is known to be unmarked, it was tested under "
             "the true keys."

@@ -18,7 +18,9 @@ SCAN_FORMAT = "dyetrace-scan"
 MOST_SCORES = 60
 
 
-class _Header(msgspec.Struct, frozen=True):
+class Header(msgspec.Struct, frozen=True):
+    """What every record begins with, in whatever order."""
+
     format: str
     version: int
 
@@ -78,12 +80,12 @@ def record_format(data: bytes, path: Path) -> str:
     DyetraceError
         Not JSON, or no record.
     """
-    return _header(data, path).format
+    return read_header(data, path).format
 
 
 def parse_scan(data: bytes, path: Path) -> ScanRecord:
     """`read_scan` of bytes that were read from ``path``."""
-    header = _header(data, path)
+    header = read_header(data, path)
     if header.format != SCAN_FORMAT:
         raise DyetraceError(f"{path} is not a scan's record: its format is {header.format!r}, not {SCAN_FORMAT!r}")
     if header.version != SCAN_VERSION:
@@ -100,11 +102,12 @@ def parse_scan(data: bytes, path: Path) -> ScanRecord:
     return record
 
 
-def _header(data: bytes, path: Path) -> _Header:
+def read_header(data: bytes, path: Path, kind: str = "a scan's record") -> Header:
+    """Format and version of a record; ``kind`` is what the error says that it is not."""
     try:
-        return msgspec.json.decode(data, type=_Header)
+        return msgspec.json.decode(data, type=Header)
     except msgspec.ValidationError as error:
-        raise DyetraceError(f"{path} is not a scan's record: {error}") from None
+        raise DyetraceError(f"{path} is not {kind}: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
 
@@ -138,7 +141,7 @@ def _contradictions(record: ScanRecord) -> Iterator[str]:
         if len(bins) not in (0, HISTOGRAM_BINS) or min(bins, default=0) < 0:
             yield f"{where} must have {HISTOGRAM_BINS} counts or none (got {bins})"
     for where, share in (("documents", record.shares.documents), ("tokens", record.shares.tokens)):
-        if not _is_interval(share):
+        if not is_interval(share):
             yield f"shares.{where} must be an interval within 0 .. 1 with its estimate in it"
     for i, hit in enumerate(record.hits):
         for what in _hit_contradictions(hit, len(record.inputs)):
@@ -158,7 +161,8 @@ def _pvalues(record: ScanRecord) -> Iterator[tuple[str, list[float]]]:
         yield f"hits[{i}]", [hit.log10_pvalue, hit.log10_pvalue_adjusted, *segments]
 
 
-def _is_interval(share: Interval) -> bool:
+def is_interval(share: Interval) -> bool:
+    """Whether this is an interval within 0 .. 1 with its estimate in it."""
     middle = share.low if share.estimate is None else share.estimate
     high = 1.0 if share.high is None else share.high
     return 0 <= share.low <= middle <= high <= 1 and 0 < share.confidence < 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from detect.report import pdf
+from detect.report import typeset
 from detect.report.pdf import render_pdf
 from tests.detect.report import examples
 from tests.detect.report.test_scan_html import HOSTILE, KINDS, shown_records
@@ -65,13 +65,13 @@ def test_hostile_strings_are_set_as_text(text: str, tmp_path: Path) -> None:
 
 
 def test_the_template_takes_its_data_from_json_alone() -> None:
-    source = Path(pdf.__file__).with_name("scan.typ").read_text("utf-8")
+    source = Path(typeset.__file__).with_name("report.typ").read_text("utf-8")
     assert "eval(" not in source and "read(" not in source and "import" not in source and "plugin(" not in source
 
 
 def test_every_character_that_passes_is_in_the_fonts() -> None:
     # PDF/A refuses a character without a glyph, so that rendering them all is the test.
-    allowed = "".join(c for c in map(chr, range(0x20, 0x3000)) if c.isprintable() and not pdf._UNKNOWN.match(c))
+    allowed = "".join(c for c in map(chr, range(0x20, 0x3000)) if c.isprintable() and not typeset.UNKNOWN.match(c))
     assert len(allowed) > 400
     record = msgspec.structs.replace(shown_records()["clean"], encoder=allowed[:119])
     for start in range(0, len(allowed), 119):
@@ -81,7 +81,7 @@ def test_every_character_that_passes_is_in_the_fonts() -> None:
 
 
 def test_other_characters_are_written_as_escapes() -> None:
-    assert pdf._known({"a": ["\N{SNOWMAN} \U0001f600 caf\xe9"], "svg": "\N{SNOWMAN}"}) == {
+    assert typeset.known({"a": ["\N{SNOWMAN} \U0001f600 caf\xe9"], "svg": "\N{SNOWMAN}"}) == {
         "a": ["\\u2603 \\U0001f600 caf\xe9"],
         "svg": "\N{SNOWMAN}",
     }
