@@ -236,7 +236,8 @@ class Ledger:
                 "SELECT count(*) FROM entries WHERE kind = 'asked' AND plan = ?", (plan,)
             ).fetchone()
             (known,) = self._database.execute(
-                "SELECT coalesce(sum(tokens), 0) FROM entries WHERE kind IN ('answered', 'failed') AND plan = ?", (plan,)
+                "SELECT coalesce(sum(tokens), 0) FROM entries WHERE kind IN ('answered', 'failed') AND plan = ?",
+                (plan,),
             ).fetchone()
             (unknown,) = self._database.execute(
                 "SELECT coalesce(sum(tokens), 0) FROM entries AS a WHERE kind = 'asked' AND plan = ? "
@@ -247,10 +248,15 @@ class Ledger:
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in order."""
+        for row in self.rows():
+            yield _entry(row, self.path)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """All rows of the table as they stand there, in order."""
         last = 0
-        while rows := self._rows("WHERE number > ? ORDER BY number LIMIT 64", (last,)):
+        while rows := self._select("WHERE number > ? ORDER BY number LIMIT 64", (last,)):
             yield from rows
-            last = rows[-1].number
+            last = rows[-1][0]
 
     def close(self) -> None:
         """Leave one whole file behind: what stands in SQLite's write-ahead log moves into it."""
@@ -267,9 +273,11 @@ class Ledger:
         self.close()
 
     def _rows(self, where: str, values: tuple[Any, ...]) -> list[Entry]:
+        return [_entry(row, self.path) for row in self._select(where, values)]
+
+    def _select(self, where: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._guard, _readable(self.path):
-            found = self._database.execute(f"SELECT {_COLUMNS} FROM entries {where}", values).fetchall()
-        return [_entry(row, self.path) for row in found]
+            return self._database.execute(f"SELECT {_COLUMNS} FROM entries {where}", values).fetchall()
 
     def _last(self) -> tuple[int, str]:
         row = self._database.execute("SELECT number, hash FROM entries ORDER BY number DESC LIMIT 1").fetchone()
@@ -300,13 +308,12 @@ def _verified(ledger: Ledger) -> Chain:
     head, number = _GENESIS, 0
     plans: dict[str, Standing] = {}
     asked: dict[int, str] = {}
-    for number, entry in enumerate(ledger.entries(), 1):
+    for number, row in enumerate(ledger.rows(), 1):
+        entry = _entry(row, ledger.path)
         where = f"ledger {ledger.path} was changed after it was written: entry {entry.number}"
         if entry.number != number:
             raise DyetraceError(f"{where} stands where {number} belongs; restore the file from a backup")
-        meta = msgspec.json.encode(entry.meta, order="sorted").decode()
-        fields = (number, entry.kind, entry.key, entry.plan, entry.asked, entry.tokens, entry.time, meta)
-        head = chained_hash(head, fields, entry.payload)
+        head = chained_hash(head, row[:8], entry.payload)
         if head != entry.hash:
             raise DyetraceError(f"{where} does not fit its hash; restore the file from a backup")
         if entry.kind == "plan":
@@ -365,7 +372,8 @@ def _check_layout(database: sqlite3.Connection, path: Path, write: bool) -> None
         raise DyetraceError(f"{path} is a SQLite file of something else, not a ledger; give another path")
     if layout != _LAYOUT:
         raise DyetraceError(
-            f"ledger {path} has version {layout}, but this dyetrace reads version {_LAYOUT}; use the release that wrote it"
+            f"ledger {path} has version {layout}, but this dyetrace reads version {_LAYOUT}; "
+            "use the release that wrote it"
         )
     found = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
     if sorted(found) != sorted(_SCHEMA):

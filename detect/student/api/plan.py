@@ -21,9 +21,8 @@ from watermark.files import write_atomically
 
 PLAN_VERSION = 1
 MOST_SAMPLES = 1024
-_OWN_FIELDS = frozenset(
-    "model messages prompt n stream temperature top_p max_tokens max_completion_tokens seed logprobs top_logprobs".split()
-)
+_OWN_FIELDS = {"model", "messages", "prompt", "n", "stream", "temperature", "top_p", "seed", "logprobs", "top_logprobs"}
+_OWN_FIELDS |= {"max_tokens", "max_completion_tokens"}
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,7 +78,7 @@ class SamplingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise DyetraceError(f"plan field sampling.top_p must lie in (0, 1] (got {self.top_p})")
         _within("sampling.max_tokens", self.max_tokens, 1, 1 << 20)
         _within("sampling.top_logprobs", self.top_logprobs, 0, 1 << 20)
-        if taken := sorted(_OWN_FIELDS & set(self.extra)):
+        if taken := sorted(_OWN_FIELDS & self.extra.keys()):
             raise DyetraceError(f"plan field sampling.extra must not hold {taken[0]!r}, which the plan sets itself")
 
 
@@ -218,7 +217,11 @@ def _check_prompts(prompts: list[PlannedPrompt], endpoint: str) -> None:
         if endpoint == "completions" and not isinstance(planned.prompt, str):
             raise DyetraceError(f"prompt {number} of the plan is a list of messages, but completions take a string")
         # Equal prompts would share their answers in the ledger and count one answer twice.
-        first = seen.setdefault(hashlib.sha256(msgspec.json.encode(planned.prompt)).digest(), number)
+        try:
+            name = hashlib.sha256(msgspec.json.encode(planned.prompt)).digest()
+        except UnicodeEncodeError:
+            raise DyetraceError(f"prompt {number} of the plan holds characters that Unicode has not; mend it") from None
+        first = seen.setdefault(name, number)
         if first != number:
             raise DyetraceError(
                 f"prompts {first} and {number} of the plan are the same; remove one, or raise the samples of each"

@@ -27,6 +27,7 @@ KAPPA = 1.0
 _SCALE = 2**32  # gains are summed as integers, so that they don't depend on the order of summing
 
 _Contexts = npt.NDArray[np.uint64]
+_Index = npt.NDArray[np.signedinteger]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class _Pool:
     """Distinct prompts with the contexts of their answers, as indices into one list of distinct contexts."""
 
     prompts: list[PlannedPrompt]
-    contexts: list[npt.NDArray[np.int32]]
+    contexts: list[_Index]
     weights: npt.NDArray[np.int64]
 
 
@@ -95,11 +96,11 @@ def _pool(answers: Iterable[Answer], width: int, kappa: float) -> _Pool:
         parts.append(_contexts(answer, width))
     if not prompts:
         raise DyetraceError("there are no served answers with prompts to choose from; give the owner's answers (JSONL)")
-    distinct, index, frequency = np.unique(np.concatenate(parts), return_inverse=True, return_counts=True)
+    _, index, frequency = np.unique(np.concatenate(parts), return_inverse=True, return_counts=True)
     weights = np.rint(frequency / (frequency + kappa) * _SCALE).astype(np.int64)
-    index = index.astype(np.int32 if len(distinct) < 2**31 else np.int64)
+    index = index.astype(np.int32)  # memory ends long before 2^31 distinct contexts
     bounds = np.cumsum([0, *map(len, parts)])
-    own: list[list[npt.NDArray[np.int32]]] = [[] for _ in prompts]
+    own: list[list[_Index]] = [[] for _ in prompts]
     for owner, low, high in zip(owners, bounds[:-1], bounds[1:], strict=True):
         own[owner].append(index[low:high])
     return _Pool(prompts, [np.unique(np.concatenate(mine)) for mine in own], weights)

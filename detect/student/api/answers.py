@@ -1,0 +1,327 @@
+"""What an endpoint answered: texts and log-probabilities out of whatever OpenAI-compatible servers send.
+
+Formats read: OpenAI (chat, legacy completions), vLLM, SGLang, llama.cpp's server (whose completions carry the chat form
+of logprobs, with token ids), Ollama (which ignores ``n``), llama-cpp-python. Everything in an answer is the suspect's
+and is trusted in nothing: what is broken becomes a reason, never an exception and never a number out of range.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+LEAST_LOGPROB = -9999.0
+"""What vLLM and OpenAI write for "very unlikely"; smaller ones (llama.cpp's -3.4e38) are raised to it."""
+
+_ROUNDING = 0.01  # a logprob that much above 0, or probabilities that sum to that much above 1, are still rounding
+_MOST_TOKENS = 1_000_000_000
+_ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})|(.)", re.DOTALL)
+
+
+class TokenLogprob(NamedTuple):
+    """A token that stood at a position or could have.
+
+    Attributes
+    ----------
+    text
+        As the server wrote it.
+    raw
+        Its bytes: the server's own where it sends them, else of ``text``; empty where only an id is known. A server
+        that cannot show part of a character writes U+FFFD in its place, and then ``raw`` is not the token's.
+    id
+        In the suspect's vocabulary, where the server says it.
+    logprob
+        Natural logarithm, at most 0 and at least `LEAST_LOGPROB`; NaN where the server sent no usable one.
+    """
+
+    text: str
+    raw: bytes
+    id: int | None
+    logprob: float
+
+
+class Position(NamedTuple):
+    """One token of an answer and its alternatives, most likely first; none where what was sent can't be."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class SuspectAnswer:
+    """One answer of the suspect.
+
+    Attributes
+    ----------
+    prompt
+        Index into the plan's prompts.
+    sample
+        Number of the sample of that prompt, from 0; numbers of unusable answers are missing.
+    text
+        Valid Unicode, otherwise as sent: it may hold terminal escapes (`detect.report.wording.clean` for showing it).
+    tokens
+        Positions with their logprobs; None where the server sent none.
+    finish_reason
+        "stop", "length" and so on, or None.
+    prompt_tokens, completion_tokens
+        Of the request that this answer came with, as counted by the endpoint; None where it doesn't say.
+    entry
+        The answer's entry in the ledger.
+    """
+
+    prompt: int
+    sample: int
+    text: str
+    tokens: tuple[Position, ...] | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    entry: int
+
+    @cached_property
+    def spelled(self) -> bool:
+        """Whether the tokens' bytes, one after the other, are the text (special tokens may follow at the end)."""
+        if self.tokens is None:
+            return False
+        return b"".join(position.chosen.raw for position in self.tokens).startswith(self.text.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a response's choices; unusable where ``problem`` says why."""
+
+    text: str
+    tokens: tuple[Position, ...] | None
+    finish_reason: str | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response body as read.
+
+    Attributes
+    ----------
+    choices
+        Usable or not, as many as were asked for at most.
+    prompt_tokens, completion_tokens
+        None where the endpoint doesn't say.
+    model
+        What the endpoint calls the model that answered.
+    error
+        The status and the message where the body is an error; some proxies send it with status 200.
+    problem
+        Why there are no choices at all.
+    """
+
+    choices: tuple[Choice, ...] = ()
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    model: str = ""
+    error: tuple[int | None, str] | None = None
+    problem: str | None = None
+
+
+def read_response(payload: bytes, wanted: int) -> Response:
+    """Read a response body.
+
+    Parameters
+    ----------
+    payload
+        The bytes as they came; invalid UTF-8 in them becomes U+FFFD.
+    wanted
+        How many choices were asked for; more are ignored.
+    """
+    try:
+        # The standard library's parser, since servers in Python write NaN and Infinity where JSON has none.
+        body = json.loads(payload.decode("utf-8", "replace").removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return Response(problem="not JSON")
+    if not isinstance(body, dict):
+        return Response(problem="not a JSON object")
+    if error := _error(body):
+        return Response(error=error, problem="an error in place of an answer")
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    choices = body.get("choices")
+    choices = choices if isinstance(choices, list) else []
+    return Response(
+        choices=tuple(_choice(choice) for choice in _in_order(choices)[:wanted]),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        model=one_line(_text(body.get("model")) or "", 100),
+        problem=None if choices else "no choices",
+    )
+
+
+def error_message(payload: bytes) -> str:
+    """What a server says is wrong, in one printable line of at most 200 characters; "" where it says nothing."""
+    text = payload[:100_000].decode("utf-8", "replace")
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return one_line(text)
+    found = _error(body) if isinstance(body, dict) else None
+    return found[1] if found else one_line(text)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Untrusted text as one printable line, for messages."""
+    flat = " ".join(text[: 8 * limit].split())
+    shown = "".join(c if c.isprintable() else "?" for c in flat)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _error(body: dict[str, Any]) -> tuple[int | None, str] | None:
+    """Forms: {"error": {"message", "code"}}, {"error": "text"}, {"object": "error", "message", "code"}, {"detail"}."""
+    if body.get("choices"):
+        return None
+    error = body.get("error", body.get("detail"))
+    if body.get("object") == "error":
+        error = body
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        return None, one_line(error if isinstance(error, str) else json.dumps(error))
+    code = error.get("code", error.get("status"))
+    status = code if isinstance(code, int) and 400 <= code <= 599 else None
+    kind = code if isinstance(code, str) else error.get("type")
+    words = [part for part in (_text(error.get("message")), f"({kind})" if isinstance(kind, str) else None) if part]
+    return status, one_line(" ".join(words) or json.dumps(error))
+
+
+def _in_order(choices: list[Any]) -> list[Any]:
+    numbers = [choice.get("index") if isinstance(choice, dict) else None for choice in choices]
+    if all(type(number) is int for number in numbers) and len(set(numbers)) == len(numbers):
+        return sorted(choices, key=lambda choice: choice["index"])
+    return choices
+
+
+def _choice(choice: Any) -> Choice:
+    if not isinstance(choice, dict):
+        return Choice("", None, None, "a choice that is no object")
+    reason = _text(choice.get("finish_reason"))
+    reason = one_line(reason, 40) if reason else None
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        content = "".join(part for part in parts if isinstance(part, str))
+    text = _text(content) if content is not None else _text(choice.get("text"))
+    if not text:
+        return Choice("", None, reason, _why_empty(message, text))
+    return Choice(text, _positions(choice.get("logprobs")), reason)
+
+
+def _why_empty(message: Any, text: str | None) -> str:
+    message = message if isinstance(message, dict) else {}
+    if message.get("refusal"):
+        return "a refusal"
+    if message.get("tool_calls") or message.get("function_call"):
+        return "a tool call"
+    if message.get("reasoning_content") or message.get("reasoning"):
+        return "reasoning alone, cut off before the answer"
+    return "no text" if text is None else "an empty text"
+
+
+def _positions(logprobs: Any) -> tuple[Position, ...] | None:
+    if not isinstance(logprobs, dict):
+        return None
+    content = logprobs.get("content")
+    if isinstance(content, list) and content:
+        return tuple(_position(entry) for entry in content)
+    tokens = logprobs.get("tokens")
+    if isinstance(tokens, list) and tokens:
+        return _legacy(tokens, logprobs.get("token_logprobs"), logprobs.get("top_logprobs"))
+    return None
+
+
+def _position(entry: Any) -> Position:
+    """One position of the chat form."""
+    if not isinstance(entry, dict):
+        return Position(TokenLogprob("", b"", None, math.nan), ())
+    top = entry.get("top_logprobs")
+    found = [_token(t.get("token"), t.get("bytes"), t.get("id"), t.get("logprob")) for t in _objects(top)]
+    chosen = _token(entry.get("token"), entry.get("bytes"), entry.get("id"), entry.get("logprob"))
+    return Position(chosen, _ranked(found))
+
+
+def _legacy(tokens: list[Any], logprobs: Any, tops: Any) -> tuple[Position, ...]:
+    """Positions of the completions form: parallel lists, and a dictionary of alternatives at each."""
+    logprobs = logprobs if isinstance(logprobs, list) else []
+    tops = tops if isinstance(tops, list) else []
+    positions = []
+    for place, token in enumerate(tokens):
+        top = tops[place] if place < len(tops) else None
+        found = [_token(word, None, None, value) for word, value in top.items()] if isinstance(top, dict) else []
+        own = logprobs[place] if place < len(logprobs) else None
+        positions.append(Position(_token(token, None, None, own), _ranked(found)))
+    return tuple(positions)
+
+
+def _token(text: Any, raw: Any, number: Any, logprob: Any) -> TokenLogprob:
+    shown = _text(text) or ""
+    identity = number if type(number) is int and 0 <= number < 2**32 else None
+    if shown.startswith("token_id:") and shown[9:].isdecimal() and len(shown) < 20:
+        # vLLM's --return-tokens-as-token-ids.
+        return TokenLogprob(shown, b"", int(shown[9:]), _logprob(logprob))
+    return TokenLogprob(shown, _raw(shown, raw), identity, _logprob(logprob))
+
+
+def _raw(text: str, given: Any) -> bytes:
+    if (
+        isinstance(given, list)
+        and all(type(byte) is int and 0 <= byte <= 255 for byte in given)
+        and (given or not text)
+    ):
+        return bytes(given)
+    if text.startswith("bytes:") and "\\x" in text:
+        # OpenAI's completions: bytes:\xe2\x80, where other characters stand for themselves.
+        parts = _ESCAPED.findall(text[6:])
+        return b"".join(bytes([int(code, 16)]) if code else other.encode() for code, other in parts)
+    return text.encode()
+
+
+def _logprob(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.nan
+    if math.isnan(number) or number > _ROUNDING:
+        return math.nan
+    return max(min(number, 0.0), LEAST_LOGPROB)
+
+
+def _ranked(tokens: Iterable[TokenLogprob]) -> tuple[TokenLogprob, ...]:
+    """Alternatives with usable logprobs, each once, most likely first; none where their probabilities exceed 1."""
+    best: dict[tuple[bytes, str, int | None], TokenLogprob] = {}
+    for token in tokens:
+        name = (token.raw, token.text, token.id)
+        if not math.isnan(token.logprob) and (name not in best or best[name].logprob < token.logprob):
+            best[name] = token
+    ranked = sorted(best.values(), key=lambda token: -token.logprob)
+    if math.fsum(math.exp(token.logprob) for token in ranked) > 1 + _ROUNDING:
+        return ()
+    return tuple(ranked)
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    """A string that can be encoded: lone surrogates, which JSON's escapes can spell, become U+FFFD."""
+    if not isinstance(value, str):
+        return None
+    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
