@@ -36,14 +36,14 @@ def specs(record: ScanRecord) -> str:
     """The specs have the ids on record and are of the key on record."""
     for ident, spec in zip(record.spec_ids, record.specs, strict=True):
         if spec.spec_id != ident:
-            _refuse(f"a spec has id {spec.spec_id}, but the record says {ident}")
+            refuse(f"a spec has id {spec.spec_id}, but the record says {ident}")
         if spec.key_fingerprint != record.key_fingerprint:
-            _refuse(f"spec {ident} is of key {spec.key_fingerprint}, but the record of {record.key_fingerprint}")
+            refuse(f"spec {ident} is of key {spec.key_fingerprint}, but the record of {record.key_fingerprint}")
     commitment = record.commitment
     if commitment is None:
         return "the specs have the ids on record"
     if commitment.spec_id not in record.spec_ids or commitment.key_fingerprint != record.key_fingerprint:
-        _refuse("the commitment on record is of another spec or key")
+        refuse("the commitment on record is of another spec or key")
     return "the specs have the ids on record, and the commitment is of them"
 
 
@@ -52,15 +52,15 @@ def keys(record: ScanRecord) -> str:
     for h in record.hypotheses:
         spec = record.specs[h.spec]
         if [tally.subkey for tally in h.subkeys] != list(range(spec.subkeys)):
-            _refuse(f"{h.key!r} must have the totals of {spec.subkeys} sub-keys")
+            refuse(f"{h.key!r} must have the totals of {spec.subkeys} sub-keys")
         totals = np.array([tally.total for tally in h.subkeys], dtype=np.int64)
         alone = _log10_sf(spec, h.tuples, totals)
-        _close(f"sub-key p-values of {h.key!r}", [tally.log10_pvalue for tally in h.subkeys], alone)
+        close(f"sub-key p-values of {h.key!r}", [tally.log10_pvalue for tally in h.subkeys], alone)
         pooled = _log10_sf(spec, h.tuples * spec.subkeys, totals.sum(keepdims=True))
-        _close(f"pooled p-value of {h.key!r}", [h.log10_pvalue_pooled], pooled)
-        _close(f"rare-documents p-value of {h.key!r}", [h.log10_pvalue_rare], [_rare(h)])
+        close(f"pooled p-value of {h.key!r}", [h.log10_pvalue_pooled], pooled)
+        close(f"rare-documents p-value of {h.key!r}", [h.log10_pvalue_rare], [_rare(h)])
         both = min(0.0, min(h.log10_pvalue_pooled, h.log10_pvalue_rare) + math.log10(2))
-        _close(f"p-value of {h.key!r}", [h.log10_pvalue], [both])
+        close(f"p-value of {h.key!r}", [h.log10_pvalue], [both])
     return f"all tests of {len(record.hypotheses):,} keys follow from their totals"
 
 
@@ -76,15 +76,15 @@ def answer(record: ScanRecord) -> str:
     stated = {"alpha": record.alpha, "fdr": record.discoveries.rate, "decoy_seed": record.controls.decoy_seed}
     for name, value in stated.items():
         if record.arguments.get(name, value) != value:
-            _refuse(f"argument {name} was {record.arguments[name]!r}, but the record goes by {value!r}")
+            refuse(f"argument {name} was {record.arguments[name]!r}, but the record goes by {value!r}")
     log10_ps = [h.log10_pvalue for h in record.hypotheses]
     adjusted = [h.log10_pvalue_adjusted for h in record.hypotheses]
-    _close("adjusted p-values of the keys", adjusted, holm_log10(log10_ps))
+    close("adjusted p-values of the keys", adjusted, holm_log10(log10_ps))
     if record.log10_pvalue is None:
         return "no answer is given; the keys' adjusted p-values are right"
-    _close("p-value of the corpus", [record.log10_pvalue], [min(adjusted, default=0.0)])
+    close("p-value of the corpus", [record.log10_pvalue], [min(adjusted, default=0.0)])
     if record.found != (record.log10_pvalue <= math.log10(record.alpha)):
-        _refuse(f"found is {record.found}, which does not fit the p-value and alpha")
+        refuse(f"found is {record.found}, which does not fit the p-value and alpha")
     return "the p-value of the corpus and the answer follow from those of the keys"
 
 
@@ -92,16 +92,16 @@ def controls(record: ScanRecord) -> str:
     """The decoys' agreement follows from their p-values, and a contradiction was not passed over."""
     found = record.controls
     agreement = log10_agreement(np.array(found.decoy_log10_pvalues))
-    _close("agreement of the decoys", [found.decoy_log10_agreement], [agreement])
+    close("agreement of the decoys", [found.decoy_log10_agreement], [agreement])
     if agreement < LOG10_CONTRADICTION and record.refused is None:
-        _refuse("the decoys contradict the test, and yet an answer is given")
+        refuse("the decoys contradict the test, and yet an answer is given")
     counts = [
         ("null key", found.null_key_histogram, record.discoveries.tested),
         ("control corpus", found.null_corpus_histogram, found.null_corpus_documents),
     ]
     for what, bins, documents in counts:
         if bins and sum(bins) != documents:
-            _refuse(f"the histogram of the {what} counts {sum(bins):,} documents, not {documents:,}")
+            refuse(f"the histogram of the {what} counts {sum(bins):,} documents, not {documents:,}")
     return f"the {len(found.decoy_log10_pvalues):,} decoys' agreement with chance follows from their p-values"
 
 
@@ -115,25 +115,25 @@ def documents(record: ScanRecord, rows: Rows) -> str:
     ]
     for what, said, counted in sums:
         if said != counted:
-            _refuse(f"the record says {said:,} {what}, the table has {counted:,}")
+            refuse(f"the record says {said:,} {what}, the table has {counted:,}")
     if len(rows) and rows.input.max() >= len(record.inputs):
-        _refuse("the table names an input that the record lacks")
+        refuse("the table names an input that the record lacks")
     inputs = len(record.inputs)
     documents = np.bincount(rows.input, minlength=inputs)
     for i, source in enumerate(record.inputs):
         tokens = int(rows.tokens[rows.input == i].sum())
         if (source.documents, source.tokens) != (documents[i], tokens):
-            _refuse(f"{source.name}: {source.documents:,} documents on record, {documents[i]:,} in the table")
+            refuse(f"{source.name}: {source.documents:,} documents on record, {documents[i]:,} in the table")
         if source.records < source.documents + source.skipped:
-            _refuse(f"{source.name}: fewer records than documents and skipped ones")
+            refuse(f"{source.name}: fewer records than documents and skipped ones")
     if not record.distinct_tuples <= record.tuples <= record.tokens:
-        _refuse("there must be no more tuples than tokens, and no more distinct ones than tuples")
+        refuse("there must be no more tuples than tokens, and no more distinct ones than tuples")
     if np.any(rows.tuples > rows.tokens) or np.any(rows.key_tuples > rows.tuples):
-        _refuse("a document has more tuples than tokens, or more of its key than in all")
+        refuse("a document has more tuples than tokens, or more of its key than in all")
     places = np.stack([rows.input, rows.record], axis=1)
     steps = np.diff(places, axis=0)
     if np.any(rows.record < 1) or np.any((steps[:, 0] < 0) | ((steps[:, 0] == 0) & (steps[:, 1] <= 0))):
-        _refuse("the table's rows are not in the order of the corpus")
+        refuse("the table's rows are not in the order of the corpus")
     return f"{len(rows):,} rows add up to the documents, tokens and tuples on record"
 
 
@@ -155,7 +155,7 @@ def document_pvalues(record: ScanRecord, rows: Rows) -> str:
             raise DyetraceError(f"totals under {h.key!r} are none that the scheme gives: {error}") from None
         alone = with_segments(sidak_rows_log10(log10_ps.T), rows.log10_segment[mine])
         paid = np.minimum(0.0, alone + math.log10(len(record.hypotheses)))
-        _close(f"p-values of documents under {h.key!r}", rows.log10_pvalue[mine], paid)
+        close(f"p-values of documents under {h.key!r}", rows.log10_pvalue[mine], paid)
     return f"the p-values of {int(rows.tested.sum()):,} documents follow from their totals"
 
 
@@ -168,19 +168,19 @@ def keys_of_documents(record: ScanRecord, rows: Rows) -> str:
     for number, h in enumerate(record.hypotheses):
         mine = rows.tested & (rows.key == number) & (rows.key_tuples > 0)
         if int(rows.key_tuples[mine].sum()) > h.tuples or int(mine.sum()) > h.documents:
-            _refuse(f"the table has more tuples or documents of {h.key!r} than the record")
+            refuse(f"the table has more tuples or documents of {h.key!r} than the record")
         totals = rows.totals[mine].sum(axis=0)[: len(h.subkeys)].tolist()
         if alone and totals != [tally.total for tally in h.subkeys]:
-            _refuse(f"totals of {h.key!r}: the documents' don't add up to the corpus'")
+            refuse(f"totals of {h.key!r}: the documents' don't add up to the corpus'")
         own = np.sort(rows.log10_pvalue[mine & (rows.log10_pvalue < 0)] - choice)[: len(h.smallest_log10_pvalues)]
         listed = np.array(h.smallest_log10_pvalues)[: len(own)]
         if len(listed) < len(own) or np.any(listed > own + _slack(own)):
-            _refuse(f"the smallest p-values of {h.key!r} leave out documents of the table")
+            refuse(f"the smallest p-values of {h.key!r} leave out documents of the table")
         if alone:
-            _close(f"smallest p-values of {h.key!r}", listed, own)
+            close(f"smallest p-values of {h.key!r}", listed, own)
     smallest = min((h.smallest_log10_pvalues[0] for h in record.hypotheses if h.smallest_log10_pvalues), default=0.0)
     least = float(rows.log10_pvalue.min(initial=0.0))
-    _close("the smallest p-value of any document", [min(0.0, smallest + choice)], [least])
+    close("the smallest p-value of any document", [min(0.0, smallest + choice)], [least])
     return "the keys' tuples, totals and smallest p-values fit the table"
 
 
@@ -190,25 +190,25 @@ def _cover(record: ScanRecord, number: int) -> None:
     mine = [h for h in record.hypotheses if h.spec == number]
     sizes = [{h.tuples for h in mine if is_tenant(h.key) == tenant} for tenant in (False, True)]
     if any(len(size) > 1 for size in sizes):
-        _refuse(f"keys of spec {ident} disagree about the tuples that they mark")
+        refuse(f"keys of spec {ident} disagree about the tuples that they mark")
     total = sum(sum(size) for size in sizes)
     known = mine and (share in (0.0, 1.0) or all(sizes))  # else one of the two kinds was not tested
     if total > record.distinct_tuples or (known and total != record.distinct_tuples):
-        _refuse(f"tuples of the keys of spec {ident} don't add up to those of the corpus")
+        refuse(f"tuples of the keys of spec {ident} don't add up to those of the corpus")
 
 
 def discoveries(record: ScanRecord, rows: Rows) -> str:
     """Adjusted p-values, the list of documents and its counts follow from the p-values and e-values."""
     rate, tested = record.discoveries.rate, rows.tested
     if np.any(np.isnan(rows.log10_adjusted) == tested):
-        _refuse("documents without tuples must have no adjusted p-value, all others one")
+        refuse("documents without tuples must have no adjusted p-value, all others one")
     adjusted = np.full(len(rows), np.nan)
     adjusted[tested] = benjamini_hochberg_log10(rows.log10_pvalue[tested])
-    _close("adjusted p-values of documents", rows.log10_adjusted[tested], adjusted[tested])
+    close("adjusted p-values of documents", rows.log10_adjusted[tested], adjusted[tested])
     with np.errstate(invalid="ignore"):
         listed = rows.log10_adjusted <= math.log10(rate)
     if not np.array_equal(listed, rows.found):
-        _refuse("the documents marked as found are not those at or below the rate")
+        refuse("the documents marked as found are not those at or below the rate")
     counts = [
         ("documents listed", record.discoveries.benjamini_hochberg, int(listed.sum())),
         (
@@ -220,7 +220,7 @@ def discoveries(record: ScanRecord, rows: Rows) -> str:
     ]
     for what, said, counted in counts:
         if said != counted:
-            _refuse(f"{what}: {said:,} on record, {counted:,} by the table")
+            refuse(f"{what}: {said:,} on record, {counted:,} by the table")
     return f"{int(listed.sum()):,} listed documents follow from the table's p-values and e-values"
 
 
@@ -233,7 +233,7 @@ def histogram(record: ScanRecord, rows: Rows) -> str:
     fewest = np.array([(ps <= edge * (1 - _EDGE)).sum() for edge in edges])
     most = np.array([(ps <= edge * (1 + _EDGE)).sum() for edge in edges])
     if np.any(said < fewest) or np.any(said > most) or said[-1] != len(ps):
-        _refuse("the histogram of p-values is not the table's")
+        refuse("the histogram of p-values is not the table's")
     return "the histogram counts the table's p-values"
 
 
@@ -242,10 +242,10 @@ def shares(record: ScanRecord, rows: Rows) -> str:
     said = record.shares.documents
     computed = marked_documents(rows.log10_pvalue[rows.tested], said.confidence)
     if (said.estimate is None, said.high) != (computed.estimate is None, computed.high):
-        _refuse("the share of documents has other ends than the table gives")
-    _close("least share of documents", [said.low], [computed.low])
+        refuse("the share of documents has other ends than the table gives")
+    close("least share of documents", [said.low], [computed.low])
     if said.estimate is not None:
-        _close("estimated share of documents", [said.estimate], [computed.estimate or 0.0])
+        close("estimated share of documents", [said.estimate], [computed.estimate or 0.0])
     return "the share of documents follows from the table (that of tuples can't be checked without the key)"
 
 
@@ -258,29 +258,29 @@ def skipped(record: ScanRecord, listed: list[SkippedRow]) -> str:
     for source in record.inputs:
         mine = rows.pop(source.name, [])
         if source.skipped != len(mine):
-            _refuse(f"{source.name}: {source.skipped:,} skipped records, but skipped.jsonl has {len(mine):,}")
+            refuse(f"{source.name}: {source.skipped:,} skipped records, but skipped.jsonl has {len(mine):,}")
         if source.skipped_first != mine[: len(source.skipped_first)] or (mine and not source.skipped_first):
-            _refuse(f"{source.name}: the skipped records on record are not the first of skipped.jsonl")
+            refuse(f"{source.name}: the skipped records on record are not the first of skipped.jsonl")
     if rows:
-        _refuse(f"skipped.jsonl names inputs that the record lacks: {min(rows)}")
+        refuse(f"skipped.jsonl names inputs that the record lacks: {min(rows)}")
     return f"{len(listed):,} skipped records and files are those of skipped.jsonl"
 
 
 def hits(record: ScanRecord, rows: Rows, found: list[Hit]) -> str:
     """The log of hits describes the table's listed documents, and the record has its strongest."""
     if [hit.ordinal for hit in found] != np.flatnonzero(rows.found).tolist():
-        _refuse("hits.jsonl does not describe exactly the documents that are listed")
+        refuse("hits.jsonl does not describe exactly the documents that are listed")
     units = [record.specs[h.spec].build_scheme().unit for h in record.hypotheses]
     for hit in found:
         for what in _differences(record, rows, hit, units):
-            _refuse(f"hits.jsonl, document {hit.ordinal}: {what} is not the table's")
+            refuse(f"hits.jsonl, document {hit.ordinal}: {what} is not the table's")
     strongest = sorted(found, key=lambda hit: (hit.log10_pvalue, hit.ordinal))[: len(record.hits)]
     if record.hits != strongest or (found and not record.hits):
-        _refuse("the record's hits are not the strongest of hits.jsonl")
+        refuse("the record's hits are not the strongest of hits.jsonl")
     for h in record.hypotheses:
         pointed = sum(h.key in hit.points_to for hit in found)
         if h.pointed != pointed:
-            _refuse(f"{h.pointed:,} documents point to {h.key!r} on record, {pointed:,} in hits.jsonl")
+            refuse(f"{h.pointed:,} documents point to {h.key!r} on record, {pointed:,} in hits.jsonl")
     return f"{len(found):,} hits agree with the table, and the record has the strongest of them"
 
 
@@ -321,7 +321,7 @@ def _slack(values: Floats) -> Floats:
     return np.asarray(_RELATIVE * np.maximum(1.0, np.abs(values)))
 
 
-def _close(what: str, said: ArrayLike, computed: ArrayLike) -> None:
+def close(what: str, said: ArrayLike, computed: ArrayLike) -> None:
     """Refuse unless the numbers agree to rounding; infinities must agree as they are."""
     a, b = np.asarray(said, dtype=np.float64), np.asarray(computed, dtype=np.float64)
     with np.errstate(invalid="ignore"):
@@ -329,8 +329,9 @@ def _close(what: str, said: ArrayLike, computed: ArrayLike) -> None:
     if not equal.all():
         i = int(np.argmin(equal))
         detail = f": log10 {a.flat[i]:.6g} on record, {b.flat[i]:.6g} computed" if a.shape == b.shape else ""
-        _refuse(f"{what} does not follow{detail}")
+        refuse(f"{what} does not follow{detail}")
 
 
-def _refuse(what: str) -> NoReturn:
+def refuse(what: str) -> NoReturn:
+    """Say what does not hold."""
     raise DyetraceError(what)
