@@ -107,7 +107,7 @@ def _print_keys(record: ScanRecord, console: Console, shown: Shown) -> None:
     names = {"key": [shown(scan_key_label(key.key)) for key in keys]}
     hidden = len(record.hypotheses) - len(keys)
     note = f"{hidden:,} more keys are in the JSON record" if hidden else ""
-    _print_table(console, shown, names, columns, {"p", "tuples"}, note)
+    print_table(console, shown, names, columns, {"p", "tuples"}, note)
 
 
 def _print_documents(record: ScanRecord, console: Console, shown: Shown) -> None:
@@ -126,10 +126,10 @@ def _print_documents(record: ScanRecord, console: Console, shown: Shown) -> None
     }
     hidden = record.discoveries.benjamini_hochberg - len(hits)
     note = f"{hidden:,} more documents are in hits.jsonl" if hidden > 0 else ""
-    _print_table(console, shown, names, columns, {"p", "tokens"}, note)
+    print_table(console, shown, names, columns, {"p", "tokens"}, note)
 
 
-def _print_table(
+def print_table(
     console: Console,
     shown: Shown,
     names: dict[str, list[Text]],

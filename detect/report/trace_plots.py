@@ -1,242 +1,197 @@
-"""The plots of a trace's report, drawn from numbers and escaped names alone (see `svg`)."""
+"""The plots of a trace's report, drawn from numbers and cleaned names (see `svg`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
 from detect.report import svg
-from detect.report.scan_wording import percent
-from detect.report.trace_wording import AIM, deviations, needed, readouts, strongest_keys, target, unit
-from detect.report.wording import clean, format_e, format_p, key_label
-from detect.student.record import CurvePoint, TraceHypothesis, TraceRecord, TrainingShare
+from detect.report.scan_wording import percent, scan_key_label
+from detect.report.trace_wording import number, readouts, strongest_keys, unit
+from detect.report.wording import clean, format_p
+from detect.student.record import TraceRecord, TrainingShare
 
-KEYS = 16  # rows of the plot of keys
-_READOUTS = 10
-_POINTS = 300  # of a curve; of more, an even selection
-_NAME = 22  # characters of a name beside its row
-_SIDE = 132.0  # units for the names
-_ROW = 22.0
-_ABOVE = 24.0
+KEYS = 8
+_NAME = 26  # characters of a name in a plot
+_ROW = 34  # height of a row with its name above
+_TWO_SIDED = 1.96  # standard errors of a 95% interval
+_SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
-def curve(record: TraceRecord, ident: str) -> Markup:
-    """Draw the evidence against contexts or answers, with the lines that it had to reach."""
-    points = _selected(record.curve)
-    last = points[-1].count
+def evidence(record: TraceRecord, ident: str) -> Markup | None:
+    """Draw the evidence as it grew: p-values, inverse e-values, and the level; None where there is no curve."""
+    points = record.curve
+    if not points:
+        return None
+    counts = [point.count for point in points]
     level = -math.log10(record.alpha)
-    aim = target(record)
-    lines = [("level", level)]
-    if aim is not None and abs(-aim - level) > 0.5:
-        lines.append(("target", -aim))
-    values = [v for point in points for v in (point.log10_evalue, -(point.log10_pvalue or 0.0))]
-    high = max(*values, *(height for _, height in lines)) * 1.06
-    low = min(0.0, max(-0.25 * high, *(point.log10_evalue for point in points if point.log10_evalue < 0), -1e9)
-              if any(point.log10_evalue < 0 for point in points) else 0.0)  # fmt: skip
-    low = max(low, -0.2 * high)
-    step = svg.step(high - low)
+    ps = [(p.count, -p.log10_pvalue) for p in points if p.log10_pvalue is not None]
+    es = [(p.count, max(0.0, p.log10_evalue)) for p in points]
+    highest = max(level, *(y for _, y in ps + es)) * 1.08
+    step = svg.step(highest)
+    top, end = step * math.ceil(highest / step), max(1, counts[-1])
 
-    def place(count: float, value: float) -> tuple[float, float]:
-        return svg.unit(count / last, (min(high, max(low, value)) - low) / (high - low))
+    def place(count: float, y: float) -> tuple[float, float]:
+        return svg.unit(count / end, y / top)
 
-    tick = svg.step(last)
-    whole = max(1.0, tick)
-    e_line = [place(0, 0), *(place(point.count, point.log10_evalue) for point in points)]
-    p_line = [place(point.count, -point.log10_pvalue) for point in points if point.log10_pvalue is not None]
+    line = place(0, level)[1]
     body = [
-        *(svg.tick_y(place(0, value)[1], f"{value:g}") for value in svg.ticks(step, high)),
-        svg.line(*place(0, low), *place(last, low), "axis"),
-        *(svg.tick_x(place(value, low)[0], _short(value)) for value in svg.ticks(whole, last)),
-        svg.polyline(e_line, "decoys"),
+        *(svg.tick_y(place(0, value)[1], svg.power(-value)) for value in svg.ticks(step, top)),
+        svg.line(svg.LEFT, line, svg.WIDTH - svg.RIGHT, line, "limit"),
+        svg.label(svg.LEFT + 4, line - 5, "level of the report", "start"),
+        svg.polyline((place(*point) for point in es), "by-e"),
+        svg.polyline((place(*point) for point in ps), "by-p") if ps else "",
+        svg.line(svg.LEFT, svg.HEIGHT - svg.BOTTOM, svg.WIDTH - svg.RIGHT, svg.HEIGHT - svg.BOTTOM, "axis"),
+        *(svg.tick_x(place(count, 0)[0], f"{count:,.0f}") for count in svg.ticks(_few(end), end)),
+        *_key_of_lines(bool(ps)),
+        svg.axis_title_x(f"{unit(record)}, in the order in which they came"),
+        svg.axis_title_y("p-value, smaller upward"),
     ]
-    if p_line:
-        body.append(svg.polyline([place(0, 0), *p_line], "true-line"))
-    for name, height in lines:
-        y = place(0, height)[1]
-        body += [
-            svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "limit"),
-            svg.label(svg.LEFT + 4, y - 4, name, "start"),
-        ]
-    body += _ends(p_line, e_line)
-    body += [svg.axis_title_x(f"{unit(record)} in the order in which they came"), svg.axis_title_y("powers of ten")]
-    end = points[-1]
-    p_text = "" if end.log10_pvalue is None else f" p = {format_p(end.log10_pvalue)},"
+    last = points[-1]
+    ends = f"p-value {format_p(last.log10_pvalue)}, " if last.log10_pvalue is not None else ""
     text = (
-        f"Evidence against the number of {unit(record)}, in powers of ten. At {last:,}:{p_text} "
-        f"e = {format_e(end.log10_evalue)}. Level of the report: {format_p(-level)}."
+        f"Evidence after so many {unit(record)}, up to {last.count:,}: at the end {ends}inverse of the e-value "
+        f"{format_p(min(0.0, -last.log10_evalue))}; the level is {format_p(math.log10(record.alpha))}."
     )
-    return svg.figure(ident, f"Evidence against {unit(record)}", text, body)
+    return svg.figure(ident, "Evidence as it grew", text, body)
 
 
-def _ends(p_line: Sequence[tuple[float, float]], e_line: Sequence[tuple[float, float]]) -> list[str]:
-    """Name both curves at their right ends, apart from each other."""
-    e_y = e_line[-1][1]
-    right = svg.WIDTH - svg.RIGHT
-    if not p_line:
-        return [svg.label(right + 3, e_y + 4, "e", "start", "curve-label")]
-    p_y = p_line[-1][1]
-    if abs(p_y - e_y) < 11:
-        middle = (p_y + e_y) / 2
-        p_y, e_y = (middle - 5.5, middle + 5.5) if p_y <= e_y else (middle + 5.5, middle - 5.5)
-    return [
-        svg.label(right + 3, p_y + 4, "p", "start", "true-label"),
-        svg.label(right + 3, e_y + 4, "e", "start", "curve-label"),
-    ]
+def _few(end: float) -> float:
+    """A distance of ticks for at most four numbers with commas side by side."""
+    step = svg.step(end)
+    return step if end / step <= 4 else svg.step(end * 2)
 
 
-def _selected(points: Sequence[CurvePoint]) -> list[CurvePoint]:
-    if len(points) <= _POINTS:
-        return list(points)
-    kept = sorted({round(i * (len(points) - 1) / (_POINTS - 1)) for i in range(_POINTS)})
-    return [points[i] for i in kept]
+def _key_of_lines(with_p: bool) -> list[str]:
+    """Which line is which, in the corner where a growing curve isn't."""
+    right, low = svg.WIDTH - svg.RIGHT, svg.HEIGHT - svg.BOTTOM
+    rows = [("1 / e-value", "by-e"), *([("p-value", "by-p")] if with_p else [])]
+    drawn = []
+    for i, (name, kind) in enumerate(rows):
+        y = low - 10 - 15 * i
+        drawn += [
+            svg.polyline([(right - 96, y - 4), (right - 74, y - 4)], kind),
+            svg.label(right - 68, y, name, "start"),
+        ]
+    return drawn
 
 
 def keys(record: TraceRecord, ident: str) -> Markup:
-    """Draw each key's p-value, alone and with the choice among keys paid for, and the level of the report."""
+    """Draw each key's p-value, the choice among keys paid for, the strongest first, with the level."""
     shown = strongest_keys(record)[:KEYS]
     level = -math.log10(record.alpha)
-    high = max(level, *(-h.log10_pvalue_tested for h in shown)) * 1.08
-    height = _ABOVE + _ROW * len(shown) + svg.BOTTOM
-    floor = height - svg.BOTTOM
-    step = svg.step(high * 1.4)
+    highest = max(level, *(-h.log10_pvalue_adjusted for h in shown)) * 1.06
+    step = _few(highest)
+    top = step * math.ceil(highest / step)
+    left, floor = 12.0, 12.0 + _ROW * len(shown)
+    across = svg.WIDTH - svg.RIGHT - left
 
-    def x(log10_p: float) -> float:
-        return _across(-log10_p / high)
+    def x(value: float) -> float:
+        return left + across * value / top
 
-    body = [
-        svg.line(_SIDE, floor, svg.WIDTH - svg.RIGHT, floor, "axis"),
-        *(svg.line(_across(v / high), _ABOVE - 6, _across(v / high), floor, "grid") for v in svg.ticks(step, high)),
-        *(svg.label(_across(v / high), floor + 15, svg.power(-v), "middle") for v in svg.ticks(step, high)),
-        svg.line(x(-level), _ABOVE - 8, x(-level), floor, "limit"),
-        svg.label(x(-level), _ABOVE - 12, "level", "middle"),
-    ]
+    body = [svg.line(x(v), 6, x(v), floor, "grid") for v in svg.ticks(step, top)]
     for i, h in enumerate(shown):
-        y = _ABOVE + _ROW * (i + 0.5)
-        found = -h.log10_pvalue_adjusted >= level
-        kind = "found-dot" if found else "unfound-dot"
+        y = 8 + _ROW * i
+        found = record.found and h.log10_pvalue_adjusted <= math.log10(record.alpha)
         body += [
-            _side(y, key_label(h.key)),
-            svg.line(x(h.log10_pvalue_adjusted), y, x(h.log10_pvalue_tested), y, "stem"),
-            svg.line(x(h.log10_pvalue_tested), y - 4, x(h.log10_pvalue_tested), y + 4, "stem"),
-            svg.circle(x(h.log10_pvalue_adjusted), y, 4.0, kind),
-        ]
-    axis = svg.label(_SIDE + (svg.WIDTH - svg.RIGHT - _SIDE) / 2, height - 6, "p-value, smaller to the right", "middle",
-                     "axis-title")  # fmt: skip
-    text = "; ".join(f"{clean(key_label(h.key), 60)}: p = {format_p(h.log10_pvalue_adjusted)}" for h in shown)
-    return svg.figure(ident, "P-values of the keys", f"{text}. All keys are paid for.", [*body, axis], height)
-
-
-def comparison(record: TraceRecord, ident: str) -> Markup:
-    """Draw the contexts that each readout needs, on a logarithmic scale."""
-    rows = readouts(record)[:_READOUTS]
-    counts = [result.contexts_needed for _, result in rows if result.contexts_needed]
-    low = math.floor(math.log10(max(1, min(counts)))) if counts else 0
-    high = max(low + 1, math.ceil(math.log10(max(counts)))) if counts else 1
-    floor = 8 + _ROW * len(rows)
-    height = floor + svg.BOTTOM
-
-    def x(count: float) -> float:
-        return _across((math.log10(count) - low) / (high - low))
-
-    powers = range(low, high + 1)
-    every = max(1, math.ceil(len(powers) / 5))
-    body = [
-        *(svg.line(x(10.0**k), 4, x(10.0**k), floor, "grid") for k in powers),
-        *(svg.label(x(10.0**k), floor + 15, _short(10.0**k), "middle") for k in powers if (k - low) % every == 0),
-        svg.line(_SIDE, floor, svg.WIDTH - svg.RIGHT, floor, "axis"),
-    ]
-    for i, (own, result) in enumerate(rows):
-        y = 8 + _ROW * (i + 0.5)
-        body.append(_side(y, result.readout, "own" if own else ""))
-        if result.contexts_needed is None:
-            body.append(svg.label(_SIDE + 4, y + 4, "no lean seen", "start"))
-            continue
-        end = max(x(max(1, result.contexts_needed)), _SIDE + 1.5)
-        body.append(svg.rectangle(_SIDE, y - 6, end, y + 6, "own-bar" if own else "bar"))
-        inside = end > svg.WIDTH - svg.RIGHT - 48
-        text = f"{result.contexts_needed:,}"
-        body.append(svg.label(end - 4 if inside else end + 4, y + 4, text, "end" if inside else "start",
-                              "in-bar" if inside else ""))  # fmt: skip
-    title = svg.label(_SIDE + (svg.WIDTH - svg.RIGHT - _SIDE) / 2, height - 6, "contexts to p = 10" + _raised(AIM),
-                      "middle", "axis-title")  # fmt: skip
-    text = "; ".join(
-        f"{clean(result.readout, 60)}{', which the verdict uses' if own else ''}: "
-        + ("no lean seen" if result.contexts_needed is None else f"{result.contexts_needed:,}")
-        for own, result in rows
-    )
-    return svg.figure(ident, "Contexts that each readout needs", f"{text}.", [*body, title], height)
-
-
-def dose_response(share: TrainingShare, ident: str) -> Markup:
-    """Draw the calibration students' effects by their marked share, and where the suspect's effect lies among them."""
-    effect, error = share.effect or 0.0, 2 * (share.standard_error or 0.0)
-    ends = [v for d in share.doses for v in (d.effect - 2 * d.standard_error, d.effect + 2 * d.standard_error)]
-    bottom, top = min(0.0, effect - error, *ends), max(effect + error, *ends, 1e-12)
-    room = 0.06 * (top - bottom)
-    bottom, top = bottom - (room if bottom < 0 else 0.0), top + room
-    interval = share.interval
-    wanted = [d.share for d in share.doses] + ([] if interval is None else [interval.high or interval.low])
-    right = min(1.0, max(1e-4, *wanted) * 1.08)
-
-    def place(dose: float, value: float) -> tuple[float, float]:
-        return svg.unit(min(1.0, dose / right), (value - bottom) / (top - bottom))
-
-    body: list[str] = []
-    if interval is not None:
-        end = right if interval.high is None else interval.high
-        body.append(svg.polygon([place(interval.low, bottom), place(end, bottom), place(end, top),
-                                 place(interval.low, top)], "segment"))  # fmt: skip
-    step = svg.step(top - bottom)
-    body += [svg.tick_y(place(0, v)[1], f"{v:g}") for v in svg.ticks(step, top)]
-    if share.effect is not None:
-        body.append(svg.polygon([place(0, effect - error), place(right, effect - error), place(right, effect + error),
-                                 place(0, effect + error)], "band"))  # fmt: skip
-        y = place(0, effect)[1]
-        body += [svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "true"),
-                 svg.label(svg.LEFT + 4, y - 5, "suspect", "start", "true-label")]  # fmt: skip
-    for dose in share.doses:
-        x, _ = place(dose.share, 0)
-        reach = 2 * dose.standard_error
-        body += [
-            svg.line(x, place(0, dose.effect - reach)[1], x, place(0, dose.effect + reach)[1], "whisker"),
-            svg.circle(*place(dose.share, dose.effect), 3.6, "estimate"),
+            svg.label(left + 3, y + 11, _short(scan_key_label(h.key)), "start"),
+            svg.rectangle(x(0), y + 16, x(-h.log10_pvalue_adjusted), y + 26, "found-bar" if found else "bar"),
         ]
     body += [
-        svg.line(*place(0, bottom), *place(right, bottom), "axis"),
-        *(svg.tick_x(place(v, 0)[0], percent(v) if v else "0") for v in svg.ticks(svg.step(right * 1.3), right)),
+        svg.line(x(level), 6, x(level), floor, "limit"),
+        svg.line(left, 6, left, floor, "axis"),
+        *(svg.label(x(v), floor + 15, svg.power(-v), "middle") for v in svg.ticks(step, top)),
+        svg.label(left + across / 2, floor + 33, "adjusted p-value, smaller to the right", "middle", "axis-title"),
+    ]
+    said = "; ".join(f"{clean(scan_key_label(h.key), 60)} {format_p(h.log10_pvalue_adjusted)}" for h in shown)
+    text = f"Adjusted p-values of keys: {said}. The level is {format_p(math.log10(record.alpha))}."
+    return svg.figure(ident, "P-value of each key", text, body, floor + 40)
+
+
+def comparison(record: TraceRecord, ident: str) -> Markup | None:
+    """Draw how many contexts each readout needs, on a logarithmic scale; None where there is one alone."""
+    rows = readouts(record)
+    wanted = [result.contexts_needed for _, result in rows if result.contexts_needed]
+    if len(rows) < 2 or not wanted:
+        return None
+    low = math.floor(math.log10(min(wanted)) - 0.2)
+    high = math.ceil(math.log10(max(wanted)) + 0.35)
+    left, floor = 12.0, 12.0 + _ROW * len(rows)
+    across = svg.WIDTH - svg.RIGHT - left
+
+    def x(count: float) -> float:
+        return left + across * (math.log10(count) - low) / (high - low)
+
+    powers = range(low, high + 1, max(1, math.ceil((high - low) / 6)))
+    body = [svg.line(x(10.0**v), 6, x(10.0**v), floor, "grid") for v in powers]
+    for i, (own, result) in enumerate(rows):
+        y = 8 + _ROW * i
+        name = _short(result.readout) + (", used for the verdict" if own else "")
+        body.append(svg.label(left + 3, y + 11, name, "start"))
+        if not result.contexts_needed:
+            body.append(svg.label(left + 3, y + 25, "shows nothing", "start"))
+            continue
+        body += [
+            svg.rectangle(left, y + 16, x(result.contexts_needed), y + 26, "found-bar" if own else "bar"),
+            svg.label(x(result.contexts_needed) + 5, y + 25, f"{result.contexts_needed:,}", "start"),
+        ]
+    body += [
+        svg.line(left, 6, left, floor, "axis"),
+        *(svg.label(x(10.0**v), floor + 15, f"{10**v:,}" if v >= 0 else "", "middle") for v in powers),
+        svg.label(left + across / 2, floor + 33, "contexts for a p-value of 10⁻¹⁰", "middle", "axis-title"),
+    ]
+    said = "; ".join(
+        f"{clean(r.readout, 60)} {f'{r.contexts_needed:,}' if r.contexts_needed else 'no number'}" for _, r in rows
+    )
+    text = f"Contexts at which each readout would reach a p-value of 10^-10: {said}."
+    return svg.figure(ident, "Contexts that each readout needs", text, body, floor + 40)
+
+
+def dose_response(share: TrainingShare, ident: str) -> Markup | None:
+    """Draw the calibration students' effects by their marked share, and the suspect's; None where there are none."""
+    if not share.doses:
+        return None
+    ranges = [(d.effect, d.standard_error) for d in share.doses]
+    if share.effect is not None and share.standard_error is not None:
+        ranges.append((share.effect, share.standard_error))
+    high = max(0.0, *(effect + _TWO_SIDED * error for effect, error in ranges))
+    low = min(0.0, *(effect - _TWO_SIDED * error for effect, error in ranges))
+    step = svg.step(max(high - low, 1e-9) * 1.1)
+    low, high = step * math.floor(low / step), step * math.ceil(high * 1.02 / step)
+    high = high if high > low else low + step
+
+    def place(part: float, effect: float) -> tuple[float, float]:
+        return svg.unit(math.sqrt(min(1.0, max(0.0, part))), (effect - low) / (high - low))
+
+    body = []
+    if share.interval is not None:
+        to = 1.0 if share.interval.high is None else share.interval.high
+        body.append(svg.rectangle(*place(share.interval.low, high), *place(to, low), "segment"))
+    lines = round((high - low) / step)
+    body += [svg.tick_y(place(0, low + i * step)[1], f"{low + i * step:.3g}") for i in range(lines + 1)]
+    if share.effect is not None:
+        y = place(0, share.effect)[1]
+        body += [
+            svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "true"),
+            svg.label(svg.WIDTH - svg.RIGHT, y - 5, "suspect", "end", "true-label"),
+        ]
+    for dose in share.doses:
+        x, y = place(dose.share, dose.effect)
+        ends = [place(0, dose.effect + side * _TWO_SIDED * dose.standard_error)[1] for side in (1, -1)]
+        body += [svg.line(x, ends[0], x, ends[1], "whisker"), svg.circle(x, y, 3.2, "found-dot")]
+    body += [
+        svg.line(svg.LEFT, svg.HEIGHT - svg.BOTTOM, svg.WIDTH - svg.RIGHT, svg.HEIGHT - svg.BOTTOM, "axis"),
+        *(svg.tick_x(place(part, low)[0], percent(part) if part else "0") for part in _SHARES),
         svg.axis_title_x("marked share of the training text"),
         svg.axis_title_y("effect per context"),
     ]
-    students = "; ".join(f"{percent(d.share)}: {d.effect:.3g} ± {2 * d.standard_error:.2g}" for d in share.doses)
-    own = "" if share.effect is None else f" The suspect: {effect:.3g} ± {error:.2g}."
-    text = f"Effect of calibration students by marked share, with two standard errors: {students}.{own}"
-    return svg.figure(ident, "Dose and response", text, body)
+    said = "; ".join(f"{percent(d.share) if d.share else '0'}: {number(d.effect, 3)}" for d in share.doses)
+    own = "" if share.effect is None else f" The suspect's: {number(share.effect, 3)}."
+    return svg.figure(ident, "Effect by marked share", f"Effects of calibration students by share: {said}.{own}", body)
 
 
-def expected_needed(h: TraceHypothesis) -> int | None:
-    """Contexts that the key would have needed for p = 10^-10."""
-    return needed(deviations(h), h.contexts)
-
-
-def _across(share: float) -> float:
-    return _SIDE + (svg.WIDTH - svg.RIGHT - _SIDE) * min(1.0, max(0.0, share))
-
-
-def _side(y: float, name: str, kind: str = "") -> str:
-    cut = clean(name)
-    cut = cut if len(cut) <= _NAME else cut[: _NAME - 1] + "…"
-    return svg.label(_SIDE - 8, y + 4, str(escape(cut)), "end", kind)
-
-
-def _short(count: float) -> str:
-    """Write a count in few characters: "500", "20k", "3M"."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:g}{letter}"
-    return f"{count:g}"
-
-
-def _raised(exponent: float) -> str:
-    return svg.power(exponent).removeprefix("10")
+def _short(name: str) -> str:
+    """A name, cleaned, cut and escaped."""
+    name = clean(name)
+    return str(escape(name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"))

@@ -1,0 +1,323 @@
+"""Traces made by hand: records whose numbers follow from each other, and the evidence file beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from scipy.special import log_ndtr
+
+from detect.corpus.record import FileHash, Interval
+from detect.decoys import log10_agreement
+from detect.multiplicity import holm_log10, mean_log10_e
+from detect.report.trace_schema import write_trace
+from detect.student.record import (
+    Coalition,
+    Control,
+    CurvePoint,
+    DosePoint,
+    ModelSeen,
+    PlanSeen,
+    Power,
+    Queries,
+    Reading,
+    ReadoutResult,
+    Reference,
+    TraceControls,
+    TraceHypothesis,
+    TraceRecord,
+    TrainingShare,
+)
+from tests.detect.report.examples import HEX, make_spec
+from watermark.commitment import Commitment
+
+replace = msgspec.structs.replace
+SUSPECT = ModelSeen(name="models/suspect-135m", sha256=HEX, tokenizer="same")
+BASE = ModelSeen(name="models/base-135m", sha256=HEX[::-1], tokenizer="same")
+OTHER = ModelSeen(name="models/gemma-3-270m", sha256=HEX, tokenizer="aligned")
+SERVED = ModelSeen(name="suspect-mini at https://models.example/v1", sha256="", tokenizer="text")
+CONTEXTS = 4096
+_SD = 61250.0
+
+
+def tail(z: float) -> float:
+    """Log10 of the normal upper tail: near enough to a trace's p-value for an example."""
+    return min(0.0, float(log_ndtr(-z)) / math.log(10))
+
+
+def evalue(z: float) -> float:
+    """Log10 of the likelihood ratio at half the shift, averaged with 1: an e-value of the right size."""
+    best = max(z, 0.0) ** 2 * 0.375 / math.log(10)
+    return best - math.log10(2) if best > 2 else min(0.2, 0.1 * z)
+
+
+def make_hypothesis(key: str, z: float, *, basis: str, sided: str, contexts: int = CONTEXTS) -> TraceHypothesis:
+    upper, lower, log10_e = tail(z), tail(-z), evalue(z)
+    tested = min(0.0, -log10_e) if basis == "e-value" else upper
+    if basis == "p-value" and sided == "two-sided":
+        tested = min(0.0, math.log10(2) + min(upper, lower))
+    return TraceHypothesis(
+        key=key,
+        contexts=contexts // 2,
+        tuples=contexts * 96,
+        total=round(120_000_000 + z * _SD),
+        expected=120_000_000.0,
+        sd=_SD,
+        log10_pvalue=upper,
+        log10_pvalue_lower=lower,
+        log10_evalue=log10_e,
+        log10_pvalue_tested=tested,
+        log10_pvalue_adjusted=0.0,
+    )
+
+
+def make_curve(z: float, end: int, *, basis: str) -> list[CurvePoint]:
+    counts = sorted({max(1, round(end * (i / 40) ** 1.5)) for i in range(1, 41)})
+    draw = np.random.default_rng(5)
+    points = []
+    for count in counts:
+        now = z * math.sqrt(count / end) + (0 if count == end else float(draw.normal(0, 0.25)))
+        points.append(
+            CurvePoint(count=count, log10_pvalue=None if basis == "e-value" else tail(now), log10_evalue=evalue(now))
+        )
+    return points
+
+
+def make_controls(*, broken: bool = False, **changes: Any) -> TraceControls:
+    """Controls that agree with chance, or don't."""
+    draw = np.random.default_rng(11)
+    log10_ps = np.log10(draw.random(100)) * (8 if broken else 1)
+    unmarked = "trained on unmarked text of the same teacher"
+    fields: dict[str, Any] = {
+        "decoy_seed": "dyetrace",
+        "decoy_log10_pvalues": log10_ps.tolist(),
+        "decoy_log10_agreement": log10_agreement(log10_ps),
+        "models": [
+            Control(what="reference in the suspect's place", model=OTHER, log10_pvalue=-0.21, log10_evalue=-0.4),
+            Control(what=unmarked, model=replace(BASE, name="models/control"), log10_pvalue=-0.6, log10_evalue=0.1),
+        ],
+    }
+    return TraceControls(**(fields | changes))
+
+
+def make_trace(
+    folder: Path,
+    zs: dict[str, float],
+    *,
+    basis: str = "p-value",
+    sided: str = "upper",
+    refused: str | None = None,
+    alpha: float = 1e-6,
+    **changes: Any,
+) -> TraceRecord:
+    """Write report.json and evidence.npz into ``folder``; return the record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "evidence.npz", weights=np.arange(64, dtype=np.int16))
+    data = (folder / "evidence.npz").read_bytes()
+    alone = [make_hypothesis(key, z, basis=basis, sided=sided) for key, z in zs.items()]
+    adjusted = holm_log10([h.log10_pvalue_tested for h in alone])
+    hypotheses = [replace(h, log10_pvalue_adjusted=float(p)) for h, p in zip(alone, adjusted, strict=True)]
+    smallest = float(adjusted.min())
+    tenants = [h for h in hypotheses if h.key.startswith("tenant:")]
+    identified = [
+        h.key.removeprefix("tenant:")
+        for h in tenants
+        if h.log10_pvalue_adjusted <= math.log10(alpha) and refused is None
+    ]
+    says = (
+        f"Identified: {', '.join(identified)}." if identified else "Not identified: no tenant's own evidence is enough."
+    )
+    spec = make_spec(global_share=0.5 if tenants else 1.0)
+    z = next(iter(zs.values()))
+    fields: dict[str, Any] = {
+        "mode": "weights",
+        "created": "2026-02-03T04:05:06+00:00",
+        "arguments": {"readout": "reference", "batch": 16, "references": ["models/base-135m"], "limit": None},
+        "versions": {"dyetrace": "0.1.0", "numpy": "2.4.6", "torch": "2.9.1", "python": "3.11.7"},
+        "spec": spec,
+        "spec_id": spec.spec_id,
+        "key_fingerprint": HEX[:32],
+        "commitment": Commitment(
+            sha256=HEX, spec_id=spec.spec_id, key_fingerprint=HEX[:32], created="2025-11-02T09:00:00+00:00"
+        ),
+        "alpha": alpha,
+        "student": SUSPECT,
+        "references": [Reference(model=BASE, share=0.94), Reference(model=OTHER, share=0.06)],
+        "readings": [
+            Reading(
+                name="prompts/unmarked.jsonl", sha256=HEX, marked=False, documents=220, tokens=48_211, contexts=CONTEXTS
+            )
+        ],
+        "served": FileHash(name="ledger.npz", sha256=HEX, bytes=81_220),
+        "readout": "reference",
+        "sided": sided,
+        "basis": basis,
+        "contexts": CONTEXTS,
+        "hypotheses": hypotheses,
+        "coalitions": [],
+        "identified": identified,
+        "identification": says if tenants else "No tenant was tested.",
+        "log10_pvalue": None if refused else smallest,
+        "log10_evalue": mean_log10_e([h.log10_evalue for h in hypotheses]),
+        "refused": refused,
+        "found": refused is None and smallest <= math.log10(alpha),
+        "comparisons": [make_readout(name, z * part) for name, part in READOUT_PARTS.items()],
+        "curve": make_curve(z, CONTEXTS, basis=basis),
+        "power": Power(
+            detectable_z_per_context=6.4 / math.sqrt(CONTEXTS),
+            observed_z_per_context=z / math.sqrt(CONTEXTS),
+            contexts_needed=math.ceil(CONTEXTS * (4.75 / z) ** 2) if z > 0 else None,
+        ),
+        "share": not_identified(),
+        "controls": make_controls(broken=refused is not None),
+        "plan": None,
+        "queries": None,
+        "files": [FileHash(name="evidence.npz", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
+    }
+    record = TraceRecord(**(fields | changes))
+    write_trace(folder / "report.json", record)
+    return record
+
+
+READOUT_PARTS = {"argmax": 0.11, "mass": 0.18, "entropy": 0.23, "log": 0.31, "reference": 1.0}
+
+
+def make_readout(name: str, z: float) -> ReadoutResult:
+    wanted = math.ceil(CONTEXTS * (6.361 / z) ** 2) if z > 0 else None
+    return ReadoutResult(readout=name, contexts=CONTEXTS, z=z, log10_pvalue=tail(z), contexts_needed=wanted)
+
+
+def not_identified() -> TrainingShare:
+    why = (
+        "no calibration students were given, and the strength of a lean depends on the training as much as on the share"
+    )
+    return TrainingShare(interval=None, reason=why, effect=None, standard_error=None, doses=[])
+
+
+def dose_response(z: float) -> TrainingShare:
+    shares = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+    doses = [
+        DosePoint(name=f"students/s{share:g}", share=share, effect=0.31 * share**0.6 + 0.001, standard_error=0.006)
+        for share in shares
+    ]
+    method = "inverse of the dose-response curve of 6 calibration students"
+    return TrainingShare(
+        interval=Interval(low=0.07, estimate=0.1, high=0.14, confidence=0.95, method=method),
+        reason="calibration students were trained as the suspect is said to have been, which this report cannot check",
+        effect=0.31 * 0.1**0.6,
+        standard_error=0.006,
+        doses=doses,
+    )
+
+
+def found_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """Open weights with four keys, one tenant's mark in them, and calibration students."""
+    zs = {"global": 21.4, "tenant:acme": 14.9, "tenant:zenith": 0.4, "tenant:north-wind": -1.1}
+    return make_trace(folder, zs, **({"share": dose_response(21.4)} | changes))
+
+
+def clean_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """Open weights without any mark."""
+    return make_trace(folder, {"global": 0.8, "tenant:acme": -0.3}, **changes)
+
+
+def coalition_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """Two tenants whose evidence adds up, none of whom is identified alone."""
+    zs = {"global": 8.2, "tenant:acme": 4.1, "tenant:zenith": 4.3, "tenant:north-wind": 0.2}
+    together = Coalition(tenants=["acme", "zenith"], log10_pvalue=-9.4, log10_pvalue_adjusted=-8.6)
+    says = "Not identified one by one: acme and zenith together left a mark, and neither alone is shown to have."
+    return make_trace(folder, zs, **({"coalitions": [together], "identification": says} | changes))
+
+
+def refused_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """A trace that its own decoys contradict."""
+    why = "the decoy keys contradict the test: their p-values are too small to be uniform (log10 p of agreement -19.3)"
+    return make_trace(folder, {"global": 9.8, "tenant:acme": 8.1}, refused=why, **changes)
+
+
+def turned_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """A suspect that leans away from the key's words, tested on both sides."""
+    return make_trace(folder, {"global": -9.3}, sided="two-sided", **changes)
+
+
+def marked_reading_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """The owner's own marked answers were read, beside unmarked text: the e-value decides."""
+    readings = [
+        Reading(name="served/answers.jsonl", sha256=HEX, marked=True, documents=180, tokens=39_900, contexts=3000),
+        Reading(name="prompts/wiki.jsonl", sha256=HEX, marked=False, documents=60, tokens=12_300, contexts=1096),
+    ]
+    return make_trace(folder, {"global": 11.2}, basis="e-value", **({"readings": readings} | changes))
+
+
+def api_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """Samples of an endpoint under a plan, stopped at the target."""
+    fields: dict[str, Any] = {
+        "mode": "api",
+        "student": SERVED,
+        "references": [],
+        "served": None,
+        "readings": [
+            Reading(name="prompts.jsonl", sha256=HEX, marked=False, documents=610, tokens=71_480, contexts=CONTEXTS)
+        ],
+        "arguments": {"target_log10_p": -6.0, "budget_requests": 5000, "concurrency": 8},
+        "readout": "samples",
+        "curve": make_curve(8.4, 610, basis="e-value"),
+        "comparisons": [],
+        "plan": PlanSeen(
+            sha256=HEX, created="2026-02-02T09:00:00+00:00", first_query="2026-02-02T10:30:00+00:00"
+        ),
+        "queries": Queries(
+            evidence="samples",
+            requests=622,
+            answers=610,
+            prompt_tokens=31_000,
+            completion_tokens=71_900,
+            ledger_sha256=HEX,
+            ledger_head=HEX,
+            stopped="target reached",
+        ),
+    }  # fmt: skip
+    return make_trace(folder, {"global": 8.4}, basis="e-value", **(fields | changes))
+
+
+def hostile_trace(text: str, folder: Path) -> TraceRecord:
+    """A marked trace in which ``text`` stands wherever a suspect, or anyone else, could have put it."""
+    record = api_trace(folder)
+    full = coalition_trace(folder)
+    model = ModelSeen(name=text, sha256=text, tokenizer="same")
+    key = f"tenant:{text}"
+    keys = [key, *(h.key for h in full.hypotheses[1:])]
+    assert record.queries is not None and record.plan is not None
+    return replace(
+        full,
+        mode="api",
+        created=text,
+        arguments={text: text, "list": [text]},
+        versions={text: text, "dyetrace": text},
+        spec_id=text,
+        key_fingerprint=text,
+        commitment=Commitment(sha256=text, spec_id=text, key_fingerprint=text, created=text),
+        student=model,
+        references=[Reference(model=model, share=1.0)],
+        readings=[replace(r, name=text, sha256=text) for r in full.readings],
+        served=FileHash(name=text, sha256=text, bytes=1),
+        readout=text,
+        hypotheses=[replace(h, key=key) for h, key in zip(full.hypotheses, keys, strict=True)],
+        coalitions=[Coalition(tenants=[text, "acme"], log10_pvalue=-9.0, log10_pvalue_adjusted=-8.0)],
+        identified=[text],
+        identification=text,
+        comparisons=[replace(full.comparisons[0], readout=text), *full.comparisons[1:]],
+        share=replace(
+            dose_response(8.0), reason=text, doses=[replace(d, name=text) for d in dose_response(8.0).doses]
+        ),
+        controls=make_controls(
+            decoy_seed=text, models=[Control(what=text, model=model, log10_pvalue=-0.3, log10_evalue=0.0)]
+        ),
+        plan=PlanSeen(sha256=text, created=text, first_query=text),
+        queries=replace(record.queries, ledger_sha256=text, ledger_head=text, stopped=text),
+        files=[FileHash(name=text, sha256=text, bytes=1)],
+    )  # fmt: skip
