@@ -139,7 +139,7 @@ def comparison(record: TraceRecord, ident: str) -> Markup | None:
     body += [
         svg.line(left, 6, left, floor, "axis"),
         *(svg.label(x(10.0**v), floor + 15, f"{10**v:,}" if v >= 0 else "", "middle") for v in powers),
-        svg.label(left + across / 2, floor + 33, "contexts for a p-value of 10⁻¹⁰", "middle", "axis-title"),
+        svg.label(left + across / 2, floor + 33, f"contexts for a p-value of {svg.power(-10)}", "middle", "axis-title"),
     ]
     said = "; ".join(
         f"{clean(r.readout, 60)} {f'{r.contexts_needed:,}' if r.contexts_needed else 'no number'}" for _, r in rows

@@ -39,7 +39,7 @@ def summary(record: TraceRecord) -> Summary:
         parts += [("What could have been seen", list(power_lines(record)))]
         if tenants_tested(record) or record.spec.global_share < 1:
             parts.append(("Whose account", list(_account(record))))
-        parts.append(("How much of its training was marked", list(_share(record))))
+        parts.append(("How much of its training was marked", list(share_lines(record))))
     return Summary(says.kind, says.headline, list(_lead(record)), _facts(record), parts, list(_limits(record)))
 
 
@@ -246,7 +246,8 @@ def _account(record: TraceRecord) -> Iterator[Runs]:
         )
 
 
-def _share(record: TraceRecord) -> Iterator[Runs]:
+def share_lines(record: TraceRecord) -> Iterator[Runs]:
+    """The share of its training that was marked, or why it is not identified."""
     found = record.share
     if found.interval is None:
         yield runs("It is not identified. $why", why=_sentence(found.reason))

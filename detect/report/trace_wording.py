@@ -140,6 +140,14 @@ def target(record: TraceRecord) -> float | None:
     return None
 
 
+def decoys_beside(record: TraceRecord) -> float | None:
+    """log10 p of the first key in the test that the decoys took; None where it may not be shown."""
+    if record.refused is not None or not record.hypotheses:
+        return None
+    first = record.hypotheses[0]
+    return first.log10_pvalue_tested if record.basis == "p-value" else first.log10_pvalue
+
+
 def control_lines(record: TraceRecord) -> list[tuple[bool, Runs]]:
     """What each control says: whether it is as it should be, and a line that is plain ASCII but for names."""
     controls = record.controls
