@@ -63,10 +63,10 @@ def render_trace_html(record: TraceRecord) -> str:
 
 def _plots(record: TraceRecord) -> dict[str, Markup | None]:
     """Draw what the record has numbers for; a refused record shows no p-value of a true key."""
-    drawn: dict[str, Markup | None] = dict.fromkeys(("evidence", "keys", "comparison", "doses", "strip", "curve"))
+    drawn: dict[str, Markup | None] = dict.fromkeys(("evidence", "by_key", "comparison", "doses", "strip", "curve"))
     if record.refused is None:
         drawn["evidence"] = trace_plots.evidence(record, "evidence-plot")
-        drawn["keys"] = trace_plots.keys(record, "keys-plot")
+        drawn["by_key"] = trace_plots.keys(record, "keys-plot")
         drawn["comparison"] = trace_plots.comparison(record, "readouts-plot")
         drawn["doses"] = trace_plots.dose_response(record.share, "doses-plot")
     decoys = record.controls.decoy_log10_pvalues

@@ -20,7 +20,7 @@ _READOUTS = {
     "entropy": "each token’s weight is <i>f</i> = <i>q</i> (1 − <i>q</i>), which is largest where the model wavers",
     "log": "each token’s weight is <i>f</i> = <i>q</i><sup>½</sup> (ln <i>q</i> + <i>H</i>), with <i>H</i> the entropy "
     "of the context’s candidates",
-    "reference": "each token’s weight compares its probability <i>q</i> with <i>r</i>, that of the reference:",
+    "reference": "each token’s weight compares its probability <i>q</i> with <i>r</i>, that of the reference",
 }
 
 
@@ -77,12 +77,12 @@ def _weights(record: TraceRecord) -> Iterator[Block]:
     if record.references:
         mixed = (
             "Several references are mixed with shares that predict the suspect best (expectation maximisation, "
-            "Dempster et al. 1977), fitted without any key."
+            "Dempster et al. 1977), fitted without any key. "
             if len(record.references) > 1
             else ""
         )
         yield paragraph(
-            f"A reference takes out what any model of the language would say.{mixed} A bad reference costs power; it "
+            f"A reference takes out what any model of the language would say. {mixed}A bad reference costs power; it "
             "cannot make a false finding, because it was made, chosen and weighed without the key."
         )
     served = " Contexts that were served often weigh more, <i>n</i> / (<i>n</i> + const.)." if record.served else ""

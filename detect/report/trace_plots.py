@@ -39,7 +39,7 @@ def evidence(record: TraceRecord, ident: str) -> Markup | None:
     body = [
         *(svg.tick_y(place(0, value)[1], svg.power(-value)) for value in svg.ticks(step, top)),
         svg.line(svg.LEFT, line, svg.WIDTH - svg.RIGHT, line, "limit"),
-        svg.label(svg.LEFT + 4, line - 5, "level of the report", "start"),
+        svg.label(svg.WIDTH - svg.RIGHT, line - 5, "level of the report", "end"),
         svg.polyline((place(*point) for point in es), "by-e"),
         svg.polyline((place(*point) for point in ps), "by-p") if ps else "",
         svg.line(svg.LEFT, svg.HEIGHT - svg.BOTTOM, svg.WIDTH - svg.RIGHT, svg.HEIGHT - svg.BOTTOM, "axis"),
@@ -64,16 +64,11 @@ def _few(end: float) -> float:
 
 
 def _key_of_lines(with_p: bool) -> list[str]:
-    """Which line is which, in the corner where a growing curve isn't."""
-    right, low = svg.WIDTH - svg.RIGHT, svg.HEIGHT - svg.BOTTOM
-    rows = [("1 / e-value", "by-e"), *([("p-value", "by-p")] if with_p else [])]
+    """Which line is which, above the plot."""
     drawn = []
-    for i, (name, kind) in enumerate(rows):
-        y = low - 10 - 15 * i
-        drawn += [
-            svg.polyline([(right - 96, y - 4), (right - 74, y - 4)], kind),
-            svg.label(right - 68, y, name, "start"),
-        ]
+    for i, (name, kind) in enumerate([*([("p-value", "by-p")] if with_p else []), ("1 / e-value", "by-e")]):
+        x = svg.LEFT + 4 + 90 * i
+        drawn += [svg.polyline([(x, 6), (x + 22, 6)], kind), svg.label(x + 28, 10, name, "start")]
     return drawn
 
 
@@ -97,9 +92,9 @@ def keys(record: TraceRecord, ident: str) -> Markup:
         body += [
             svg.label(left + 3, y + 11, _short(scan_key_label(h.key)), "start"),
             svg.rectangle(x(0), y + 16, x(-h.log10_pvalue_adjusted), y + 26, "found-bar" if found else "bar"),
+            svg.line(x(level), y + 13, x(level), y + 29, "limit"),
         ]
     body += [
-        svg.line(x(level), 6, x(level), floor, "limit"),
         svg.line(left, 6, left, floor, "axis"),
         *(svg.label(x(v), floor + 15, svg.power(-v), "middle") for v in svg.ticks(step, top)),
         svg.label(left + across / 2, floor + 33, "adjusted p-value, smaller to the right", "middle", "axis-title"),
@@ -118,7 +113,7 @@ def comparison(record: TraceRecord, ident: str) -> Markup | None:
     low = math.floor(math.log10(min(wanted)) - 0.2)
     high = math.ceil(math.log10(max(wanted)) + 0.35)
     left, floor = 12.0, 12.0 + _ROW * len(rows)
-    across = svg.WIDTH - svg.RIGHT - left
+    across = svg.WIDTH - 32 - left
 
     def x(count: float) -> float:
         return left + across * (math.log10(count) - low) / (high - low)
@@ -169,12 +164,15 @@ def dose_response(share: TrainingShare, ident: str) -> Markup | None:
         to = 1.0 if share.interval.high is None else share.interval.high
         body.append(svg.rectangle(*place(share.interval.low, high), *place(to, low), "segment"))
     lines = round((high - low) / step)
-    body += [svg.tick_y(place(0, low + i * step)[1], f"{low + i * step:.3g}") for i in range(lines + 1)]
+    body += [
+        svg.tick_y(place(0, low + i * step)[1], f"{low + i * step:.3g}".replace("-", "&minus;"))
+        for i in range(lines + 1)
+    ]
     if share.effect is not None:
         y = place(0, share.effect)[1]
         body += [
             svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "true"),
-            svg.label(svg.WIDTH - svg.RIGHT, y - 5, "suspect", "end", "true-label"),
+            svg.label(svg.LEFT + 6, y - 5, "suspect", "start", "true-label"),
         ]
     for dose in share.doses:
         x, y = place(dose.share, dose.effect)

@@ -87,7 +87,7 @@ def _chance(record: TraceRecord) -> Lines:
         yield runs("No p-value is given, so the question is open: $why.", why=record.refused.rstrip("."))
     elif record.found:
         yield runs(
-            "Hardly: the chance is $p. At the level of this report, $level, one model in $many that were made without "
+            "Hardly: the chance is $p. At the level of this report, $level, at most one in $many models made without "
             "the key would be called marked.",
             p=_p(record),
             level=level(record.alpha),
@@ -195,13 +195,8 @@ def _measure(record: TraceRecord) -> Objection:
     elif record.mode == "api":
         sound = False
         lines.append(runs("No plan is on record, so that this report cannot show it."))
-    lines.append(
-        runs(
-            "The verdict uses the readout <code>$name</code> alone. Others are shown below for comparison, and have "
-            "no part in it.",
-            name=record.readout,
-        )
-    )
+    others = " Others are shown below for comparison, and have no part in it." if len(shown) > 1 else ""
+    lines.append(runs(f"The verdict uses the readout <code>$name</code> alone.{others}", name=record.readout))
     if record.plan is None and record.log10_pvalue is not None and record.found and len(shown) > 1:
         paid = min(0.0, record.log10_pvalue + math.log10(len(shown)))
         holds = paid <= math.log10(record.alpha)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs
 from detect.report.scan_text import Fact, Summary
 from detect.report.scan_wording import interval, percent
+from detect.report.trace_schema import tenant_name
 from detect.report.trace_wording import (
     accounts,
     answer,
@@ -230,7 +231,8 @@ def _account(record: TraceRecord) -> Iterator[Runs]:
         )
         return
     yield runs("$says", says=record.identification)
-    for key in [h for h in strongest_keys(record) if h.key.startswith("tenant:")][:3] if record.identified else []:
+    named = {tenant_name(name) for name in record.identified}
+    for key in [h for h in strongest_keys(record) if h.key.startswith("tenant:") and tenant_name(h.key) in named][:6]:
         yield runs(
             "<b>$key</b>: p = $p, the choice among $n keys paid for.",
             key=_capital(phrase(record, key)),
