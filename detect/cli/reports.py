@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from detect.corpus.record import ScanRecord
     from detect.evidence import Record
     from detect.report.verify import Verification
+    from detect.student.record import TraceRecord
 
 _NAMES = {"html": "report.html", "pdf": "report.pdf", "text": "report.txt"}
 _WIDTH = 100  # of report.txt
@@ -22,7 +23,7 @@ _WIDTH = 100  # of report.txt
 
 @click.group()
 def report() -> None:
-    """Check, draw and sign reports of scans and detections.
+    """Check, draw and sign reports of scans, traces and detections.
 
     \b
     Example: dyetrace report verify evidence/report.json --public-key owner.pub
@@ -34,7 +35,7 @@ def report() -> None:
 @option(
     "--inputs",
     type=click.Path(path_type=Path),
-    help="Folder with the scanned files, to compare their SHA-256.  [e.g. --inputs data/]",
+    help="Folder with the files that were read, to compare their SHA-256.  [e.g. --inputs data/]",
 )
 @option(
     "--public-key",
@@ -72,10 +73,10 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     multiple=True,
     default=("html",),
     type=click.Choice(sorted(_NAMES)),
-    help="What to draw; may be repeated. PDF is for scans alone.  [e.g. --format html --format pdf]",
+    help="What to draw; may be repeated. Detections have no PDF.  [e.g. --format html --format pdf]",
 )
 def render(path: Path, output: Path, forms: tuple[str, ...]) -> None:
-    """Draw REPORT (a report.json of a scan or a detection) as a page, a PDF or plain text.
+    """Draw REPORT (a report.json of a scan, a trace or a detection) as a page, a PDF or plain text.
 
     \b
     Example: dyetrace report render evidence/report.json -o evidence/ --format html --format pdf
@@ -125,19 +126,28 @@ def keygen(path: Path) -> None:
     click.echo(f"wrote {path}, which is secret, and {beside}, which whoever checks your reports needs", err=True)
 
 
-def _read(path: Path) -> ScanRecord | Record:
+def _read(path: Path) -> ScanRecord | TraceRecord | Record:
     from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
     from detect.report.schema import read_record
+    from detect.report.trace_schema import TRACE_FORMAT, parse_trace
 
     data = read_bytes(path)
-    return parse_scan(data, path) if record_format(data, path) == SCAN_FORMAT else read_record(path)
+    kind = record_format(data, path)
+    if kind == SCAN_FORMAT:
+        return parse_scan(data, path)
+    return parse_trace(data, path) if kind == TRACE_FORMAT else read_record(path)
 
 
-def _drawn(record: ScanRecord | Record, form: str) -> bytes:
+def _drawn(record: ScanRecord | TraceRecord | Record, form: str) -> bytes:
     from detect.corpus.record import ScanRecord
+    from detect.student.record import TraceRecord
 
-    if not isinstance(record, ScanRecord):
-        return _drawn_detection(record, form)
+    if isinstance(record, TraceRecord):
+        return _drawn_trace(record, form)
+    return _drawn_scan(record, form) if isinstance(record, ScanRecord) else _drawn_detection(record, form)
+
+
+def _drawn_scan(record: ScanRecord, form: str) -> bytes:
     if form == "pdf":
         from detect.report.pdf import render_pdf
 
@@ -149,6 +159,20 @@ def _drawn(record: ScanRecord | Record, form: str) -> bytes:
     from detect.report.scan_terminal import print_scan
 
     return _printed(lambda console: print_scan(record, console))
+
+
+def _drawn_trace(record: TraceRecord, form: str) -> bytes:
+    if form == "pdf":
+        from detect.report.trace_pdf import render_trace_pdf
+
+        return render_trace_pdf(record)
+    if form == "html":
+        from detect.report.trace_html import render_trace_html
+
+        return render_trace_html(record).encode()
+    from detect.report.trace_terminal import print_trace
+
+    return _printed(lambda console: print_trace(record, console))
 
 
 def _drawn_detection(record: Record, form: str) -> bytes:

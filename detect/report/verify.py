@@ -1,7 +1,7 @@
 """Check a report without any key: that its files are whole and belong together, who signed it, and its numbers.
 
 What can't be checked without the key is whether the totals are those of the inputs; `dyetrace scan` with the key gives
-them again.
+them again, and for a trace `dyetrace recompute`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,31 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from detect.corpus.record import FileHash, ScannedInput, ScanRecord
-from detect.evidence import Input, Record
-from detect.report import verify_numbers
+from detect.corpus.record import FileHash, ScanRecord
+from detect.evidence import Record
+from detect.report import verify_numbers, verify_trace
 from detect.report.scan_schema import SCAN_FORMAT, encode_scan, parse_scan, read_bytes, record_format
 from detect.report.schema import encode_record, read_record
 from detect.report.signature import check_signature, load_public_key, read_signature, signature_path
+from detect.report.trace_schema import TRACE_FORMAT, encode_trace, parse_trace
 from detect.report.verify_documents import Rows, read_hits, read_rows, read_skipped
 from detect.report.verify_numbers import NotDone
+from detect.student.record import TraceRecord
 from watermark.errors import DyetraceError
 
 Outcome = Literal["ok", "failed", "not done"]
 _CHUNK = 1 << 22
+_SCAN_FILES = frozenset(["documents.parquet", "hits.jsonl", "skipped.jsonl"])
+_TRACE_FILES = frozenset(["evidence.npz"])
+
+
+@dataclass(frozen=True, slots=True)
+class _InputFile:
+    """A file that was read, with its length where the record has it."""
+
+    name: str
+    sha256: str
+    bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,7 @@ class Verification:
 
 
 def verify_report(path: Path, *, public_key: Path | None = None, inputs: Path | None = None) -> Verification:
-    """Check a report of a scan, or as much as can be checked of a detection's.
+    """Check a report of a scan or a trace, or as much as can be checked of a detection's.
 
     Parameters
     ----------
@@ -63,7 +76,7 @@ def verify_report(path: Path, *, public_key: Path | None = None, inputs: Path | 
         File with the public key that must have signed it. Without one a signature is checked against the key that
         the signature itself names.
     inputs
-        Folder that the scanned files are in; without one they are not looked at.
+        Folder that the scanned files, or a trace's texts, are in; without one they are not looked at.
 
     Raises
     ------
@@ -74,12 +87,15 @@ def verify_report(path: Path, *, public_key: Path | None = None, inputs: Path | 
     data = read_bytes(path)
     signer = None if public_key is None else load_public_key(public_key)
     signature = _check("signature", lambda: _signature(path, data, signer))
-    records: list[ScanRecord | Record] = []
+    records: list[ScanRecord | TraceRecord | Record] = []
     checks = [_check("record", lambda: _record(path, data, records)), signature]
     if records:
         record = records[0]
-        checks.append(_check("inputs", lambda: _inputs(record.inputs, inputs)))
-        checks += _scan_checks(path, record) if isinstance(record, ScanRecord) else [_detection_check()]
+        checks.append(_check("inputs", lambda: _inputs(_input_files(record), inputs)))
+        if isinstance(record, ScanRecord):
+            checks += _scan_checks(path, record)
+        else:
+            checks += _trace_checks(path, record) if isinstance(record, TraceRecord) else [_detection_check()]
     return Verification(tuple(checks))
 
 
@@ -92,12 +108,17 @@ def _check(name: str, look: Callable[[], str]) -> Check:
         return Check(name, "failed", " ".join(str(error).split()))
 
 
-def _record(path: Path, data: bytes, found: list[ScanRecord | Record]) -> str:
+def _record(path: Path, data: bytes, found: list[ScanRecord | TraceRecord | Record]) -> str:
     """Read the record; its bytes must be those that it would be written as."""
-    if record_format(data, path) == SCAN_FORMAT:
+    kind = record_format(data, path)
+    if kind == SCAN_FORMAT:
         scan = parse_scan(data, path)
         found.append(scan)
         again = encode_scan(scan)
+    elif kind == TRACE_FORMAT:
+        trace = parse_trace(data, path)
+        found.append(trace)
+        again = encode_trace(trace)
     else:
         detection = read_record(path)
         found.append(detection)
@@ -123,16 +144,24 @@ def _signature(path: Path, data: bytes, signer: bytes | None) -> str:
     )
 
 
-def _inputs(inputs: list[ScannedInput] | list[Input], folder: Path | None) -> str:
+def _input_files(record: ScanRecord | TraceRecord | Record) -> list[_InputFile]:
+    """What was read, but for models: a trace doesn't say how long its texts are."""
+    if isinstance(record, TraceRecord):
+        served = [] if record.served is None else [_InputFile(record.served.name, record.served.sha256, None)]
+        return [*(_InputFile(reading.name, reading.sha256, None) for reading in record.readings), *served]
+    return [_InputFile(source.name, source.sha256, source.bytes) for source in record.inputs]
+
+
+def _inputs(inputs: list[_InputFile], folder: Path | None) -> str:
     if folder is None:
-        raise NotDone("the scanned files were not looked at: give their folder with --inputs")
+        raise NotDone("the files that were read were not looked at: give their folder with --inputs")
     if not folder.is_dir():
         raise DyetraceError(f"{folder} is not a folder")
     for source in inputs:
         found = _find(folder, source.name)
         if found is None:
             raise DyetraceError(f"{source.name} is not in {folder}")
-        _compare(found, source.name, source.bytes, source.sha256)
+        _compare(found, source.name, source.sha256, source.bytes)
     return f"all {len(inputs):,} inputs have the SHA-256 on record"
 
 
@@ -143,7 +172,7 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _compare(path: Path, name: str, size: int, sha256: str) -> None:
+def _compare(path: Path, name: str, sha256: str, size: int | None = None) -> None:
     if not path.is_file():
         raise DyetraceError(f"{name} is missing")
     digest = hashlib.sha256()
@@ -153,7 +182,7 @@ def _compare(path: Path, name: str, size: int, sha256: str) -> None:
                 digest.update(chunk)
     except OSError as error:
         raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
-    if path.stat().st_size != size or digest.hexdigest() != sha256:
+    if (size is not None and path.stat().st_size != size) or digest.hexdigest() != sha256:
         raise DyetraceError(f"{name} is not the file of the report: SHA-256 {digest.hexdigest()}, not {sha256}")
 
 
@@ -161,8 +190,22 @@ def _detection_check() -> Check:
     return Check("numbers", "not done", "a detection's report is recomputed with its key: `dyetrace recompute`")
 
 
+def _trace_checks(path: Path, record: TraceRecord) -> list[Check]:
+    looks: list[tuple[str, Callable[[TraceRecord], str]]] = [
+        ("spec", verify_trace.spec),
+        ("keys", verify_trace.keys),
+        ("answer", verify_trace.answer),
+        ("identification", verify_trace.identification),
+        ("controls", verify_trace.controls),
+    ]
+    files = _check("files", lambda: _files(path.parent, record.files, _TRACE_FILES))
+    totals = "whether the totals are those of evidence.npz takes the key: `dyetrace recompute`"
+    checks = [_check(name, lambda look=look: look(record)) for name, look in looks]  # type: ignore[misc]
+    return [files, *checks, Check("totals", "not done", totals)]
+
+
 def _scan_checks(path: Path, record: ScanRecord) -> list[Check]:
-    files = _check("files", lambda: _files(path.parent, record.files))
+    files = _check("files", lambda: _files(path.parent, record.files, _SCAN_FILES))
     specs = _check("specs", lambda: verify_numbers.specs(record))
     checks = [files, specs]
     for name, look in (("keys", verify_numbers.keys), ("answer", verify_numbers.answer)):
@@ -171,15 +214,15 @@ def _scan_checks(path: Path, record: ScanRecord) -> list[Check]:
     return checks + _table_checks(path.parent, record, files.outcome == "ok")
 
 
-def _files(folder: Path, listed: list[FileHash]) -> str:
+def _files(folder: Path, listed: list[FileHash], needed: frozenset[str]) -> str:
     for file in listed:
         if PurePath(file.name).name != file.name:
             raise DyetraceError(f"the report lists a file outside its folder: {file.name!r}")
-        _compare(folder / file.name, file.name, file.bytes, file.sha256)
-    missing = {"documents.parquet", "hits.jsonl", "skipped.jsonl"} - {file.name for file in listed}
+        _compare(folder / file.name, file.name, file.sha256, file.bytes)
+    missing = needed - {file.name for file in listed}
     if missing:
         raise DyetraceError(f"the report does not list {' and '.join(sorted(missing))}")
-    return f"{', '.join(file.name for file in listed)} have the SHA-256 and size on record"
+    return f"the SHA-256 and size on record are those of {', '.join(file.name for file in listed)}"
 
 
 def _table_checks(folder: Path, record: ScanRecord, whole: bool) -> list[Check]:
