@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -321,3 +322,15 @@ def hostile_trace(text: str, folder: Path) -> TraceRecord:
         queries=replace(record.queries, ledger_sha256=text, ledger_head=text, stopped=text),
         files=[FileHash(name=text, sha256=text, bytes=1)],
     )  # fmt: skip
+
+
+Maker = Callable[[Path], TraceRecord]
+KINDS: dict[str, Maker] = {
+    "found": found_trace,
+    "clean": clean_trace,
+    "coalition": coalition_trace,
+    "refused": refused_trace,
+    "turned": turned_trace,
+    "marked reading": marked_reading_trace,
+    "api": api_trace,
+}

@@ -1,0 +1,223 @@
+"""The page and the terminal view of a trace: what they say, that nothing breaks out, and that all can read them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from functools import lru_cache
+from io import StringIO
+from pathlib import Path
+from tempfile import mkdtemp
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from detect.report.trace_html import render_trace_html
+from detect.report.trace_terminal import print_trace
+from detect.report.wording import clean
+from detect.student.record import TraceRecord
+from tests.detect.report import trace_examples as examples
+from tests.detect.report.examples import make_spec
+from tests.detect.report.test_scan_html import HOSTILE, Page
+
+replace = msgspec.structs.replace
+
+
+@lru_cache(maxsize=1)
+def shown_records() -> dict[str, TraceRecord]:
+    folder = Path(mkdtemp())
+    records = {name: make(folder / name) for name, make in examples.KINDS.items()}
+    found, api = records["found"], records["api"]
+    return records | {
+        "no commitment": replace(found, commitment=None, served=None, references=[]),
+        "no controls": replace(
+            found, controls=examples.make_controls(decoy_log10_pvalues=[], decoy_log10_agreement=0.0, models=[])
+        ),
+        "no plan": replace(api, plan=None, curve=[], share=examples.dose_response(8.0)),
+        "no interval": replace(found, share=replace(found.share, interval=None, reason="they differ too much")),
+        "green list": replace(found, spec=make_spec(scheme="green_list")),
+        "tournament": replace(found, spec=make_spec(scheme="tournament")),
+        "empty": replace(
+            records["clean"],
+            contexts=0,
+            readings=[],
+            curve=[],
+            comparisons=[],
+            hypotheses=[replace(h, contexts=0, tuples=0, total=0, expected=0.0, sd=0.0, log10_pvalue=0.0,
+                                log10_pvalue_tested=0.0, log10_pvalue_adjusted=0.0)
+                        for h in records["clean"].hypotheses],
+        ),
+    }  # fmt: skip
+
+
+KINDS = [*examples.KINDS, "no commitment", "no controls", "no plan", "no interval", "green list", "tournament", "empty"]
+
+
+def in_terminal(record: TraceRecord, width: int = 100, colour: bool = False) -> str:
+    out = StringIO()
+    print_trace(
+        record, Console(file=out, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
+    )
+    return out.getvalue()
+
+
+def on_page(kind: str) -> str:
+    return " ".join(Page(render_trace_html(shown_records()[kind])).text.split())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_is_whole_and_loads_nothing(kind: str) -> None:
+    text = render_trace_html(shown_records()[kind])
+    page = Page(text)
+    names = [tag for tag, _ in page.tags]
+    assert not {"script", "img", "iframe", "link", "object", "embed", "base", "form"} & set(names)
+    assert "@import" not in text and "url(" not in text and "built-in" not in text and ".." not in page.text
+    for tag, attributes in page.tags:
+        assert not {name for name in attributes if name in ("src", "srcset", "data") or name.startswith("on")}
+        assert "href" not in attributes or (tag == "a" and (attributes["href"] or "").startswith("#"))
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_can_be_read_by_all(kind: str) -> None:
+    text = render_trace_html(shown_records()[kind])
+    page = Page(text)
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    idents = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(idents) == len(set(idents))
+    named = " ".join(a.get("aria-labelledby") or "" for _, a in page.tags).split()
+    linked = [(a.get("href") or "#")[1:] for tag, a in page.tags if tag == "a"]
+    assert {*named, *linked} <= set(idents)
+    assert all("scope" in a for tag, a in page.tags if tag == "th")
+    assert all(a.get("role") == "img" and "aria-labelledby" in a for tag, a in page.tags if tag == "svg")
+    assert text.count("<svg") == text.count("<desc")
+    assert text.count("<table") == text.count("<caption")
+
+
+def test_same_record_gives_the_same_page() -> None:
+    record = shown_records()["found"]
+    assert render_trace_html(record) == render_trace_html(msgspec.convert(msgspec.to_builtins(record), TraceRecord))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_page_holds_hostile_strings_as_text(text: str, tmp_path: Path) -> None:
+    html = render_trace_html(examples.hostile_trace(text, tmp_path))
+    page = Page(html)
+    usual = {tag for kind in KINDS for tag, _ in Page(render_trace_html(shown_records()[kind])).tags}
+    assert {tag for tag, _ in page.tags} <= usual
+    assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert clean(text) in page.text
+    assert all(c.isprintable() or c in "\n\N{EM SPACE}" for c in html)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_terminal_gets_no_control_characters(text: str, width: int, tmp_path: Path) -> None:
+    record = examples.hostile_trace(text, tmp_path)
+    plain_text = in_terminal(record, width)
+    assert all(c.isprintable() or c == "\n" for c in plain_text)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(record, width, colour=True)) == plain_text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_terminal_fits_and_is_ascii(kind: str, width: int) -> None:
+    text = in_terminal(shown_records()[kind], width)
+    assert text.replace("\N{HORIZONTAL ELLIPSIS}", "").isascii()
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_terminal_says_what_a_reader_asks() -> None:
+    text = " ".join(in_terminal(shown_records()["found"]).split())
+    assert "The mark was found in this model. p = 10^-100.5, all keys paid for" in text
+    assert "tosses of a fair coin" in text and "Identified: acme." in text
+    assert "reference (the verdict)" in text and "other readouts have no part in the verdict" in text
+    assert "control: 100 decoy keys agree with chance" in text
+    assert "recompute: dyetrace recompute report.json --key file:KEYFILE" in text
+    assert "No mark was found in this model." in in_terminal(shown_records()["clean"])
+
+
+def test_verdict_by_evalue_is_called_a_bound() -> None:
+    for kind in ("api", "marked reading"):
+        assert re.search(r"p <= 10\^-[\d.]+ by the e-value", in_terminal(shown_records()[kind]))
+        assert "with a chance of at most 10" in on_page(kind) and "a bet on the mark" in on_page(kind)
+    assert "a chance of at most 10" not in on_page("found").split("How sure")[0]
+
+
+def test_page_says_what_exact_means_and_what_it_assumes() -> None:
+    page = on_page("found")
+    assert "the key, 256 bits drawn at random, is what varies" in page
+    assert "the key was drawn at random, kept secret, and fixed before the suspect was made" in page
+    assert "Null hypothesis" in page and "without knowledge of the key" in page
+    assert "tosses of a fair coin" in page
+
+
+def test_page_names_what_stands_behind_the_answer() -> None:
+    record = shown_records()["found"]
+    page = on_page("found")
+    for model in (record.student, *(r.model for r in record.references), *(c.model for c in record.controls.models)):
+        assert model.name in page and model.sha256 in page
+    for file in record.files:
+        assert file.sha256 in page
+    assert record.spec_id in page and record.commitment is not None and record.commitment.sha256 in page
+    assert "dyetrace recompute report.json --key file:KEYFILE" in page and "dyetrace report verify" in page
+    api = shown_records()["api"]
+    assert api.plan is not None and api.queries is not None
+    assert api.plan.sha256 in on_page("api") and api.queries.ledger_head in on_page("api")
+
+
+def test_tenants_are_named_only_where_identified() -> None:
+    assert "The key of tenant acme: p = 10" in on_page("found")
+    assert "The key of tenant zenith: p" not in on_page("found")
+    page = on_page("coalition")
+    assert "Not identified one by one" in page and "one of them at least left a mark" in page
+    assert "The key of tenant acme: p" not in page
+
+
+def test_marked_text_explains_first_occurrences_and_the_evalue() -> None:
+    page = on_page("marked reading")
+    assert "each context counts only where it stands first in all documents" in page
+    assert "the verdict rests on the e-value" in page
+    assert "first in all documents" not in on_page("found")
+
+
+def test_turned_mark_is_called_one() -> None:
+    page = on_page("turned")
+    assert "turned against itself" in page and "leans away" in page and "twice the smaller tail" in page
+
+
+def test_what_is_missing_is_not_answered() -> None:
+    unanswered = "not answered by this report"
+    assert unanswered not in on_page("found")
+    for kind in ("no commitment", "no controls", "no plan", "refused"):
+        assert unanswered in on_page(kind)
+    assert "no commitment is on record" in on_page("no commitment")
+
+
+def test_share_is_given_with_students_alone() -> None:
+    assert "10% (7% to 14%) of its training text" in on_page("found")
+    assert "students/s0.05" in on_page("found")
+    assert "It is not identified. No calibration students" in on_page("clean")
+    assert "It is not identified. They differ too much." in on_page("no interval")
+
+
+def test_refused_trace_shows_no_pvalue_of_a_true_key() -> None:
+    record = shown_records()["refused"]
+    html = render_trace_html(record)
+    shown = Page(html).text + in_terminal(record)
+    assert "decoy keys contradict the test" in shown and 'class="true-label"' not in html
+    assert 'class="by-p"' not in html and "true-mark" not in html.split("</style>")[1]
+    for key in record.hypotheses:
+        for log10_p in (key.log10_pvalue, key.log10_pvalue_adjusted, key.log10_evalue):
+            assert f"{abs(log10_p):.1f}" not in shown
+    assert "would have done" not in shown
+
+
+def test_other_readouts_are_drawn_and_the_verdicts_own_is_marked() -> None:
+    html = render_trace_html(shown_records()["found"])
+    assert "reference, used for the verdict" in html and "29,909" in html
+    assert "Other ways to read" not in on_page("api")

@@ -1,0 +1,135 @@
+"""Verification of a trace's report without a key, and the commands that take one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from detect.cli.reports import report as commands
+from detect.report.signature import public_key_path, sign, write_signing_key
+from detect.report.trace_schema import write_trace
+from detect.report.verify import verify_report
+from detect.student.record import TraceRecord
+from tests.detect.report import trace_examples as examples
+
+replace = msgspec.structs.replace
+
+
+@pytest.mark.parametrize("kind", examples.KINDS)
+def test_untouched_reports_hold(kind: str, tmp_path: Path) -> None:
+    examples.KINDS[kind](tmp_path)
+    found = verify_report(tmp_path / "report.json")
+    assert found.holds, found.failed
+    assert {c.name for c in found.checks if c.outcome == "not done"} == {"signature", "inputs", "totals"}
+
+
+def changed_first(record: TraceRecord, **changes: Any) -> TraceRecord:
+    return replace(record, hypotheses=[replace(record.hypotheses[0], **changes), *record.hypotheses[1:]])
+
+
+def wrong(record: TraceRecord) -> dict[str, tuple[str, TraceRecord]]:
+    """For each name the check that must fail, and a record that is wrong."""
+    first = record.hypotheses[0]
+    return {
+        "tested": ("keys", changed_first(record, log10_pvalue_tested=first.log10_pvalue - 1)),
+        "adjusted": ("keys", changed_first(record, log10_pvalue_adjusted=first.log10_pvalue_adjusted - 1)),
+        "tails": ("keys", changed_first(record, log10_pvalue_lower=-4.0)),
+        "upper tail": ("keys", changed_first(record, log10_pvalue=first.log10_pvalue - 0.1)),
+        "e-value": ("answer", changed_first(record, log10_evalue=first.log10_evalue + 1)),
+        "mean e-value": ("answer", replace(record, log10_evalue=record.log10_evalue + 1)),
+        "p-value": ("answer", replace(record, log10_pvalue=-7.0)),
+        "found": ("answer", replace(record, found=False)),
+        "level": ("answer", replace(record, arguments={"alpha": 1e-3})),
+        "unnamed": ("identification", replace(record, identified=[])),
+        "named": ("identification", replace(record, identified=["acme", "zenith"])),
+        "decoys": (
+            "controls",
+            replace(record, controls=replace(record.controls, decoy_log10_pvalues=[-9.0] * 100)),
+        ),
+        "contradiction": ("controls", replace(record, controls=examples.make_controls(broken=True))),
+        "spec id": ("spec", replace(record, spec_id="dt1-other")),
+        "fingerprint": ("spec", replace(record, key_fingerprint="f" * 32)),
+        "no evidence": ("files", replace(record, files=[])),
+    }
+
+
+def test_every_wrong_number_is_found_by_its_check(tmp_path: Path) -> None:
+    record = examples.found_trace(tmp_path)
+    for name, (check, broken) in wrong(record).items():
+        write_trace(tmp_path / "report.json", broken)
+        failed = [c.name for c in verify_report(tmp_path / "report.json").failed]
+        assert check in failed, (name, failed)
+
+
+@pytest.mark.parametrize("kind", ["turned", "marked reading", "api"])
+def test_tested_pvalue_is_that_of_its_basis_and_sides(kind: str, tmp_path: Path) -> None:
+    record = examples.KINDS[kind](tmp_path)
+    assert record.hypotheses[0].log10_pvalue_tested != record.hypotheses[0].log10_pvalue
+    both = record.hypotheses[0].log10_pvalue
+    write_trace(tmp_path / "report.json", changed_first(record, log10_pvalue_tested=both))
+    assert "keys" in [c.name for c in verify_report(tmp_path / "report.json").failed]
+
+
+def test_group_whose_choice_was_not_paid_for_is_found(tmp_path: Path) -> None:
+    record = examples.coalition_trace(tmp_path)
+    group = replace(record.coalitions[0], log10_pvalue_adjusted=-12.0)
+    write_trace(tmp_path / "report.json", replace(record, coalitions=[group]))
+    assert "identification" in [c.name for c in verify_report(tmp_path / "report.json").failed]
+
+
+def test_changed_evidence_is_found(tmp_path: Path) -> None:
+    examples.clean_trace(tmp_path)
+    evidence = tmp_path / "evidence.npz"
+    evidence.write_bytes(evidence.read_bytes() + b"x")
+    found = verify_report(tmp_path / "report.json")
+    assert [c.name for c in found.failed] == ["files"] and "evidence.npz" in found.failed[0].line
+    evidence.unlink()
+    assert "evidence.npz is missing" in verify_report(tmp_path / "report.json").failed[0].line
+
+
+def test_texts_are_compared_where_their_folder_is_given(tmp_path: Path) -> None:
+    record = examples.clean_trace(tmp_path / "report", served=None)
+    texts = tmp_path / "texts"
+    (texts / "prompts").mkdir(parents=True)
+    (texts / "prompts" / "unmarked.jsonl").write_bytes(b"{}\n")
+    path = tmp_path / "report" / "report.json"
+    assert "inputs" in [c.name for c in verify_report(path, inputs=texts).failed]
+    reading = replace(record.readings[0], sha256=hashlib.sha256(b"{}\n").hexdigest())
+    write_trace(path, replace(record, readings=[reading]))
+    found = verify_report(path, inputs=texts)
+    assert found.holds and "inputs" in [c.name for c in found.checks if c.outcome == "ok"]
+
+
+def test_signature_of_a_trace_is_checked(tmp_path: Path) -> None:
+    record = examples.api_trace(tmp_path)
+    path = tmp_path / "report.json"
+    write_signing_key(tmp_path / "owner.pem")
+    sign(path, f"file:{tmp_path / 'owner.pem'}")
+    public = public_key_path(tmp_path / "owner.pem")
+    assert verify_report(path, public_key=public).holds
+    write_trace(path, replace(record, student=replace(record.student, name="another model")))
+    assert [c.name for c in verify_report(path, public_key=public).failed] == ["signature"]
+
+
+def test_commands_take_a_trace(tmp_path: Path) -> None:
+    examples.found_trace(tmp_path)
+    path = str(tmp_path / "report.json")
+    runner = CliRunner()
+    forms = ["--format", "html", "--format", "pdf", "--format", "text"]
+    drawn = runner.invoke(commands, ["render", path, "-o", str(tmp_path / "out"), *forms])
+    assert drawn.exit_code == 0, drawn.output
+    assert (tmp_path / "out" / "report.html").read_text("utf-8").startswith("<!doctype html>")
+    assert (tmp_path / "out" / "report.pdf").read_bytes().startswith(b"%PDF-1.7")
+    assert "The mark was found in this model." in (tmp_path / "out" / "report.txt").read_text("utf-8")
+    write_signing_key(tmp_path / "owner.pem")
+    signed = runner.invoke(commands, ["sign", path, "--signing-key", f"file:{tmp_path / 'owner.pem'}"])
+    assert signed.exit_code == 0, signed.output
+    public = str(public_key_path(tmp_path / "owner.pem"))
+    checked = runner.invoke(commands, ["verify", path, "--public-key", public])
+    assert checked.exit_code == 0, checked.output
+    assert "ok       keys: the tested and adjusted p-values of 4 keys" in checked.output
