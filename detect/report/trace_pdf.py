@@ -118,7 +118,8 @@ def _evidence(record: TraceRecord) -> Blocks:
         for k in keys
     ]
     head = ["Key", "p", "p, alone", "Upper tail", "Lower tail", "e-value", "Lean, sd", "Contexts", "Words"]
-    text = "“p” pays for all $n keys (Holm); “p, alone” is what the verdict would be of one. $shown are shown."
+    paid = "“p” pays for all $n keys (Holm); “p, alone” is what it would be of one. $shown are shown."
+    text = paid if len(record.hypotheses) > 1 else "Only one key was tested, so that there is no choice to pay for."
     blocks = [
         _plots(drawn),
         typeset.heading("Keys"),

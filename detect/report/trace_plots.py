@@ -112,7 +112,7 @@ def comparison(record: TraceRecord, ident: str) -> Markup | None:
         return None
     low = math.floor(math.log10(min(wanted)) - 0.2)
     high = math.ceil(math.log10(max(wanted)) + 0.35)
-    left, floor = 12.0, 12.0 + _ROW * len(rows)
+    left, floor = 20.0, 12.0 + _ROW * len(rows)
     across = svg.WIDTH - 32 - left
 
     def x(count: float) -> float:

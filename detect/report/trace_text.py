@@ -215,9 +215,13 @@ def power_lines(record: TraceRecord) -> Iterator[Runs]:
         "from text marked with long contexts, or the mark was worn off."
     )
     if power.contexts_needed is not None:
+        how = (
+            "They may be read on from here: an e-value may be looked at whenever one likes."
+            if record.basis == "e-value"
+            else "They must be read in a new trace: reading on until a p-value suits is no test."
+        )
         yield runs(
-            "If the lean that was seen were real, about $n contexts would show it at the level of this report. They "
-            "must be read in a new trace: reading on until a p-value suits is no test.",
+            f"If the lean that was seen were real, about $n contexts would show it at the level of this report. {how}",
             n=power.contexts_needed,
         )
 
