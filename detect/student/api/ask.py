@@ -241,6 +241,9 @@ class Asker:
                 self.account.retries += attempt > 0
                 draft = Draft("asked", key, self._sha256, reserved.held, meta | {"attempt": attempt}, body)
                 answer, wait = await self._exchange(draft, reserved, epoch, count)
+            except DyetraceError:
+                self._pace.close()  # before the place is given back: whoever waits for it would send
+                raise
             finally:
                 self._pace.leave()
             if answer is not None:

@@ -349,10 +349,17 @@ def _hold(path: Path) -> int:
 
 def _connect(path: Path, write: bool) -> sqlite3.Connection:
     address = path.absolute().as_uri() + ("?mode=rw" if write else "?mode=ro")
+    if not write and not path.with_name(path.name + "-wal").exists():
+        # No log means that nobody writes: then a read-only folder will do, and nothing is left beside the file.
+        address += "&immutable=1"
     database = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
-    if write:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
+    try:
+        if write:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
@@ -408,7 +415,9 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise DyetraceError(f"cannot use ledger {path}: {error}; check the disk and the file's permissions") from None
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        # sqlite3 raises the latter itself, where a message of SQLite's quotes damaged text.
+        reason = "its text is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise DyetraceError(
-            f"{path} is damaged or no ledger ({error}); restore it from a backup, or give another path"
+            f"{path} is damaged or no ledger ({reason}); restore it from a backup, or give another path"
         ) from None
