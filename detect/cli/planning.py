@@ -73,6 +73,7 @@ _BAR = 50
 @option("--mismatch", type=float, default=0.75, help="Another model's difference, nats.  [e.g. --mismatch 1]")
 @option("--seed", type=click.IntRange(0), default=0, help="Of the simulation.  [e.g. --seed 7]")
 @option("--json", "as_json", is_flag=True, help="Print the plan as JSON.  [e.g. --json]")
+@option("--html", type=click.Path(path_type=Path), help="Write the plan as a page as well.  [e.g. --html plan.html]")
 def plan(
     spec_path: Path,
     model_dir: str | None,
@@ -93,6 +94,7 @@ def plan(
     mismatch: float,
     seed: int,
     as_json: bool,
+    html: Path | None,
 ) -> None:
     """Say what tracing a student could show, and what it takes.
 
@@ -135,6 +137,12 @@ def plan(
         click.echo(msgspec.json.encode(made))
     else:
         _print(made)
+    if html is not None:
+        from detect.report.plan_html import render_plan_html
+        from watermark.files import write_atomically
+
+        write_atomically(html, render_plan_html(made).encode())
+        say(f"wrote {html}")
     for warning in made.warnings:
         say(f"warning: {warning}")
 

@@ -276,7 +276,7 @@ class Simulation:
         subkeys = rng.integers(0, pool, n) if look.reading == "served" else np.full(n, -1)
         drifted = softmax(np.log(np.maximum(self._r, 1e-30)) + student.drift * rng.standard_normal(self._r.shape))
         if sights is None or sights.seen == 0:
-            _, null = self._contributions(drifted, subkeys, look)
+            _, null = self.contributions(drifted, subkeys, look)
             sd = math.sqrt(null.mean())
             return Signal(0.0, sd, sd, 0.0)
         counts = np.zeros((n, pool), dtype=np.int64)
@@ -312,16 +312,16 @@ class Simulation:
         seen
             Share of contexts that followed it.
         """
-        total, null = self._contributions(taught, subkeys, look)
-        other, other_null = self._contributions(untaught, subkeys, look)
-        _, rest = self._contributions(unread, subkeys, look)
+        total, null = self.contributions(taught, subkeys, look)
+        other, other_null = self.contributions(untaught, subkeys, look)
+        _, rest = self.contributions(unread, subkeys, look)
         null_variance = seen * null.mean() + (1 - seen) * rest.mean()
         mean = float((total - other).mean())
         extra = (total.var() - null.mean()) - (other.var() - other_null.mean()) + (1 - seen) * mean**2
         variance = max(null_variance / 4, null_variance + seen * extra)
         return Signal(seen * mean, math.sqrt(null_variance), math.sqrt(variance), seen)
 
-    def _contributions(self, q: Floats, subkeys: I64, look: Look) -> tuple[Floats, Floats]:
+    def contributions(self, q: Floats, subkeys: I64, look: Look) -> tuple[Floats, Floats]:
         """Each context's part of the total less its expectation, and its variance without the mark, both (n,)."""
         weights = self._weights(q, look)
         n = len(q)

@@ -153,12 +153,26 @@ def test_a_rare_context_costs_no_precision() -> None:
     assert few.mean / many.mean == pytest.approx(0.1, rel=0.25)
 
 
-def test_the_power_is_that_of_real_tests_on_simulated_totals() -> None:
-    """Sums over batches of other contexts and keys have the mean and spread that the plan says."""
+def test_the_power_is_how_often_totals_reach_the_level() -> None:
+    r = distributions(40_000)
+    simulation = Simulation(SPEC_4, r)
+    drifted = softmax(np.log(r) + 0.3 * np.random.default_rng(5).standard_normal(r.shape))
+    subkeys, look = np.zeros(len(r), dtype=np.int64), Look()
+    taught, untaught = 0.9 * drifted + 0.1 * simulation.marked[:, 0], 0.9 * drifted + 0.1 * r
+    planned = simulation.compared(taught, untaught, drifted, subkeys, look)
+    excess, null = simulation.contributions(taught, subkeys, look)
+    for size in (10, 20, 40):
+        z = excess.reshape(-1, size).sum(axis=1) / np.sqrt(null.reshape(-1, size).sum(axis=1))
+        reached = (z > 2.3263).mean()
+        assert 0.2 < reached < 0.999
+        assert reached == pytest.approx(power(planned, size, 0.01), abs=0.05)
+
+
+def test_other_contexts_and_keys_give_the_same_signal() -> None:
     student = replace(STUDENT, share=0.3)
     planned = Simulation(SPEC_4, distributions(6000), 999).signal(student, Look())
     means = [Simulation(SPEC_4, distributions(600, s), s).signal(student, Look()).mean for s in range(12)]
-    assert np.mean(means) == pytest.approx(planned.mean, abs=4 * np.std(means, ddof=1) / math.sqrt(12))
+    assert np.mean(means) == pytest.approx(planned.mean, abs=4 * float(np.std(means, ddof=1)) / math.sqrt(12))
 
 
 def test_contexts_needed_have_the_power_that_was_asked_for() -> None:
@@ -240,6 +254,17 @@ def test_the_command_prints_its_record_as_json(spec_file: Path) -> None:
     assert made.asked.contexts_needed is not None
     assert made.asked.queries_needed == math.ceil(made.asked.contexts_needed * 16 / 200)
     assert json.loads(found.stdout)["widths"][1]["name"] == "width 2"
+
+
+def test_the_page_holds_the_plan_and_loads_nothing(spec_file: Path, tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    found = run("--spec", spec_file, "--html", page, "--json")
+    text = page.read_text()
+    made = msgspec.json.decode(found.stdout, type=PowerPlan)
+    assert f"{made.asked.contexts_needed:,}" in text.replace("\u202f", ",").replace("\u2009", ",")
+    assert "<svg" in text and "<script" not in text and "http://" not in text and "https://" not in text
+    refused = run("--spec", spec_file, "--html", tmp_path / "none" / "plan.html")
+    assert "cannot write" in str(refused.exception)
 
 
 def test_wide_contexts_are_warned_of(tmp_path: Path) -> None:
