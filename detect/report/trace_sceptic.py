@@ -258,8 +258,8 @@ def _keys(record: TraceRecord) -> Lines:
         yield runs("One: $key. There is no choice to pay for.", key=phrase(record, record.hypotheses[0]))
     else:
         yield runs(
-            "$n keys, and each p-value of the verdict pays for all of them (Holm): the smallest is multiplied by $n, the "
-            "next by one less, and so on.",
+            "$n keys, and each p-value of the verdict pays for all of them (Holm): the smallest is multiplied by $n, "
+            "the next by one less, and so on.",
             n=n,
         )
     if record.spec.subkeys > 1:
