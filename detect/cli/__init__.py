@@ -14,6 +14,7 @@ from detect.cli.detection import demo, detect, recompute
 from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
 from detect.cli.reports import report
 from detect.cli.scanning import scan
+from detect.cli.tracing import trace
 from watermark.errors import DyetraceError
 
 
@@ -40,8 +41,9 @@ def main() -> None:
     dyetrace generate --spec spec.json --key file:owner.key --prompts prompts.txt
     dyetrace detect suspect.jsonl --spec spec.json --key file:owner.key
     dyetrace scan corpus/ --spec spec.json --key file:owner.key -o evidence/
+    dyetrace trace weights suspect/ --read answers.jsonl --spec spec.json --key file:owner.key -o evidence/
     """
 
 
-for command in (keygen, spec, commit, verify_commitment, generate, detect, demo, scan, recompute, report):
+for command in (keygen, spec, commit, verify_commitment, generate, detect, demo, scan, trace, recompute, report):
     main.add_command(command)

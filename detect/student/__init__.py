@@ -1,0 +1,1 @@
+"""Tracing the mark into a student model, from its weights or through its endpoint."""

@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,7 @@ def reading_hash(text: ReadingText, where: Positions) -> str:
 
 
 def predictions(
-    load: Callable[[], Model],
+    load: Callable[[], Predictor],
     name: str,
     text: ReadingText,
     where: Positions,
@@ -135,7 +135,7 @@ def predictions(
     """
     place = folder / f"{name[:16]}-{reading_hash(text, where)[:16]}-{KEPT}-{_FORMAT}"
     make_folder(place)
-    model: Model | None = None
+    model: Predictor | None = None
     parts = []
     for number, (start, stop) in enumerate(_shards(where)):
         path = place / f"{number:06d}.npz"
@@ -179,6 +179,14 @@ def _write_shard(path: Path, part: Predictions) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, ids=part.ids, probabilities=part.probabilities)
     write_atomically(path, buffer.getvalue())
+
+
+class Predictor(Protocol):
+    """Whatever predicts the spec's tokens: a model that reads them itself, or one with another tokenizer."""
+
+    def predict(self, text: ReadingText, where: Positions) -> Predictions:
+        """Predict the token at each position from all before it in its document."""
+        ...
 
 
 class Model:

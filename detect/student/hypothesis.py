@@ -1,16 +1,17 @@
 """The tests of a trace: totals under keys, their exact tails given the weights, and e-values.
 
-H0: the suspect was made without knowledge of the key. Its predictions, the references and so the weights are then fixed
-while the key is random, and the words of distinct (context, token) tuples are independent and uniform. So the total is a
-weighted sum of independent scores, and its law is known without any approximation.
+H0: the suspect was made without knowledge of the key. Its predictions, the references and so the weights are then
+fixed while the key is random, and the words of distinct (context, token) tuples are independent and uniform. So the
+total is a weighted sum of independent scores, and its law is known without any approximation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +22,13 @@ from detect.student.weights import STEPS, WeightedTuples
 from detect.tails import log10_sf_weighted_many
 from watermark import prf
 from watermark.keys import SecretKey
+from watermark.prf import U32
 from watermark.rowkeys import selector_threshold, subkey
 from watermark.spec import WatermarkSpec
 
 Floats = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+Sided = Literal["upper", "two-sided"]
 
 _CHUNK = 1 << 16  # tuples whose words stay in cache
 EFFECTS = np.geomspace(0.01, 1.0, 13)
@@ -36,7 +39,7 @@ They are fixed beforehand, so that they serve a sequence of readings whose weigh
 
 
 @dataclass(frozen=True, eq=False)
-class Test:
+class WeightedTest:
     """One family of sums: fixed weights, any number of keys.
 
     Attributes
@@ -69,88 +72,97 @@ class Test:
         w = self.tuples.weights.astype(np.float64)
         return float(self.score.mean * (w @ self.draws)), float(self.score.sd * math.sqrt(w**2 @ self.draws))
 
+    def z(self, total: int) -> float:
+        """The total in standard deviations from its mean; 0 where nothing was summed."""
+        mean, sd = self.moments
+        return (total - mean) / sd if sd else 0.0
+
     def totals(self, keys: Sequence[SecretKey]) -> I64:
         """The total under each key, shape (len(keys),)."""
-        return np.array([self.by_context(key).sum() for key in keys], dtype=np.int64)
+        return np.array([sum(int(part.sum()) for _, part in self._scored(key)) for key in keys], dtype=np.int64)
 
     def by_context(self, key: SecretKey) -> I64:
-        """Each context's part of the total, shape (c,)."""
-        parts = [subkey(key, index) for index in range(self.pool)]
+        """Each context's part of the total under a key, shape (c,)."""
         sums = np.zeros(len(self.tuples.contexts), dtype=np.int64)
-        for index, part in enumerate(parts):
-            context_key = prf.context_key_words(part, self.tuples.contexts.shape[1])
-            nonces = prf.nonces(self.tuples.contexts, context_key)
-            mine = (self.tuples.subkeys < 0) | (self.tuples.subkeys == index)
-            for start in range(0, len(self.tuples), _CHUNK):
-                chosen = slice(start, start + _CHUNK)
-                context = self.tuples.context[chosen]
-                words = prf.words_at(part.words, np.ascontiguousarray(nonces[:, context]), self.tuples.tokens[chosen])
-                scores = self.score(words) * self.tuples.weights[chosen] * mine[context]
-                sums += np.bincount(context, weights=scores, minlength=len(sums)).astype(np.int64)
+        for context, part in self._scored(key):
+            np.add.at(sums, context, part)
         return sums
 
-    def log10_pvalues(self, totals: npt.ArrayLike) -> Floats:
-        """Exact log10 P(total >= these) given the weights."""
-        return log10_sf_weighted_many(self.score.law, np.repeat(*self._weights), totals)
+    def _scored(self, key: SecretKey) -> Iterator[tuple[I64, I64]]:
+        """Contexts and weighted scores of each chunk of tuples under each sub-key in question."""
+        for index, (nonces, tokens, weights, context) in enumerate(self._parts):
+            part = subkey(key, index)
+            if nonces is None:
+                wide = prf.context_key_words(part, self.tuples.contexts.shape[1])
+                nonces = np.ascontiguousarray(prf.nonces(self.tuples.contexts, wide)[:, context])
+            for start in range(0, len(tokens), _CHUNK):
+                chosen = slice(start, start + _CHUNK)
+                words = prf.words_at(part.words, np.ascontiguousarray(nonces[:, chosen]), tokens[chosen])
+                yield context[chosen], self.score(words) * weights[chosen]
+
+    @cached_property
+    def _parts(self) -> list[tuple[U32 | None, U32, I64, I64]]:
+        """For each sub-key the tuples that it is in question for: nonces (None where they depend on it), tokens,
+        weights and contexts.
+        """
+        tuples = self.tuples
+        narrow = tuples.contexts.shape[1] <= prf.NONCE_WORDS
+        nonces = prf.nonces(tuples.contexts, None)[:, tuples.context] if narrow else None
+        of = tuples.subkeys[tuples.context]
+        if np.all(of < 0):
+            return [(nonces, tuples.tokens, tuples.weights, tuples.context)] * self.pool
+        parts = []
+        for index in range(self.pool):
+            mine = (of < 0) | (of == index)
+            some = None if nonces is None else nonces[:, mine]
+            parts.append((some, tuples.tokens[mine], tuples.weights[mine], tuples.context[mine]))
+        return parts
+
+    @cached_property
+    def multiset(self) -> tuple[I64, I64]:
+        """Distinct weights and how many words have each."""
+        distinct, place = np.unique(self.tuples.weights, return_inverse=True)
+        return distinct, np.bincount(place, weights=self.draws, minlength=len(distinct)).astype(np.int64)
+
+    def log10_pvalues(self, totals: npt.ArrayLike, *, keys: int = 1) -> Floats:
+        """Exact log10 P(total >= these) given the weights; ``keys`` independent keys' totals may be summed."""
+        weights, counts = self.multiset
+        return log10_sf_weighted_many(self.score.law, np.repeat(weights, counts * keys), totals)
 
     def log10_pvalues_lower(self, totals: npt.ArrayLike) -> Floats:
         """Exact log10 P(total <= these) given the weights."""
-        weights, counts = self._weights
+        weights, counts = self.multiset
         return log10_sf_weighted_many(self.score.law, np.repeat(-weights, counts), -np.asarray(totals))
 
-    @cached_property
-    def _weights(self) -> tuple[I64, I64]:
-        distinct, place = np.unique(self.tuples.weights, return_inverse=True)
-        return distinct, np.bincount(place, weights=self.draws).astype(np.int64)
+    def log10_evalue(self, total: int, sided: Sided = "upper", *, keys: int = 1) -> float:
+        """Log10 of the mean over theta of exp(theta T - K(theta)), K the log moment generating function of the total.
 
-    @cached_property
-    def log_growth(self) -> EProcess:
-        """The e-process of the total, with the whole of it as one step."""
-        return EProcess.start(self.score).add(self)
+        The thetas are fixed (`EFFECTS`), so it is the value of a test martingale at the end of a sequence of steps,
+        where each step's weights may depend on all that was seen before, words included: given those, E exp(theta T)
+        of the step's new tuples is exp of its K, and K adds up. So it may be looked at after every step, and 1 / E
+        bounds a p-value (Ville 1939; Robbins, "Statistical methods related to the law of the iterated logarithm",
+        1970).
 
-    def log10_evalue(self, total: int) -> float:
-        """Log10 of the mixture e-value of a total."""
-        return self.log_growth.log10_evalue(total)
-
-
-@dataclass(frozen=True, eq=False)
-class EProcess:
-    """A test martingale: the mean over theta of exp(theta T - K(theta)), T the total so far, K its log moment function.
-
-    Each step's weights may depend on all that was seen before, words included: given those, E exp(theta T) of the step's
-    new tuples is exp(K(theta)). So it may be looked at after every step (Robbins 1970; Ville 1939), and 1 / E bounds a
-    p-value.
-
-    Attributes
-    ----------
-    thetas
-        Shape (m,), per unit of weight times score.
-    cumulant
-        K of all tuples so far at each theta, nats.
-    """
-
-    thetas: Floats
-    cumulant: Floats
-
-    @classmethod
-    def start(cls, score: TraceScore) -> EProcess:
-        """Nothing seen yet."""
-        thetas = EFFECTS / (score.sd * STEPS)
-        return cls(thetas, np.zeros(len(thetas)))
-
-    def add(self, test: Test) -> EProcess:
-        """With the tuples of one more step, none of which stood in an earlier one under the same sub-key."""
-        distinct, counts = test._weights
-        tilt = LatticeSum.of(test.score.law, distinct, counts)
-        at = tilt.tilt(0.0)
-        mean = test.moments[0]
-        # LatticeSum counts in its own units from its least value: cgf is around the mean, so only the unit matters.
-        added = np.array([theta * mean + at.cgf(theta * tilt.span) for theta in self.thetas])
-        return EProcess(self.thetas, self.cumulant + added)
-
-    def log10_evalue(self, total: int) -> float:
-        """Log10 of the e-value of the total so far."""
-        exponents = self.thetas * total - self.cumulant
+        Parameters
+        ----------
+        total
+            T.
+        sided
+            With ``two-sided`` negative thetas are mixed in as well.
+        keys
+            How many independent keys' totals were summed.
+        """
+        thetas = EFFECTS / (self.score.sd * STEPS)
+        if sided == "two-sided":
+            thetas = np.concatenate([thetas, -thetas])
+        weights, counts = self.multiset
+        if not len(weights):
+            return 0.0
+        lattice = LatticeSum.of(self.score.law, weights, counts * keys)
+        centred = lattice.tilt(0.0)
+        # `cgf` is around the mean and in the lattice's own step.
+        excess = total - keys * self.moments[0]
+        exponents = np.array([theta * excess - centred.cgf(theta * lattice.span) for theta in thetas.tolist()])
         top = exponents.max()
         return float((top + np.log(np.exp(exponents - top).mean())) / math.log(10))
 

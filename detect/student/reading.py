@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -95,8 +95,8 @@ def read_text(source: str, spec: WatermarkSpec, encoder: Encoder, *, tenant: str
     Parameters
     ----------
     source
-        JSONL with ``text`` (or ``token_ids``), and perhaps ``prompt``, ``spec_id`` and ``subkey`` as `dyetrace generate`
-        writes them; any other file is one plain text.
+        JSONL with ``text`` (or ``token_ids``), and perhaps ``prompt``, ``spec_id`` and ``subkey`` as
+        `dyetrace generate` writes them; any other file is one plain text.
     spec
         The watermark; a record with its ``spec_id`` is marked text.
     encoder
@@ -217,7 +217,13 @@ class Positions:
         return len(self.document)
 
 
-def positions(text: ReadingText, width: int, most_contexts: int, prefixes: int = 4) -> Positions:
+def positions(
+    text: ReadingText,
+    width: int,
+    most_contexts: int,
+    prefixes: int = 4,
+    taken: AbstractSet[int] = frozenset(),
+) -> Positions:
     """Choose the positions that count.
 
     Parameters
@@ -230,6 +236,8 @@ def positions(text: ReadingText, width: int, most_contexts: int, prefixes: int =
         Stop when so many distinct contexts were chosen.
     prefixes
         How many documents may serve one context of unmarked text; of marked text only the first may.
+    taken
+        Fingerprints of contexts (without sub-key) that another text has given already: they are left out.
     """
     seen: dict[int, int] = {}
     limit = 1 if text.marked else prefixes
@@ -241,6 +249,8 @@ def positions(text: ReadingText, width: int, most_contexts: int, prefixes: int =
         first = first_occurrences(prints_here)
         at = np.flatnonzero(first)
         at = at[at + width >= max(document.lead, width)]
+        if taken:
+            at = at[[value not in taken for value in prints_here[at].tolist()]]
         # A context under another sub-key has other words: it counts for itself.
         mine = prints_here[at] ^ np.uint64((document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64)
         kept = []
@@ -259,6 +269,14 @@ def positions(text: ReadingText, width: int, most_contexts: int, prefixes: int =
     )
 
 
+def contexts_of(text: ReadingText, width: int) -> set[int]:
+    """Fingerprints of all contexts that stand in a text."""
+    found: set[int] = set()
+    for document in text.documents:
+        found.update(context_fingerprints(document.sequence, width).tolist())
+    return found
+
+
 def context_at(documents: Sequence[ReadingDocument], where: Positions, width: int) -> U32:
     """The contexts themselves, shape (n, width), oldest token first."""
     out = np.empty((len(where), width), dtype=np.uint32)
@@ -267,7 +285,7 @@ def context_at(documents: Sequence[ReadingDocument], where: Positions, width: in
     return out
 
 
-def served_counts(source: Any, width: int) -> dict[int, int]:
+def served_counts(source: Sequence[ReadingDocument], width: int) -> dict[int, int]:
     """In how many documents each context stands: fingerprint -> count.
 
     Documents are counted, not occurrences: whether a context comes up in a document was decided before its own words

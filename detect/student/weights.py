@@ -1,7 +1,7 @@
 """From what models predict to the weight of each (context, token): readouts, references, context weights, rounding.
 
-Everything here is decided without a key. So, given the weights, the trace's total is a weighted sum of independent scores
-whose law is known, whatever the readout, the references or the suspect are; they decide its power alone.
+Everything here is decided without a key. So, given the weights, the trace's total is a weighted sum of independent
+scores whose law is known, whatever the readout, the references or the suspect are; they decide its power alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ I64 = npt.NDArray[np.int64]
 
 Readout = Literal["argmax", "mass", "entropy", "log", "reference"]
 READOUTS: tuple[Readout, ...] = get_args(Readout)
-LARGEST_WEIGHT = 127
-STEPS = 64  # of a weight of 1, so that 2, the largest readout, is just about the largest weight
+STEPS = 32  # of a weight of 1; finer steps double the number of tuples and add nothing to the signal
+LARGEST_WEIGHT = 2 * STEPS  # the largest readout
 _FLOOR = 1e-5  # probabilities below are as good as this: their logarithms are noise
 _CLIP = 2.0  # nats
 
@@ -45,23 +45,25 @@ def readout(name: Readout, suspect: Floats, reference: Floats | None) -> Floats:
     ValueError
         No such readout, or no reference where one is needed.
     """
-    q = suspect
+    q, weights = suspect, None
     match name:
         case "argmax":
-            return (np.arange(q.shape[1]) == q.argmax(axis=1)[:, None]).astype(np.float64)
+            weights = np.arange(q.shape[1]) == q.argmax(axis=1)[:, None]
         case "mass":
-            return q
+            weights = q
         case "entropy":
-            return q * (1 - q)
+            weights = q * (1 - q)
         case "log":
             log_q = np.log(np.maximum(q, _FLOOR))
-            return np.sqrt(q) * (log_q - (q * log_q).sum(axis=1, keepdims=True))
+            weights = np.sqrt(q) * (log_q - (q * log_q).sum(axis=1, keepdims=True))
         case "reference" if reference is not None:
             r = reference
             ratio = np.log(np.maximum(q, _FLOOR)) - np.log(np.maximum(r, _FLOOR))
-            return np.sqrt((q + r) / 2) * np.clip(ratio, -_CLIP, _CLIP)
+            weights = np.sqrt((q + r) / 2) * np.clip(ratio, -_CLIP, _CLIP)
         case "reference":
             raise ValueError("the readout 'reference' needs a reference's probabilities")
+    if weights is not None:
+        return np.asarray(weights, dtype=np.float64)
     raise ValueError(f"readout ({name!r}) must be one of {', '.join(READOUTS)}")
 
 
@@ -81,10 +83,10 @@ def mixture_shares(suspect: Floats, references: Floats, rounds: int = 100) -> Fl
     -------
     Shape (k,), summing to 1. A bad reference gets next to nothing; and no share looks at a key.
     """
-    shares = np.full(len(references), 1 / len(references))
+    shares = np.ones(len(references)) / max(1, len(references))
     if len(references) < 2:
         return shares
-    # Every token of the sample weighs the same in memory; a few hundred contexts decide.
+    # Some thousand contexts decide as well as all of them.
     few = slice(None, None, max(1, suspect.shape[0] // 2000))
     q, r = suspect[few], np.maximum(references[:, few], 1e-9)
     for _ in range(rounds):
@@ -191,7 +193,8 @@ def gathered(
     real = tokens >= 0
     tuples = (number[:, None] << 32 | np.maximum(tokens, 0))[real]
     distinct, where = np.unique(tuples, return_inverse=True)
-    summed = rounded(np.bincount(where, weights=scaled[real], minlength=len(distinct)))
+    sums = np.bincount(where, weights=scaled[real], minlength=len(distinct))
+    summed = rounded(sums.astype(np.float64))
     kept = summed != 0
     distinct = distinct[kept]
     return WeightedTuples(

@@ -1,0 +1,280 @@
+"""From evidence and keys to what a trace concludes: keys, tenants, coalitions, the curve, decoys, power.
+
+It is one function of evidence, spec, keys and settings, so that a recomputation is the same call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detect.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
+from detect.document import GLOBAL, tested_keys
+from detect.multiplicity import holm_log10, mean_log10_e
+from detect.student.evidence import Basis, Evidence, TraceSettings
+from detect.student.hypothesis import Floats, Sided, WeightedTest, of_global_key
+from detect.student.record import Coalition, CurvePoint, Power, TraceControls, TraceHypothesis
+from detect.student.score import TraceScore
+from watermark.errors import DyetraceError
+from watermark.keys import KeyRing, SecretKey
+from watermark.spec import WatermarkSpec
+
+LARGEST_COALITION = 5
+_CURVE_POINTS = 16
+_LOG10_2 = math.log10(2)
+
+
+@dataclass(frozen=True, eq=False)
+class Conclusion:
+    """What a record says of keys; the fields are `detect.student.record.TraceRecord`'s."""
+
+    hypotheses: list[TraceHypothesis]
+    coalitions: list[Coalition]
+    identified: list[str]
+    identification: str
+    log10_pvalue: float | None
+    log10_evalue: float
+    refused: str | None
+    found: bool
+    curve: list[CurvePoint]
+    power: Power
+    controls: TraceControls
+
+
+@dataclass(frozen=True, eq=False)
+class _Family:
+    """The two tests that keys may need: on the contexts of the global key, and on those of tenants."""
+
+    spec: WatermarkSpec
+    basis: Basis
+    sided: Sided
+    tests: dict[bool, WeightedTest]
+
+    @classmethod
+    def of(cls, spec: WatermarkSpec, selector: SecretKey, evidence: Evidence, basis: Basis, sided: Sided) -> _Family:
+        score = TraceScore.of(spec.build_scheme())
+        mine = of_global_key(spec, selector, evidence.tuples)
+        parts = {True: mine, False: ~mine}
+        tests = {
+            owner: WeightedTest(score, evidence.tuples.of_contexts(chosen), spec.subkeys)
+            for owner, chosen in parts.items()
+        }
+        return cls(spec, basis, sided, tests)
+
+    def test_of(self, name: str) -> WeightedTest:
+        return self.tests[name == GLOBAL]
+
+
+def tested_log10(basis: Basis, sided: Sided, upper: float, lower: float, log10_e: float) -> float:
+    """The log10 p-value that a verdict uses."""
+    if basis == "e-value":
+        return min(0.0, -log10_e)
+    return upper if sided == "upper" else min(0.0, _LOG10_2 + min(upper, lower))
+
+
+def conclude(
+    evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, basis: Basis, settings: TraceSettings
+) -> Conclusion:
+    """Test every key of the ring.
+
+    Parameters
+    ----------
+    evidence
+        Weighted tuples.
+    spec, ring
+        The watermark and the keys to test.
+    basis
+        Whether the verdict rests on the exact p-value, or on the e-value: where weights were decided by earlier words
+        (marked reading text), or where somebody looked before the end (an endpoint).
+    settings
+        Level, sidedness and decoys.
+
+    Raises
+    ------
+    DyetraceError
+        No key to test, or no evidence.
+    """
+    keys = tested_keys(spec, ring)
+    if not keys:
+        raise DyetraceError("no key to test: the spec marks with tenants' keys alone; name accounts with --tenant")
+    family = _Family.of(spec, ring.selector, evidence, basis, settings.sided)
+    hypotheses = _hypotheses(family, keys)
+    decoys = _decoys(family, spec, ring, settings)
+    refused = _refusal(evidence, decoys)
+    log10_alpha = math.log10(settings.alpha)
+    log10_p = min(h.log10_pvalue_adjusted for h in hypotheses)
+    coalitions = _coalitions(family, keys, log10_alpha)
+    identified = (
+        []
+        if refused
+        else [
+            h.key.removeprefix("tenant:")
+            for h in hypotheses
+            if h.key != GLOBAL and h.log10_pvalue_adjusted <= log10_alpha
+        ]
+    )
+    first = hypotheses[0]
+    found = refused is None and (log10_p <= log10_alpha or bool(coalitions))
+    return Conclusion(
+        hypotheses=hypotheses,
+        coalitions=[] if refused else coalitions,
+        identified=identified,
+        identification=_identification(keys, identified, [] if refused else coalitions, found),
+        log10_pvalue=None if refused else log10_p,
+        log10_evalue=mean_log10_e([h.log10_evalue for h in hypotheses]),
+        refused=refused,
+        found=found,
+        curve=_curve(evidence, spec, ring, next(iter(keys.items())), basis, settings),
+        power=_power(first, log10_alpha),
+        controls=decoys,
+    )
+
+
+def _hypotheses(family: _Family, keys: dict[str, SecretKey]) -> list[TraceHypothesis]:
+    found = []
+    for name, key in keys.items():
+        test = family.test_of(name)
+        total = int(test.totals([key])[0])
+        upper, lower = float(test.log10_pvalues([total])[0]), float(test.log10_pvalues_lower([total])[0])
+        log10_e = test.log10_evalue(total, family.sided)
+        mean, sd = test.moments
+        found.append(
+            TraceHypothesis(
+                key=name,
+                contexts=len(test.tuples.contexts),
+                tuples=test.words,
+                total=total,
+                expected=mean,
+                sd=sd,
+                log10_pvalue=upper,
+                log10_pvalue_lower=lower,
+                log10_evalue=log10_e,
+                log10_pvalue_tested=tested_log10(family.basis, family.sided, upper, lower, log10_e),
+                log10_pvalue_adjusted=0.0,
+            )
+        )
+    adjusted = holm_log10(np.array([h.log10_pvalue_tested for h in found]))
+    return [_with(h, log10_pvalue_adjusted=float(a)) for h, a in zip(found, adjusted, strict=True)]
+
+
+def _with(hypothesis: TraceHypothesis, **changes: float) -> TraceHypothesis:
+    import msgspec
+
+    return msgspec.structs.replace(hypothesis, **changes)
+
+
+def _coalitions(family: _Family, keys: dict[str, SecretKey], log10_alpha: float) -> list[Coalition]:
+    """The smallest set of tenants whose totals together reject that none of them left a mark, if one alone doesn't.
+
+    The tenants with the largest totals are taken together. The choice of the set among all of its size, and the sizes
+    tried, are paid for (Bonferroni).
+    """
+    tenants = [(name, key) for name, key in keys.items() if name != GLOBAL]
+    sizes = range(2, min(LARGEST_COALITION, len(tenants)) + 1)
+    if not sizes:
+        return []
+    test = family.tests[False]
+    totals = test.totals([key for _, key in tenants])
+    order = np.argsort(-totals, kind="stable")
+    best = float(_tested(test, family, int(totals[order[0]]), 1)) + math.log10(len(tenants))
+    if best <= log10_alpha:
+        return []
+    for size in sizes:
+        chosen = order[:size]
+        log10_p = _tested(test, family, int(totals[chosen].sum()), size)
+        adjusted = min(0.0, log10_p + math.log10(math.comb(len(tenants), size)) + math.log10(len(sizes) + 1))
+        if adjusted <= log10_alpha:
+            names = [tenants[i][0].removeprefix("tenant:") for i in chosen.tolist()]
+            return [Coalition(tenants=names, log10_pvalue=log10_p, log10_pvalue_adjusted=adjusted)]
+    return []
+
+
+def _tested(test: WeightedTest, family: _Family, total: int, keys: int) -> float:
+    """Of a sum over several keys; a coalition is looked for on the upper side only."""
+    if family.basis == "e-value":
+        return min(0.0, -test.log10_evalue(total, keys=keys))
+    return float(test.log10_pvalues([total], keys=keys)[0])
+
+
+def _identification(
+    keys: dict[str, SecretKey], identified: Sequence[str], coalitions: Sequence[Coalition], found: bool
+) -> str:
+    tenants = [name for name in keys if name != GLOBAL]
+    if identified:
+        return f"The outputs of {', '.join(identified)} were in the training data, as far as this test can tell."
+    if coalitions:
+        names = ", ".join(coalitions[0].tenants)
+        return f"No single tenant is identified; together {names} are: outputs of at least one of them were used."
+    if not tenants:
+        return "Not identified: no tenant was tested."
+    if found:
+        return f"Not identified: the mark is there, but none of the {len(tenants)} tenants tested stands out."
+    return f"Not identified: none of the {len(tenants)} tenants tested left evidence."
+
+
+def _decoys(family: _Family, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> TraceControls:
+    """The first key's test under keys that nobody used, on the same contexts."""
+    rings = decoy_rings(settings.decoy_seed, settings.decoy_count, spec.epoch, ring)
+    name = next(iter(tested_keys(spec, ring)))
+    test = family.test_of(name)
+    keys = [key for other in rings for key in list(tested_keys(spec, other).values())[:1]]
+    log10_ps: Floats = np.zeros(0)
+    if keys and len(test.tuples):
+        log10_ps = test.log10_pvalues(test.totals(keys))
+    return TraceControls(
+        decoy_seed=settings.decoy_seed,
+        decoy_log10_pvalues=log10_ps.tolist(),
+        decoy_log10_agreement=log10_agreement(log10_ps) if len(log10_ps) else 0.0,
+        models=[],
+    )
+
+
+def _refusal(evidence: Evidence, decoys: TraceControls) -> str | None:
+    if not len(evidence.tuples):
+        return "nothing to test: the readings gave no weighted tuple"
+    if decoys.decoy_log10_agreement < LOG10_CONTRADICTION:
+        return (
+            "the decoy keys contradict the test: their p-values are too small to be uniform "
+            f"(log10 p of agreement {decoys.decoy_log10_agreement:.1f})"
+        )
+    return None
+
+
+def _curve(
+    evidence: Evidence,
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    first: tuple[str, SecretKey],
+    basis: Basis,
+    settings: TraceSettings,
+) -> list[CurvePoint]:
+    """The first key's evidence as it grew."""
+    last = int(evidence.steps[-1]) if evidence.contexts else 0
+    name, key = first
+    points = []
+    for step in np.unique(np.linspace(0, last, _CURVE_POINTS + 1).astype(np.int64))[1:].tolist():
+        family = _Family.of(spec, ring.selector, evidence.until(step), basis, settings.sided)
+        test = family.test_of(name)
+        total = int(test.totals([key])[0])
+        log10_p = float(test.log10_pvalues([total])[0])
+        points.append(
+            CurvePoint(count=step, log10_pvalue=log10_p, log10_evalue=test.log10_evalue(total, settings.sided))
+        )
+    return points
+
+
+def _power(first: TraceHypothesis, log10_alpha: float) -> Power:
+    """By the normal law; for orientation, never for the verdict."""
+    from scipy.special import ndtri, ndtri_exp
+
+    contexts = max(1, first.contexts)
+    needed_z = -float(ndtri_exp(log10_alpha * math.log(10)))
+    observed = (first.total - first.expected) / first.sd / math.sqrt(contexts) if first.sd else 0.0
+    return Power(
+        detectable_z_per_context=(needed_z + float(ndtri(0.95))) / math.sqrt(contexts),
+        observed_z_per_context=observed,
+        contexts_needed=math.ceil((needed_z / observed) ** 2) if observed > 0 else None,
+    )

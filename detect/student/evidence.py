@@ -1,0 +1,149 @@
+"""What a trace rests on: weighted tuples in the order in which they were found, kept as a file beside the report.
+
+They were made without a key. Whoever has the spec and the key computes every total and p-value from them again.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from detect.student.hypothesis import Sided
+from detect.student.weights import WeightedTuples
+from watermark.errors import DyetraceError
+
+I64 = npt.NDArray[np.int64]
+Basis = Literal["p-value", "e-value"]
+
+EVIDENCE_FILE = "evidence.npz"
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Weighted tuples and how they were found.
+
+    Attributes
+    ----------
+    tuples
+        Contexts in the order in which they were found.
+    steps
+        The step that found each context, ascending from 1, shape (c,): its own number, or that of the answer.
+    """
+
+    tuples: WeightedTuples
+    steps: I64
+
+    @property
+    def contexts(self) -> int:
+        """How many."""
+        return len(self.tuples.contexts)
+
+    def until(self, step: int) -> Evidence:
+        """What was known after so many steps."""
+        known = self.steps <= step
+        return Evidence(self.tuples.of_contexts(known), self.steps[known])
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """What decides a trace's numbers beside the evidence.
+
+    Attributes
+    ----------
+    alpha
+        The mark is found when the p-value, adjusted over keys, is at or below this.
+    sided
+        Whether a mark that was subtracted too far counts as well.
+    decoy_count, decoy_seed
+        Decoy keys, from a public seed.
+    """
+
+    alpha: float = 1e-6
+    sided: Sided = "upper"
+    decoy_count: int = 100
+    decoy_seed: str = "dyetrace"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise DyetraceError(f"alpha must lie in (0, 1) (got {self.alpha})")
+        if self.decoy_count < 0:
+            raise DyetraceError(f"the number of decoys must be 0 or more (got {self.decoy_count})")
+
+
+def encode_evidence(evidence: Evidence) -> bytes:
+    """The bytes of the file; the same evidence gives the same bytes."""
+    tuples = evidence.tuples
+    arrays = {
+        "version": np.array(_VERSION),
+        "contexts": tuples.contexts.astype("<u4"),
+        "subkeys": tuples.subkeys.astype("<i4"),
+        "steps": evidence.steps.astype("<i8"),
+        "context": tuples.context.astype("<i8"),
+        "tokens": tuples.tokens.astype("<u4"),
+        "weights": tuples.weights.astype("<i2"),
+    }
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, array in arrays.items():
+            data = io.BytesIO()
+            np.save(data, array, allow_pickle=False)
+            # A fixed date: zip files hold one, and equal evidence should be equal files.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), data.getvalue())
+    return out.getvalue()
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Read the file.
+
+    Raises
+    ------
+    DyetraceError
+        It cannot be read, is damaged, or its arrays don't fit together.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise DyetraceError(f"cannot read {path}: {error.strerror or 'not an evidence file'}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise DyetraceError(f"{path} is damaged ({type(error).__name__}); restore it from a copy") from None
+    try:
+        if int(arrays["version"]) != _VERSION:
+            raise DyetraceError(f"{path} has version {int(arrays['version'])}, but this dyetrace reads {_VERSION}")
+        tuples = WeightedTuples(
+            arrays["contexts"].astype(np.uint32),
+            arrays["context"].astype(np.int64),
+            arrays["tokens"].astype(np.uint32),
+            arrays["weights"].astype(np.int64),
+            arrays["subkeys"].astype(np.int64),
+        )
+        steps = arrays["steps"].astype(np.int64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DyetraceError(
+            f"{path} is not a trace's evidence ({error}); give the report's own {EVIDENCE_FILE}"
+        ) from None
+    _check(tuples, steps, path)
+    return Evidence(tuples, steps)
+
+
+def _check(tuples: WeightedTuples, steps: I64, path: Path) -> None:
+    c, n = len(tuples.contexts), len(tuples.tokens)
+    shapes = tuples.contexts.ndim == 2 and len(tuples.subkeys) == len(steps) == c
+    shapes = shapes and len(tuples.context) == len(tuples.weights) == n
+    if not shapes or (n and not (0 <= tuples.context.min() and tuples.context.max() < c)):
+        raise DyetraceError(f"{path} is damaged: its arrays don't fit together; restore it from a copy")
+    # A tuple that stood twice would be counted twice, and the law of the total would be another.
+    pairs = np.unique(np.stack([tuples.context, tuples.tokens.astype(np.int64)]), axis=1)
+    # A context under "all sub-keys" has the words of each of them.
+    columns = [tuples.contexts.astype(np.int64)]
+    columns += [] if np.any(tuples.subkeys < 0) else [tuples.subkeys[:, None]]
+    marks = np.unique(np.concatenate(columns, axis=1), axis=0)
+    if pairs.shape[1] != n or len(marks) != c:
+        raise DyetraceError(f"{path} holds a tuple twice: no p-value can rest on it")
