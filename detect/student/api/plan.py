@@ -158,10 +158,10 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     prompts: list[PlannedPrompt]
     samples: int = 1
     per_request: int = 1
-    sampling: SamplingPlan = SamplingPlan()
+    sampling: SamplingPlan = msgspec.field(default_factory=SamplingPlan)
     readout: str
     statistic: dict[str, str | int | float | bool | list[str] | None] = {}
-    hypotheses: list[str] = ["global"]
+    hypotheses: list[str] = msgspec.field(default_factory=lambda: ["global"])
     spec_id: str
     key_fingerprint: str
     commitment: Commitment | None = None
@@ -169,7 +169,7 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     decoys: int = 100
     target_log10_p: float = -10.0
     alpha: float = 0.01
-    budgets: Budgets = Budgets()
+    budgets: Budgets = msgspec.field(default_factory=Budgets)
 
     def __post_init__(self) -> None:
         _check_version(self.version)

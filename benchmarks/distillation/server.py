@@ -1,0 +1,408 @@
+"""A small OpenAI-compatible server for a model folder, on loopback: the suspect that API traces are tried on.
+
+    python -m benchmarks.distillation.server MODEL_DIR --port 8000
+
+It samples for real (batched, with left padding) and can be told to misbehave, so that no test of the client needs a
+mock. Nothing here is fit for strangers: it is for one trusted user on one machine.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from benchmarks.distillation.batching import Batcher, Row, Token
+
+_LARGEST_BODY, _MOST_SAMPLES, _MOST_ALTERNATIVES = 10_000_000, 128, 100
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What to do with a request instead of serving it well.
+
+    Attributes
+    ----------
+    kind
+        "status" answers with ``status``, ``headers`` and ``body``; "drop" cuts the connection; "late drop" does so
+        after the work is done; "slow" serves after ``seconds``.
+    """
+
+    kind: Literal["status", "drop", "late drop", "slow"]
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b'{"error": {"message": "injected", "type": "server_error"}}'
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request as it came: when (monotonic seconds), its path, its JSON, and how many others were under way."""
+
+    time: float
+    path: str
+    body: dict[str, Any]
+    beside: int
+
+
+class BadRequest(Exception):
+    """A request that can't be served; the message goes to the client with status 400."""
+
+
+class Server:
+    """A running server; use it in a ``with`` block.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A transformers causal language model and its tokenizer.
+    api_key
+        Asked for as a bearer token where given.
+    largest_batch
+        Rows in one forward pass at most.
+    faults
+        For the first requests, in the order in which they come; None serves one well.
+    knows_n, says_usage
+        Without them it gives one sample however many are wanted, or leaves token counts out, as some servers do.
+
+    Attributes
+    ----------
+    url
+        Base address.
+    received
+        All POST requests so far.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str = "student",
+        port: int = 0,
+        api_key: str | None = None,
+        largest_batch: int = 16,
+        faults: Sequence[Fault | None] = (),
+        knows_n: bool = True,
+        says_usage: bool = True,
+    ) -> None:
+        self.name, self.api_key, self.knows_n, self.says_usage = name, api_key, knows_n, says_usage
+        self.received: list[Received] = []
+        self.faults = deque(faults)
+        self.guard = threading.Lock()
+        self.under_way = 0
+        self.tokenizer = tokenizer
+        self.spelling = Spelling(tokenizer)
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self.batcher = Batcher(model, self.ends, largest_batch)
+        self._http = _Http(("127.0.0.1", port), _Handler)
+        self._http.owner = self
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving and close all connections."""
+        self._http.shutdown()
+        self._http.cut_connections()
+        self.batcher.close()
+        self._http.server_close()
+        self._thread.join()
+
+    def serve(self, chat: bool, body: dict[str, Any]) -> dict[str, Any]:
+        """The response to a request."""
+        prompt = self._prompt(chat, body)
+        count = _number(body, "n", 1, int, 1, _MOST_SAMPLES) if self.knows_n else 1
+        top = self._alternatives(chat, body)
+        seed = body.get("seed")
+        if seed is not None and type(seed) is not int:
+            raise BadRequest("seed must be an integer")
+        limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+        rows = [
+            Row(
+                prompt,
+                max_tokens=_number(body, limit, 256 if chat else 16, int, 1, 100_000),
+                temperature=_number(body, "temperature", 1.0, float, 0.0, 100.0),
+                top_p=_number(body, "top_p", 1.0, float, 1e-9, 1.0),
+                seed=None if seed is None else seed * _MOST_SAMPLES + place,
+                top=top,
+            )
+            for place in range(count)
+        ]
+        self.batcher.submit(rows)
+        results = [row.done.result() for row in rows]
+        written = sum(len(tokens) for tokens, _ in results)
+        response: dict[str, Any] = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{os.urandom(8).hex()}",
+            "object": "chat.completion" if chat else "text_completion",
+            "created": int(time.time()),
+            "model": self.name,
+            "choices": [self._choice(chat, i, *result, top) for i, result in enumerate(results)],
+        }
+        if self.says_usage:
+            usage = {"prompt_tokens": len(prompt), "completion_tokens": written, "total_tokens": len(prompt) + written}
+            response["usage"] = usage
+        return response
+
+    def _prompt(self, chat: bool, body: dict[str, Any]) -> list[int]:
+        if body.get("model") != self.name:
+            raise BadRequest(f"the model {body.get('model')!r} does not exist; this server has {self.name!r}")
+        if body.get("stream"):
+            raise BadRequest("this server does not stream")
+        if not chat:
+            text = body.get("prompt")
+            if not isinstance(text, str) or not text:
+                raise BadRequest("prompt must be a string that is not empty")
+            ids: list[int] = self.tokenizer(text).input_ids
+            return ids
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+            raise BadRequest("messages must be a list of objects with role and content, both strings")
+        if not self.tokenizer.chat_template:
+            raise BadRequest("this model has no chat template; use /v1/completions")
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _alternatives(self, chat: bool, body: dict[str, Any]) -> int | None:
+        wanted = body.get("logprobs") if chat else body.get("logprobs") is not None
+        top: int = _number(body, "top_logprobs" if chat else "logprobs", 0, int, 0, _MOST_ALTERNATIVES)
+        return top if wanted else None
+
+    def _choice(self, chat: bool, index: int, tokens: list[Token], ended: bool, top: int | None) -> dict[str, Any]:
+        shown = tokens[:-1] if ended else tokens
+        text = self.tokenizer.decode([token.id for token in shown], skip_special_tokens=True)
+        choice: dict[str, Any] = {"index": index, "finish_reason": "stop" if ended else "length", "logprobs": None}
+        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        if top is not None:
+            choice["logprobs"] = self._chat_logprobs(shown) if chat else self._logprobs(shown)
+        return choice
+
+    def _chat_logprobs(self, tokens: list[Token]) -> dict[str, Any]:
+        spell = self.spelling.chat
+        entries = [spell(t.id, t.logprob) | {"top_logprobs": [spell(*other) for other in t.top]} for t in tokens]
+        return {"content": entries}
+
+    def _logprobs(self, tokens: list[Token]) -> dict[str, Any]:
+        words = [self.spelling.word(token.id) for token in tokens]
+        return {
+            "tokens": words,
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [{self.spelling.word(i): value for i, value in token.top} for token in tokens],
+            "text_offset": [sum(map(len, words[:place])) for place in range(len(words))],
+        }
+
+
+class Spelling:
+    """The bytes of each token of a byte-level tokenizer (GPT-2's table of printable stand-ins for bytes)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+        others = [byte for byte in range(256) if byte not in printable]
+        self._bytes = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+        self._tokenizer = tokenizer
+        self._added = set(tokenizer.added_tokens_decoder)
+
+    def raw(self, token: int) -> bytes:
+        """The token's bytes."""
+        piece: str = self._tokenizer.convert_ids_to_tokens(token) or ""
+        if token in self._added or any(c not in self._bytes for c in piece):
+            return piece.encode()
+        return bytes(self._bytes[c] for c in piece)
+
+    def chat(self, token: int, logprob: float) -> dict[str, Any]:
+        """As chat responses have it."""
+        raw = self.raw(token)
+        return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": logprob}
+
+    def word(self, token: int) -> str:
+        """As legacy completions have it: bytes that are no text are escaped."""
+        raw = self.raw(token)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
+
+
+def _number(body: dict[str, Any], name: str, default: Any, kind: type, low: float, high: float) -> Any:
+    value = body.get(name, default)
+    if value is None:
+        value = default
+    fits = type(value) is int if kind is int else type(value) in (int, float)
+    if not fits or not low <= value <= high:
+        raise BadRequest(f"{name} must lie in {low:g} .. {high:g} (got {value!r})")
+    return kind(value)
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = False
+    request_queue_size = 256
+    owner: Server
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def cut_connections(self) -> None:
+        """End connections that clients keep open, so that their threads end."""
+        for connection in list(self._open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that went away are no errors."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Http
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        owner = self.server.owner
+        if not self._allowed():
+            return
+        if self.path.rstrip("/") == "/v1/models":
+            models = [{"id": owner.name, "object": "model", "created": 0, "owned_by": "dyetrace"}]
+            self._send(200, json.dumps({"object": "list", "data": models}).encode())
+        else:
+            self._refuse(404, f"there is nothing at {self.path}")
+
+    def do_POST(self) -> None:
+        owner = self.server.owner
+        length = self.headers.get("content-length", "")
+        if not length.isdecimal() or int(length) > _LARGEST_BODY:
+            self.close_connection = True
+            self._refuse(413, "a body with a content-length of at most 10 MB is needed")
+            return
+        data = self.rfile.read(int(length))
+        if not self._allowed():
+            return
+        try:
+            body = json.loads(data)
+            if not isinstance(body, dict):
+                raise BadRequest("the body must be a JSON object")
+        except (ValueError, RecursionError, BadRequest) as error:
+            self._refuse(400, str(error))
+            return
+        with owner.guard:
+            owner.received.append(Received(time.monotonic(), self.path, body, owner.under_way))
+            fault = owner.faults.popleft() if owner.faults else None
+            owner.under_way += 1
+        try:
+            self._answer(owner, body, fault)
+        finally:
+            with owner.guard:
+                owner.under_way -= 1
+
+    def _answer(self, owner: Server, body: dict[str, Any], fault: Fault | None) -> None:
+        if fault is not None and fault.kind == "status":
+            self._send(fault.status, fault.body, fault.headers)
+            return
+        if fault is not None and fault.kind == "drop":
+            self._drop()
+            return
+        if fault is not None and fault.kind == "slow":
+            time.sleep(fault.seconds)
+        chat = self.path == "/v1/chat/completions"
+        if not chat and self.path != "/v1/completions":
+            self._refuse(404, f"there is nothing at {self.path}")
+            return
+        try:
+            response = owner.serve(chat, body)
+        except BadRequest as error:
+            self._refuse(400, str(error))
+            return
+        if fault is not None and fault.kind == "late drop":
+            self._drop()
+            return
+        self._send(200, json.dumps(response).encode())
+
+    def _allowed(self) -> bool:
+        wanted = self.server.owner.api_key
+        given = self.headers.get("authorization", "")
+        if wanted is None or hmac.compare_digest(given.encode(), f"Bearer {wanted}".encode()):
+            return True
+        self._refuse(401, f"Incorrect API key provided: {given.removeprefix('Bearer ')}.", "invalid_api_key")
+        return False
+
+    def _refuse(self, status: int, message: str, code: str | None = None) -> None:
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+        self._send(status, json.dumps({"error": error}).encode())
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _drop(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+@click.command(help=__doc__)
+@click.argument("model_dir", type=click.Path(path_type=Path))
+@click.option("--port", default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--name", default="student", show_default=True, help="The model's name in requests.")
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--batch", default=16, show_default=True, help="Samples drawn together at most.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.")
+@click.option("--api-key-variable", help="Environment variable with the API key to ask for.")
+def main(
+    model_dir: Path, port: int, name: str, dtype: str, batch: int, threads: int | None, api_key_variable: str | None
+) -> None:
+    import torch
+
+    from watermark.demo_model import load_model
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    api_key = None if api_key_variable is None else os.environ[api_key_variable]
+    model, tokenizer = load_model(model_dir, dtype)
+    with Server(model, tokenizer, name=name, port=port, api_key=api_key, largest_batch=batch) as server:
+        click.echo(f"serving {model_dir} as {name!r} at {server.url}; Ctrl-C ends it", err=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return
+
+
+if __name__ == "__main__":
+    main()
