@@ -6,7 +6,7 @@ It is one function of evidence, spec, keys and settings, so that a recomputation
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from detect.student.evidence import Basis, Evidence, TraceSettings
 from detect.student.hypothesis import Floats, Sided, WeightedTest, of_global_key
 from detect.student.record import Coalition, CurvePoint, Power, TraceControls, TraceHypothesis
 from detect.student.score import TraceScore
+from detect.student.weights import WeightedTuples
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.spec import WatermarkSpec
@@ -66,6 +67,17 @@ class _Family:
 
     def test_of(self, name: str) -> WeightedTest:
         return self.tests[name == GLOBAL]
+
+
+def step_tests(spec: WatermarkSpec, selector: SecretKey) -> Callable[[WeightedTuples, str], WeightedTest]:
+    """The test of weighted tuples under the key of a name: those of its contexts, for one step of a sequence."""
+    score = TraceScore.of(spec.build_scheme())
+
+    def test(tuples: WeightedTuples, name: str) -> WeightedTest:
+        mine = of_global_key(spec, selector, tuples)
+        return WeightedTest(score, tuples.of_contexts(mine if name == GLOBAL else ~mine), spec.subkeys)
+
+    return test
 
 
 def tested_log10(basis: Basis, sided: Sided, upper: float, lower: float, log10_e: float) -> float:
@@ -117,7 +129,7 @@ def conclude(
         ]
     )
     first = hypotheses[0]
-    found = refused is None and (log10_p <= log10_alpha or bool(coalitions))
+    found = refused is None and log10_p <= log10_alpha
     return Conclusion(
         hypotheses=hypotheses,
         coalitions=[] if refused else coalitions,

@@ -152,19 +152,27 @@ class WeightedTest:
         keys
             How many independent keys' totals were summed.
         """
+        return log10_mean(self.log_growths(total, sided, keys=keys))
+
+    def log_growths(self, total: int, sided: Sided = "upper", *, keys: int = 1) -> Floats:
+        """theta T - K(theta) of each theta that `log10_evalue` mixes, nats; those of successive steps add up."""
         thetas = EFFECTS / (self.score.sd * STEPS)
         if sided == "two-sided":
             thetas = np.concatenate([thetas, -thetas])
         weights, counts = self.multiset
         if not len(weights):
-            return 0.0
+            return np.zeros(len(thetas))
         lattice = LatticeSum.of(self.score.law, weights, counts * keys)
         centred = lattice.tilt(0.0)
         # `cgf` is around the mean and in the lattice's own step.
         excess = total - keys * self.moments[0]
-        exponents = np.array([theta * excess - centred.cgf(theta * lattice.span) for theta in thetas.tolist()])
-        top = exponents.max()
-        return float((top + np.log(np.exp(exponents - top).mean())) / math.log(10))
+        return np.array([theta * excess - centred.cgf(theta * lattice.span) for theta in thetas.tolist()])
+
+
+def log10_mean(log_growths: Floats) -> float:
+    """Log10 of the mean over the mixed thetas."""
+    top = log_growths.max()
+    return float((top + np.log(np.exp(log_growths - top).mean())) / math.log(10))
 
 
 def of_global_key(spec: WatermarkSpec, selector: SecretKey, tuples: WeightedTuples) -> npt.NDArray[np.bool_]:

@@ -395,15 +395,16 @@ def _comparisons(
     rows = []
     for name in READOUTS:
         if name != "reference" or len(shares):
-            rows.append(_compared(name, spec, ring, joined([r.weights(name, shares) for r in readings])))
+            rows.append(compared(name, spec, ring, joined([r.weights(name, shares) for r in readings])))
     if len(readings) > 1:
         for r in readings:
             label = f"{chosen}, {Path(r.text.text.name).name} alone"
-            rows.append(_compared(label, spec, ring, r.weights(chosen, shares)))
+            rows.append(compared(label, spec, ring, r.weights(chosen, shares)))
     return rows
 
 
-def _compared(label: str, spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> ReadoutResult:
+def compared(label: str, spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> ReadoutResult:
+    """The first key's test of some weighted tuples, as a row of the record."""
     test, total = _first_test(spec, ring, tuples)
     z, contexts = test.z(total), len(test.tuples.contexts)
     return ReadoutResult(
@@ -458,9 +459,7 @@ def _share(
     shares: F64,
 ) -> TrainingShare:
     if len(job.calibration) < 2:
-        return not_identified(
-            "it takes at least two students that were trained on known shares (--calibrate)"
-        )
+        return not_identified("it takes at least two students that were trained on known shares (--calibrate)")
     doses = []
     for folder, share in job.calibration:
         read = [_Readings.made(bench, folder, job.references, text) for text in texts]

@@ -1,0 +1,206 @@
+"""From a suspect's answers to weighted tuples: which tokens of an answer count, and what their weight is.
+
+A context counts where it stands first in an answer, unless it stood in the prompt: a student copies from its window. It
+also counts for the first prompt alone in whose answers it comes up, so that the weights of each step are decided by what
+was seen before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detect.distinct import first_occurrences
+from detect.student.api.answers import SuspectAnswer
+from detect.student.forward import F64, I64, KEPT, Predictions
+from detect.student.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_fingerprints
+from detect.student.weights import Readout, WeightedTuples, context_weight, gathered, readout
+from watermark.prf import U32
+from watermark.spec import WatermarkSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_MOST_SURPRISE = 4.0  # nats; a rarer token says no more
+
+Reader = Callable[[ReadingText, Positions], Predictions]
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerReader:
+    """Turns the answers to each prompt into weighted tuples.
+
+    Attributes
+    ----------
+    spec, tokenizer
+        The watermark and its tokenizer.
+    reference
+        Predicts the tokens of an answer, where there is a reference model.
+    encode_prompt
+        Token ids of a prompt as the reference reads it.
+    readout
+        Of positions with logprobs.
+    served
+        In how many served answers each context stands (fingerprint -> count); None weighs all contexts alike. Contexts
+        that were not served then weigh nothing.
+    half
+        Served counts at which a context weighs half.
+    taken
+        Contexts that earlier prompts' answers gave.
+    """
+
+    spec: WatermarkSpec
+    tokenizer: Tokenizer
+    readout: Readout
+    reference: Reader | None = None
+    encode_prompt: Callable[[Any], U32] | None = None
+    served: Mapping[int, int] | None = None
+    half: float = 1.0
+    taken: set[int] = field(default_factory=set)
+
+    def tuples(self, prompt: Any, answers: Sequence[SuspectAnswer]) -> WeightedTuples | None:
+        """The weighted tuples of one prompt's answers; None where they give none.
+
+        Parameters
+        ----------
+        prompt
+            As planned: a string or messages.
+        answers
+            All answers to it.
+        """
+        width = self.spec.context_width
+        told = self._plain(prompt)
+        before = set(context_fingerprints(told, width).tolist()) if len(told) >= width else set()
+        lead = np.empty(0, dtype=np.uint32) if self.encode_prompt is None else self.encode_prompt(prompt)
+        documents, places, prints, spans = [], [], [], []
+        for answer in answers:
+            encoding = self.tokenizer.encode(answer.text, add_special_tokens=False)
+            ids = np.array(encoding.ids, dtype=np.uint32)
+            if len(ids) <= width:
+                continue
+            here = context_fingerprints(ids, width)[:-1]  # the last context has no token yet
+            at = np.flatnonzero(first_occurrences(here))
+            values = here[at].tolist()
+            kept = [
+                place + width
+                for place, value in zip(at.tolist(), values, strict=True)
+                if value not in before and value not in self.taken and (self.served is None or value in self.served)
+            ]
+            if answer.tokens is not None:
+                ends = _ends(answer)
+                kept = [place for place in kept if _start(answer.text, encoding.offsets[place][0]) in ends]
+            documents.append(ReadingDocument(f"answer {answer.sample}", np.concatenate([lead, ids]), len(lead)))
+            places.append(np.array(kept, dtype=np.int64))
+            prints.append(here[np.array(kept, dtype=np.int64) - width])
+            spans.append([(answer, _start(answer.text, encoding.offsets[place][0])) for place in kept])
+        if not documents or not sum(map(len, places)):
+            return None
+        return self._weighted(documents, places, prints, [span for some in spans for span in some], len(lead))
+
+    def _weighted(
+        self,
+        documents: Sequence[ReadingDocument],
+        places: Sequence[I64],
+        prints: Sequence[Any],
+        spans: Sequence[tuple[SuspectAnswer, int]],
+        lead: int,
+    ) -> WeightedTuples:
+        width = self.spec.context_width
+        document = np.repeat(np.arange(len(places)), [len(part) for part in places])
+        position = np.concatenate(places) + lead
+        fingerprint = np.concatenate(prints)
+        self.taken.update(fingerprint.tolist())
+        where = Positions(document, position, fingerprint)
+        sequences = [d.sequence for d in documents]
+        pairs = list(zip(document.tolist(), position.tolist(), strict=True))
+        contexts = np.array([sequences[d][p - width : p] for d, p in pairs], dtype=np.uint32)
+        said = np.array([sequences[d][p] for d, p in pairs], dtype=np.int64)
+        reference = None
+        if self.reference is not None:
+            reference = self.reference(ReadingText("answers", "", documents, marked=False), where)
+        if spans[0][0].tokens is None:
+            tokens, weights = said[:, None], self._of_samples(said, reference)[:, None]
+        else:
+            tokens, weights = self._of_logprobs(spans, reference)
+        weighed = None
+        if self.served is not None:
+            weighed = context_weight([self.served[value] for value in fingerprint.tolist()], self.half)
+        subkeys = np.full(len(where), NO_SUBKEY, dtype=np.int64)
+        return gathered(contexts, fingerprint.astype(np.int64), subkeys, tokens, weights, weighed)
+
+    def _of_samples(self, said: I64, reference: Predictions | None) -> F64:
+        """1, or with a reference the token's surprise: a rare token's score moves most when the mark chose it."""
+        if reference is None:
+            return np.ones(len(said))
+        r = reference.at(said[:, None], self.spec.vocabulary_size)[:, 0]
+        surprise = np.minimum(-np.log(np.maximum(r, np.exp(-_MOST_SURPRISE))), _MOST_SURPRISE) / 2
+        return np.where(reference.known, surprise, 1.0)
+
+    def _of_logprobs(
+        self, spans: Sequence[tuple[SuspectAnswer, int]], reference: Predictions | None
+    ) -> tuple[I64, F64]:
+        """Candidates and weights from the alternatives at each position, as for open weights."""
+        rows = [self._alternatives(answer, start) for answer, start in spans]
+        width = max(map(len, rows))
+        ids, q = np.full((len(rows), width), -1, dtype=np.int64), np.zeros((len(rows), width))
+        for row, alternatives in enumerate(rows):
+            ids[row, : len(alternatives)] = list(alternatives)
+            q[row, : len(alternatives)] = list(alternatives.values())
+        if reference is None:
+            return ids, readout("entropy" if self.readout == "reference" else self.readout, q, None)
+        # What the suspect does not show of its distribution is unknown, not 0: only what it shows is compared.
+        r = reference.at(ids, self.spec.vocabulary_size)
+        weights = readout(self.readout, q, r)
+        return ids, np.where(reference.known[:, None] & (ids >= 0), weights, 0.0)
+
+    def _alternatives(self, answer: SuspectAnswer, start: int) -> dict[int, float]:
+        """Owner's token -> the suspect's probability, at the position that begins at a byte of the answer."""
+        assert answer.tokens is not None
+        found: dict[int, float] = {}
+        position = answer.tokens[_ends(answer)[start]]
+        for token in position.top or (position.chosen,):
+            number = self._first_token(token.raw)
+            if number is not None and token.logprob == token.logprob:
+                found[number] = found.get(number, 0.0) + float(np.exp(token.logprob))
+        ranked = sorted(found.items(), key=lambda item: -item[1])
+        return dict(ranked[:KEPT])
+
+    def _first_token(self, raw: bytes) -> int | None:
+        """The owner's token with which a text that begins with these bytes begins."""
+        if raw not in self._cache:
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError:
+                text = ""
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
+            self._cache[raw] = ids[0] if ids else None
+        return self._cache[raw]
+
+    @cached_property
+    def _cache(self) -> dict[bytes, int | None]:
+        return {}
+
+    def _plain(self, prompt: Any) -> U32:
+        text = prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
+        return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
+
+
+def _ends(answer: SuspectAnswer) -> dict[int, int]:
+    """Byte at which each of the suspect's tokens begins -> its index, where the tokens spell the text."""
+    assert answer.tokens is not None
+    if not answer.spelled:
+        return {}
+    starts, at = {}, 0
+    for index, position in enumerate(answer.tokens):
+        starts[at] = index
+        at += len(position.chosen.raw)
+    return starts
+
+
+def _start(text: str, character: int) -> int:
+    """Byte at which a character stands."""
+    return len(text[:character].encode())

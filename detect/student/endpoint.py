@@ -1,0 +1,313 @@
+"""Tracing a suspect through its endpoint: a plan in, answers on record, an e-process that may be watched, a record out.
+
+The way of the data: plan (fixed and hashed beforehand) -> answers (`detect.student.api`, each in the ledger before it
+is used) -> weighted tuples of each prompt's answers (`answers`) -> e-process, after every prompt -> conclusions ->
+record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detect.corpus.record import FileHash
+from detect.document import tested_keys
+from detect.encode import Encoder
+from detect.evidence import versions
+from detect.student.answers import AnswerReader
+from detect.student.api.account import Account
+from detect.student.api.asking import ask_all
+from detect.student.api.credentials import ApiKey
+from detect.student.api.ledger import Ledger
+from detect.student.api.plan import Budgets, TracePlan, plan_sha256
+from detect.student.conclude import conclude, step_tests
+from detect.student.evidence import EVIDENCE_FILE, Evidence, TraceSettings, encode_evidence
+from detect.student.forward import Model, Predictions, model_hash
+from detect.student.hypothesis import Floats, log10_mean
+from detect.student.reading import Positions, ReadingText, read_text, served_counts
+from detect.student.record import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
+from detect.student.share import not_identified
+from detect.student.weights import WeightedTuples, joined
+from watermark.errors import DyetraceError
+from watermark.files import make_folder, write_atomically
+from watermark.keys import KeyRing
+from watermark.prf import U32
+from watermark.spec import WatermarkSpec, check_key, check_tokenizer
+from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+
+LEDGER_FILE = "ledger.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a trace through an endpoint is.
+
+    Attributes
+    ----------
+    answers, asked, prompts
+        Answers used, prompts they came from, and prompts in the plan.
+    log10_evalue
+        Of the strongest key, the choice among keys paid for.
+    target
+        Where it stops, log10.
+    account
+        What was sent.
+    """
+
+    answers: int
+    asked: int
+    prompts: int
+    log10_evalue: float
+    target: float
+    account: Account
+
+    @property
+    def prompts_to_target(self) -> int | None:
+        """Prompts still to be asked at the pace so far; None where the evidence does not grow."""
+        if self.log10_evalue <= 0 or not self.asked:
+            return None
+        return max(0, math.ceil(self.asked * (self.target / self.log10_evalue - 1)))
+
+
+def statistic_of(served: str | None, reference: Path | None) -> dict[str, str | int | float | bool | list[str] | None]:
+    """What a plan fixes of the statistic beside its readout."""
+    return {
+        "served_sha256": None if served is None else hashlib.sha256(Path(served).read_bytes()).hexdigest(),
+        "reference_sha256": None if reference is None else model_hash(reference),
+        "contexts": "first in each answer, not in the prompt, first prompt alone",
+    }
+
+
+def trace_endpoint(
+    plan: TracePlan,
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    tokenizer: Any,
+    output: Path,
+    *,
+    served: str | None = None,
+    reference: Path | None = None,
+    api_key: ApiKey | None = None,
+    budgets: Budgets | None = None,
+    arguments: dict[str, Any] | None = None,
+    progress: Callable[[Standing], None] | None = None,
+) -> TraceRecord:
+    """Ask a plan's prompts until the target is reached; write report.json, evidence.npz and the ledger to ``output``.
+
+    After a crash the same call goes on where it ended, and asks nothing twice.
+
+    Parameters
+    ----------
+    plan
+        Fixed beforehand (`dyetrace trace plan`).
+    spec, ring, tokenizer
+        The watermark, the keys to test, and the spec's tokenizer.
+    output
+        Folder of the report and of the ledger.
+    served, reference
+        The served answers and the reference model that the plan names by their hashes.
+    api_key, budgets
+        For the endpoint.
+    arguments, progress
+        To put on record; called after every prompt.
+
+    Raises
+    ------
+    DyetraceError
+        Plan, spec, key, tokenizer, served answers or reference don't belong together; the endpoint cannot be asked.
+    """
+    _check(plan, spec, ring, tokenizer, served, reference)
+    make_folder(output)
+    settings = TraceSettings(plan.alpha, "upper", plan.decoys, plan.decoy_seed)
+    reader, seen = _reader(plan, spec, tokenizer, served, reference)
+    test_of = step_tests(spec, ring.selector)
+    keys = tested_keys(spec, ring)
+    target = -plan.target_log10_p
+    growths: dict[str, Floats] = {}
+    parts: list[WeightedTuples] = []
+    steps: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    answered = 0
+    reached = False
+    with Ledger(output / LEDGER_FILE) as ledger, ask_all(plan, ledger, key=api_key, budgets=budgets) as asking:
+        for number, answers in enumerate(asking):
+            answered += len(answers)
+            tuples = reader.tuples(plan.prompts[number].prompt, answers) if answers else None
+            if tuples is not None and len(tuples):
+                parts.append(tuples)
+                steps.append(np.full(len(tuples.contexts), answered, dtype=np.int64))
+                for name, key in keys.items():
+                    test = test_of(tuples, name)
+                    grown = test.log_growths(int(test.totals([key])[0]))
+                    growths[name] = growths.get(name, 0.0) + grown
+            best = max((log10_mean(g) for g in growths.values()), default=0.0) - math.log10(len(keys))
+            if progress is not None:
+                progress(Standing(answered, number + 1, len(plan.prompts), best, target, asking.account))
+            if best >= target:
+                reached = True
+                break
+        asking.close()
+        account = asking.account
+        standing, head = ledger.standing(plan_sha256(plan)), ledger.head
+    if not parts:
+        raise DyetraceError(
+            f"the {answered} answers hold no context that counts; ask more prompts, or leave --served out"
+        )
+    evidence = Evidence(joined(parts), np.concatenate(steps))
+    conclusion = conclude(evidence, spec, ring, "e-value", settings)
+    data = encode_evidence(evidence)
+    stopped = "target reached" if reached else account.stopped or "plan finished"
+    record = TraceRecord(
+        mode="api",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        arguments=arguments or {},
+        versions=versions(),
+        spec=msgspec.json.decode(spec.canonical_json, type=WatermarkSpec),
+        spec_id=spec.spec_id,
+        key_fingerprint=ring.master_fingerprint,
+        commitment=plan.commitment,
+        alpha=plan.alpha,
+        student=ModelSeen(
+            name=f"{plan.model} at {plan.url}",
+            sha256="",
+            tokenizer="aligned" if plan.evidence == "logprobs" else "text",
+        ),
+        references=[] if seen is None else [Reference(model=seen, share=1.0)],
+        readings=[
+            Reading(
+                name="the plan's prompts",
+                sha256=plan_sha256(plan),
+                marked=False,
+                documents=answered,
+                tokens=account.completion_tokens,
+                contexts=evidence.contexts,
+            )
+        ],
+        served=None if served is None else _file_hash(Path(served), served),
+        readout=plan.readout,
+        sided="upper",
+        basis="e-value",
+        contexts=evidence.contexts,
+        hypotheses=conclusion.hypotheses,
+        coalitions=conclusion.coalitions,
+        identified=conclusion.identified,
+        identification=conclusion.identification,
+        log10_pvalue=conclusion.log10_pvalue,
+        log10_evalue=conclusion.log10_evalue,
+        refused=conclusion.refused,
+        found=conclusion.found,
+        comparisons=_plain(evidence, spec, ring),
+        curve=conclusion.curve,
+        power=conclusion.power,
+        share=not_identified("it takes the suspect's weights and students that were trained on known shares"),
+        controls=conclusion.controls,
+        plan=PlanSeen(sha256=plan_sha256(plan), created=plan.created, first_query=standing.first_query),
+        queries=Queries(
+            evidence=plan.evidence,
+            requests=account.requests,
+            answers=answered,
+            prompt_tokens=account.prompt_tokens,
+            completion_tokens=account.completion_tokens,
+            ledger_sha256=_file_hash(output / LEDGER_FILE, LEDGER_FILE).sha256,
+            ledger_head=head,
+            stopped=stopped,
+        ),
+        files=[FileHash(name=EVIDENCE_FILE, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
+    )
+    from detect.report.trace_schema import encode_trace
+
+    write_atomically(output / EVIDENCE_FILE, data)
+    write_atomically(output / "report.json", encode_trace(record))
+    return record
+
+
+def _check(
+    plan: TracePlan,
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    tokenizer: Any,
+    served: str | None,
+    reference: Path | None,
+) -> None:
+    check_key(spec, ring.master_fingerprint)
+    check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
+    if plan.spec_id != spec.spec_id:
+        raise DyetraceError(f"the plan is for spec {plan.spec_id}, but this spec is {spec.spec_id}")
+    if plan.key_fingerprint != ring.master_fingerprint:
+        raise DyetraceError(
+            f"the plan is for key {plan.key_fingerprint}, but this key is {ring.master_fingerprint}; give that key"
+        )
+    if list(tested_keys(spec, ring)) != plan.hypotheses:
+        raise DyetraceError(f"the plan tests {', '.join(plan.hypotheses)}; name just those accounts with --tenant")
+    if statistic_of(served, reference) != plan.statistic:
+        raise DyetraceError(
+            "the plan was made with other served answers or another reference; give --served and --reference as there"
+        )
+    if spec.context_width < 1:
+        raise DyetraceError("a spec without a context (context_width 0) marks token types, which no student reveals")
+
+
+def _reader(
+    plan: TracePlan, spec: WatermarkSpec, tokenizer: Any, served: str | None, reference: Path | None
+) -> tuple[AnswerReader, ModelSeen | None]:
+    """What turns answers into weights, and the reference that it uses."""
+    loaded = load_tokenizer(tokenizer)
+    counts = None
+    if served is not None:
+        text = read_text(served, spec, Encoder.load(tokenizer))
+        counts = served_counts(text.documents, spec.context_width)
+    if reference is None:
+        return AnswerReader(spec, loaded, plan.readout, served=counts), None  # type: ignore[arg-type]
+    from watermark.demo_model import load_model
+
+    network, own = load_model(reference)
+    if tokenizer_fingerprint(own) != spec.tokenizer:
+        raise DyetraceError(f"reference {reference} has another tokenizer; through an endpoint it needs the spec's own")
+    model = Model(network, spec.vocabulary_size)
+
+    def predict(text: ReadingText, where: Positions) -> Predictions:
+        return model.predict(text, where)
+
+    def encode(prompt: Any) -> U32:
+        if plan.endpoint == "completions" or not own.chat_template:
+            told = prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
+        else:
+            messages = (
+                [{"role": "user", "content": prompt}]
+                if isinstance(prompt, str)
+                else [{"role": message.role, "content": message.content} for message in prompt]
+            )
+            told = own.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return np.array(loaded.encode(told, add_special_tokens=False).ids, dtype=np.uint32)
+
+    seen = ModelSeen(name=str(reference), sha256=model_hash(reference), tokenizer="same")
+    reader = AnswerReader(spec, loaded, plan.readout, predict, encode, counts)  # type: ignore[arg-type]
+    return reader, seen
+
+
+def _plain(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing) -> list[ReadoutResult]:
+    """The same tuples, each with weight 1, as the closed-model radioactivity test has them (Sander et al. 2024)."""
+    from detect.student.open_weights import compared
+
+    tuples = evidence.tuples
+    positive = tuples.weights > 0
+    plain = WeightedTuples(
+        tuples.contexts,
+        tuples.context[positive],
+        tuples.tokens[positive],
+        np.ones(int(positive.sum()), dtype=np.int64),
+        tuples.subkeys,
+    )
+    return [compared("each tuple once", spec, ring, plain)]
+
+
+def _file_hash(path: Path, name: str) -> FileHash:
+    data = path.read_bytes()
+    return FileHash(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
