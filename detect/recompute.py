@@ -65,9 +65,10 @@ def _differences(before: Sequence[Document], after: Sequence[Document]) -> Itera
         numbers = [
             [d.log10_pvalue, d.log10_pvalue_corpus, *(d.decoys.log10_pvalues if d.decoys else [])] for d in (a, b)
         ]
-        if len(numbers[0]) != len(numbers[1]) or not all(map(_close, *numbers)):
+        if len(numbers[0]) != len(numbers[1]) or not all(map(close, *numbers)):
             yield f"{a.name}: other p-values (log10 p {a.log10_pvalue}, now {b.log10_pvalue})"
 
 
-def _close(a: float | None, b: float | None) -> bool:
+def close(a: float | None, b: float | None) -> bool:
+    """Whether two log10 values agree up to what libraries round differently."""
     return a == b or (a is not None and b is not None and abs(a - b) <= _RELATIVE * max(1.0, abs(a)))

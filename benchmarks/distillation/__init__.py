@@ -1,0 +1,1 @@
+"""The real experiment: a teacher marks, students learn from it, and are traced."""

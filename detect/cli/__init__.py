@@ -12,6 +12,7 @@ import click
 from detect.cli.common import EXIT_BAD_INPUT
 from detect.cli.detection import demo, detect, recompute
 from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
+from detect.cli.planning import plan
 from detect.cli.reports import report
 from detect.cli.scanning import scan
 from detect.cli.tracing import trace
@@ -45,5 +46,5 @@ def main() -> None:
     """
 
 
-for command in (keygen, spec, commit, verify_commitment, generate, detect, demo, scan, trace, recompute, report):
+for command in (keygen, spec, commit, verify_commitment, generate, detect, demo, scan, plan, trace, recompute, report):
     main.add_command(command)

@@ -207,17 +207,24 @@ def demo(output: Path, scheme: str) -> None:
     help="Folder that the report's input files are relative to.  [e.g. --inputs evidence/]",
 )
 def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path) -> None:
-    """Compute REPORT (a report.json of a detection or a scan) anew, from the inputs, and compare all numbers.
+    """Compute REPORT (a report.json of a detection, a scan or a trace) anew, and compare all numbers.
 
     \b
     Example: dyetrace recompute evidence/report.json --key file:owner.key
     """
     from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
     from detect.report.schema import read_record
+    from detect.report.trace_schema import TRACE_FORMAT
 
     data = read_bytes(report)
     if record_format(data, report) == SCAN_FORMAT:
         differences, documents = _recompute_scan(parse_scan(data, report), key, tokenizer, inputs)
+    elif record_format(data, report) == TRACE_FORMAT:
+        differences, contexts = _recompute_trace(data, report, key)
+        if not differences:
+            click.echo(f"the report holds: {contexts:,} contexts recomputed, every number the same")
+            return
+        documents = 0
     else:
         from detect.recompute import recompute as run
 
@@ -237,6 +244,15 @@ def _recompute_scan(record: ScanRecord, key: str, tokenizer: str | None, inputs:
         tokenizer = str(model_folder(None))
     found = recompute_scan(record, absolute_source(key), tokenizer, inputs, make_engine("local", None, None))
     return found, record.documents
+
+
+def _recompute_trace(data: bytes, report: Path, key: str) -> tuple[list[str], int]:
+    from detect.report.trace_schema import parse_trace
+    from detect.student.recompute import recompute_trace
+
+    record = parse_trace(data, report)
+    tenants = tuple(h.key.removeprefix("tenant:") for h in record.hypotheses if h.key.startswith("tenant:"))
+    return recompute_trace(record, load_ring(key, record.spec, tenants), report.parent), record.contexts
 
 
 def _publish(record: Any, output: Path | None, as_json: bool) -> None:

@@ -59,6 +59,19 @@ _pdf = option("--pdf/--no-pdf", default=True, help="Write report.pdf as well.  [
 _json = option("--json", "as_json", is_flag=True, help="Print the record as JSON on standard output.  [e.g. --json]")
 
 
+_served_answers = option(
+    "--served",
+    help="Your served answers (JSONL of `dyetrace generate`): contexts that stand in more of them weigh more, and "
+    "others nothing.  [e.g. --served answers.jsonl]",
+)
+_endpoint_reference = option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="A model with the spec's tokenizer, such as the suspect's base model, to compare answers with.  "
+    "[e.g. --reference ./base]",
+)
+
+
 def _share_of(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> list[tuple[Path, float]]:
@@ -228,6 +241,266 @@ def weights(
     publish(record, output, pdf, as_json)
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)
+
+
+@trace.command()
+@click.argument("url", metavar="URL")
+@option("--model", required=True, help="The suspect's name at the endpoint.  [e.g. --model their-model]")
+@_spec
+@tested_key
+@option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The plan to write.  [e.g. -o plan.json]"
+)
+@_served_answers
+@option(
+    "--prompts",
+    "prompts_path",
+    help="Prompts to ask, one a line or JSONL with 'prompt'; by default those of --served whose contexts were served "
+    "most.  [e.g. --prompts prompts.txt]",
+)
+@option("--count", type=click.IntRange(1), default=500, help="Most prompts to ask.  [e.g. --count 2000]")
+@option("--samples", type=click.IntRange(1), default=4, help="Answers to each prompt.  [e.g. --samples 8]")
+@option(
+    "--per-request",
+    type=click.IntRange(1),
+    default=1,
+    help="Answers that one request asks for (n).  [e.g. --per-request 4]",
+)
+@option(
+    "--endpoint",
+    default="chat",
+    type=click.Choice(["chat", "completions"]),
+    help="Which of the two OpenAI-compatible endpoints to ask.  [e.g. --endpoint completions]",
+)
+@option(
+    "--logprobs",
+    type=click.IntRange(1),
+    help="Ask for so many alternatives at each position, where the endpoint offers them.  [e.g. --logprobs 20]",
+)
+@option("--temperature", type=float, default=1.0, help="Of sampling.  [e.g. --temperature 0.7]")
+@option("--max-tokens", type=click.IntRange(1), default=200, help="Most tokens of an answer.  [e.g. --max-tokens 100]")
+@_endpoint_reference
+@tenant_names
+@tenants_in_file
+@_alpha
+@option("--target", type=float, default=-10.0, help="log10 p at which asking may stop.  [e.g. --target -12]")
+@option("--max-requests", type=click.IntRange(1), help="Budget in requests.  [e.g. --max-requests 5000]")
+@option("--max-total-tokens", type=click.IntRange(1), help="Budget in tokens.  [e.g. --max-total-tokens 1000000]")
+@decoy_count
+@decoy_public_seed
+@commitment_on_record
+def plan(
+    url: str,
+    model: str,
+    spec_path: Path,
+    key: str,
+    output: Path,
+    served: str | None,
+    prompts_path: str | None,
+    count: int,
+    samples: int,
+    per_request: int,
+    endpoint: Any,
+    logprobs: int | None,
+    temperature: float,
+    max_tokens: int,
+    reference: Path | None,
+    tenants: tuple[str, ...],
+    tenants_file: Path | None,
+    alpha: float,
+    target: float,
+    max_requests: int | None,
+    max_total_tokens: int | None,
+    decoys: int,
+    decoy_seed: str,
+    commitment_path: Path | None,
+) -> None:
+    """Fix prompts, statistic, keys and target of a trace through the endpoint at URL, before the first query; print the
+    plan's SHA-256, to be published or deposited.
+
+    \b
+    Example: dyetrace trace plan https://host/v1 --model their-model --served answers.jsonl \\
+                 --spec spec.json --key file:owner.key -o plan.json
+    """
+    from datetime import UTC, datetime
+
+    from detect.document import tested_keys
+    from detect.student.api.plan import Budgets, PlannedPrompt, SamplingPlan, TracePlan, write_plan
+    from detect.student.api.prompts import choose_prompts, read_answers
+    from detect.student.endpoint import statistic_of
+    from watermark.commitment import load_commitment
+    from watermark.generate import read_prompts
+    from watermark.spec import load_spec
+
+    made = load_spec(spec_path)
+    ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    if prompts_path is not None:
+        prompts = [PlannedPrompt(prompt=text) for text in dict.fromkeys(read_prompts(prompts_path))][:count]
+    elif served is not None:
+        prompts = choose_prompts(read_answers(Path(served)), made, count)
+    else:
+        raise DyetraceError("a plan needs prompts: give --prompts, or --served answers to choose them from")
+    fixed = TracePlan(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        url=url,
+        model=model,
+        endpoint=endpoint,
+        evidence="samples" if logprobs is None else "logprobs",
+        prompts=prompts,
+        samples=samples,
+        per_request=min(per_request, samples),
+        sampling=SamplingPlan(temperature=temperature, max_tokens=max_tokens, top_logprobs=logprobs or 0),
+        readout="entropy" if reference is None else "reference",
+        statistic=statistic_of(served, reference),
+        hypotheses=list(tested_keys(made, ring)),
+        spec_id=made.spec_id,
+        key_fingerprint=ring.master_fingerprint,
+        commitment=None if commitment_path is None else load_commitment(commitment_path),
+        decoy_seed=decoy_seed,
+        decoys=decoys,
+        target_log10_p=target,
+        alpha=alpha,
+        budgets=Budgets(requests=max_requests, tokens=max_total_tokens),
+    )
+    digest = write_plan(output, fixed)
+    say(f"wrote {output}: {len(prompts)} prompts, {samples} answers each")
+    click.echo(digest)
+
+
+@trace.command()
+@click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@_spec
+@tested_key
+@_output
+@_served_answers
+@_endpoint_reference
+@tenant_names
+@tenants_in_file
+@_tokenizer
+@option(
+    "--api-key",
+    "api_key_source",
+    help="Where the endpoint's API key is: file:PATH, env:NAME or cmd:COMMAND; none where it wants none.  "
+    "[e.g. --api-key env:OPENAI_API_KEY]",
+)
+@option("--max-requests", type=click.IntRange(1), help="A tighter budget in requests.  [e.g. --max-requests 100]")
+@option(
+    "--max-total-tokens", type=click.IntRange(1), help="A tighter budget in tokens.  [e.g. --max-total-tokens 50000]"
+)
+@option("--dry-run", is_flag=True, help="Say what asking would cost, and stop.  [e.g. --dry-run]")
+@_pdf
+@_json
+@fail_when_found
+def api(
+    plan_path: Path,
+    spec_path: Path,
+    key: str,
+    output: Path,
+    served: str | None,
+    reference: Path | None,
+    tenants: tuple[str, ...],
+    tenants_file: Path | None,
+    tokenizer: str | None,
+    api_key_source: str | None,
+    max_requests: int | None,
+    max_total_tokens: int | None,
+    dry_run: bool,
+    pdf: bool,
+    as_json: bool,
+    fail: bool,
+) -> None:
+    """Trace a suspect through its endpoint, as PLAN says (`dyetrace trace plan`). Every answer is kept in OUTPUT's
+    ledger before it is used: the same command goes on after a stop, and pays for nothing twice. The evidence may be
+    watched: it is valid at every moment.
+
+    \b
+    Example: dyetrace trace api plan.json --served answers.jsonl --api-key env:THEIR_KEY \\
+                 --spec spec.json --key file:owner.key -o evidence/
+    """
+    from detect.student.api.account import estimate
+    from detect.student.api.credentials import load_api_key
+    from detect.student.api.ledger import Ledger
+    from detect.student.api.plan import Budgets, load_plan
+    from detect.student.endpoint import LEDGER_FILE, trace_endpoint
+    from watermark.spec import load_spec
+
+    fixed, made = load_plan(plan_path), load_spec(spec_path)
+    budgets = Budgets(requests=max_requests, tokens=max_total_tokens)
+    if dry_run:
+        ledger = Ledger(output / LEDGER_FILE, write=False) if (output / LEDGER_FILE).exists() else None
+        cost = estimate(fixed, ledger, budgets)
+        fits = "within" if cost.within_budget else "more than"
+        click.echo(
+            f"{cost.requests:,} requests to send, {cost.cached:,} answered already; about {cost.prompt_tokens:,} "
+            f"prompt and {cost.completion_tokens:,} completion tokens, at most {cost.most_tokens:,}: {fits} the budget"
+        )
+        return
+    ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    arguments = {
+        "plan": str(plan_path),
+        "served": served,
+        "reference": None if reference is None else str(reference),
+        "tenants": list(ring.tenants),
+        "target_log10_p": fixed.target_log10_p,
+        "alpha": fixed.alpha,
+        "decoys": fixed.decoys,
+        "decoy_seed": fixed.decoy_seed,
+    }
+    with _LiveEvidence() as live:
+        try:
+            record = trace_endpoint(
+                fixed,
+                made,
+                ring,
+                tokenizer or model_folder(None),
+                output,
+                served=served,
+                reference=reference,
+                api_key=None if api_key_source is None else load_api_key(api_key_source),
+                budgets=budgets,
+                arguments=arguments,
+                progress=live,
+            )
+        except KeyboardInterrupt:
+            raise DyetraceError("interrupted; all answers are kept: the same command goes on from there") from None
+    publish(record, output, pdf, as_json)
+    if fail and record.found:
+        click.get_current_context().exit(EXIT_FOUND)
+
+
+class _LiveEvidence:
+    """The evidence so far, the target, and the queries that it will take at this pace, on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True)
+        self._shown = console.is_terminal
+        self._live = Live(console=console, transient=True, refresh_per_second=4)
+        self._told = 0
+
+    def __call__(self, standing: Any) -> None:
+        left = standing.prompts_to_target
+        pace = "not growing yet" if left is None else f"about {left:,} prompts to go at this pace"
+        line = (
+            f"{standing.answers:,} answers to {standing.asked:,} of {standing.prompts:,} prompts: evidence "
+            f"10^{standing.log10_evalue:.1f} of 10^{standing.target:g}; {pace}"
+        )
+        if self._shown:
+            self._live.update(line)
+        elif standing.asked >= 2 * self._told or standing.log10_evalue >= standing.target:
+            self._told = standing.asked
+            say(line)
+
+    def __enter__(self) -> _LiveEvidence:
+        if self._shown:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._live.stop()
 
 
 def publish(record: Any, output: Path, pdf: bool, as_json: bool) -> None:

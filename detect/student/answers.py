@@ -1,8 +1,8 @@
 """From a suspect's answers to weighted tuples: which tokens of an answer count, and what their weight is.
 
-A context counts where it stands first in an answer, unless it stood in the prompt: a student copies from its window. It
-also counts for the first prompt alone in whose answers it comes up, so that the weights of each step are decided by what
-was seen before.
+A context counts where it stands first in an answer, unless it stood in the prompt: a student copies from its window.
+It also counts for the first prompt alone in whose answers it comes up, so that the weights of each step are decided by
+what was seen before.
 """
 
 from __future__ import annotations

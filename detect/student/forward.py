@@ -103,9 +103,10 @@ def model_hash(folder: str | Path) -> str:
 
 def reading_hash(text: ReadingText, where: Positions) -> str:
     """SHA-256 over what is read and which positions count."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"marked" if text.marked else b"unmarked")
     for document in text.documents:
         digest.update(np.int64(len(document.sequence)).tobytes() + document.sequence.astype("<u4").tobytes())
+        digest.update((document.prompt or "").encode() + b"\0")
     digest.update(where.document.astype("<i8").tobytes() + where.position.astype("<i8").tobytes())
     return digest.hexdigest()
 

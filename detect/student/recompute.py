@@ -1,0 +1,77 @@
+"""Recompute a trace: the evidence beside the report, the spec and the keys again, and every number compared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from detect.recompute import close
+from detect.student.conclude import Conclusion, conclude
+from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
+from detect.student.record import TraceRecord
+from watermark.errors import DyetraceError
+from watermark.keys import KeyRing
+from watermark.spec import check_key
+
+
+def recompute_trace(record: TraceRecord, ring: KeyRing, folder: Path) -> list[str]:
+    """Test the evidence of ``record`` again and list every difference; an empty list means that it holds.
+
+    The suspect is not asked again: that its predictions or answers gave this evidence is shown by tracing it anew, or
+    by the ledger of an endpoint's answers.
+
+    Parameters
+    ----------
+    record
+        The report.
+    ring
+        The keys, which the report names but does not hold.
+    folder
+        Where the evidence is.
+
+    Raises
+    ------
+    DyetraceError
+        The key is not the report's, or the evidence is missing, damaged, or not that of the report.
+    """
+    check_key(record.spec, ring.master_fingerprint)
+    named = next((file for file in record.files if file.name == EVIDENCE_FILE), None)
+    if named is None:
+        raise DyetraceError(f"the report names no {EVIDENCE_FILE}: there is nothing to recompute it from")
+    path = folder / EVIDENCE_FILE
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DyetraceError(f"cannot read {path}: {error.strerror}; it belongs beside the report") from None
+    if found != named.sha256:
+        raise DyetraceError(f"{path} is not the evidence of the report: SHA-256 {found}, not {named.sha256}")
+    settings = TraceSettings(
+        record.alpha, record.sided, len(record.controls.decoy_log10_pvalues), record.controls.decoy_seed
+    )
+    again = conclude(read_evidence(path), record.spec, ring, record.basis, settings)
+    return list(_differences(record, again))
+
+
+def _differences(before: TraceRecord, after: Conclusion) -> Iterator[str]:
+    totals = [[(h.key, h.contexts, h.tuples, h.total) for h in part.hypotheses] for part in (before, after)]
+    if totals[0] != totals[1]:
+        yield "other totals"
+    if (before.identified, before.found) != (after.identified, after.found):
+        yield "other conclusions"
+    for what, pair in _numbers(before, after).items():
+        if len(pair[0]) != len(pair[1]) or not all(map(close, *pair)):
+            yield f"other {what}"
+
+
+def _numbers(*parts: Any) -> dict[str, list[list[float | None]]]:
+    return {
+        "p-values": [[h.log10_pvalue_adjusted for h in part.hypotheses] for part in parts],
+        "exact tails": [[v for h in part.hypotheses for v in (h.log10_pvalue, h.log10_pvalue_lower)] for part in parts],
+        "e-values": [[h.log10_evalue for h in part.hypotheses] for part in parts],
+        "verdict": [[part.log10_pvalue] for part in parts],
+        "groups of tenants": [[c.log10_pvalue_adjusted for c in part.coalitions] for part in parts],
+        "decoys": [part.controls.decoy_log10_pvalues for part in parts],
+        "curve": [[v for point in part.curve for v in (point.log10_pvalue, point.log10_evalue)] for part in parts],
+    }
