@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 import watermark
@@ -27,6 +28,9 @@ COMMANDS = [
 def test_every_command_line_is_one_that_the_program_takes(line: str) -> None:
     _, name, *arguments = shlex.split(line)
     command = main.commands[name]
+    while isinstance(command, click.Group):
+        name, *arguments = arguments
+        command = command.commands[name]
     command.make_context(name, arguments)
 
 

@@ -30,7 +30,7 @@ def trace() -> None:
     """Prove that a model was trained on marked outputs: from its weights, or through its endpoint.
 
     \b
-    dyetrace trace weights ./suspect --read answers.jsonl --spec spec.json --key file:owner.key -o evidence/
+    Example: dyetrace trace weights ./suspect --read answers.jsonl --spec spec.json --key file:owner.key -o evidence/
     """
 
 

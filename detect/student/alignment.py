@@ -359,7 +359,8 @@ class AlignedModel:
                 at = torch.searchsorted(keep, torch.from_numpy(reading.rows)).to(logits.device)
                 step = max(1, _VALUES // len(self.aligner.to_token))
                 parts = [
-                    self.aligner.to_owner(logits[row, some].float().log_softmax(-1), KEPT) for some in at.split(step)
+                    self.aligner.to_owner(logits[row, some].float().log_softmax(-1), KEPT)
+                    for some in at.split(step)  # type: ignore[no-untyped-call]
                 ]
                 top, mass = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
                 yield top.int().cpu().numpy(), mass.cpu().numpy()
