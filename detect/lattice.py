@@ -98,8 +98,9 @@ class LatticeSum:
         result = np.where(steps <= 0, 0.0, -np.inf)
         possible = (steps > 0) & (steps <= self.maximum)
         above = possible & (steps > self.tilt(0.0).mean)
-        below = possible & ~above
         result[above] = self._log_tail(steps[above], error_sign=1)
+        # Near 1 the other tail tells p to more digits, on whichever side of the mean the total is.
+        below = possible & (~above | (result > -0.1))
         log_q = self.reflected()._log_tail(self.maximum + 1 - steps[below][::-1], error_sign=-1)[::-1]
         result[below] = np.log1p(-np.exp(log_q))
         return result

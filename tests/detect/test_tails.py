@@ -169,7 +169,9 @@ def test_sums_of_few_draws_have_their_exact_tail_at_every_total(law: Lattice, n:
 
 @settings(max_examples=80, deadline=None)
 @example(law=Bernoulli(0.25), weights=[3_000, 1_200, 801])  # long and few draws: every frequency matters
-@given(law=lattice_laws, weights=st.lists(st.integers(0, 60), max_size=4))
+@example(law=Bernoulli(0.25), weights=[3_000, -1_200, -801])
+@example(law=TABLE, weights=[-60, 60])  # all that cancels, cancels
+@given(law=lattice_laws, weights=st.lists(st.integers(-60, 60), max_size=4))
 def test_weighted_sums_have_their_exact_tail(law: Lattice, weights: list[int]) -> None:
     ways = ways_of_sum([{w * value: count for value, count in ways_of(law).items()} for w in weights if w])
     some = list(ways)[:: 1 + len(ways) // 50]
@@ -356,9 +358,34 @@ def test_what_is_no_law_or_no_total_is_refused(law: Law, n: int, total: float, m
         log10_sf(law, n, total)
 
 
-def test_weights_must_be_counts_of_a_lattice_law() -> None:
-    with pytest.raises(ValueError, match="at least 0, got -2"):
-        log10_sf_weighted(FAIR, [1, -2], 1)
+@settings(max_examples=40, deadline=None)
+@given(
+    law=lattice_laws,
+    weights=st.lists(st.integers(-50, 50), min_size=1, max_size=40),
+    share=st.floats(0, 1),
+)
+def test_negative_weights_mirror_the_sum(law: Lattice, weights: list[int], share: float) -> None:
+    """P(S >= t) + P(-S >= 1 - t) = 1: the two tails are those of one law."""
+    values = np.multiply.outer(weights, [min(ways_of(law)), max(ways_of(law))])
+    total = round(values.min(axis=1).sum() * (1 - share) + values.max(axis=1).sum() * share)
+    upper = log10_sf_weighted(law, weights, total)
+    lower = log10_sf_weighted(law, [-w for w in weights], 1 - total)
+    assert 10**upper + 10**lower == pytest.approx(1, abs=1e-9)
+
+
+def test_negative_weights_of_fair_bits_are_positive_ones_from_the_other_end() -> None:
+    """-w X is w (1 - X) - w, and 1 - X is as fair as X; so far out that no complement of p could tell it."""
+    weights = [7, -3, 5, -11, 2] * 200
+    total = 3_600
+    by_sign = log10_sf_weighted(FAIR, weights, total)
+    shifted = log10_sf_weighted(FAIR, np.abs(weights), total + 14 * 200)
+    assert by_sign == pytest.approx(shifted, rel=1e-9)
+    assert by_sign < -100
+
+
+def test_weights_must_be_integers_of_a_lattice_law() -> None:
+    with pytest.raises(ValueError, match="must be integers"):
+        log10_sf_weighted(FAIR, [1, -2.5], 1)
     with pytest.raises(ValueError, match="Exponential"):
         log10_sf_weighted(Exponential(), [1, 2], 1)  # type: ignore[arg-type]
 
