@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ def _read_shard(path: Path, rows: int) -> Predictions | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             part = Predictions(file["ids"], file["probabilities"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return part if len(part) == rows else None
 

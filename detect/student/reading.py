@@ -240,7 +240,11 @@ def positions(
         Fingerprints of contexts (without sub-key) that another text has given already: they are left out.
     """
     seen: dict[int, int] = {}
+    chosen = 0
     limit = 1 if text.marked else prefixes
+    # Under another sub-key a context has other words and counts for itself, if all sub-keys are known: where one is
+    # not, its context stands for all of them.
+    apart = all(document.subkey >= 0 for document in text.documents)
     documents, places, prints = [], [], []
     for number, document in enumerate(text.documents):
         prints_here = context_fingerprints(document.sequence, width)
@@ -251,14 +255,18 @@ def positions(
         at = at[at + width >= max(document.lead, width)]
         if taken:
             at = at[[value not in taken for value in prints_here[at].tolist()]]
-        # A context under another sub-key has other words: it counts for itself.
-        mine = prints_here[at] ^ np.uint64((document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64)
+        salt = np.uint64((document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64 if apart else 0)
         kept = []
-        for place, value in zip(at.tolist(), mine.tolist(), strict=True):
+        for place, value in zip(at.tolist(), (prints_here[at] ^ salt).tolist(), strict=True):
             before = seen.get(value, 0)
-            if before < limit and (before or len(seen) < most_contexts):
+            if before < limit and (before or chosen < most_contexts):
+                chosen += not before
                 seen[value] = before + 1
                 kept.append((place + width, value))
+        if text.marked:
+            # Its words chose what follows a context here, so they are no longer fresh in later documents.
+            answered = prints_here[max(0, document.lead - width) :] ^ salt
+            seen.update(dict.fromkeys(answered.tolist(), limit))
         documents.append(np.full(len(kept), number, dtype=np.int64))
         places.append(np.array([place for place, _ in kept], dtype=np.int64))
         prints.append(np.array([value for _, value in kept], dtype=np.uint64))
