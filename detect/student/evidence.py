@@ -108,11 +108,14 @@ def read_evidence(path: Path) -> Evidence:
         It cannot be read, is damaged, or its arrays don't fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        data = path.read_bytes()
     except OSError as error:
-        raise DyetraceError(f"cannot read {path}: {error.strerror or 'not an evidence file'}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        # From memory: of a damaged file numpy would leave the handle open.
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile, zlib and numpy each raise their own kinds
         raise DyetraceError(f"{path} is damaged ({type(error).__name__}); restore it from a copy") from None
     try:
         if int(arrays["version"]) != _VERSION:
@@ -141,9 +144,10 @@ def _check(tuples: WeightedTuples, steps: I64, path: Path) -> None:
         raise DyetraceError(f"{path} is damaged: its arrays don't fit together; restore it from a copy")
     # A tuple that stood twice would be counted twice, and the law of the total would be another.
     pairs = np.unique(np.stack([tuples.context, tuples.tokens.astype(np.int64)]), axis=1)
-    # A context under "all sub-keys" has the words of each of them.
-    columns = [tuples.contexts.astype(np.int64)]
-    columns += [] if np.any(tuples.subkeys < 0) else [tuples.subkeys[:, None]]
-    marks = np.unique(np.concatenate(columns, axis=1), axis=0)
-    if pairs.shape[1] != n or len(marks) != c:
+    # A context under "all sub-keys" has the words of each of them, and may stand beside none.
+    _, group = np.unique(tuples.contexts, axis=0, return_inverse=True)
+    marks = np.unique(np.stack([group.ravel(), tuples.subkeys]), axis=1)
+    shared = np.isin(marks[0], marks[0, marks[1] < 0])
+    twice = marks.shape[1] != c or len(np.unique(marks[0, shared])) != int(shared.sum())
+    if pairs.shape[1] != n or twice:
         raise DyetraceError(f"{path} holds a tuple twice: no p-value can rest on it")

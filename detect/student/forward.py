@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,10 +168,13 @@ def _shards(where: Positions) -> Iterator[tuple[int, int]]:
 
 
 def _read_shard(path: Path, rows: int) -> Predictions | None:
+    if not path.exists():
+        return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # From memory: of a damaged file numpy would leave the handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             part = Predictions(file["ids"], file["probabilities"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # zipfile, zlib and numpy each raise their own kinds; whatever it is, the shard is read anew
         return None
     return part if len(part) == rows else None
 
