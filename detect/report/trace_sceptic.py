@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from detect.decoys import LOG10_CONTRADICTION
 from detect.report.runs import Run, Runs, level, p_value, runs
 from detect.report.trace_text import power_lines
 from detect.report.trace_wording import (
@@ -108,8 +109,10 @@ def _chance(record: TraceRecord) -> Lines:
         "cannot be told from chance."
     )
     if record.basis == "e-value":
+        marked = any(reading.marked for reading in record.readings)
+        why = "the weights are not all fixed beforehand" if marked else "one may look at every answer and stop at will"
         yield runs(
-            "Here the weights are not all fixed beforehand, so the verdict does not use the exact tail. It uses the "
+            f"Here {why}, so the verdict does not use the exact tail. It uses the "
             "e-value, which is 1 on average, or less, for every model made without the key: it exceeds 1/α with a "
             "chance of at most α, at whatever moment one looks."
         )
@@ -146,7 +149,13 @@ def _style(record: TraceRecord) -> Lines:
         "no more often than any other words, and just as often under any other key."
     )
     decoys = len(record.controls.decoy_log10_pvalues)
-    if decoys:
+    if decoys and record.controls.decoy_log10_agreement < LOG10_CONTRADICTION:
+        yield runs(
+            "But the $n decoy keys, which were put to the same model, do not bear that out here: something is wrong "
+            "with the test or its evidence.",
+            n=decoys,
+        )
+    elif decoys:
         yield runs(
             "That is what the $n decoy keys show: they are put to the same model, the same contexts and the same "
             "weights.",

@@ -83,7 +83,7 @@ def _lead(record: TraceRecord) -> Iterator[Runs]:
 def _facts(record: TraceRecord) -> list[Fact]:
     facts = [Fact("Contexts", f"{record.contexts:,}", "distinct")]
     if record.queries is not None:
-        facts.append(Fact("Answers", f"{record.queries.answers:,}", f"of {record.queries.requests:,} requests"))
+        facts.append(Fact("Answers", f"{record.queries.answers:,}", f"from {record.queries.requests:,} requests"))
     else:
         tokens = sum(reading.tokens for reading in record.readings)
         facts.append(Fact("Tokens read", f"{tokens:,}"))
@@ -145,9 +145,12 @@ def _model(model: ModelSeen) -> Runs:
 def _reading(record: TraceRecord, reading: Reading) -> Runs:
     gave = runs("$n distinct contexts", n=reading.contexts)
     if record.mode == "api":
+        planned = record.plan is not None and reading.sha256 == record.plan.sha256
         return runs(
-            "It was asked the prompts of <code>$name</code> and gave $n answers of $tokens tokens: $contexts.",
-            name=reading.name,
+            "It was asked $prompts and gave $n answers of $tokens tokens: $contexts.",
+            prompts=runs("the plan’s prompts")
+            if planned
+            else runs("the prompts of <code>$name</code>", name=reading.name),
             n=reading.documents,
             tokens=reading.tokens,
             contexts=gave,
@@ -168,7 +171,9 @@ def _sure(record: TraceRecord) -> Iterator[Runs]:
         f"The chance of calling a model marked that was made without the key is at most $level{several}.",
         level=level(record.alpha),
     )
-    if record.basis == "p-value":
+    if record.refused is not None:
+        yield runs("No p-value is given here, for the reason above.")
+    elif record.basis == "p-value":
         yield runs(
             "The p-value is exact. It rests on the randomness of the key alone, whatever the model is and however it "
             "writes, and on no approximation."
@@ -198,16 +203,17 @@ def _sure(record: TraceRecord) -> Iterator[Runs]:
 
 def power_lines(record: TraceRecord) -> Iterator[Runs]:
     """What this budget could have shown, and what was seen."""
-    power = record.power
+    power, contexts = record.power, record.hypotheses[0].contexts
+    whose = "The first key’s" if len(record.hypotheses) > 1 else "These"
     yield runs(
-        "With these $n contexts a lean of $d standard deviations per context would have been found with a chance of "
-        "95%. Seen: $seen.",
-        n=record.contexts,
+        f"{whose} $n contexts would have shown a lean of $d standard deviations per context with a chance of 95%. "
+        "Seen: $seen.",
+        n=contexts,
         d=number(power.detectable_z_per_context),
         seen=number(power.observed_z_per_context).replace("-", "−"),
     )
     if record.found:
-        if power.contexts_needed is not None and power.contexts_needed < record.contexts:
+        if power.contexts_needed is not None and power.contexts_needed < contexts:
             yield runs("For the lean that was seen, about $n contexts would have done.", n=power.contexts_needed)
         return
     yield runs(
@@ -285,7 +291,7 @@ def _limits(record: TraceRecord) -> Iterator[Runs]:
             "A tenant’s key names the account that the text was generated for. It does not say who trained the model, "
             "nor that the account’s holder passed the text on."
         )
-    if not record.found:
+    if not record.found and record.refused is None:
         yield runs(
             "No mark found does not mean that the model never saw marked text. Little of it, long contexts, "
             "paraphrase, or training that removes the mark can leave too little to see."

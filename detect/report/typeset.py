@@ -39,10 +39,6 @@ text { font-family: "Libertinus Serif"; font-size: 11px; fill: #56606d } .up { f
 .whisker-end { fill: #1b2430 } .estimate, .found-dot, .found-bar { fill: #0a6b52 }
 .limit { stroke: #b3261e; stroke-width: 1; stroke-dasharray: 2 2 }
 .by-p { stroke: #0a6b52; stroke-width: 2; fill: none } .by-e { stroke: #5c6f86; stroke-width: 1.6; fill: none }
-.true-line { stroke: #b3261e; stroke-width: 1.8; fill: none } .band { fill: #b3261e; fill-opacity: .12 }
-.stem { stroke: #5c6f86; stroke-width: 1.1 } .own-bar { fill: #0a6b52 } .own { fill: #1b2430 } .in-bar { fill: #fff }
-.curve-label { fill: #5c6f86 } .limit { stroke: #b3261e; stroke-width: 1; stroke-dasharray: 2 2 }
-.found-dot { fill: #0a6b52 } .unfound-dot { fill: #fff; stroke: #5c6f86; stroke-width: 1.1 }
 </style>"""
 
 

@@ -145,10 +145,14 @@ def _signature(path: Path, data: bytes, signer: bytes | None) -> str:
 
 
 def _input_files(record: ScanRecord | TraceRecord | Record) -> list[_InputFile]:
-    """What was read, but for models: a trace doesn't say how long its texts are."""
+    """What was read, but for models: a trace doesn't say how long its texts are, and a plan's prompts are no file."""
     if isinstance(record, TraceRecord):
-        served = [] if record.served is None else [_InputFile(record.served.name, record.served.sha256, None)]
-        return [*(_InputFile(reading.name, reading.sha256, None) for reading in record.readings), *served]
+        plan = None if record.plan is None else record.plan.sha256
+        texts = [_InputFile(r.name, r.sha256, None) for r in record.readings if r.sha256 != plan]
+        served = (
+            [] if record.served is None else [_InputFile(record.served.name, record.served.sha256, record.served.bytes)]
+        )
+        return [*texts, *served]
     return [_InputFile(source.name, source.sha256, source.bytes) for source in record.inputs]
 
 
@@ -197,11 +201,16 @@ def _trace_checks(path: Path, record: TraceRecord) -> list[Check]:
         ("answer", verify_trace.answer),
         ("identification", verify_trace.identification),
         ("controls", verify_trace.controls),
+        ("forecasts", verify_trace.forecasts),
+        ("plan", verify_trace.plan),
     ]
     files = _check("files", lambda: _files(path.parent, record.files, _TRACE_FILES))
     totals = "whether the totals are those of evidence.npz takes the key: `dyetrace recompute`"
     checks = [_check(name, lambda look=look: look(record)) for name, look in looks]  # type: ignore[misc]
-    return [files, *checks, Check("totals", "not done", totals)]
+    evidence = Check("evidence", "not done", "the file is not that of the report")
+    if files.outcome == "ok":
+        evidence = _check("evidence", lambda: verify_trace.evidence(record, path.parent))
+    return [files, *checks, evidence, Check("totals", "not done", totals)]
 
 
 def _scan_checks(path: Path, record: ScanRecord) -> list[Check]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from detect.report.trace_html import render_trace_html
 from detect.report.trace_terminal import print_trace
-from detect.report.wording import clean
+from detect.report.wording import clean, format_p
 from detect.student.record import TraceRecord
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.examples import make_spec
@@ -132,8 +132,9 @@ def test_terminal_fits_and_is_ascii(kind: str, width: int) -> None:
 
 
 def test_terminal_says_what_a_reader_asks() -> None:
-    text = " ".join(in_terminal(shown_records()["found"]).split())
-    assert "The mark was found in this model. p = 10^-100.5, all keys paid for" in text
+    record = shown_records()["found"]
+    text = " ".join(in_terminal(record).split())
+    assert f"The mark was found in this model. p = {format_p(record.log10_pvalue)}, all keys paid for" in text
     assert "tosses of a fair coin" in text and "Identified: acme." in text
     assert "reference (the verdict)" in text and "other readouts have no part in the verdict" in text
     assert "control: 100 decoy keys agree with chance" in text
@@ -217,7 +218,27 @@ def test_refused_trace_shows_no_pvalue_of_a_true_key() -> None:
     assert "would have done" not in shown
 
 
+def test_refused_trace_claims_nothing_of_its_pvalue() -> None:
+    page = on_page("refused")
+    assert "The p-value is exact" not in page and "do not bear that out here" in page
+    assert "never saw marked text" not in page and "never saw marked text" in on_page("clean")
+
+
+def test_endpoint_is_asked_the_plans_prompts_and_peeking_is_explained() -> None:
+    page = on_page("api")
+    assert "It was asked the plan’s prompts and gave 610 answers" in page  # noqa: RUF001
+    assert "one may look at every answer and stop at will" in page
+    assert "the weights are not all fixed beforehand" in on_page("marked reading")
+
+
+def test_power_is_said_of_the_contexts_it_was_computed_from() -> None:
+    assert "The first key’s 2,048 contexts would have shown" in on_page("found")  # noqa: RUF001
+    assert "These 4,096 contexts would have shown" in on_page("turned")
+
+
 def test_other_readouts_are_drawn_and_the_verdicts_own_is_marked() -> None:
-    html = render_trace_html(shown_records()["found"])
-    assert "reference, used for the verdict" in html and "29,909" in html
+    record = shown_records()["found"]
+    html = render_trace_html(record)
+    argmax = next(result for result in record.comparisons if result.readout == "argmax")
+    assert "reference, used for the verdict" in html and f">{argmax.contexts_needed:,}<" in html
     assert "Other ways to read" not in on_page("api")

@@ -66,6 +66,112 @@ def test_every_wrong_number_is_found_by_its_check(tmp_path: Path) -> None:
         assert check in failed, (name, failed)
 
 
+def test_numbers_that_no_total_gives_are_found_without_the_evidence(tmp_path: Path) -> None:
+    record = examples.found_trace(tmp_path)
+    first = record.hypotheses[0]
+    deviation = changed_first(record, total=round(first.expected + 900 * first.sd), log10_pvalue=-1.0)
+    against = changed_first(
+        record, total=round(first.expected - 900 * first.sd), log10_pvalue=0.0, log10_pvalue_lower=-1.0
+    )
+    bet = changed_first(record, log10_evalue=-first.log10_pvalue + 1)
+    for broken, said in ((deviation, "too large"), (against, "too large"), (bet, "larger than the inverse")):
+        write_trace(tmp_path / "report.json", broken)
+        failed = {c.name: c.line for c in verify_report(tmp_path / "report.json").failed}
+        assert said in failed["keys"]
+
+
+def single(record: TraceRecord) -> dict[str, TraceRecord]:
+    """Records of one key whose numbers contradict the evidence, and nothing else in the record."""
+    first = record.hypotheses[0]
+    smaller = first.log10_pvalue - 5
+    lucky = changed_first(record, log10_pvalue=smaller, log10_pvalue_tested=smaller, log10_pvalue_adjusted=smaller)
+    return {
+        "total": changed_first(record, total=first.total + round(first.sd)),
+        "p-value": replace(lucky, log10_pvalue=smaller),
+        "e-value": replace(changed_first(record, log10_evalue=first.log10_evalue - 3),
+                           log10_evalue=first.log10_evalue - 3),
+        "mean": changed_first(record, expected=first.expected + 0.01 * first.sd),
+        "deviation": changed_first(record, sd=first.sd * 1.01),
+        "words": changed_first(record, tuples=first.tuples + 1),
+        "contexts": replace(record, contexts=record.contexts + 1),
+        "curve": replace(record, curve=record.curve[:-1]),
+    }  # fmt: skip
+
+
+def test_one_keys_total_gives_its_tails_without_the_key(tmp_path: Path) -> None:
+    record = examples.make_trace(tmp_path, {"global": 9.0})
+    found = verify_report(tmp_path / "report.json")
+    line = next(c.line for c in found.checks if c.name == "evidence")
+    assert found.holds and "which takes no key" in line
+    for name, broken in single(record).items():
+        write_trace(tmp_path / "report.json", broken)
+        assert "evidence" in [c.name for c in verify_report(tmp_path / "report.json").failed], name
+
+
+def test_keys_that_share_contexts_have_all_of_them_together(tmp_path: Path) -> None:
+    record = examples.found_trace(tmp_path)
+    first, *tenants = record.hypotheses
+    fewer = changed_first(record, contexts=first.contexts - 1)
+    spread = replace(record, hypotheses=[first, *(replace(h, sd=h.sd * 1.1) for h in tenants)])
+    apart = replace(record, hypotheses=[first, replace(tenants[0], tuples=1), *tenants[1:]])
+    for broken in (fewer, spread, apart):
+        write_trace(tmp_path / "report.json", broken)
+        assert "evidence" in [c.name for c in verify_report(tmp_path / "report.json").failed]
+
+
+def test_evidence_of_another_kind_is_found(tmp_path: Path) -> None:
+    record = examples.clean_trace(tmp_path)
+    data = b"PK not an evidence file"
+    (tmp_path / "evidence.npz").write_bytes(data)
+    file = replace(record.files[0], sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    write_trace(tmp_path / "report.json", replace(record, files=[file]))
+    failed = verify_report(tmp_path / "report.json").failed
+    assert [c.name for c in failed] == ["evidence"] and "evidence.npz" in failed[0].line
+
+
+def test_forecasts_that_do_not_follow_are_found(tmp_path: Path) -> None:
+    record = examples.found_trace(tmp_path)
+    power, readout = record.power, record.comparisons[0]
+    broken = [
+        replace(record, power=replace(power, detectable_z_per_context=power.detectable_z_per_context / 2)),
+        replace(record, power=replace(power, observed_z_per_context=power.observed_z_per_context * 2)),
+        replace(record, power=replace(power, contexts_needed=None)),
+        replace(record, comparisons=[replace(readout, contexts_needed=1000), *record.comparisons[1:]]),
+        replace(record, comparisons=[replace(readout, z=-1.0), *record.comparisons[1:]]),
+    ]
+    for one in broken:
+        write_trace(tmp_path / "report.json", one)
+        assert [c.name for c in verify_report(tmp_path / "report.json").failed] == ["forecasts"]
+
+
+def test_plans_made_after_the_first_query_and_peeking_at_pvalues_are_found(tmp_path: Path) -> None:
+    record = examples.api_trace(tmp_path)
+    assert record.plan is not None
+    late = replace(record, plan=replace(record.plan, created="2026-02-02T10:31:00+00:00"))
+    odd = replace(record, plan=replace(record.plan, created="yesterday"))
+    peeked = replace(record, basis="p-value")
+    for broken, said in ((late, "after the first query"), (odd, "must be times"), (peeked, "forbids looking")):
+        write_trace(tmp_path / "report.json", broken)
+        failed = {c.name: c.line for c in verify_report(tmp_path / "report.json").failed}
+        assert said in failed["plan"]
+
+
+def test_commitment_younger_than_the_trace_is_found(tmp_path: Path) -> None:
+    record = examples.clean_trace(tmp_path)
+    assert record.commitment is not None
+    young = replace(record.commitment, created="2026-02-04T00:00:00+00:00")
+    write_trace(tmp_path / "report.json", replace(record, commitment=young))
+    failed = verify_report(tmp_path / "report.json").failed
+    assert [c.name for c in failed] == ["spec"] and "younger" in failed[0].line
+
+
+def test_prompts_of_a_plan_are_no_file_to_compare(tmp_path: Path) -> None:
+    examples.api_trace(tmp_path / "made")
+    (tmp_path / "texts").mkdir()
+    found = verify_report(tmp_path / "made" / "report.json", inputs=tmp_path / "texts")
+    assert found.holds, found.failed
+
+
 @pytest.mark.parametrize("kind", ["turned", "marked reading", "api"])
 def test_tested_pvalue_is_that_of_its_basis_and_sides(kind: str, tmp_path: Path) -> None:
     record = examples.KINDS[kind](tmp_path)

@@ -1,21 +1,25 @@
-"""Traces made by hand: records whose numbers follow from each other, and the evidence file beside them."""
+"""Traces made by hand: weights and totals at choice, and all that a trace computes from them, with its evidence."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtri
 
 from detect.corpus.record import FileHash, Interval
 from detect.decoys import log10_agreement
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.report.trace_schema import write_trace
+from detect.student.conclude import tested_log10
+from detect.student.evidence import Basis, Evidence, encode_evidence
+from detect.student.hypothesis import Sided, WeightedTest
 from detect.student.record import (
     Coalition,
     Control,
@@ -33,6 +37,8 @@ from detect.student.record import (
     TraceRecord,
     TrainingShare,
 )
+from detect.student.score import TraceScore
+from detect.student.weights import WeightedTuples
 from tests.detect.report.examples import HEX, make_spec
 from watermark.commitment import Commitment
 
@@ -42,50 +48,78 @@ BASE = ModelSeen(name="models/base-135m", sha256=HEX[::-1], tokenizer="same")
 OTHER = ModelSeen(name="models/gemma-3-270m", sha256=HEX, tokenizer="aligned")
 SERVED = ModelSeen(name="suspect-mini at https://models.example/v1", sha256="", tokenizer="text")
 CONTEXTS = 4096
-_SD = 61250.0
+Z_AT_AIM = 6.361340902404  # scipy.stats.norm.isf(1e-10)
+TUPLES = 3  # of each context
+
+
+def make_evidence(last: int = CONTEXTS) -> Evidence:
+    """Contexts with a few weighted tuples each, found in so many steps."""
+    draw = np.random.default_rng(3)
+    weights = draw.integers(-40, 60, CONTEXTS * TUPLES)
+    weights[weights == 0] = 1
+    tuples = WeightedTuples(
+        np.arange(2 * CONTEXTS, dtype=np.uint32).reshape(CONTEXTS, 2),
+        np.repeat(np.arange(CONTEXTS), TUPLES),
+        np.tile(np.arange(TUPLES, dtype=np.uint32), CONTEXTS),
+        weights,
+        np.full(CONTEXTS, -1),
+    )
+    return Evidence(tuples, np.arange(CONTEXTS) * last // CONTEXTS + 1)
+
+
+@lru_cache(maxsize=8)
+def make_test(key: str, shared: bool) -> WeightedTest:
+    """The test of a key: the global key's contexts are the first half where tenants share them, else all."""
+    spec, tuples = make_spec(), make_evidence().tuples
+    half = (np.arange(CONTEXTS) < CONTEXTS // 2) == (key == "global")
+    chosen = half if shared else np.ones(CONTEXTS, dtype=np.bool_)
+    return WeightedTest(TraceScore.of(spec.build_scheme()), tuples.of_contexts(chosen), spec.subkeys)
 
 
 def tail(z: float) -> float:
-    """Log10 of the normal upper tail: near enough to a trace's p-value for an example."""
+    """Log10 of the normal upper tail: near enough to a trace's p-value where nothing follows from it."""
     return min(0.0, float(log_ndtr(-z)) / math.log(10))
 
 
-def evalue(z: float) -> float:
-    """Log10 of the likelihood ratio at half the shift, averaged with 1: an e-value of the right size."""
-    best = max(z, 0.0) ** 2 * 0.375 / math.log(10)
-    return best - math.log10(2) if best > 2 else min(0.2, 0.1 * z)
-
-
-def make_hypothesis(key: str, z: float, *, basis: str, sided: str, contexts: int = CONTEXTS) -> TraceHypothesis:
-    upper, lower, log10_e = tail(z), tail(-z), evalue(z)
-    tested = min(0.0, -log10_e) if basis == "e-value" else upper
-    if basis == "p-value" and sided == "two-sided":
-        tested = min(0.0, math.log10(2) + min(upper, lower))
+@lru_cache(maxsize=64)
+def make_hypothesis(key: str, z: float, *, shared: bool, basis: Basis, sided: Sided) -> TraceHypothesis:
+    """A key whose total lies ``z`` standard deviations above its mean; the choice among keys is not paid for."""
+    test = make_test(key, shared)
+    mean, sd = test.moments
+    total = round(mean + z * sd)
+    upper, lower = (min(0.0, float(p([total])[0])) for p in (test.log10_pvalues, test.log10_pvalues_lower))
+    log10_e = test.log10_evalue(total, sided)
     return TraceHypothesis(
         key=key,
-        contexts=contexts // 2,
-        tuples=contexts * 96,
-        total=round(120_000_000 + z * _SD),
-        expected=120_000_000.0,
-        sd=_SD,
+        contexts=len(test.tuples.contexts),
+        tuples=test.words,
+        total=total,
+        expected=mean,
+        sd=sd,
         log10_pvalue=upper,
         log10_pvalue_lower=lower,
         log10_evalue=log10_e,
-        log10_pvalue_tested=tested,
+        log10_pvalue_tested=tested_log10(basis, sided, upper, lower, log10_e),
         log10_pvalue_adjusted=0.0,
     )
 
 
-def make_curve(z: float, end: int, *, basis: str) -> list[CurvePoint]:
-    counts = sorted({max(1, round(end * (i / 40) ** 1.5)) for i in range(1, 41)})
+@lru_cache(maxsize=16)
+def make_curve(z: float, end: int, *, shared: bool, sided: Sided) -> tuple[CurvePoint, ...]:
+    """The global key's evidence after each sixteenth of the steps, growing unevenly."""
+    test = make_test("global", shared)
     draw = np.random.default_rng(5)
     points = []
-    for count in counts:
-        now = z * math.sqrt(count / end) + (0 if count == end else float(draw.normal(0, 0.25)))
+    for i in range(1, 17):
+        part = test.tuples.first(len(test.tuples.contexts) * i // 16)
+        known = WeightedTest(test.score, part, test.pool)
+        mean, sd = known.moments
+        total = round(mean + sd * (z * math.sqrt(i / 16) + (0 if i == 16 else float(draw.normal(0, 0.25)))))
+        log10_p = min(0.0, float(known.log10_pvalues([total])[0]))
         points.append(
-            CurvePoint(count=count, log10_pvalue=None if basis == "e-value" else tail(now), log10_evalue=evalue(now))
+            CurvePoint(count=end * i // 16, log10_pvalue=log10_p, log10_evalue=known.log10_evalue(total, sided))
         )
-    return points
+    return tuple(points)
 
 
 def make_controls(*, broken: bool = False, **changes: Any) -> TraceControls:
@@ -109,17 +143,19 @@ def make_trace(
     folder: Path,
     zs: dict[str, float],
     *,
-    basis: str = "p-value",
-    sided: str = "upper",
+    basis: Basis = "p-value",
+    sided: Sided = "upper",
     refused: str | None = None,
     alpha: float = 1e-6,
+    steps: int = CONTEXTS,
     **changes: Any,
 ) -> TraceRecord:
     """Write report.json and evidence.npz into ``folder``; return the record."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "evidence.npz", weights=np.arange(64, dtype=np.int16))
-    data = (folder / "evidence.npz").read_bytes()
-    alone = [make_hypothesis(key, z, basis=basis, sided=sided) for key, z in zs.items()]
+    data = encode_evidence(make_evidence(steps))
+    (folder / "evidence.npz").write_bytes(data)
+    shared = any(key != "global" for key in zs)
+    alone = [make_hypothesis(key, z, shared=shared, basis=basis, sided=sided) for key, z in zs.items()]
     adjusted = holm_log10([h.log10_pvalue_tested for h in alone])
     hypotheses = [replace(h, log10_pvalue_adjusted=float(p)) for h, p in zip(alone, adjusted, strict=True)]
     smallest = float(adjusted.min())
@@ -166,13 +202,9 @@ def make_trace(
         "log10_evalue": mean_log10_e([h.log10_evalue for h in hypotheses]),
         "refused": refused,
         "found": refused is None and smallest <= math.log10(alpha),
-        "comparisons": [make_readout(name, z * part) for name, part in READOUT_PARTS.items()],
-        "curve": make_curve(z, CONTEXTS, basis=basis),
-        "power": Power(
-            detectable_z_per_context=6.4 / math.sqrt(CONTEXTS),
-            observed_z_per_context=z / math.sqrt(CONTEXTS),
-            contexts_needed=math.ceil(CONTEXTS * (4.75 / z) ** 2) if z > 0 else None,
-        ),
+        "comparisons": [make_readout(name, hypotheses[0], part) for name, part in READOUT_PARTS.items()],
+        "curve": list(make_curve(z, steps, shared=shared, sided=sided)),
+        "power": make_power(hypotheses[0], alpha),
         "share": not_identified(),
         "controls": make_controls(broken=refused is not None),
         "plan": None,
@@ -184,12 +216,29 @@ def make_trace(
     return record
 
 
+def make_power(first: TraceHypothesis, alpha: float) -> Power:
+    """What so many contexts can show, by the normal law."""
+    needed_z, observed = -float(ndtri(alpha)), (first.total - first.expected) / first.sd / math.sqrt(first.contexts)
+    return Power(
+        detectable_z_per_context=(needed_z + float(ndtri(0.95))) / math.sqrt(first.contexts),
+        observed_z_per_context=observed,
+        contexts_needed=math.ceil((needed_z / observed) ** 2) if observed > 0 else None,
+    )
+
+
 READOUT_PARTS = {"argmax": 0.11, "mass": 0.18, "entropy": 0.23, "log": 0.31, "reference": 1.0}
 
 
-def make_readout(name: str, z: float) -> ReadoutResult:
-    wanted = math.ceil(CONTEXTS * (6.361 / z) ** 2) if z > 0 else None
-    return ReadoutResult(readout=name, contexts=CONTEXTS, z=z, log10_pvalue=tail(z), contexts_needed=wanted)
+def make_readout(name: str, first: TraceHypothesis, part: float) -> ReadoutResult:
+    """A readout that shows so large a part of what the verdict's own shows."""
+    z = part * (first.total - first.expected) / first.sd
+    return ReadoutResult(
+        readout=name,
+        contexts=first.contexts,
+        z=z,
+        log10_pvalue=first.log10_pvalue if part == 1 else tail(z),
+        contexts_needed=math.ceil(first.contexts * (Z_AT_AIM / z) ** 2) if z > 0 else None,
+    )
 
 
 def not_identified() -> TrainingShare:
@@ -262,11 +311,12 @@ def api_trace(folder: Path, **changes: Any) -> TraceRecord:
         "references": [],
         "served": None,
         "readings": [
-            Reading(name="prompts.jsonl", sha256=HEX, marked=False, documents=610, tokens=71_480, contexts=CONTEXTS)
+            Reading(
+                name="the plan's prompts", sha256=HEX, marked=False, documents=610, tokens=71_480, contexts=CONTEXTS
+            )
         ],
         "arguments": {"target_log10_p": -6.0, "budget_requests": 5000, "concurrency": 8},
         "readout": "samples",
-        "curve": make_curve(8.4, 610, basis="e-value"),
         "comparisons": [],
         "plan": PlanSeen(
             sha256=HEX, created="2026-02-02T09:00:00+00:00", first_query="2026-02-02T10:30:00+00:00"
@@ -282,7 +332,7 @@ def api_trace(folder: Path, **changes: Any) -> TraceRecord:
             stopped="target reached",
         ),
     }  # fmt: skip
-    return make_trace(folder, {"global": 8.4}, basis="e-value", **(fields | changes))
+    return make_trace(folder, {"global": 8.4}, basis="e-value", steps=610, **(fields | changes))
 
 
 def hostile_trace(text: str, folder: Path) -> TraceRecord:
