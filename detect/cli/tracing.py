@@ -67,7 +67,7 @@ _served_answers = option(
 _endpoint_reference = option(
     "--reference",
     type=click.Path(path_type=Path),
-    help="A model with the spec's tokenizer, such as the suspect's base model, to compare answers with.  "
+    help="A model with the spec's tokenizer, such as the suspect's base model, to compare answers with logprobs with.  "
     "[e.g. --reference ./base]",
 )
 
@@ -332,6 +332,8 @@ def plan(
     from watermark.generate import read_prompts
     from watermark.spec import load_spec
 
+    if reference is not None and logprobs is None:
+        raise DyetraceError("a reference serves answers with logprobs only: give --logprobs, or leave --reference out")
     made = load_spec(spec_path)
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
     if prompts_path is not None:

@@ -25,8 +25,6 @@ from watermark.spec import WatermarkSpec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_MOST_SURPRISE = 4.0  # nats; a rarer token says no more
-
 Reader = Callable[[ReadingText, Positions], Predictions]
 
 
@@ -39,14 +37,14 @@ class AnswerReader:
     spec, tokenizer
         The watermark and its tokenizer.
     reference
-        Predicts the tokens of an answer, where there is a reference model.
+        Predicts the tokens of an answer, where there is a reference model; only answers with logprobs are compared.
     encode_prompt
         Token ids of a prompt as the reference reads it.
     readout
         Of positions with logprobs.
     served
-        In how many served answers each context stands (fingerprint -> count); None weighs all contexts alike. Contexts
-        that were not served then weigh nothing.
+        In how many served answers each context stands under each sub-key (`reading.served_subkeys`); None weighs all
+        contexts alike. Contexts that were not served weigh nothing, and of the others only sub-keys that were.
     half
         Served counts at which a context weighs half.
     taken
@@ -58,7 +56,7 @@ class AnswerReader:
     readout: Readout
     reference: Reader | None = None
     encode_prompt: Callable[[Any], U32] | None = None
-    served: Mapping[int, int] | None = None
+    served: Mapping[int, Mapping[int, int]] | None = None
     half: float = 1.0
     taken: set[int] = field(default_factory=set)
 
@@ -120,25 +118,22 @@ class AnswerReader:
         contexts = np.array([sequences[d][p - width : p] for d, p in pairs], dtype=np.uint32)
         said = np.array([sequences[d][p] for d, p in pairs], dtype=np.int64)
         reference = None
-        if self.reference is not None:
+        if self.reference is not None and spans[0][0].tokens is not None:
             reference = self.reference(ReadingText("answers", "", documents, marked=False), where)
         if spans[0][0].tokens is None:
-            tokens, weights = said[:, None], self._of_samples(said, reference)[:, None]
+            tokens, weights = said[:, None], np.ones((len(said), 1))
         else:
             tokens, weights = self._of_logprobs(spans, reference)
-        weighed = None
-        if self.served is not None:
-            weighed = context_weight([self.served[value] for value in fingerprint.tolist()], self.half)
-        subkeys = np.full(len(where), NO_SUBKEY, dtype=np.int64)
-        return gathered(contexts, fingerprint.astype(np.int64), subkeys, tokens, weights, weighed)
-
-    def _of_samples(self, said: I64, reference: Predictions | None) -> F64:
-        """1, or with a reference the token's surprise: a rare token's score moves most when the mark chose it."""
-        if reference is None:
-            return np.ones(len(said))
-        r = reference.at(said[:, None], self.spec.vocabulary_size)[:, 0]
-        surprise = np.minimum(-np.log(np.maximum(r, np.exp(-_MOST_SURPRISE))), _MOST_SURPRISE) / 2
-        return np.where(reference.known, surprise, 1.0)
+        if self.served is None:
+            subkeys = np.full(len(where), NO_SUBKEY, dtype=np.int64)
+            return gathered(contexts, fingerprint.astype(np.int64), subkeys, tokens, weights)
+        # A context served under several sub-keys counts under each, with the weight of its own count there.
+        under = [list(self.served[value].items()) for value in fingerprint.tolist()]
+        row = np.repeat(np.arange(len(under)), [len(some) for some in under])
+        subkeys, counts = np.array([pair for some in under for pair in some], dtype=np.int64).T
+        _, group = np.unique(np.stack([fingerprint[row].view(np.int64), subkeys]), axis=1, return_inverse=True)
+        weighed = context_weight(counts, self.half)
+        return gathered(contexts[row], group.ravel(), subkeys, tokens[row], weights[row], weighed)
 
     def _of_logprobs(
         self, spans: Sequence[tuple[SuspectAnswer, int]], reference: Predictions | None

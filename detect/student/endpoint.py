@@ -32,7 +32,7 @@ from detect.student.conclude import conclude, step_tests
 from detect.student.evidence import EVIDENCE_FILE, Evidence, TraceSettings, encode_evidence
 from detect.student.forward import Model, Predictions, model_hash
 from detect.student.hypothesis import Floats, log10_mean
-from detect.student.reading import Positions, ReadingText, read_text, served_counts
+from detect.student.reading import Positions, ReadingText, read_text, served_subkeys
 from detect.student.record import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
 from detect.student.share import not_identified
 from detect.student.weights import WeightedTuples, joined
@@ -82,7 +82,7 @@ def statistic_of(served: str | None, reference: Path | None) -> dict[str, str | 
     return {
         "served_sha256": None if served is None else hashlib.sha256(Path(served).read_bytes()).hexdigest(),
         "reference_sha256": None if reference is None else model_hash(reference),
-        "contexts": "first in each answer, not in the prompt, first prompt alone",
+        "contexts": "first in each answer, not in the prompt, first prompt alone; served sub-keys where they are known",
     }
 
 
@@ -262,7 +262,7 @@ def _reader(
     counts = None
     if served is not None:
         text = read_text(served, spec, Encoder.load(tokenizer))
-        counts = served_counts(text.documents, spec.context_width)
+        counts = served_subkeys(text.documents, spec.context_width)
     if reference is None:
         return AnswerReader(spec, loaded, plan.readout, served=counts), None  # type: ignore[arg-type]
     from watermark.demo_model import load_model

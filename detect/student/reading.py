@@ -305,3 +305,18 @@ def served_counts(source: Sequence[ReadingDocument], width: int) -> dict[int, in
         for value in np.unique(prints[max(0, document.lead - width) :]).tolist():
             counts[value] = counts.get(value, 0) + 1
     return counts
+
+
+def served_subkeys(source: Sequence[ReadingDocument], width: int) -> dict[int, dict[int, int]]:
+    """In how many documents each context stands under each sub-key: fingerprint -> sub-key -> count.
+
+    A document's sub-key was drawn at random, so to look only where a context was served under it uses no word of the
+    key. Where one of a context's documents names no sub-key, all of them are in question: `NO_SUBKEY` alone.
+    """
+    counts: dict[int, dict[int, int]] = {}
+    for document in source:
+        prints = context_fingerprints(document.sequence, width)
+        for value in np.unique(prints[max(0, document.lead - width) :]).tolist():
+            mine = counts.setdefault(value, {})
+            mine[document.subkey] = mine.get(document.subkey, 0) + 1
+    return {value: {NO_SUBKEY: sum(mine.values())} if NO_SUBKEY in mine else mine for value, mine in counts.items()}
