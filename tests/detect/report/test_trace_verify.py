@@ -11,11 +11,18 @@ import pytest
 from click.testing import CliRunner
 
 from detect.cli.reports import report as commands
+from detect.corpus.record import FileHash
 from detect.report.signature import public_key_path, sign, write_signing_key
 from detect.report.trace_schema import write_trace
 from detect.report.verify import verify_report
+from detect.student.conclude import conclude
+from detect.student.evidence import Basis, TraceSettings, encode_evidence
+from detect.student.hypothesis import Sided
+from detect.student.recompute import recompute_trace
 from detect.student.record import TraceRecord
 from tests.detect.report import trace_examples as examples
+from tests.detect.report.examples import make_spec
+from watermark.keys import KeyRing, SecretKey
 
 replace = msgspec.structs.replace
 
@@ -26,6 +33,35 @@ def test_untouched_reports_hold(kind: str, tmp_path: Path) -> None:
     found = verify_report(tmp_path / "report.json")
     assert found.holds, found.failed
     assert {c.name for c in found.checks if c.outcome == "not done"} == {"signature", "inputs", "totals"}
+
+
+@pytest.mark.parametrize(
+    ("basis", "sided", "share"), [("p-value", "upper", 0.5), ("p-value", "two-sided", 1.0), ("e-value", "upper", 0.0)]
+)
+def test_what_a_trace_concludes_under_real_keys_holds(basis: Basis, sided: Sided, share: float, tmp_path: Path) -> None:
+    key = SecretKey(b"a key that everybody knows......")
+    ring = KeyRing.from_master(key, tenants=("acme", "zenith") if share < 1 else ())
+    spec = make_spec(scheme="green_list", global_share=share, key_fingerprint=key.fingerprint)
+    known = examples.make_evidence().until(40)
+    conclusion = conclude(known, spec, ring, basis, TraceSettings(alpha=1e-3, sided=sided, decoy_count=5))
+    data = encode_evidence(known)
+    record = replace(
+        examples.clean_trace(tmp_path, commitment=None, comparisons=[]),
+        **{name: getattr(conclusion, name) for name in conclusion.__dataclass_fields__},
+        spec=spec,
+        spec_id=spec.spec_id,
+        key_fingerprint=key.fingerprint,
+        alpha=1e-3,
+        basis=basis,
+        sided=sided,
+        contexts=known.contexts,
+        files=[FileHash(name="evidence.npz", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
+    )
+    (tmp_path / "evidence.npz").write_bytes(data)
+    write_trace(tmp_path / "report.json", record)
+    found = verify_report(tmp_path / "report.json")
+    assert found.holds, found.failed
+    assert recompute_trace(record, ring, tmp_path) == []
 
 
 def changed_first(record: TraceRecord, **changes: Any) -> TraceRecord:
