@@ -1,0 +1,90 @@
+"""The whole of a trace through a real endpoint, by the command: plan, cost, trace, resume, verify, recompute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from benchmarks.distillation.server import Server
+from detect.cli import main
+from watermark.generate import Sampling, generate_answers
+from watermark.keys import KeyRing, SecretKey, write_key_file
+from watermark.spec import WatermarkSpec, write_spec
+from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
+
+KEY = SecretKey(b"a key that everybody knows......")
+PROMPTS = [f"Tell me about lighthouse {number}." for number in range(4)]
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture
+def owner(tmp_path: Path, smollm2_tokenizer: Any, tiny_model: tuple[Any, Any]) -> Path:
+    """A folder with key, spec and served answers: the tiny model's, marked."""
+    spec = WatermarkSpec(
+        vocabulary_size=vocabulary_size(smollm2_tokenizer),
+        tokenizer=tokenizer_fingerprint(smollm2_tokenizer),
+        key_fingerprint=KEY.fingerprint,
+    )
+    write_key_file(tmp_path / "owner.key", KEY)
+    write_spec(tmp_path / "spec.json", spec)
+    sampling = Sampling(max_new_tokens=30, seed=1)
+    answers = generate_answers(*tiny_model, PROMPTS, sampling, spec, KeyRing.from_master(KEY), chat=False)
+    (tmp_path / "served.jsonl").write_bytes(b"".join(msgspec.json.encode(a) + b"\n" for a in answers))
+    return tmp_path
+
+
+@pytest.mark.parametrize("evidence", [[], ["--logprobs", 5]], ids=["samples", "logprobs"])
+def test_a_plan_is_asked_once_and_its_report_holds(
+    owner: Path, serve: Callable[..., Server], smollm2_dir: Path, evidence: list[object]
+) -> None:
+    server = serve()
+    keys = ["--spec", owner / "spec.json", "--key", f"file:{owner / 'owner.key'}"]
+    prompts = owner / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    fixed = ["--model", "student", "--prompts", prompts, "--samples", 2, "--max-tokens", 12, *evidence]
+    made = run("trace", "plan", server.url, *keys, *fixed, "-o", owner / "plan.json")
+    assert made.exit_code == 0, made.output
+    trace = ["trace", "api", owner / "plan.json", *keys, "--tokenizer", smollm2_dir, "--no-pdf", "-o", owner / "found"]
+    assert "8 requests to send, 0 answered already" in run(*trace, "--dry-run").output
+    first = run(*trace, "--json")
+    assert first.exit_code == 0, first.output
+    record = json.loads((owner / "found" / "report.json").read_text())
+    assert record["plan"]["sha256"] in made.output
+    assert record["queries"]["answers"] == 8 and not record["found"]
+    assert record["contexts"] > 20
+    before = len(server.received)
+    assert run(*trace, "--json").exit_code == 0
+    assert len(server.received) == before  # everything stood in the ledger
+    again = json.loads((owner / "found" / "report.json").read_text())
+    assert again["hypotheses"] == record["hypotheses"]
+    assert run("report", "verify", owner / "found" / "report.json").exit_code == 0
+    held = run("recompute", owner / "found" / "report.json", *keys[2:])
+    assert held.exit_code == 0 and "the report holds" in held.output
+
+
+def test_what_does_not_fit_the_plan_is_one_line(owner: Path, serve: Callable[..., Server], smollm2_dir: Path) -> None:
+    server = serve()
+    keys = ["--spec", owner / "spec.json", "--key", f"file:{owner / 'owner.key'}"]
+    served = ["--served", owner / "served.jsonl"]
+    made = run("trace", "plan", server.url, "--model", "student", *served, *keys, "-o", owner / "plan.json")
+    assert made.exit_code == 0, made.output
+    where = ["--tokenizer", smollm2_dir, "-o", owner / "found"]
+    for wrong, says in (
+        ([owner / "plan.json", *keys, *where], "other served answers"),
+        ([owner / "none.json", *keys, *where], "cannot read plan"),
+        ([owner / "plan.json", *keys, *served, "--tenant", "acme", *where, "--api-key", "env:NO_SUCH"], "NO_SUCH"),
+    ):
+        result = run("trace", "api", *wrong)
+        assert result.exit_code == 2 and says in result.output and "Traceback" not in result.output, result.output
+    assert not server.received
+    result = run("trace", "plan", server.url, "--model", "student", *keys, "-o", owner / "other.json")
+    assert result.exit_code == 2 and "a plan needs prompts" in result.output
