@@ -1,0 +1,257 @@
+"""The whole way, on models trained on the spot: a student of marked answers is found, one of unmarked answers is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from detect.natural_text import natural_documents
+from detect.report.trace_schema import read_trace
+from detect.student.conclude import conclude
+from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
+from detect.student.open_weights import WeightsJob, trace_weights
+from detect.student.record import TraceRecord
+from watermark.errors import DyetraceError
+from watermark.generate import Sampling, generate_answers
+from watermark.keys import KeyRing, SecretKey
+from watermark.spec import WatermarkSpec
+from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+
+KEY = SecretKey(bytes(range(32)))
+RING = KeyRing.from_master(KEY)
+
+
+@dataclass(frozen=True)
+class World:
+    """A base model, a teacher's answers with and without the mark, and a student of each."""
+
+    folder: Path
+    spec: WatermarkSpec
+
+    def job(self, student: str, **more: Any) -> WeightsJob:
+        fields: dict[str, Any] = {
+            "student": self.folder / student,
+            "texts": [str(self.folder / "prose.txt")],
+            "references": [self.folder / "base"],
+            "contexts": 1_500,
+            "dtype": "float32",
+            "settings": TraceSettings(decoy_count=20),
+        }
+        return WeightsJob(**fields | more)
+
+    def trace(self, output: Path, student: str, **more: Any) -> TraceRecord:
+        tokenizer = load_tokenizer(self.folder / "base")
+        return trace_weights(self.job(student, **more), self.spec, RING, tokenizer, output)
+
+
+def _tokenizer(texts: list[str]) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=512, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
+
+
+def _train(model: Any, rows: Any, steps: int, rate: float) -> None:
+    import torch
+
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    model.train()
+    for _ in range(steps):
+        batch = rows[torch.randint(len(rows), (16,), generator=generator)]
+        loss = model(input_ids=batch, labels=batch).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.eval()
+
+
+def _rows(ids: list[int], length: int = 64) -> Any:
+    import torch
+
+    whole = len(ids) // length * length
+    return torch.tensor(ids[:whole]).view(-1, length)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    import copy
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("world")
+    prose = [text[:3000] for _, text in natural_documents("prose", 60)]
+    tokenizer = _tokenizer(prose)
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    ids = [i for text in prose[10:] for i in tokenizer(text)["input_ids"]]
+    _train(base, _rows(ids), 120, 3e-3)
+    spec = WatermarkSpec(
+        context_width=1,
+        subkeys=1,
+        vocabulary_size=vocabulary_size(tokenizer),
+        tokenizer=tokenizer_fingerprint(tokenizer),
+        key_fingerprint=KEY.fingerprint,
+    )
+    (folder / "prose.txt").write_text("\n".join(prose[:10]))
+    prompts = list(
+        dict.fromkeys(text[100 * i : 100 * i + 40].strip() or "A" for text in prose[10:42] for i in range(3))
+    )[:64]
+    sampling = Sampling(max_new_tokens=100, batch=64, seed=1)
+    for name, mark in (("marked", (spec, RING)), ("unmarked", (None, None))):
+        answers = list(generate_answers(base, tokenizer, prompts, sampling, *mark))
+        (folder / f"{name}.jsonl").write_text(
+            "".join(
+                json.dumps(
+                    {
+                        "text": a.text,
+                        "token_ids": a.token_ids,
+                        "prompt_token_ids": a.prompt_token_ids,
+                        **({"spec_id": a.spec_id, "subkey": a.subkey} if a.spec_id else {}),
+                    }
+                )
+                + "\n"
+                for a in answers
+            )
+        )
+        student = copy.deepcopy(base)
+        _train(student, _rows([i for a in answers for i in a.token_ids]), 60, 2e-3)
+        student.save_pretrained(folder / f"of-{name}")
+        tokenizer.save_pretrained(folder / f"of-{name}")
+    base.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    return World(folder, spec)
+
+
+@pytest.fixture(scope="module")
+def found(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[TraceRecord, Path]:
+    output = tmp_path_factory.mktemp("found")
+    more = {"controls": [world.folder / "of-unmarked"], "served": str(world.folder / "marked.jsonl")}
+    return world.trace(output, "of-marked", **more), output
+
+
+def test_a_student_of_marked_answers_is_found_by_reading_text_that_it_never_saw(found: Any) -> None:
+    record, _ = found
+    assert record.found and record.log10_pvalue < -6
+    assert record.basis == "p-value" and record.readout == "reference"
+    assert record.references[0].share == 1.0
+    assert record.controls.decoy_log10_agreement > -4
+
+
+def test_a_student_of_unmarked_answers_to_the_same_prompts_is_not_found(world: World, tmp_path: Path) -> None:
+    for readout in ("reference", "entropy"):
+        record = world.trace(tmp_path / readout, "of-unmarked", readout=readout)
+        assert not record.found and record.log10_pvalue is not None and record.log10_pvalue > -4
+
+
+def test_controls_show_nothing_where_no_mark_can_be(found: Any) -> None:
+    record, _ = found
+    assert [c.what for c in record.controls.models] == ["reference in the suspect's place", "control model"]
+    assert all(c.log10_pvalue > -4 for c in record.controls.models)
+
+
+def test_the_report_reads_back_and_its_evidence_gives_every_number_again(world: World, found: Any) -> None:
+    record, output = found
+    assert read_trace(output / "report.json") == record
+    evidence = read_evidence(output / EVIDENCE_FILE)
+    again = conclude(evidence, world.spec, RING, "p-value", TraceSettings(decoy_count=20))
+    assert again.hypotheses == record.hypotheses
+    assert again.log10_pvalue == record.log10_pvalue and again.curve == record.curve
+    assert again.controls.decoy_log10_pvalues == record.controls.decoy_log10_pvalues
+    assert evidence.contexts == record.contexts
+
+
+def test_another_owners_key_finds_nothing_in_the_same_evidence(world: World, found: Any) -> None:
+    _, output = found
+    stranger = SecretKey(bytes(32))
+    spec = WatermarkSpec(
+        **{f: getattr(world.spec, f) for f in ("context_width", "subkeys", "vocabulary_size", "tokenizer")},
+        key_fingerprint=stranger.fingerprint,
+    )
+    evidence = read_evidence(output / EVIDENCE_FILE)
+    again = conclude(evidence, spec, KeyRing.from_master(stranger), "p-value", TraceSettings(decoy_count=0))
+    assert not again.found and again.log10_pvalue is not None and again.log10_pvalue > -4
+
+
+def test_reading_the_marked_answers_themselves_rests_on_the_evalue(world: World, tmp_path: Path) -> None:
+    served = [str(world.folder / "marked.jsonl")]
+    mine = world.trace(tmp_path / "a", "of-marked", texts=served)
+    assert mine.basis == "e-value" and mine.readings[0].marked
+    assert mine.found and mine.log10_pvalue == pytest.approx(-mine.hypotheses[0].log10_evalue)
+    other = world.trace(tmp_path / "b", "of-unmarked", texts=served)
+    assert not other.found and other.log10_evalue < 3
+
+
+def test_two_texts_count_a_context_once(world: World, tmp_path: Path) -> None:
+    texts = [str(world.folder / "prose.txt"), str(world.folder / "marked.jsonl")]
+    record = world.trace(tmp_path / "both", "of-marked", texts=texts)
+    evidence = read_evidence(tmp_path / "both" / EVIDENCE_FILE)  # refuses a tuple that stands twice
+    assert sum(r.contexts for r in record.readings) == record.contexts == evidence.contexts
+    assert len(np.unique(evidence.tuples.contexts, axis=0)) == evidence.contexts
+    assert {c.readout for c in record.comparisons} >= {"argmax", "entropy", "reference, prose.txt alone"}
+
+
+def test_a_second_run_reads_nothing_anew_and_says_the_same(world: World, found: Any) -> None:
+    record, output = found
+    shards = {path: path.stat().st_mtime_ns for path in (output / ".work").rglob("*.npz")}
+    more = {"controls": [world.folder / "of-unmarked"], "served": str(world.folder / "marked.jsonl")}
+    again = world.trace(output, "of-marked", **more)
+    assert again.hypotheses == record.hypotheses and again.files == record.files
+    assert shards == {path: path.stat().st_mtime_ns for path in (output / ".work").rglob("*.npz")}
+
+
+def test_calibration_students_turn_the_effect_into_a_share(world: World, tmp_path: Path) -> None:
+    calibration = [(world.folder / "of-unmarked", 0.0), (world.folder / "of-marked", 1.0)]
+    record = world.trace(tmp_path / "share", "of-marked", calibration=calibration)
+    interval = record.share.interval
+    assert interval is not None and interval.low > 0.3 and interval.estimate == pytest.approx(1)
+    assert world.trace(tmp_path / "none", "of-marked").share.interval is None
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"readout": "reference", "references": []}, "needs --reference"),
+        ({"texts": ["missing.txt"]}, "cannot read missing.txt"),
+        ({"references": [Path("no-folder")]}, "no-folder"),
+    ],
+)
+def test_what_cannot_be_traced_is_one_line(more: dict[str, Any], message: str, world: World, tmp_path: Path) -> None:
+    with pytest.raises(DyetraceError, match=message) as error:
+        world.trace(tmp_path, "of-marked", **more)
+    assert "\n" not in str(error.value)
+
+
+def test_the_wrong_key_is_refused(world: World, tmp_path: Path) -> None:
+    stranger = KeyRing.from_master(SecretKey(bytes(32)))
+    with pytest.raises(DyetraceError, match="wrong key"):
+        trace_weights(world.job("base"), world.spec, stranger, load_tokenizer(world.folder / "base"), tmp_path)
+    job = replace(world.job("base"), texts=[str(world.folder / "prose.txt")] * 2)
+    with pytest.raises(DyetraceError, match="gives no context that was not read before"):
+        trace_weights(job, world.spec, RING, load_tokenizer(world.folder / "base"), tmp_path)
