@@ -117,10 +117,12 @@ class AnswerReader:
         pairs = list(zip(document.tolist(), position.tolist(), strict=True))
         contexts = np.array([sequences[d][p - width : p] for d, p in pairs], dtype=np.uint32)
         said = np.array([sequences[d][p] for d, p in pairs], dtype=np.int64)
+        # An endpoint that leaves out some logprobs is read by what it said.
+        shown = all(answer.tokens is not None for answer, _ in spans)
         reference = None
-        if self.reference is not None and spans[0][0].tokens is not None:
+        if self.reference is not None and shown:
             reference = self.reference(ReadingText("answers", "", documents, marked=False), where)
-        if spans[0][0].tokens is None:
+        if not shown:
             tokens, weights = said[:, None], np.ones((len(said), 1))
         else:
             tokens, weights = self._of_logprobs(spans, reference)

@@ -27,14 +27,8 @@ SETTINGS = TraceSettings(decoy_count=40)
 
 
 def make_spec(**fields: Any) -> WatermarkSpec:
-    made = {
-        "vocabulary_size": 5000,
-        "tokenizer": "t",
-        "key_fingerprint": KEY.fingerprint,
-        "subkeys": 2,
-        "scheme": "green_list",
-    } | fields
-    return WatermarkSpec(**made)
+    made: dict[str, Any] = {"vocabulary_size": 5000, "tokenizer": "t", "key_fingerprint": KEY.fingerprint}
+    return WatermarkSpec(**made | {"subkeys": 2, "scheme": "green_list"} | fields)
 
 
 SPLIT = make_spec(global_share=0.5)

@@ -1,4 +1,4 @@
-"""The whole way, on models trained on the spot: a student of marked answers is found, one of unmarked answers is not."""
+"""The whole way, on models trained on the spot: a student of marked answers is found, one of unmarked ones is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which positions of a text count: each context once where its words could have shaped what is read, else a few times."""
+"""Which positions of a text count: each context once where its words may have shaped what is read, else a few times."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from detect.student.reading import (
     positions,
     read_text,
     served_counts,
+    served_subkeys,
 )
 from watermark.errors import DyetraceError
 from watermark.spec import WatermarkSpec
@@ -42,7 +43,10 @@ def encoder() -> Encoder:
 
 
 def text_of(*documents: tuple[list[int], int, int], marked: bool) -> ReadingText:
-    made = [ReadingDocument(f"d{i}", np.array(ids, dtype=np.uint32), *more) for i, (ids, *more) in enumerate(documents)]
+    made = [
+        ReadingDocument(f"d{i}", np.array(ids, dtype=np.uint32), lead, key)
+        for i, (ids, lead, key) in enumerate(documents)
+    ]
     return ReadingText("text", "", made, marked)
 
 
@@ -64,7 +68,7 @@ documents = st.lists(
 def test_marked_text_gives_no_word_twice_and_none_that_was_used_before(
     documents: list[tuple[list[int], int, int]], width: int
 ) -> None:
-    """Against the definition, in plain terms: read on and remember under which (context, sub-key) tokens were chosen."""
+    """Against the definition: read on and remember under which (context, sub-key) tokens were chosen."""
     documents = [(ids, min(lead, len(ids)), key) for ids, lead, key in documents]
     where = positions(text_of(*documents, marked=True), width, 10**6)
     apart = all(key >= 0 for _, _, key in documents)
@@ -149,6 +153,16 @@ def test_served_contexts_are_counted_by_document_and_in_answers_alone() -> None:
     by_context = {tuple(pair): counts.get(int(context_fingerprints(np.array(pair, dtype=np.uint32), 2)[0]), 0)
                   for pair in ([1, 2], [2, 1], [7, 7], [7, 1], [2, 3])}  # fmt: skip
     assert by_context == {(1, 2): 2, (2, 1): 1, (7, 7): 0, (7, 1): 0, (2, 3): 1}
+
+
+def test_served_subkeys_are_all_of_them_where_one_is_unknown() -> None:
+    documents = text_of(
+        ([1, 2, 3], 0, 0), ([1, 2, 4], 0, 0), ([1, 2, 4], 0, 3), ([2, 4, 9], 0, -1), marked=True
+    ).documents
+    prints = {pair: int(context_fingerprints(np.array(pair, dtype=np.uint32), 2)[0]) for pair in ((1, 2), (2, 4))}
+    served = served_subkeys(documents, 2)
+    assert served[prints[1, 2]] == {0: 2, 3: 1}
+    assert served[prints[2, 4]] == {NO_SUBKEY: 3}
 
 
 # --- files -----------------------------------------------------------------------------------------------
