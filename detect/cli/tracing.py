@@ -127,7 +127,8 @@ def _share_of(
 )
 @option(
     "--served",
-    help="Served answers: contexts that stand in more of them weigh more in unmarked readings.  "
+    help="Served answers: contexts that stand in more of them weigh more in unmarked readings. Which were served "
+    "depends a little on the key where answers are marked; unmarked answers of the same model leave no doubt.  "
     "[e.g. --served answers.jsonl]",
 )
 @option("--read-tenant", help="Read only the answers made for this account.  [e.g. --read-tenant acme]")
