@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -72,7 +72,7 @@ class Server:
     largest_batch
         Rows in one forward pass at most.
     faults
-        For the first requests, in the order in which they come; None serves one well.
+        For the first requests, in the order in which they come, or by the request's JSON; None serves one well.
     knows_n, says_usage
         Without them it gives one sample however many are wanted, or leaves token counts out, as some servers do.
 
@@ -93,13 +93,13 @@ class Server:
         port: int = 0,
         api_key: str | None = None,
         largest_batch: int = 16,
-        faults: Sequence[Fault | None] = (),
+        faults: Sequence[Fault | None] | Callable[[dict[str, Any]], Fault | None] = (),
         knows_n: bool = True,
         says_usage: bool = True,
     ) -> None:
         self.name, self.api_key, self.knows_n, self.says_usage = name, api_key, knows_n, says_usage
         self.received: list[Received] = []
-        self.faults = deque(faults)
+        self.faults = faults if callable(faults) else deque(faults)
         self.guard = threading.Lock()
         self.under_way = 0
         self.tokenizer = tokenizer
@@ -123,9 +123,15 @@ class Server:
         """Stop serving and close all connections."""
         self._http.shutdown()
         self._http.cut_connections()
+        self._http.server_close()  # waits for requests under way, which wait for the batcher
         self.batcher.close()
-        self._http.server_close()
         self._thread.join()
+
+    def next_fault(self, body: dict[str, Any]) -> Fault | None:
+        """What to do with this request."""
+        if callable(self.faults):
+            return self.faults(body)
+        return self.faults.popleft() if self.faults else None
 
     def serve(self, chat: bool, body: dict[str, Any]) -> dict[str, Any]:
         """The response to a request."""
@@ -321,7 +327,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with owner.guard:
             owner.received.append(Received(time.monotonic(), self.path, body, owner.under_way))
-            fault = owner.faults.popleft() if owner.faults else None
+            fault = owner.next_fault(body)
             owner.under_way += 1
         try:
             self._answer(owner, body, fault)
