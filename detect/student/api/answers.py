@@ -88,7 +88,8 @@ class SuspectAnswer:
         """Whether the tokens' bytes, one after the other, are the text (special tokens may follow at the end)."""
         if self.tokens is None:
             return False
-        return b"".join(position.chosen.raw for position in self.tokens).startswith(self.text.encode())
+        raw = b"".join(position.chosen.raw for position in self.tokens)
+        return raw.decode("utf-8", "replace").startswith(self.text)
 
 
 @dataclass(frozen=True, slots=True)

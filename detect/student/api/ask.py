@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Coroutine
 from typing import Any
 
@@ -56,11 +56,13 @@ class Asker:
         self._pace = Pace(settings.start, settings.most)
         self._next = 0
         self._tasks: deque[asyncio.Task[list[SuspectAnswer]]] = deque()
+        self._ready: deque[list[SuspectAnswer]] = deque()
         self._fatal: DyetraceError | None = None
         self._ended = asyncio.Event()
         self._went_well = self._given_up = 0  # in this run
         self._known_to_work = False  # in this run or, by the ledger, in an earlier one
-        self._found = 0
+        self._useful = self._scored = 0  # responses with a text, and with logprobs
+        self._useless: Counter[str] = Counter()
         self._last_trouble = ""
 
     async def start(self) -> None:
@@ -79,11 +81,15 @@ class Asker:
     async def next(self) -> list[SuspectAnswer] | None:
         """The usable answers to the next prompt, in the order of samples; None after the last.
 
+        Once the budget is spent, prompts without answers after the last that has some are left out.
+
         Raises
         ------
         DyetraceError
             The endpoint can't be asked, or the ledger can't be written.
         """
+        if self._ready and self._ready[-1]:
+            return self._release()
         while True:
             while (
                 len(self._tasks) < self._window() and self._next < len(self._plan.prompts) and not self._ended.is_set()
@@ -97,10 +103,9 @@ class Asker:
                 return None
             await asyncio.wait([self._tasks[0]])
             answers = self._tasks.popleft().result()
-            if not answers and self._budget.spent:
-                continue
-            self._release(answers)
-            return answers
+            self._ready.append(answers)
+            if answers or not self._budget.spent:
+                return self._release()
 
     async def stop(self) -> None:
         """Send nothing more, put on record what comes back within the grace period, and close the connections."""
@@ -134,12 +139,13 @@ class Asker:
         requests = -(-self._plan.samples // self._plan.per_request)
         return 2 + int(2 * self._pace.limit) // requests
 
-    def _release(self, answers: list[SuspectAnswer]) -> None:
-        account = self.account
+    def _release(self) -> list[SuspectAnswer]:
+        answers, account = self._ready.popleft(), self.account
         account.prompts += 1
         account.answers += len(answers)
         account.repeated += len(answers) - len({answer.text for answer in answers})
         account.before_plan += sum(answer.entry < self._standing.number for answer in answers)
+        return answers
 
     async def _prompt(self, prompt: int) -> list[SuspectAnswer]:
         plan = self._plan
@@ -184,7 +190,9 @@ class Asker:
         self.account.cached += 1
         self._known_to_work = True
         self._budget.learn(self._bound(prompt, count), entry.tokens)
-        return entry.number, _read(entry.payload, count, entry.meta.get("problem"))
+        response = _read(entry.payload, count, entry.meta.get("problem"))
+        self._check_use(response)
+        return entry.number, response
 
     def _usable(self, prompt: int, sample: int, entry: int, response: Response) -> list[SuspectAnswer]:
         account = self.account
@@ -212,20 +220,23 @@ class Asker:
                     entry=entry,
                 )
             )
-        self._found += len(found)
-        self._check_use(found)
         return found
 
-    def _check_use(self, found: list[SuspectAnswer]) -> None:
+    def _check_use(self, response: Response) -> None:
         """Stop early where an endpoint's answers are of no use at all: they cost money."""
+        usable = [choice for choice in response.choices if choice.problem is None]
+        self._useful += bool(usable)
+        self._scored += any(choice.tokens is not None for choice in usable)
         host = shown_host(self._plan.url)
-        if found and self.account.without_logprobs == self._found:
+        if usable and self._plan.evidence == "logprobs" and not self._scored:
             raise DyetraceError(
                 f"{host} sends no logprobs, which the plan counts on; make a plan with evidence 'samples'"
             )
-        reasons = self.account.unusable
-        if self._found == 0 and reasons.total() >= _UNUSABLE_AT_FIRST:
-            (reason, times), *_ = reasons.most_common(1)
+        if self._useful:
+            return
+        self._useless[response.problem or response.choices[0].problem or ""] += 1
+        (reason, times), *_ = self._useless.most_common(1)
+        if times >= _UNUSABLE_AT_FIRST:
             raise DyetraceError(
                 f"{host} sends nothing that can be used ({reason}, {times} times); check the address and the plan, "
                 "and begin with a new ledger once that is mended"
@@ -289,6 +300,7 @@ class Asker:
             number = await self._recorder.append(done)
         finally:
             self._budget.settle(reserved, cost)
+        self._check_use(response)
         self._went_well += 1
         self._given_up, self._known_to_work = 0, True
         tokens = response.completion_tokens or count * self._plan.sampling.max_tokens

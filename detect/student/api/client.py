@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -107,6 +108,9 @@ class Endpoint:
             import httpx2
         except ImportError:
             raise DyetraceError("tracing through an endpoint needs httpx2: run `pip install httpx2`") from None
+        # At DEBUG it logs headers as they come, and an endpoint may quote the key in one.
+        log = logging.getLogger("httpcore2")
+        log.setLevel(max(log.level, logging.INFO))
         # A compressed body could unfold to any size.
         headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "dyetrace"}
         if key is not None:

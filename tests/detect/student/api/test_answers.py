@@ -235,3 +235,7 @@ def test_an_answer_knows_whether_its_tokens_spell_its_text() -> None:
     assert answer("one two", "one", " two", "<|im_end|>").spelled
     assert not answer("one two", "Ġone", "Ġtwo").spelled
     assert not answer("one two").spelled
+    halves = [{"token": "\ufffd", "bytes": [byte], "logprob": -1.0} for byte in "é".encode()]
+    for text, entries in (("é", halves), ("\ufffd", halves[:1])):
+        tokens = read(chat(text, {"content": entries})).choices[0].tokens
+        assert SuspectAnswer(0, 0, text, tokens, None, None, None, 1).spelled
