@@ -96,9 +96,11 @@ class Teacher:
 
     def spec(self, mark: Mark) -> WatermarkSpec:
         """The default spec of a scheme, with a context width."""
+        return msgspec.structs.replace(self._plain_spec, scheme=mark.scheme, context_width=mark.width)
+
+    @cached_property
+    def _plain_spec(self) -> WatermarkSpec:
         return WatermarkSpec(
-            scheme=mark.scheme,
-            context_width=mark.width,
             vocabulary_size=vocabulary_size(self.tokenizer),
             tokenizer=tokenizer_fingerprint(self.tokenizer),
             key_fingerprint=KEY.fingerprint,
