@@ -107,6 +107,7 @@ def main(
         "to 1e-10: contexts to log10 p = -10, z growing like the square root of their number; empty where z < 2",
         "times fewer: than the published test (argmax, each tuple once) needs on the same student and reading; where "
         "that test's own z is below 2 (published seen: False), a lower bound",
+        "sub-keys known: each context under the sub-keys with which it was served; all: under every one",
         "log10 p is exact and is valid where it was decided beforehand how much is read; log10 e always",
     ]
     fresh = Report("P-values of students that never saw the mark, under fresh keys", settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import Floats
-from benchmarks.distillation.published import reading_mode
+from benchmarks.distillation.published import reading_mode, under
 from benchmarks.distillation.suspects import Suspect, Suspects
 from benchmarks.distillation.teacher import ALL_PROMPTS, Mark, Teacher, owner_key
 from detect.student.forward import Model, Predictions, Predictor, candidates, model_hash, predictions
 from detect.student.hypothesis import WeightedTest
 from detect.student.open_weights import HALF
-from detect.student.reading import NO_SUBKEY, Positions, ReadingText, context_at, positions, read_text, served_counts
+from detect.student.reading import NO_SUBKEY, Positions, ReadingText, context_at, positions, read_text, served_subkeys
 from detect.student.score import TraceScore
 from detect.student.weights import WeightedTuples, context_weight, gathered, readout
 from watermark.demo_model import load_model
@@ -48,7 +48,7 @@ class Text:
     name
         "served" or "held out".
     served
-        Served answers with each context, shape (n,); None for the served answers themselves.
+        Of each context that was served, in how many answers under each sub-key; None for the served answers themselves.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Text:
     where: Positions
     contexts: npt.NDArray[np.uint32]
     subkeys: I64
-    served: I64 | None = None
+    served: Mapping[int, Mapping[int, int]] | None = None
 
     def first(self, documents: int) -> npt.NDArray[np.bool_]:
         """Which positions stand in the first so many documents."""
@@ -144,10 +144,8 @@ class Bench:
         """Unmarked answers to prompts of which no student saw answers; contexts are weighed by what was served."""
         text = self._held_out(suspect.mark)
         path = self._file(self.suspects.served(suspect), "served")
-        counts = served_counts(
-            read_text(path, self.teacher.spec(suspect.mark), self.teacher.encoder).documents, suspect.mark.width
-        )
-        return replace(text, served=np.array([counts.get(v, 0) for v in text.where.fingerprint.tolist()]))
+        documents = read_text(path, self.teacher.spec(suspect.mark), self.teacher.encoder).documents
+        return replace(text, served=served_subkeys(documents, suspect.mark.width))
 
     @cache  # noqa: B019
     def _held_out(self, mark: Mark) -> Text:
@@ -247,26 +245,35 @@ class Seen:
 
     def tuples(self, weights: Floats, known: bool) -> WeightedTuples:
         """Weighted tuples; contexts of held-out text weigh by what was served of them."""
-        where, of = self.chosen, self.text
-        weighed = None if of.served is None else context_weight(of.served[where], HALF)
-        subkeys = of.subkeys[where] if known else np.full(int(where.sum()), NO_SUBKEY, dtype=np.int64)
-        prints = of.where.fingerprint[where].astype(np.int64)
-        found = gathered(of.contexts[where], prints, subkeys, self.ids, weights, weighed)
-        if of.served is not None:
-            served = np.zeros(len(found.contexts), dtype=np.bool_)
-            served[found.context] = True
-            found = found.of_contexts(served)
-        return found
+        of = self.text
+        if of.served is None:
+            groups = of.where.fingerprint[self.chosen].astype(np.int64)
+            subkeys = of.subkeys[self.chosen] if known else np.full(len(groups), NO_SUBKEY, dtype=np.int64)
+            return gathered(of.contexts[self.chosen], groups, subkeys, self.ids, weights)
+        prints = of.where.fingerprint[self.chosen]
+        counts = self._counts(known)
+        row, subkeys = under(prints, counts)
+        served = [counts[value][subkey] for value, subkey in zip(prints[row].tolist(), subkeys.tolist(), strict=True)]
+        _, group = np.unique(np.stack([prints[row].view(np.int64), subkeys]), axis=1, return_inverse=True)
+        weighed = context_weight(served, HALF)
+        contexts = of.contexts[self.chosen][row]
+        return gathered(contexts, group.ravel(), subkeys, self.ids[row], weights[row], weighed)
 
     def published(self, known: bool) -> WeightedTuples:
         """The published test; on held-out text with its filter on served contexts."""
-        where = self.chosen.copy()
-        likeliest = self.likeliest
+        contexts, prints = self.text.contexts[self.chosen], self.text.where.fingerprint[self.chosen]
+        subkeys, likeliest = self.text.subkeys[self.chosen], self.likeliest
         if self.text.served is not None:
-            likeliest = likeliest[self.text.served[where] > 0]
-            where &= self.text.served > 0
-        subkeys = self.text.subkeys[where] if known else np.full(int(where.sum()), NO_SUBKEY, dtype=np.int64)
-        return reading_mode(self.text.contexts[where], self.text.where.fingerprint[where], subkeys, likeliest)
+            row, subkeys = under(prints, self._counts(known))
+            contexts, prints, likeliest = contexts[row], prints[row], likeliest[row]
+        elif not known:
+            subkeys = np.full(len(prints), NO_SUBKEY, dtype=np.int64)
+        return reading_mode(contexts, prints, subkeys, likeliest)
+
+    def _counts(self, known: bool) -> Mapping[int, Mapping[int, int]]:
+        """Served counts by context and sub-key, or by context alone."""
+        served = self.text.served or {}
+        return served if known else {value: {NO_SUBKEY: sum(counts.values())} for value, counts in served.items()}
 
     def readouts(self, known: bool) -> Iterator[Weighed]:
         """Every readout on the same predictions, the published one first."""
@@ -292,7 +299,9 @@ def readings(bench: Bench, suspect: Suspect) -> Iterator[tuple[Seen, bool]]:
     seen = Seen.of(bench, suspect, served, suspect.marked or None)
     yield seen, True
     yield seen, False
-    yield Seen.of(bench, suspect, bench.held_out_for(suspect)), False
+    held_out = Seen.of(bench, suspect, bench.held_out_for(suspect))
+    yield held_out, True
+    yield held_out, False
 
 
 def open_rows(bench: Bench, suspect: Suspect) -> Iterator[dict[str, Any]]:

@@ -8,12 +8,12 @@ our exact one, which does them no harm.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from detect.student.reading import NO_SUBKEY, context_fingerprints
+from detect.student.reading import context_fingerprints
 from detect.student.weights import WeightedTuples
 from watermark.prf import U32
 
@@ -29,16 +29,16 @@ def reading_mode(contexts: U32, fingerprints: U64, subkeys: I64, likeliest: I64)
     contexts
         Of each position, shape (n, h).
     fingerprints
-        Of the contexts, with the sub-key where that is known, shape (n,).
+        Of the contexts, shape (n,).
     subkeys
-        Of each position, `NO_SUBKEY` where unknown, shape (n,).
+        Of each position, -1 where unknown, shape (n,).
     likeliest
         The suspect's argmax at each position, shape (n,).
     """
     return _once(contexts, fingerprints, subkeys, likeliest)
 
 
-def closed_model(answers: Iterable[U32], served: Collection[int], width: int) -> WeightedTuples:
+def closed_model(answers: Iterable[U32], served: Mapping[int, Collection[int]], width: int) -> WeightedTuples:
     """The closed-model test: what the suspect wrote, where the context was in the served answers, each tuple once.
 
     Parameters
@@ -46,7 +46,8 @@ def closed_model(answers: Iterable[U32], served: Collection[int], width: int) ->
     answers
         Token ids of each answer of the suspect.
     served
-        Fingerprints of the contexts that were served (the filter; a filter on whole tuples would not be valid).
+        Fingerprint of each context that was served -> the sub-keys in question there, -1 for all (the filter;
+        a filter on whole tuples would not be valid).
     width
         h.
     """
@@ -60,12 +61,22 @@ def closed_model(answers: Iterable[U32], served: Collection[int], width: int) ->
         prints.append(here[at])
         tokens.append(ids[at + width].astype(np.int64))
     whole = np.concatenate(tokens)
-    unknown = np.full(len(whole), NO_SUBKEY, dtype=np.int64)
-    return _once(np.concatenate(contexts), np.concatenate(prints), unknown, whole)
+    seen = np.concatenate(prints)
+    row, subkeys = under(seen, served)
+    return _once(np.concatenate(contexts)[row], seen[row], subkeys, whole[row])
+
+
+def under(fingerprints: U64, served: Mapping[int, Collection[int]]) -> tuple[I64, I64]:
+    """Rows of contexts and the sub-keys in question there, each (m,): a context served under several has several."""
+    each = [list(served.get(value, ())) for value in fingerprints.tolist()]
+    rows = np.repeat(np.arange(len(each)), [len(some) for some in each])
+    return rows.astype(np.int64), np.array([subkey for some in each for subkey in some], dtype=np.int64)
 
 
 def _once(contexts: U32, fingerprints: U64, subkeys: I64, tokens: I64) -> WeightedTuples:
-    _, first, group = np.unique(fingerprints, return_index=True, return_inverse=True)
+    marks = np.stack([fingerprints.view(np.int64), subkeys])
+    _, first, group = np.unique(marks, axis=1, return_index=True, return_inverse=True)
+    group = group.ravel()
     order = np.argsort(first)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))

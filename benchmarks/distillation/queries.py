@@ -22,7 +22,7 @@ from detect.student.api.ledger import Ledger
 from detect.student.api.plan import PlannedPrompt, SamplingPlan, TracePlan
 from detect.student.api.prompts import choose_prompts
 from detect.student.endpoint import LEDGER_FILE, statistic_of, trace_endpoint
-from detect.student.reading import read_text, served_counts
+from detect.student.reading import NO_SUBKEY, read_text, served_subkeys
 from detect.student.record import TraceRecord
 from watermark.demo_model import load_model
 from watermark.errors import DyetraceError
@@ -46,15 +46,19 @@ def api_rows(bench: Bench, suspect: Suspect, samples: int, logprobs: int) -> Ite
     with _serving(bench, folder) as server:
         asked = _plan(bench, suspect, server.url, "samples", samples, None, None)
         texts = _answers(asked, place, bench)
-        published = _published(bench, suspect, texts, served)
-        rows: list[tuple[str, int, Found, float | None]] = [(PUBLISHED, len(texts), published, None)]
+        tests = [_published(bench, suspect, texts, served, known) for known in (False, True)]
+        published = max(tests, key=lambda found: found.z)
+        rows: list[tuple[str, int, Found, float | None]] = [
+            (PUBLISHED, len(texts), tests[0], None),
+            (f"{PUBLISHED}, served sub-keys", len(texts), tests[1], None),
+        ]
         for evidence, count in (("samples", samples), ("logprobs", logprobs)):
             for filtered in (served, None):
-                for reference in (bench.teacher.folder, None):
+                for reference in (bench.teacher.folder, None) if evidence == "logprobs" else (None,):
                     plan = _plan(bench, suspect, server.url, evidence, count, filtered, reference)  # type: ignore[arg-type]
                     click.echo(f"tracing {suspect} by {evidence}", err=True)
                     name = f"{evidence}, {'served contexts' if filtered else 'all contexts'}"
-                    name += f", {'base as reference' if reference else 'no reference'}"
+                    name += ", base as reference" if reference else ""
                     try:
                         record = trace_endpoint(
                             plan,
@@ -83,7 +87,7 @@ def api_rows(bench: Bench, suspect: Suspect, samples: int, logprobs: int) -> Ite
             "log10 e": found.log10_e,
             "answers to 1e-10": queries,
             "answers to e = 1e10": passed,
-            "times fewer": None if queries is None or name == PUBLISHED else bound / queries,
+            "times fewer": None if queries is None or name.startswith(PUBLISHED) else bound / queries,
             "published seen": published.needed is not None,
         }
 
@@ -139,11 +143,12 @@ def _answers(plan: TracePlan, place: Path, bench: Bench) -> list[str]:
         return [answer.text for answers in asking for answer in answers]
 
 
-def _published(bench: Bench, suspect: Suspect, texts: list[str], served: str) -> Found:
+def _published(bench: Bench, suspect: Suspect, texts: list[str], served: str, known: bool) -> Found:
     spec = bench.teacher.spec(suspect.mark)
-    counts = served_counts(read_text(served, spec, bench.teacher.encoder).documents, spec.context_width)
+    counts = served_subkeys(read_text(served, spec, bench.teacher.encoder).documents, spec.context_width)
+    filtered = {value: list(some) if known else [NO_SUBKEY] for value, some in counts.items()}
     ids = [np.asarray(bench.teacher.encoder.encode(text), dtype=np.uint32) for text in texts]
-    return bench.found(suspect.mark, closed_model(ids, counts.keys(), spec.context_width))
+    return bench.found(suspect.mark, closed_model(ids, filtered, spec.context_width))
 
 
 def _found(record: TraceRecord) -> Found:
