@@ -5,7 +5,7 @@ Sums are integers, so the order of tuples, chunks and threads cannot change them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -80,9 +80,16 @@ def _chunk_totals(scheme: Scheme, keys: Sequence[SecretKey], tuples: Tuples) -> 
 
 def global_contexts(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) -> Mask:
     """Which tuples the global key marks, (n,) bool; the tenant's key marks the others."""
+    return global_among(spec, selector, len(tuples), tuples.nonces)
+
+
+def global_among(
+    spec: WatermarkSpec, selector: SecretKey, count: int, nonces: Callable[[prf.U32 | None], prf.U32]
+) -> Mask:
+    """Which of ``count`` contexts the global key marks, (count,) bool; ``nonces`` gives theirs for a context key."""
     threshold = selector_threshold(spec)
     if threshold in (0, 2**32):
-        return np.full(len(tuples), threshold > 0)
-    nonces = tuples.nonces(prf.context_key_words(selector, tuples.width))
-    words: npt.NDArray[np.uint32] = prf.words_at(selector.words, nonces, np.zeros(len(tuples), dtype=np.uint32))
+        return np.full(count, threshold > 0)
+    of_contexts = nonces(prf.context_key_words(selector, spec.context_width))
+    words: npt.NDArray[np.uint32] = prf.words_at(selector.words, of_contexts, np.zeros(count, dtype=np.uint32))
     return words < np.uint32(threshold)

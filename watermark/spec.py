@@ -12,6 +12,7 @@ from watermark.errors import DyetraceError
 from watermark.files import write_atomically
 from watermark.schemes import make_scheme
 from watermark.schemes.protocol import Scheme, parameters
+from watermark.versioned import parse_versioned
 
 SPEC_VERSION = 1
 WIDEST_CONTEXT = 32
@@ -109,20 +110,6 @@ def _check_version(version: int) -> None:
         )
 
 
-class _Versioned(msgspec.Struct):
-    version: int = SPEC_VERSION
-
-
-def _refuse_foreign_version(data: bytes, where: str) -> None:
-    """Blame the version, where it is foreign, for whatever else could not be read."""
-    try:
-        _check_version(msgspec.json.decode(data, type=_Versioned).version)
-    except DyetraceError as error:
-        raise DyetraceError(f"{where}: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
-
-
 def _within(field: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise DyetraceError(f"spec field {field} must lie in {low} .. {high} (got {value})")
@@ -136,17 +123,14 @@ def parse_spec(data: bytes, where: str) -> WatermarkSpec:
     DyetraceError
         Not JSON, an unknown or missing field, a value out of range, or another version.
     """
-    try:
-        return msgspec.json.decode(data, type=WatermarkSpec)
-    except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, DyetraceError):
-            raise DyetraceError(f"{where}: {error.__cause__}") from None
-        _refuse_foreign_version(data, where)
-        raise DyetraceError(f"{where} is not a watermark spec: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DyetraceError(
-            f"{where} is not whole JSON ({error}); restore it, or write it anew with `dyetrace spec`"
-        ) from None
+    return parse_versioned(
+        data,
+        WatermarkSpec,
+        where,
+        what="a watermark spec",
+        restore="restore it, or write it anew with `dyetrace spec`",
+        check_version=_check_version,
+    )
 
 
 def load_spec(path: str | Path) -> WatermarkSpec:

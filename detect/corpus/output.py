@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -94,4 +93,4 @@ def write_skipped(
 
 def _written(path: Path, data: bytes) -> FileHash:
     write_atomically(path, data)
-    return FileHash(name=path.name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    return FileHash.of(path.name, data)

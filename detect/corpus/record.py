@@ -7,6 +7,8 @@ SHA-256) has a row for each document.
 
 from __future__ import annotations
 
+import builtins
+import hashlib
 from typing import Literal
 
 import msgspec
@@ -25,6 +27,11 @@ class FileHash(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     name: str
     sha256: str
     bytes: int
+
+    @classmethod
+    def of(cls, name: str, data: builtins.bytes) -> FileHash:
+        """What the record says of a file with this content."""
+        return cls(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 class Skipped(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -16,6 +16,7 @@ import numpy as np
 
 from detect.distinct import first_occurrences
 from detect.student.api.answers import SuspectAnswer
+from detect.student.api.plan import prompt_text
 from detect.student.forward import F64, I64, KEPT, Predictions
 from detect.student.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_fingerprints
 from detect.student.weights import Readout, WeightedTuples, context_weight, gathered, readout
@@ -182,8 +183,7 @@ class AnswerReader:
         return {}
 
     def _plain(self, prompt: Any) -> U32:
-        text = prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
-        return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
+        return np.array(self.tokenizer.encode(prompt_text(prompt), add_special_tokens=False).ids, dtype=np.uint32)
 
 
 def _ends(answer: SuspectAnswer) -> dict[int, int]:

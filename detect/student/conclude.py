@@ -6,24 +6,26 @@ It is one function of evidence, spec, keys and settings, so that a recomputation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from detect.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
 from detect.document import GLOBAL, tested_keys
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.student.evidence import Basis, Evidence, TraceSettings
-from detect.student.hypothesis import Floats, Sided, WeightedTest, of_global_key
-from detect.student.record import Coalition, CurvePoint, Power, TraceControls, TraceHypothesis
-from detect.student.score import TraceScore
+from detect.student.hypothesis import Floats, Sided, WeightedTest, key_test
+from detect.student.record import Coalition, CurvePoint, Power, ReadoutResult, TraceControls, TraceHypothesis
 from detect.student.weights import WeightedTuples
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.spec import WatermarkSpec
 
 LARGEST_COALITION = 5
+NEEDED_LOG10_P = -10.0
+"""At which readouts are compared."""
 _CURVE_POINTS = 16
 _LOG10_2 = math.log10(2)
 
@@ -49,35 +51,12 @@ class Conclusion:
 class _Family:
     """The two tests that keys may need: on the contexts of the global key, and on those of tenants."""
 
-    spec: WatermarkSpec
     basis: Basis
     sided: Sided
     tests: dict[bool, WeightedTest]
 
-    @classmethod
-    def of(cls, spec: WatermarkSpec, selector: SecretKey, evidence: Evidence, basis: Basis, sided: Sided) -> _Family:
-        score = TraceScore.of(spec.build_scheme())
-        mine = of_global_key(spec, selector, evidence.tuples)
-        parts = {True: mine, False: ~mine}
-        tests = {
-            owner: WeightedTest(score, evidence.tuples.of_contexts(chosen), spec.subkeys)
-            for owner, chosen in parts.items()
-        }
-        return cls(spec, basis, sided, tests)
-
     def test_of(self, name: str) -> WeightedTest:
         return self.tests[name == GLOBAL]
-
-
-def step_tests(spec: WatermarkSpec, selector: SecretKey) -> Callable[[WeightedTuples, str], WeightedTest]:
-    """The test of weighted tuples under the key of a name: those of its contexts, for one step of a sequence."""
-    score = TraceScore.of(spec.build_scheme())
-
-    def test(tuples: WeightedTuples, name: str) -> WeightedTest:
-        mine = of_global_key(spec, selector, tuples)
-        return WeightedTest(score, tuples.of_contexts(mine if name == GLOBAL else ~mine), spec.subkeys)
-
-    return test
 
 
 def tested_log10(basis: Basis, sided: Sided, upper: float, lower: float, log10_e: float) -> float:
@@ -85,6 +64,14 @@ def tested_log10(basis: Basis, sided: Sided, upper: float, lower: float, log10_e
     if basis == "e-value":
         return min(0.0, -log10_e)
     return upper if sided == "upper" else min(0.0, _LOG10_2 + min(upper, lower))
+
+
+def keys_to_test(spec: WatermarkSpec, ring: KeyRing) -> dict[str, SecretKey]:
+    """`detect.document.tested_keys`; DyetraceError where there is none."""
+    keys = tested_keys(spec, ring)
+    if not keys:
+        raise DyetraceError("no key to test: the spec marks with tenants' keys alone; name accounts with --tenant")
+    return keys
 
 
 def conclude(
@@ -109,38 +96,32 @@ def conclude(
     DyetraceError
         No key to test, or no evidence.
     """
-    keys = tested_keys(spec, ring)
-    if not keys:
-        raise DyetraceError("no key to test: the spec marks with tenants' keys alone; name accounts with --tenant")
-    family = _Family.of(spec, ring.selector, evidence, basis, settings.sided)
+    keys = keys_to_test(spec, ring)
+    tests = {owner: key_test(spec, ring.selector, evidence.tuples, of_global=owner) for owner in (True, False)}
+    family = _Family(basis, settings.sided, tests)
     hypotheses = _hypotheses(family, keys)
     decoys = _decoys(family, spec, ring, settings)
     refused = _refusal(evidence, decoys)
     log10_alpha = math.log10(settings.alpha)
     log10_p = min(h.log10_pvalue_adjusted for h in hypotheses)
-    coalitions = _coalitions(family, keys, log10_alpha)
-    identified = (
-        []
-        if refused
-        else [
-            h.key.removeprefix("tenant:")
-            for h in hypotheses
-            if h.key != GLOBAL and h.log10_pvalue_adjusted <= log10_alpha
-        ]
-    )
-    first = hypotheses[0]
+    coalitions: list[Coalition] = []
+    identified: list[str] = []
+    if refused is None:
+        coalitions = _coalitions(family, keys, log10_alpha)
+        tenants = [h for h in hypotheses if h.key != GLOBAL and h.log10_pvalue_adjusted <= log10_alpha]
+        identified = [h.key.removeprefix("tenant:") for h in tenants]
     found = refused is None and log10_p <= log10_alpha
     return Conclusion(
         hypotheses=hypotheses,
-        coalitions=[] if refused else coalitions,
+        coalitions=coalitions,
         identified=identified,
-        identification=_identification(keys, identified, [] if refused else coalitions, found),
+        identification=_identification(keys, identified, coalitions, found),
         log10_pvalue=None if refused else log10_p,
         log10_evalue=mean_log10_e([h.log10_evalue for h in hypotheses]),
         refused=refused,
         found=found,
-        curve=_curve(evidence, spec, ring, next(iter(keys.items())), basis, settings),
-        power=_power(first, log10_alpha),
+        curve=_curve(evidence, spec, ring, settings),
+        power=_power(hypotheses[0], log10_alpha),
         controls=decoys,
     )
 
@@ -169,13 +150,7 @@ def _hypotheses(family: _Family, keys: dict[str, SecretKey]) -> list[TraceHypoth
             )
         )
     adjusted = holm_log10(np.array([h.log10_pvalue_tested for h in found]))
-    return [_with(h, log10_pvalue_adjusted=float(a)) for h, a in zip(found, adjusted, strict=True)]
-
-
-def _with(hypothesis: TraceHypothesis, **changes: float) -> TraceHypothesis:
-    import msgspec
-
-    return msgspec.structs.replace(hypothesis, **changes)
+    return [msgspec.structs.replace(h, log10_pvalue_adjusted=float(a)) for h, a in zip(found, adjusted, strict=True)]
 
 
 def _coalitions(family: _Family, keys: dict[str, SecretKey], log10_alpha: float) -> list[Coalition]:
@@ -255,22 +230,32 @@ def _refusal(evidence: Evidence, decoys: TraceControls) -> str | None:
     return None
 
 
-def _curve(
-    evidence: Evidence,
-    spec: WatermarkSpec,
-    ring: KeyRing,
-    first: tuple[str, SecretKey],
-    basis: Basis,
-    settings: TraceSettings,
-) -> list[CurvePoint]:
+def first_test(spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> tuple[WeightedTest, int]:
+    """The test of the ring's first key on its contexts, and its total."""
+    name, key = next(iter(tested_keys(spec, ring).items()))
+    test = key_test(spec, ring.selector, tuples, of_global=name == GLOBAL)
+    return test, int(test.totals([key])[0])
+
+
+def compared(label: str, spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> ReadoutResult:
+    """The first key's test of some weighted tuples, as a row of the record."""
+    test, total = first_test(spec, ring, tuples)
+    z, contexts = test.z(total), len(test.tuples.contexts)
+    return ReadoutResult(
+        readout=label,
+        contexts=contexts,
+        z=z,
+        log10_pvalue=float(test.log10_pvalues([total])[0]),
+        contexts_needed=None if z <= 0 else math.ceil(contexts * (_z_of(NEEDED_LOG10_P) / z) ** 2),
+    )
+
+
+def _curve(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> list[CurvePoint]:
     """The first key's evidence as it grew."""
     last = int(evidence.steps[-1]) if evidence.contexts else 0
-    name, key = first
     points = []
     for step in np.unique(np.linspace(0, last, _CURVE_POINTS + 1).astype(np.int64))[1:].tolist():
-        family = _Family.of(spec, ring.selector, evidence.until(step), basis, settings.sided)
-        test = family.test_of(name)
-        total = int(test.totals([key])[0])
+        test, total = first_test(spec, ring, evidence.until(step).tuples)
         log10_p = float(test.log10_pvalues([total])[0])
         points.append(
             CurvePoint(count=step, log10_pvalue=log10_p, log10_evalue=test.log10_evalue(total, settings.sided))
@@ -278,12 +263,19 @@ def _curve(
     return points
 
 
+def _z_of(log10_p: float) -> float:
+    """The normal law's deviation with this upper tail."""
+    from scipy.special import ndtri_exp
+
+    return -float(ndtri_exp(log10_p * math.log(10)))
+
+
 def _power(first: TraceHypothesis, log10_alpha: float) -> Power:
     """By the normal law; for orientation, never for the verdict."""
-    from scipy.special import ndtri, ndtri_exp
+    from scipy.special import ndtri
 
     contexts = max(1, first.contexts)
-    needed_z = -float(ndtri_exp(log10_alpha * math.log(10)))
+    needed_z = _z_of(log10_alpha)
     observed = (first.total - first.expected) / first.sd / math.sqrt(contexts) if first.sd else 0.0
     return Power(
         detectable_z_per_context=(needed_z + float(ndtri(0.95))) / math.sqrt(contexts),

@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +18,29 @@ import msgspec
 import numpy as np
 
 from detect.corpus.record import FileHash
-from detect.document import tested_keys
+from detect.document import GLOBAL, tested_keys
 from detect.encode import Encoder
-from detect.evidence import versions
 from detect.student.answers import AnswerReader
 from detect.student.api.account import Account
 from detect.student.api.asking import ask_all
 from detect.student.api.credentials import ApiKey
 from detect.student.api.ledger import Ledger
-from detect.student.api.plan import Budgets, TracePlan, plan_sha256
-from detect.student.conclude import conclude, step_tests
-from detect.student.evidence import EVIDENCE_FILE, Evidence, TraceSettings, encode_evidence
-from detect.student.forward import Model, Predictions, model_hash
-from detect.student.hypothesis import Floats, log10_mean
-from detect.student.reading import Positions, ReadingText, read_text, served_subkeys
+from detect.student.api.plan import Budgets, TracePlan, plan_sha256, prompt_messages, prompt_text
+from detect.student.conclude import compared
+from detect.student.evidence import Evidence, TraceSettings
+from detect.student.forward import Model, model_hash
+from detect.student.hypothesis import Floats, key_test, log10_mean
+from detect.student.reading import read_text, served_subkeys
 from detect.student.record import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
+from detect.student.recording import check_traceable, write_report
 from detect.student.share import not_identified
 from detect.student.weights import WeightedTuples, joined
 from watermark.errors import DyetraceError
-from watermark.files import make_folder, write_atomically
+from watermark.files import make_folder
 from watermark.keys import KeyRing
 from watermark.prf import U32
-from watermark.spec import WatermarkSpec, check_key, check_tokenizer
-from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+from watermark.spec import WatermarkSpec
+from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 LEDGER_FILE = "ledger.sqlite"
 
@@ -128,7 +127,6 @@ def trace_endpoint(
     make_folder(output)
     settings = TraceSettings(plan.alpha, "upper", plan.decoys, plan.decoy_seed)
     reader, seen = _reader(plan, spec, tokenizer, served, reference)
-    test_of = step_tests(spec, ring.selector)
     keys = tested_keys(spec, ring)
     target = -plan.target_log10_p
     growths: dict[str, Floats] = {}
@@ -144,7 +142,7 @@ def trace_endpoint(
                 parts.append(tuples)
                 steps.append(np.full(len(tuples.contexts), answered, dtype=np.int64))
                 for name, key in keys.items():
-                    test = test_of(tuples, name)
+                    test = key_test(spec, ring.selector, tuples, of_global=name == GLOBAL)
                     grown = test.log_growths(int(test.totals([key])[0]))
                     growths[name] = growths.get(name, 0.0) + grown
             best = max((log10_mean(g) for g in growths.values()), default=0.0) - math.log10(len(keys))
@@ -155,25 +153,23 @@ def trace_endpoint(
                 break
         asking.close()
         account = asking.account
-        standing, head = ledger.standing(plan_sha256(plan)), ledger.head
+        sha256 = plan_sha256(plan)
+        standing, head = ledger.standing(sha256), ledger.head
     if not parts:
         raise DyetraceError(
             f"the {answered} answers hold no context that counts; ask more prompts, or leave --served out"
         )
     evidence = Evidence(joined(parts), np.concatenate(steps))
-    conclusion = conclude(evidence, spec, ring, "e-value", settings)
-    data = encode_evidence(evidence)
-    stopped = "target reached" if reached else account.stopped or "plan finished"
-    record = TraceRecord(
+    return write_report(
+        output,
+        evidence,
+        spec,
+        ring,
+        "e-value",
+        settings,
         mode="api",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         arguments=arguments or {},
-        versions=versions(),
-        spec=msgspec.json.decode(spec.canonical_json, type=WatermarkSpec),
-        spec_id=spec.spec_id,
-        key_fingerprint=ring.master_fingerprint,
         commitment=plan.commitment,
-        alpha=plan.alpha,
         student=ModelSeen(
             name=f"{plan.model} at {plan.url}",
             sha256="",
@@ -183,49 +179,29 @@ def trace_endpoint(
         readings=[
             Reading(
                 name="the plan's prompts",
-                sha256=plan_sha256(plan),
+                sha256=sha256,
                 marked=False,
                 documents=answered,
                 tokens=account.completion_tokens,
                 contexts=evidence.contexts,
             )
         ],
-        served=None if served is None else _file_hash(Path(served), served),
+        served=None if served is None else FileHash.of(served, Path(served).read_bytes()),
         readout=plan.readout,
-        sided="upper",
-        basis="e-value",
-        contexts=evidence.contexts,
-        hypotheses=conclusion.hypotheses,
-        coalitions=conclusion.coalitions,
-        identified=conclusion.identified,
-        identification=conclusion.identification,
-        log10_pvalue=conclusion.log10_pvalue,
-        log10_evalue=conclusion.log10_evalue,
-        refused=conclusion.refused,
-        found=conclusion.found,
         comparisons=_plain(evidence, spec, ring),
-        curve=conclusion.curve,
-        power=conclusion.power,
         share=not_identified("it takes the suspect's weights and students that were trained on known shares"),
-        controls=conclusion.controls,
-        plan=PlanSeen(sha256=plan_sha256(plan), created=plan.created, first_query=standing.first_query),
+        plan=PlanSeen(sha256=sha256, created=plan.created, first_query=standing.first_query),
         queries=Queries(
             evidence=plan.evidence,
             requests=account.requests,
             answers=answered,
             prompt_tokens=account.prompt_tokens,
             completion_tokens=account.completion_tokens,
-            ledger_sha256=_file_hash(output / LEDGER_FILE, LEDGER_FILE).sha256,
+            ledger_sha256=FileHash.of(LEDGER_FILE, (output / LEDGER_FILE).read_bytes()).sha256,
             ledger_head=head,
-            stopped=stopped,
+            stopped="target reached" if reached else account.stopped or "plan finished",
         ),
-        files=[FileHash(name=EVIDENCE_FILE, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
     )
-    from detect.report.trace_schema import encode_trace
-
-    write_atomically(output / EVIDENCE_FILE, data)
-    write_atomically(output / "report.json", encode_trace(record))
-    return record
 
 
 def _check(
@@ -236,8 +212,7 @@ def _check(
     served: str | None,
     reference: Path | None,
 ) -> None:
-    check_key(spec, ring.master_fingerprint)
-    check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
+    check_traceable(spec, ring, tokenizer)
     if plan.spec_id != spec.spec_id:
         raise DyetraceError(f"the plan is for spec {plan.spec_id}, but this spec is {spec.spec_id}")
     if plan.key_fingerprint != ring.master_fingerprint:
@@ -250,8 +225,6 @@ def _check(
         raise DyetraceError(
             "the plan was made with other served answers or another reference; give --served and --reference as there"
         )
-    if spec.context_width < 1:
-        raise DyetraceError("a spec without a context (context_width 0) marks token types, which no student reveals")
 
 
 def _reader(
@@ -272,30 +245,21 @@ def _reader(
         raise DyetraceError(f"reference {reference} has another tokenizer; through an endpoint it needs the spec's own")
     model = Model(network, spec.vocabulary_size)
 
-    def predict(text: ReadingText, where: Positions) -> Predictions:
-        return model.predict(text, where)
-
     def encode(prompt: Any) -> U32:
         if plan.endpoint == "completions" or not own.chat_template:
-            told = prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
+            told = prompt_text(prompt)
         else:
-            messages = (
-                [{"role": "user", "content": prompt}]
-                if isinstance(prompt, str)
-                else [{"role": message.role, "content": message.content} for message in prompt]
-            )
+            messages = msgspec.to_builtins(prompt_messages(prompt))
             told = own.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return np.array(loaded.encode(told, add_special_tokens=False).ids, dtype=np.uint32)
 
-    seen = ModelSeen(name=str(reference), sha256=model_hash(reference), tokenizer="same")
-    reader = AnswerReader(spec, loaded, plan.readout, predict, encode, counts)  # type: ignore[arg-type]
+    seen = ModelSeen(name=str(reference), sha256=str(plan.statistic["reference_sha256"]), tokenizer="same")
+    reader = AnswerReader(spec, loaded, plan.readout, model.predict, encode, counts)  # type: ignore[arg-type]
     return reader, seen
 
 
 def _plain(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing) -> list[ReadoutResult]:
     """The same tuples, each with weight 1, as the closed-model radioactivity test has them (Sander et al. 2024)."""
-    from detect.student.open_weights import compared
-
     tuples = evidence.tuples
     positive = tuples.weights > 0
     plain = WeightedTuples(
@@ -306,8 +270,3 @@ def _plain(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing) -> list[Reado
         tuples.subkeys,
     )
     return [compared("each tuple once", spec, ring, plain)]
-
-
-def _file_hash(path: Path, name: str) -> FileHash:
-    data = path.read_bytes()
-    return FileHash(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))

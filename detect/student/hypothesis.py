@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.lattice import LatticeSum
+from detect.scoring import global_among
 from detect.student.score import TraceScore
 from detect.student.weights import STEPS, WeightedTuples
 from detect.tails import log10_sf_weighted_many
 from watermark import prf
 from watermark.keys import SecretKey
 from watermark.prf import U32
-from watermark.rowkeys import selector_threshold, subkey
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 Floats = npt.NDArray[np.float64]
@@ -177,9 +178,11 @@ def log10_mean(log_growths: Floats) -> float:
 
 def of_global_key(spec: WatermarkSpec, selector: SecretKey, tuples: WeightedTuples) -> npt.NDArray[np.bool_]:
     """Which contexts the global key marks, (c,) bool; tenants' keys mark the others."""
-    threshold = selector_threshold(spec)
-    if threshold in (0, 2**32):
-        return np.full(len(tuples.contexts), threshold > 0)
-    nonces = prf.nonces(tuples.contexts, prf.context_key_words(selector, spec.context_width))
-    words = prf.words_at(selector.words, nonces, np.zeros(len(tuples.contexts), dtype=np.uint32))
-    return np.asarray(words < np.uint32(threshold))
+    return global_among(spec, selector, len(tuples.contexts), lambda key: prf.nonces(tuples.contexts, key))
+
+
+def key_test(spec: WatermarkSpec, selector: SecretKey, tuples: WeightedTuples, *, of_global: bool) -> WeightedTest:
+    """The test on the contexts of the global key, or on those of tenants' keys."""
+    mine = of_global_key(spec, selector, tuples)
+    score = TraceScore.of(spec.build_scheme())
+    return WeightedTest(score, tuples.of_contexts(mine if of_global else ~mine), spec.subkeys)

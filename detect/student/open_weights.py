@@ -7,22 +7,18 @@ The way of the data: texts -> positions that count (`reading`) -> predictions of
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from detect.corpus.record import FileHash
-from detect.document import GLOBAL, tested_keys
+from detect.document import tested_keys
 from detect.encode import Encoder
-from detect.evidence import versions
-from detect.student.conclude import Conclusion, conclude
-from detect.student.evidence import EVIDENCE_FILE, Basis, Evidence, TraceSettings, encode_evidence
+from detect.student.conclude import compared, first_test
+from detect.student.evidence import Basis, Evidence, TraceSettings
 from detect.student.forward import (
     F64,
     I64,
@@ -33,7 +29,6 @@ from detect.student.forward import (
     model_hash,
     predictions,
 )
-from detect.student.hypothesis import WeightedTest, of_global_key
 from detect.student.reading import (
     Positions,
     ReadingText,
@@ -50,11 +45,10 @@ from detect.student.record import (
     Reading,
     ReadoutResult,
     Reference,
-    TraceControls,
     TraceRecord,
     TrainingShare,
 )
-from detect.student.score import TraceScore
+from detect.student.recording import check_traceable, write_report
 from detect.student.share import effect_of, estimated, not_identified
 from detect.student.weights import (
     READOUTS,
@@ -68,15 +62,14 @@ from detect.student.weights import (
 )
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
-from watermark.files import make_folder, write_atomically
+from watermark.files import make_folder
 from watermark.keys import KeyRing
-from watermark.spec import WatermarkSpec, check_key, check_tokenizer
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
+from watermark.spec import WatermarkSpec
+from watermark.tokenizer import tokenizer_fingerprint
 
 Progress = Callable[[str, int, int], None]
 HALF = 3.0
 """Served counts at which a context weighs half: what a student remembers of it saturates."""
-NEEDED_LOG10_P = -10.0
 
 
 @dataclass(frozen=True)
@@ -136,6 +129,7 @@ class _Bench:
         self.spec = spec
         self._job, self._tokenizer, self._keep, self._progress = job, tokenizer, keep, progress
         self._seen: dict[Path, ModelSeen] = {}
+        self._loaded: tuple[Path, Predictor] | None = None
 
     def seen(self, folder: Path) -> ModelSeen:
         """What the record says of a model; it is hashed once."""
@@ -151,13 +145,20 @@ class _Bench:
         name = hashlib.sha256(f"{seen.sha256} {self._job.dtype} {self.spec.tokenizer}".encode()).hexdigest()
         label = f"{folder.name} reads {Path(of.text.name).name}"
         return predictions(
-            lambda: self._load(folder, seen),
+            lambda: self._model(folder, seen),
             name,
             of.text,
             of.where,
             self._keep,
             lambda done, total: self._progress(label, done, total),
         )
+
+    def _model(self, folder: Path, seen: ModelSeen) -> Predictor:
+        """The model of a folder; the last one stays, as it may have another text to read."""
+        if self._loaded is None or self._loaded[0] != folder:
+            self._loaded = None  # before the next one needs the room
+            self._loaded = folder, self._load(folder, seen)
+        return self._loaded[1]
 
     def _load(self, folder: Path, seen: ModelSeen) -> Predictor:
         from watermark.demo_model import load_model
@@ -207,12 +208,9 @@ def trace_weights(
     DyetraceError
         Key, tokenizer or commitment are not the spec's; a text or model cannot be read; the readout needs a reference.
     """
-    check_key(spec, ring.master_fingerprint)
-    check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
+    check_traceable(spec, ring, tokenizer)
     if commitment is not None and commitment.spec_id != spec.spec_id:
         raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
-    if spec.context_width < 1:
-        raise DyetraceError("a spec without a context (context_width 0) marks token types, which no student reveals")
     chosen: Readout = job.readout or ("reference" if job.references else "entropy")
     if chosen == "reference" and not job.references:
         raise DyetraceError("the readout 'reference' needs --reference: the suspect's base model, or any other one")
@@ -221,21 +219,19 @@ def trace_weights(
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
     texts = _texts(job, spec, Encoder.load(tokenizer))
     basis: Basis = "e-value" if any(t.text.marked for t in texts) else "p-value"
-    readings = [_Readings.made(bench, job.student, job.references, t) for t in texts]
+    readings = _read(bench, job.student, job.references, texts)
     shares = _shares(readings)
     evidence = _evidence([r.weights(chosen, shares) for r in readings])
-    conclusion = conclude(evidence, spec, ring, basis, job.settings)
-    data = encode_evidence(evidence)
-    record = TraceRecord(
+    return write_report(
+        output,
+        evidence,
+        spec,
+        ring,
+        basis,
+        job.settings,
         mode="weights",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         arguments=arguments or {},
-        versions=versions(),
-        spec=msgspec.json.decode(spec.canonical_json, type=WatermarkSpec),
-        spec_id=spec.spec_id,
-        key_fingerprint=ring.master_fingerprint,
         commitment=commitment,
-        alpha=job.settings.alpha,
         student=models[0],
         references=[
             Reference(model=bench.seen(folder), share=share)
@@ -252,33 +248,14 @@ def trace_weights(
             )
             for t, r in zip(texts, readings, strict=True)
         ],
-        served=_served_file(job.served),
+        served=None if job.served is None else FileHash.of(job.served, Path(job.served).read_bytes()),
         readout=chosen,
-        sided=job.settings.sided,
-        basis=basis,
-        contexts=evidence.contexts,
-        hypotheses=conclusion.hypotheses,
-        coalitions=conclusion.coalitions,
-        identified=conclusion.identified,
-        identification=conclusion.identification,
-        log10_pvalue=conclusion.log10_pvalue,
-        log10_evalue=conclusion.log10_evalue,
-        refused=conclusion.refused,
-        found=conclusion.found,
         comparisons=_comparisons(spec, ring, readings, chosen, shares),
-        curve=conclusion.curve,
-        power=conclusion.power,
         share=_share(job, spec, ring, bench, texts, readings, shares),
-        controls=_controls(job, spec, ring, bench, texts, chosen, conclusion),
+        models=_controls(job, spec, ring, bench, texts, chosen),
         plan=None,
         queries=None,
-        files=[FileHash(name=EVIDENCE_FILE, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
     )
-    from detect.report.trace_schema import encode_trace
-
-    write_atomically(output / EVIDENCE_FILE, data)
-    write_atomically(output / "report.json", encode_trace(record))
-    return record
 
 
 def _texts(job: WeightsJob, spec: WatermarkSpec, encoder: Encoder) -> list[_Text]:
@@ -304,13 +281,6 @@ def _texts(job: WeightsJob, spec: WatermarkSpec, encoder: Encoder) -> list[_Text
     return texts
 
 
-def _served_file(served: str | None) -> FileHash | None:
-    if served is None:
-        return None
-    data = Path(served).read_bytes()
-    return FileHash(name=served, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-
-
 @dataclass(frozen=True, eq=False)
 class _Readings:
     """A suspect's and the references' probabilities of the same candidates at the positions of a text.
@@ -334,38 +304,41 @@ class _Readings:
     known: np.ndarray[Any, np.dtype[np.bool_]]
 
     @classmethod
-    def made(cls, bench: _Bench, student: Path, references: Sequence[Path], text: _Text) -> _Readings:
-        """Let suspect and references read."""
-        mine = bench.predictions(student, text)
-        others = [bench.predictions(folder, text) for folder in references]
+    def made(cls, text: _Text, mine: Predictions, others: Sequence[Predictions], vocabulary: int) -> _Readings:
+        """Put a suspect's predictions beside the references'."""
         ids = candidates(mine, others)
-        vocabulary = bench.spec.vocabulary_size
         known = mine.known & np.all([other.known for other in others] or [mine.known], axis=0)
         beside = np.array([other.at(ids, vocabulary) for other in others]).reshape(len(others), *ids.shape)
         return cls(text, ids, mine.at(ids, vocabulary), beside, known)
 
-    def weights(self, name: Readout, shares: F64, of_contexts: bool = True) -> WeightedTuples:
+    def weights(self, name: Readout, shares: F64) -> WeightedTuples:
         """The weighted tuples of a readout."""
         reference = np.tensordot(shares, self.references, 1) if len(shares) else None
-        return self.gathered(readout(name, self.suspect, reference), of_contexts)
+        return self.gathered(readout(name, self.suspect, reference), self.text.context_weights)
 
     def differences(self, shares: F64) -> WeightedTuples:
         """Weights q - r (or q without a reference), in which the effect is linear in what was remembered."""
         reference = np.tensordot(shares, self.references, 1) if len(shares) else 0.0
-        return self.gathered(2 * (self.suspect - reference), of_contexts=False)
+        return self.gathered(2 * (self.suspect - reference), None)
 
-    def gathered(self, weights: F64, of_contexts: bool) -> WeightedTuples:
+    def gathered(self, weights: F64, of_contexts: F64 | None) -> WeightedTuples:
         """Put the weights of candidates together by context."""
         of, known = self.text, self.known
-        served = of.context_weights if of_contexts else None
         return gathered(
             of.contexts[known],
             of.where.fingerprint[known].astype(np.int64),
             of.subkeys[known],
             self.ids[known],
             weights[known],
-            None if served is None else served[known],
+            None if of_contexts is None else of_contexts[known],
         )
+
+
+def _read(bench: _Bench, student: Path, references: Sequence[Path], texts: Sequence[_Text]) -> list[_Readings]:
+    """Let suspect and references read all texts, one model after the other."""
+    mine, *others = [[bench.predictions(folder, text) for text in texts] for folder in (student, *references)]
+    vocabulary = bench.spec.vocabulary_size
+    return [_Readings.made(t, mine[i], [other[i] for other in others], vocabulary) for i, t in enumerate(texts)]
 
 
 def _shares(readings: Sequence[_Readings]) -> F64:
@@ -376,16 +349,6 @@ def _shares(readings: Sequence[_Readings]) -> F64:
 def _evidence(tuples: Sequence[WeightedTuples]) -> Evidence:
     whole = joined(tuples)
     return Evidence(whole, np.arange(1, len(whole.contexts) + 1, dtype=np.int64))
-
-
-def _first_test(spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> tuple[WeightedTest, int]:
-    """The test of the first key on its contexts, and its total."""
-    name, key = next(iter(tested_keys(spec, ring).items()))
-    mine = of_global_key(spec, ring.selector, tuples)
-    test = WeightedTest(
-        TraceScore.of(spec.build_scheme()), tuples.of_contexts(mine if name == GLOBAL else ~mine), spec.subkeys
-    )
-    return test, int(test.totals([key])[0])
 
 
 def _comparisons(
@@ -403,25 +366,6 @@ def _comparisons(
     return rows
 
 
-def compared(label: str, spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> ReadoutResult:
-    """The first key's test of some weighted tuples, as a row of the record."""
-    test, total = _first_test(spec, ring, tuples)
-    z, contexts = test.z(total), len(test.tuples.contexts)
-    return ReadoutResult(
-        readout=label,
-        contexts=contexts,
-        z=z,
-        log10_pvalue=float(test.log10_pvalues([total])[0]),
-        contexts_needed=None if z <= 0 else math.ceil(contexts * (_z_of(NEEDED_LOG10_P) / z) ** 2),
-    )
-
-
-def _z_of(log10_p: float) -> float:
-    from scipy.special import ndtri_exp
-
-    return -float(ndtri_exp(log10_p * math.log(10)))
-
-
 def _controls(
     job: WeightsJob,
     spec: WatermarkSpec,
@@ -429,15 +373,14 @@ def _controls(
     bench: _Bench,
     texts: Sequence[_Text],
     chosen: Readout,
-    conclusion: Conclusion,
-) -> TraceControls:
-    """Decoys, and the same test of models that can't know the mark: the references and what the analyst names."""
+) -> list[Control]:
+    """The same test of models that can't know the mark: the references and what the analyst names."""
     models = []
     for folder in (*job.references, *job.controls):
         others = [other for other in job.references if other != folder]
         name: Readout = "entropy" if chosen == "reference" and not others else chosen
-        readings = [_Readings.made(bench, folder, others, text) for text in texts]
-        test, total = _first_test(spec, ring, joined([r.weights(name, _shares(readings)) for r in readings]))
+        readings = _read(bench, folder, others, texts)
+        test, total = first_test(spec, ring, joined([r.weights(name, _shares(readings)) for r in readings]))
         models.append(
             Control(
                 what="reference in the suspect's place" if folder in job.references else "control model",
@@ -446,7 +389,7 @@ def _controls(
                 log10_evalue=test.log10_evalue(total, job.settings.sided),
             )
         )
-    return msgspec.structs.replace(conclusion.controls, models=models)
+    return models
 
 
 def _share(
@@ -462,7 +405,7 @@ def _share(
         return not_identified("it takes at least two students that were trained on known shares (--calibrate)")
     doses = []
     for folder, share in job.calibration:
-        read = [_Readings.made(bench, folder, job.references, text) for text in texts]
+        read = _read(bench, folder, job.references, texts)
         effect, error = _effect(spec, ring, read, shares)
         doses.append(DosePoint(name=str(folder), share=share, effect=effect, standard_error=error))
     return estimated(*_effect(spec, ring, readings, shares), doses)
@@ -470,6 +413,6 @@ def _share(
 
 def _effect(spec: WatermarkSpec, ring: KeyRing, readings: Sequence[_Readings], shares: F64) -> tuple[float, float]:
     """Mean excess per context of the linear readout, and its standard error."""
-    test, _ = _first_test(spec, ring, joined([r.differences(shares) for r in readings]))
+    test, _ = first_test(spec, ring, joined([r.differences(shares) for r in readings]))
     key = next(iter(tested_keys(spec, ring).values()))
     return effect_of(test.by_context(key), test.moments[0])

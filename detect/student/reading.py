@@ -299,12 +299,7 @@ def served_counts(source: Sequence[ReadingDocument], width: int) -> dict[int, in
     Documents are counted, not occurrences: whether a context comes up in a document was decided before its own words
     were first used there, while how often it comes back depends on them.
     """
-    counts: dict[int, int] = {}
-    for document in source:
-        prints = context_fingerprints(document.sequence, width)
-        for value in np.unique(prints[max(0, document.lead - width) :]).tolist():
-            counts[value] = counts.get(value, 0) + 1
-    return counts
+    return {value: sum(mine.values()) for value, mine in served_subkeys(source, width).items()}
 
 
 def served_subkeys(source: Sequence[ReadingDocument], width: int) -> dict[int, dict[int, int]]:

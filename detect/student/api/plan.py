@@ -18,6 +18,7 @@ import msgspec
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.files import write_atomically
+from watermark.versioned import parse_versioned
 
 PLAN_VERSION = 1
 MOST_SAMPLES = 1024
@@ -249,6 +250,16 @@ def api_root(url: str) -> str:
     return root + "/v1" if urlsplit(root).path in ("", "/") else root
 
 
+def prompt_messages(prompt: str | list[Message]) -> list[Message]:
+    """A prompt as a chat endpoint takes it: a plain string is the user's one message."""
+    return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+
+
+def prompt_text(prompt: str | list[Message]) -> str:
+    """A prompt's words, without roles."""
+    return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
+
+
 def endpoint_url(plan: TracePlan) -> str:
     """Where the plan's requests go."""
     return api_root(plan.url) + ("/chat/completions" if plan.endpoint == "chat" else "/completions")
@@ -259,7 +270,7 @@ def request_body(plan: TracePlan, prompt: int, sample: int, count: int) -> bytes
     asked, sampling = plan.prompts[prompt].prompt, plan.sampling
     body: dict[str, Any] = {"model": plan.model}
     if plan.endpoint == "chat":
-        body["messages"] = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        body["messages"] = prompt_messages(asked)
     else:
         body["prompt"] = asked
     body["temperature"], body["top_p"] = sampling.temperature, sampling.top_p
@@ -300,10 +311,6 @@ def plan_sha256(plan: TracePlan) -> str:
     return hashlib.sha256(canonical_plan(plan)).hexdigest()
 
 
-class _Versioned(msgspec.Struct):
-    version: int = PLAN_VERSION
-
-
 def parse_plan(data: bytes, where: str) -> TracePlan:
     """Read a plan from JSON.
 
@@ -312,26 +319,14 @@ def parse_plan(data: bytes, where: str) -> TracePlan:
     DyetraceError
         Not JSON, an unknown or missing field, a value out of range, or another version.
     """
-    try:
-        return msgspec.json.decode(data, type=TracePlan)
-    except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, DyetraceError):
-            raise DyetraceError(f"{where}: {error.__cause__}") from None
-        _refuse_foreign_version(data, where)
-        raise DyetraceError(f"{where} is not a plan of a trace: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DyetraceError(
-            f"{where} is not whole JSON ({error}); restore it, or write a new one with `dyetrace trace plan`"
-        ) from None
-
-
-def _refuse_foreign_version(data: bytes, where: str) -> None:
-    try:
-        _check_version(msgspec.json.decode(data, type=_Versioned).version)
-    except DyetraceError as error:
-        raise DyetraceError(f"{where}: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
+    return parse_versioned(
+        data,
+        TracePlan,
+        where,
+        what="a plan of a trace",
+        restore="restore it, or write a new one with `dyetrace trace plan`",
+        check_version=_check_version,
+    )
 
 
 def load_plan(path: Path) -> TracePlan:

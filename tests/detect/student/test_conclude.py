@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from detect.multiplicity import holm_log10
-from detect.student.conclude import Conclusion, conclude, step_tests
+from detect.student.conclude import Conclusion, conclude
 from detect.student.conclude import tested_log10 as log10_used
 from detect.student.evidence import Evidence, TraceSettings
-from detect.student.hypothesis import of_global_key
+from detect.student.hypothesis import key_test, of_global_key
 from detect.student.score import TraceScore
 from detect.student.weights import WeightedTuples
 from tests.detect.calibration import assert_calibrated, fresh_keys
@@ -197,12 +197,13 @@ def test_power_says_what_was_needed() -> None:
 
 def test_tests_of_steps_are_those_of_the_whole() -> None:
     some = evidence(SPLIT, {"acme": 0.3}, contexts=80)
-    make = step_tests(SPLIT, RING.selector)
     for name, key in (("global", RING.global_key), ("tenant:acme", RING.tenants["acme"])):
         assert key is not None
-        whole = make(some.tuples, name)
+        of_global = name == "global"
+        whole = key_test(SPLIT, RING.selector, some.tuples, of_global=of_global)
         early = some.steps <= 30
-        parts = [make(some.tuples.of_contexts(chosen), name) for chosen in (early, ~early)]
+        pieces = [some.tuples.of_contexts(chosen) for chosen in (early, ~early)]
+        parts = [key_test(SPLIT, RING.selector, piece, of_global=of_global) for piece in pieces]
         assert whole.totals([key])[0] == sum(part.totals([key])[0] for part in parts)
         growth = sum(part.log_growths(int(part.totals([key])[0])) for part in parts)
         np.testing.assert_allclose(whole.log_growths(int(whole.totals([key])[0])), growth, atol=1e-9)
