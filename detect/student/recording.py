@@ -21,7 +21,7 @@ from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 
 def check_traceable(spec: WatermarkSpec, ring: KeyRing, tokenizer: Any) -> None:
-    """Raise DyetraceError unless key and tokenizer are the spec's, there is a key to test, and a student can reveal it."""
+    """Raise DyetraceError unless key and tokenizer are the spec's, and there is a key that a student can reveal."""
     check_key(spec, ring.master_fingerprint)
     check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     if spec.context_width < 1:
