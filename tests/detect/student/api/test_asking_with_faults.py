@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,15 @@ def test_a_killed_trace_goes_on_without_asking_twice(serve: Serve, path: Path) -
     assert verify_chain(path).entries == outcomes(path).total()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises here, also where tests run in a background job, whose shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_trace_can_be_resumed(serve: Serve, path: Path) -> None:
     server = serve(faults=[Fault("slow", seconds=0.05)] * 60)
     made = plan(server.url, 60)
