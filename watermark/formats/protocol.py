@@ -1,0 +1,61 @@
+"""What a foreign format is: another system's mark, read with that system's own pseudo-random values.
+
+A format is a scheme whose words come from its own function of (key, context, token) in place of `watermark.prf`; all
+else (statistic, law, unit) is as in `watermark.schemes.protocol`, so that detection, scans and traces take it as it is.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from watermark.prf import U32
+from watermark.schemes.protocol import Scheme
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+NativeKey = tuple[int, ...]
+"""The key as the other system holds it: one integer, two for a pair, thirty for SynthID's layers."""
+
+ABSENT = -1
+"""Stands in a context for a token before the beginning."""
+
+
+@runtime_checkable
+class Format(Scheme, Protocol):
+    """One foreign format with its published parameters: a frozen dataclass whose fields are what the spec publishes."""
+
+    system: ClassVar[str]
+    """The system and version whose code this was checked against, e.g. "vLLM 0.32.0"."""
+
+    exact: ClassVar[bool]
+    """Whether the words of distinct inputs are independent and uniform over the choice of the key, to the precision that
+    a p-value shows; where not, p-values come from decoy keys of the same format."""
+
+    why_not_exact: ClassVar[str]
+    """One sentence for the report; empty where ``exact``."""
+
+    @property
+    def context_width(self) -> int:
+        """Context tokens that the words depend on."""
+        ...
+
+    def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
+        """Words of n tuples: contexts (n, context_width), oldest token first, `ABSENT` before the beginning; tokens (n,)
+        -> (n,) uint32. For a green list 1 is green; for layers bit l is layer l's."""
+        ...
+
+    def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
+        """What is really hashed, as one number a tuple, (n,): tuples of one number share their word and count once."""
+        ...
+
+    def draw_key(self, seed: bytes) -> NativeKey:
+        """A fresh key of the format's own key space, derived from 32 seed bytes; decoys are drawn with it."""
+        ...
+
+    def parse_key(self, text: str) -> NativeKey:
+        """The key as the system's own configuration spells it; DyetraceError otherwise, which shows nothing of it."""
+        ...
