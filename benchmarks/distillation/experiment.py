@@ -23,7 +23,7 @@ from detect.student.hypothesis import WeightedTest
 from detect.student.open_weights import HALF
 from detect.student.reading import NO_SUBKEY, Positions, ReadingText, context_at, positions, read_text, served_subkeys
 from detect.student.score import TraceScore
-from detect.student.weights import WeightedTuples, context_weight, gathered, readout
+from detect.student.weights import WeightedTuples, gathered, gathered_served, readout
 from watermark.demo_model import load_model
 from watermark.generate import Answer
 from watermark.keys import KeyRing, SecretKey
@@ -250,14 +250,8 @@ class Seen:
             groups = of.where.fingerprint[self.chosen].astype(np.int64)
             subkeys = of.subkeys[self.chosen] if known else np.full(len(groups), NO_SUBKEY, dtype=np.int64)
             return gathered(of.contexts[self.chosen], groups, subkeys, self.ids, weights)
-        prints = of.where.fingerprint[self.chosen]
-        counts = self._counts(known)
-        row, subkeys = under(prints, counts)
-        served = [counts[value][subkey] for value, subkey in zip(prints[row].tolist(), subkeys.tolist(), strict=True)]
-        _, group = np.unique(np.stack([prints[row].view(np.int64), subkeys]), axis=1, return_inverse=True)
-        weighed = context_weight(served, HALF)
-        contexts = of.contexts[self.chosen][row]
-        return gathered(contexts, group.ravel(), subkeys, self.ids[row], weights[row], weighed)
+        contexts, prints = of.contexts[self.chosen], of.where.fingerprint[self.chosen]
+        return gathered_served(contexts, prints, self._counts(known), self.ids, weights, HALF)
 
     def published(self, known: bool) -> WeightedTuples:
         """The published test; on held-out text with its filter on served contexts."""

@@ -127,8 +127,9 @@ def _share_of(
 )
 @option(
     "--served",
-    help="Served answers: contexts that stand in more of them weigh more in unmarked readings. Which were served "
-    "depends a little on the key where answers are marked; unmarked answers of the same model leave no doubt.  "
+    help="Served answers: of unmarked readings only contexts that stand in them are read, those in more of them weigh "
+    "more, and each is tested under the sub-keys that it was served with. Which were served depends a little on the "
+    "key where answers are marked; unmarked answers of the same model leave no doubt.  "
     "[e.g. --served answers.jsonl]",
 )
 @option("--read-tenant", help="Read only the answers made for this account.  [e.g. --read-tenant acme]")

@@ -7,7 +7,7 @@ what was seen before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from detect.student.api.answers import SuspectAnswer
 from detect.student.api.plan import prompt_text
 from detect.student.forward import F64, I64, KEPT, Predictions
 from detect.student.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_fingerprints
-from detect.student.weights import Readout, WeightedTuples, context_weight, gathered, readout
+from detect.student.weights import Readout, Served, WeightedTuples, gathered, gathered_served, readout
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
 
@@ -57,7 +57,7 @@ class AnswerReader:
     readout: Readout
     reference: Reader | None = None
     encode_prompt: Callable[[Any], U32] | None = None
-    served: Mapping[int, Mapping[int, int]] | None = None
+    served: Served | None = None
     half: float = 1.0
     taken: set[int] = field(default_factory=set)
 
@@ -130,13 +130,7 @@ class AnswerReader:
         if self.served is None:
             subkeys = np.full(len(where), NO_SUBKEY, dtype=np.int64)
             return gathered(contexts, fingerprint.astype(np.int64), subkeys, tokens, weights)
-        # A context served under several sub-keys counts under each, with the weight of its own count there.
-        under = [list(self.served[value].items()) for value in fingerprint.tolist()]
-        row = np.repeat(np.arange(len(under)), [len(some) for some in under])
-        subkeys, counts = np.array([pair for some in under for pair in some], dtype=np.int64).T
-        _, group = np.unique(np.stack([fingerprint[row].view(np.int64), subkeys]), axis=1, return_inverse=True)
-        weighed = context_weight(counts, self.half)
-        return gathered(contexts[row], group.ravel(), subkeys, tokens[row], weights[row], weighed)
+        return gathered_served(contexts, fingerprint, self.served, tokens, weights, self.half)
 
     def _of_logprobs(
         self, spans: Sequence[tuple[SuspectAnswer, int]], reference: Predictions | None

@@ -36,7 +36,7 @@ from detect.student.reading import (
     contexts_of,
     positions,
     read_text,
-    served_counts,
+    served_subkeys,
 )
 from detect.student.record import (
     Control,
@@ -53,9 +53,10 @@ from detect.student.share import effect_of, estimated, not_identified
 from detect.student.weights import (
     READOUTS,
     Readout,
+    Served,
     WeightedTuples,
-    context_weight,
     gathered,
+    gathered_served,
     joined,
     mixture_shares,
     readout,
@@ -87,7 +88,8 @@ class WeightsJob:
     calibration
         Folders of calibration students with their marked shares.
     served
-        File of served answers whose contexts weigh unmarked readings; None weighs all alike.
+        File of served answers: of unmarked texts only contexts that stand there are read, under the sub-keys that
+        they were served with, weighed by count; None weighs all contexts alike.
     tenant
         Read only this account's records.
     contexts
@@ -113,13 +115,13 @@ class WeightsJob:
 
 @dataclass(frozen=True, eq=False)
 class _Text:
-    """A text, the positions that count in it, and its contexts."""
+    """A text, the positions that count in it, their contexts, and, for unmarked text, what was served of contexts."""
 
     text: ReadingText
     where: Positions
     contexts: np.ndarray[Any, np.dtype[np.uint32]]
     subkeys: I64
-    context_weights: F64 | None
+    served: Served | None
 
 
 class _Bench:
@@ -261,21 +263,19 @@ def trace_weights(
 def _texts(job: WeightsJob, spec: WatermarkSpec, encoder: Encoder) -> list[_Text]:
     """Read the texts; a context that an earlier text gave counts there alone."""
     width = spec.context_width
-    counts = None if job.served is None else served_counts(read_text(job.served, spec, encoder).documents, width)
+    counts = None if job.served is None else served_subkeys(read_text(job.served, spec, encoder).documents, width)
     taken: set[int] = set()
     texts = []
     for name in job.texts:
         text = read_text(name, spec, encoder, tenant=job.tenant)
-        where = positions(text, width, job.contexts, taken=taken)
+        served = None if text.marked else counts
+        where = positions(text, width, job.contexts, taken=taken, among=served)
         if not len(where):
-            raise DyetraceError(f"{name} gives no context that was not read before; leave it out")
+            of_use = "" if served is None else " and was served"
+            raise DyetraceError(f"{name} gives no context that was not read before{of_use}; leave it out")
         contexts = context_at(text.documents, where, width)
         subkeys = np.array([text.documents[i].subkey for i in where.document.tolist()], dtype=np.int64)
-        weighed = None
-        if counts is not None and not text.marked:
-            served = [counts.get(int(value), 0) for value in where.fingerprint.tolist()]
-            weighed = context_weight(served, HALF)
-        texts.append(_Text(text, where, contexts, subkeys, weighed))
+        texts.append(_Text(text, where, contexts, subkeys, served))
         if len(job.texts) > 1:
             taken |= contexts_of(text, width)
     return texts
@@ -314,24 +314,20 @@ class _Readings:
     def weights(self, name: Readout, shares: F64) -> WeightedTuples:
         """The weighted tuples of a readout."""
         reference = np.tensordot(shares, self.references, 1) if len(shares) else None
-        return self.gathered(readout(name, self.suspect, reference), self.text.context_weights)
+        return self.gathered(readout(name, self.suspect, reference))
 
     def differences(self, shares: F64) -> WeightedTuples:
         """Weights q - r (or q without a reference), in which the effect is linear in what was remembered."""
         reference = np.tensordot(shares, self.references, 1) if len(shares) else 0.0
-        return self.gathered(2 * (self.suspect - reference), None)
+        return self.gathered(2 * (self.suspect - reference))
 
-    def gathered(self, weights: F64, of_contexts: F64 | None) -> WeightedTuples:
+    def gathered(self, weights: F64) -> WeightedTuples:
         """Put the weights of candidates together by context."""
         of, known = self.text, self.known
-        return gathered(
-            of.contexts[known],
-            of.where.fingerprint[known].astype(np.int64),
-            of.subkeys[known],
-            self.ids[known],
-            weights[known],
-            None if of_contexts is None else of_contexts[known],
-        )
+        contexts, prints = of.contexts[known], of.where.fingerprint[known]
+        if of.served is not None:
+            return gathered_served(contexts, prints, of.served, self.ids[known], weights[known], HALF)
+        return gathered(contexts, prints.astype(np.int64), of.subkeys[known], self.ids[known], weights[known])
 
 
 def _read(bench: _Bench, student: Path, references: Sequence[Path], texts: Sequence[_Text]) -> list[_Readings]:

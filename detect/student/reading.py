@@ -9,7 +9,7 @@ by words of earlier contexts alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -223,6 +223,7 @@ def positions(
     most_contexts: int,
     prefixes: int = 4,
     taken: AbstractSet[int] = frozenset(),
+    among: Container[int] | None = None,
 ) -> Positions:
     """Choose the positions that count.
 
@@ -238,6 +239,8 @@ def positions(
         How many documents may serve one context of unmarked text; of marked text only the first may.
     taken
         Fingerprints of contexts (without sub-key) that another text has given already: they are left out.
+    among
+        Fingerprints of the only contexts that are of use; None reads all.
     """
     seen: dict[int, int] = {}
     chosen = 0
@@ -255,6 +258,8 @@ def positions(
         at = at[at + width >= max(document.lead, width)]
         if taken:
             at = at[[value not in taken for value in prints_here[at].tolist()]]
+        if among is not None:
+            at = at[[value in among for value in prints_here[at].tolist()]]
         salt = np.uint64((document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64 if apart else 0)
         kept = []
         for place, value in zip(at.tolist(), (prints_here[at] ^ salt).tolist(), strict=True):
@@ -293,20 +298,13 @@ def context_at(documents: Sequence[ReadingDocument], where: Positions, width: in
     return out
 
 
-def served_counts(source: Sequence[ReadingDocument], width: int) -> dict[int, int]:
-    """In how many documents each context stands: fingerprint -> count.
-
-    Documents are counted, not occurrences: whether a context comes up in a document was decided before its own words
-    were first used there, while how often it comes back depends on them.
-    """
-    return {value: sum(mine.values()) for value, mine in served_subkeys(source, width).items()}
-
-
 def served_subkeys(source: Sequence[ReadingDocument], width: int) -> dict[int, dict[int, int]]:
     """In how many documents each context stands under each sub-key: fingerprint -> sub-key -> count.
 
-    A document's sub-key was drawn at random, so to look only where a context was served under it uses no word of the
-    key. Where one of a context's documents names no sub-key, all of them are in question: `NO_SUBKEY` alone.
+    Documents are counted, not occurrences: whether a context comes up in a document was decided before its own words
+    were first used there, while how often it comes back depends on them. A document's sub-key was drawn at random, so
+    to look only where a context was served under it uses no word of the key. Where one of a context's documents names
+    no sub-key, all of them are in question: `NO_SUBKEY` alone.
     """
     counts: dict[int, dict[int, int]] = {}
     for document in source:

@@ -6,7 +6,7 @@ scores whose law is known, whatever the readout, the references or the suspect a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,7 +17,10 @@ from watermark.prf import U32
 
 Floats = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
 
+Served = Mapping[int, Mapping[int, int]]
+"""Context fingerprint -> sub-key (-1: any) -> in how many answers it was served so."""
 Readout = Literal["argmax", "mass", "entropy", "log", "reference"]
 READOUTS: tuple[Readout, ...] = get_args(Readout)
 STEPS = 32  # of a weight of 1; finer steps double the number of tuples and add nothing to the signal
@@ -204,6 +207,38 @@ def gathered(
         summed[kept],
         subkeys[first[order]],
     )
+
+
+def gathered_served(
+    contexts: U32,
+    fingerprints: U64,
+    served: Served,
+    tokens: I64,
+    weights: Floats,
+    half: float,
+) -> WeightedTuples:
+    """`gathered`, each context under the sub-keys that it was served with and weighed by its count there.
+
+    A context that was served under several sub-keys counts under each; one that was never served, not at all.
+
+    Parameters
+    ----------
+    contexts, tokens, weights
+        As for `gathered`.
+    fingerprints
+        Of each reading's context, shape (n,).
+    served
+        Fingerprint -> sub-key -> number of answers (`detect.student.reading.served_subkeys`).
+    half
+        Count at which a context weighs half (`context_weight`).
+    """
+    under = [list(served.get(value, {}).items()) for value in fingerprints.tolist()]
+    row = np.repeat(np.arange(len(under)), [len(some) for some in under])
+    pairs = np.array([pair for some in under for pair in some], dtype=np.int64).reshape(-1, 2)
+    subkeys, counts = np.ascontiguousarray(pairs.T)
+    _, group = np.unique(np.stack([fingerprints[row].view(np.int64), subkeys]), axis=1, return_inverse=True)
+    weighed = context_weight(counts, half)
+    return gathered(contexts[row], group.ravel(), subkeys, tokens[row], weights[row], weighed)
 
 
 def joined(parts: Sequence[WeightedTuples]) -> WeightedTuples:

@@ -25,7 +25,6 @@ from detect.student.reading import (
     contexts_of,
     positions,
     read_text,
-    served_counts,
     served_subkeys,
 )
 from watermark.errors import DyetraceError
@@ -149,10 +148,17 @@ def test_fingerprints_are_equal_exactly_where_contexts_are(ids: list[int], width
 
 def test_served_contexts_are_counted_by_document_and_in_answers_alone() -> None:
     served = text_of(([1, 2, 1, 2, 1], 0, 0), ([7, 7, 1, 2, 3], 4, 1), marked=True).documents
-    counts = served_counts(served, 2)
-    by_context = {tuple(pair): counts.get(int(context_fingerprints(np.array(pair, dtype=np.uint32), 2)[0]), 0)
+    counts = served_subkeys(served, 2)
+    by_context = {tuple(pair): counts.get(int(context_fingerprints(np.array(pair, dtype=np.uint32), 2)[0]))
                   for pair in ([1, 2], [2, 1], [7, 7], [7, 1], [2, 3])}  # fmt: skip
-    assert by_context == {(1, 2): 2, (2, 1): 1, (7, 7): 0, (7, 1): 0, (2, 3): 1}
+    assert by_context == {(1, 2): {0: 1, 1: 1}, (2, 1): {0: 1}, (7, 7): None, (7, 1): None, (2, 3): {1: 1}}
+
+
+def test_only_contexts_of_use_are_read_and_others_do_not_count_against_the_limit() -> None:
+    text = text_of(([1, 2, 3, 4, 5, 6], 0, NO_SUBKEY), marked=False)
+    prints = context_fingerprints(text.documents[0].sequence, 2).tolist()
+    where = positions(text, 2, 2, among={prints[1], prints[3], prints[4]})
+    assert where.position.tolist() == [3, 5]
 
 
 def test_served_subkeys_are_all_of_them_where_one_is_unknown() -> None:

@@ -17,6 +17,7 @@ from detect.student.weights import (
     WeightedTuples,
     context_weight,
     gathered,
+    gathered_served,
     joined,
     mixture_shares,
     readout,
@@ -88,6 +89,16 @@ def test_contexts_that_were_served_more_weigh_more_and_unserved_ones_nothing() -
 
 
 # --- putting readings together ---------------------------------------------------------------------------
+
+
+def test_a_context_counts_under_each_subkey_it_was_served_with_and_unserved_ones_not_at_all() -> None:
+    contexts = np.array([[1, 2], [3, 4], [1, 2]], dtype=np.uint32)
+    prints = np.array([11, 2**63 + 5, 11], dtype=np.uint64)  # above what int64 holds
+    tokens, weights = np.array([[7], [8], [7]]), np.array([[1.0], [1.0], [0.5]])
+    found = gathered_served(contexts, prints, {11: {0: 3, 2: 9}}, tokens, weights, 3.0)
+    assert found.contexts.tolist() == [[1, 2], [1, 2]] and found.subkeys.tolist() == [0, 2]
+    assert found.weights.tolist() == rounded(np.array([1.5 / 2**0.5 / 2, 1.5 / 2**0.5 * 0.75])).tolist()
+    assert not len(gathered_served(contexts, prints, {}, tokens, weights, 3.0))
 
 
 def as_dict(tuples: WeightedTuples) -> dict[tuple[tuple[int, ...], int], int]:
