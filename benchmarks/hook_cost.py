@@ -66,7 +66,7 @@ def our_steps(logits: torch.Tensor) -> dict[str, Step]:
     for name in SCHEMES:
         spec = _spec(name, vocabulary, key)
         subkeys = [row % spec.subkeys for row in range(batch)]
-        row_keys = RowKeys(spec, ring, [None] * batch, subkeys, logits.device)
+        row_keys = RowKeys.of(spec, ring, [None] * batch, subkeys, logits.device)
         picked = [
             row_keys.at(next_contexts(ids, nothing, 2)) for ids in itertools.islice(_texts(batch, vocabulary), STEPS)
         ]

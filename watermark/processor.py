@@ -92,7 +92,7 @@ class WatermarkProcessor(LogitsProcessor):  # type: ignore[misc]
     ) -> None:
         self._scheme = spec.build_scheme()
         self._width = spec.context_width
-        self._keys = RowKeys(spec, ring, tenants, subkeys, device)
+        self._keys = RowKeys.of(spec, ring, tenants, subkeys, device)
         self._padding = padding.to(device)
         self._prompt_length = prompt_length
         self._fresh_share = fresh_share

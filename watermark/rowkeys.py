@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from watermark import prf
 from watermark.errors import DyetraceError
-from watermark.keys import KeyRing, SecretKey
+from watermark.foreign_key import ForeignKey
+from watermark.keys import KeyRing, MarkingKey, SecretKey
 from watermark.spec import WatermarkSpec
 
 if TYPE_CHECKING:
@@ -23,9 +25,70 @@ def selector_threshold(spec: WatermarkSpec) -> int:
     return round(spec.global_share * 2**32)
 
 
-def subkey(key: SecretKey, index: int) -> SecretKey:
-    """Sub-key number ``index`` of a global or tenant key: what finally marks tokens."""
+@overload
+def subkey(key: SecretKey, index: int) -> SecretKey: ...
+@overload
+def subkey(key: MarkingKey, index: int) -> MarkingKey: ...
+def subkey(key: MarkingKey, index: int) -> MarkingKey:
+    """Sub-key number ``index`` of a global or tenant key: what finally marks tokens. A foreign key is its own only one."""
+    if isinstance(key, ForeignKey):
+        return key
     return key.derive("subkey", index)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyWords:
+    """What marks one answer: the words of its tenant's and of the global sub-key, in the order `TENANT`, `GLOBAL`.
+
+    Attributes
+    ----------
+    keys
+        Shape (2, 8) uint32.
+    context_keys
+        Of the keys that compress contexts of more than three tokens, same shape; None for narrower ones.
+    """
+
+    keys: prf.U32
+    context_keys: prf.U32 | None
+
+
+def key_words(spec: WatermarkSpec, ring: KeyRing, tenant: str | None, index: int) -> KeyWords:
+    """The key words for an answer to ``tenant`` (None where the spec has no tenants) under sub-key ``index``.
+
+    Raises
+    ------
+    DyetraceError
+        The ring lacks a key that the spec needs, or the spec and the tenant don't go together.
+    """
+    pair = _pair(spec, ring, tenant, index)
+    wide = spec.context_width > prf.NONCE_WORDS
+    compress = [prf.context_key_words(key, spec.context_width) for key in pair] if wide else None
+    return KeyWords(
+        np.array([key.words for key in pair], dtype=np.uint32),
+        None if compress is None else np.array(compress, dtype=np.uint32),
+    )
+
+
+def _pair(spec: WatermarkSpec, ring: KeyRing, tenant: str | None, index: int) -> tuple[SecretKey, SecretKey]:
+    threshold = selector_threshold(spec)
+    if ring.global_key is None and threshold > 0:
+        raise DyetraceError("marking text needs the master key, not a tenant's")
+    if threshold == 2**32:
+        if tenant is not None:
+            raise DyetraceError(
+                f"tenant {tenant!r} was given, but the spec has no tenants (global_share 1); make a spec with "
+                "`dyetrace spec --tenants`"
+            )
+        shared = subkey(ring.global_key, index)  # type: ignore[arg-type]
+        return shared, shared
+    if tenant is None:
+        raise DyetraceError(
+            "the spec splits contexts between the global and a tenant's key, so each request needs a tenant"
+        )
+    if tenant not in ring.tenants:
+        raise DyetraceError(f"tenant {tenant!r} is not among the keys that were loaded")
+    mine = subkey(ring.tenants[tenant], index)
+    return mine, mine if ring.global_key is None else subkey(ring.global_key, index)
 
 
 class RowKeys:
@@ -33,61 +96,44 @@ class RowKeys:
 
     Parameters
     ----------
-    spec, ring
-        The watermark and the owner's keys.
-    tenants
-        The tenant of each row; None where the spec has no tenants.
-    subkeys
-        The sub-key index of each row.
+    spec
+        The watermark.
+    selector
+        The key that says which of the two keys marks a context.
+    rows
+        The key words of each row.
     device
         Where the logits are.
     """
 
     def __init__(
-        self,
+        self, spec: WatermarkSpec, selector: SecretKey, rows: Sequence[KeyWords], device: torch.device
+    ) -> None:
+        self._width = spec.context_width
+        self._threshold = selector_threshold(spec)
+        self._cpu = device.type == "cpu"
+        b = len(rows)
+        self._rows = np.arange(b) if self._cpu else self._indices(b, device)
+        self._keys = self._words([row.keys for row in rows], device)
+        wide = self._width > prf.NONCE_WORDS
+        self._context_keys = self._words([row.context_keys for row in rows], device) if wide else None
+        self._selector = self._words([selector.words] * b, device)
+        self._selector_context = (
+            self._words([prf.context_key_words(selector, self._width)] * b, device) if wide else None
+        )
+
+    @classmethod
+    def of(
+        cls,
         spec: WatermarkSpec,
         ring: KeyRing,
         tenants: Sequence[str | None],
         subkeys: Sequence[int],
         device: torch.device,
-    ) -> None:
-        self._width = spec.context_width
-        self._threshold = selector_threshold(spec)
-        self._cpu = device.type == "cpu"
-        pairs = [self._pair(ring, tenant, index) for tenant, index in zip(tenants, subkeys, strict=True)]
-        self._rows = np.arange(len(pairs)) if self._cpu else self._indices(len(pairs), device)
-        self._keys = self._words([[key.words for key in pair] for pair in pairs], device)
-        wide = self._width > prf.NONCE_WORDS
-        self._context_keys = (
-            self._words([[prf.context_key_words(key, self._width) for key in pair] for pair in pairs], device)
-            if wide
-            else None
-        )
-        b = len(pairs)
-        self._selector = self._words([ring.selector.words] * b, device)
-        self._selector_context = (
-            self._words([prf.context_key_words(ring.selector, self._width)] * b, device) if wide else None
-        )
-
-    def _pair(self, ring: KeyRing, tenant: str | None, index: int) -> tuple[SecretKey, SecretKey]:
-        if ring.global_key is None and self._threshold > 0:
-            raise DyetraceError("marking text needs the master key, not a tenant's")
-        if self._threshold == 2**32:
-            if tenant is not None:
-                raise DyetraceError(
-                    f"tenant {tenant!r} was given, but the spec has no tenants (global_share 1); make a spec with "
-                    "`dyetrace spec --tenants`"
-                )
-            shared = subkey(ring.global_key, index)  # type: ignore[arg-type]
-            return shared, shared
-        if tenant is None:
-            raise DyetraceError(
-                "the spec splits contexts between the global and a tenant's key, so each request needs a tenant"
-            )
-        if tenant not in ring.tenants:
-            raise DyetraceError(f"tenant {tenant!r} is not among the keys that were loaded")
-        mine = subkey(ring.tenants[tenant], index)
-        return mine, mine if ring.global_key is None else subkey(ring.global_key, index)
+    ) -> RowKeys:
+        """The keys of rows with these tenants (None where the spec has none) and sub-keys."""
+        rows = [key_words(spec, ring, tenant, index) for tenant, index in zip(tenants, subkeys, strict=True)]
+        return cls(spec, ring.selector, rows, device)
 
     @staticmethod
     def _indices(count: int, device: torch.device) -> Any:

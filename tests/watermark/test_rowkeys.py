@@ -42,7 +42,7 @@ def random_contexts(count: int, width: int, seed: int = 0) -> torch.Tensor:
 def owners(made: WatermarkSpec, contexts: torch.Tensor, tenant: str, ring: KeyRing = RING) -> np.ndarray:
     """Whether each context is the global key's, told from the keys that `RowKeys` picks."""
     b = len(contexts)
-    keys, _ = RowKeys(made, ring, [tenant] * b, [0] * b, CPU).at(contexts)
+    keys, _ = RowKeys.of(made, ring, [tenant] * b, [0] * b, CPU).at(contexts)
     is_global = (keys == subkey(ring.global_key, 0).words).all(1)
     is_tenants = (keys == subkey(ring.tenants[tenant], 0).words).all(1)
     assert (is_global ^ is_tenants).all()
@@ -77,7 +77,7 @@ def test_each_row_is_marked_by_the_primitive_under_its_own_key(width, rows, shar
     contexts = torch.cat([random_contexts(1, width, seed) for _, _, seed in rows])
     tokens = [0, 1, 15, 16, 999]
     candidates = np.tile(np.array(tokens, dtype=np.uint32), (len(rows), 1))
-    words = prf.words_among(*RowKeys(made, RING, tenants, subkeys, CPU).at(contexts), candidates)
+    words = prf.words_among(*RowKeys.of(made, RING, tenants, subkeys, CPU).at(contexts), candidates)
     assert words.tolist() == [
         plain_words(made, RING, *row, tokens) for row in zip(tenants, subkeys, contexts.tolist(), strict=True)
     ]
@@ -86,7 +86,7 @@ def test_each_row_is_marked_by_the_primitive_under_its_own_key(width, rows, shar
 @pytest.mark.parametrize("width", [4, 5, 7])
 def test_long_contexts_are_compressed_under_each_rows_own_context_key(width):
     made, contexts = spec(width, 1.0), random_contexts(1, width).repeat(4, 1)
-    _, nonces = RowKeys(made, RING, [None] * 4, [0, 1, 2, 2], CPU).at(contexts)
+    _, nonces = RowKeys.of(made, RING, [None] * 4, [0, 1, 2, 2], CPU).at(contexts)
     columns = {tuple(column) for column in nonces.T.tolist()}
     assert nonces.shape == (3, 4)
     assert len(columns) == 3
@@ -98,7 +98,7 @@ def test_words_across_subkeys_tenants_and_owners_share_nothing():
     rows = [spec(share=0.0), *[spec(share=1.0)] * 2]
     tenants = ["acme", None, None]
     words = [
-        prf.words_among(*RowKeys(made, RING, [tenant], [index], CPU).at(context), tokens)[0]
+        prf.words_among(*RowKeys.of(made, RING, [tenant], [index], CPU).at(context), tokens)[0]
         for made, tenant, index in zip(rows, tenants, [0, 0, 1], strict=True)
     ]
     assert len(set(np.concatenate(words).tolist())) == 600
@@ -181,13 +181,13 @@ def test_torch_picks_the_same_keys_and_nonces_as_numpy(width, share):
     tenants = [None if share == 1 else ("acme", "zenith")[row % 2] for row in range(b)]
     subkeys = [row % 4 for row in range(b)]
     contexts = random_contexts(b, width)
-    keys, nonces = RowKeys(made, RING, tenants, subkeys, CPU).at(contexts)
-    on_device = as_on_a_device(RowKeys(made, RING, tenants, subkeys, CPU))
+    keys, nonces = RowKeys.of(made, RING, tenants, subkeys, CPU).at(contexts)
+    on_device = as_on_a_device(RowKeys.of(made, RING, tenants, subkeys, CPU))
     device_keys, device_nonces = on_device.at(contexts)
     assert (bits(device_keys) == keys).all()
     assert (bits(device_nonces) == nonces).all()
     if torch.cuda.is_available():
-        on_gpu = RowKeys(made, RING, tenants, subkeys, torch.device("cuda")).at(contexts.cuda())
+        on_gpu = RowKeys.of(made, RING, tenants, subkeys, torch.device("cuda")).at(contexts.cuda())
         assert (bits(on_gpu[0]) == keys).all()
         assert (bits(on_gpu[1]) == nonces).all()
 
@@ -198,7 +198,7 @@ def test_picking_keys_never_waits_for_the_device(width, share):
     """On the meta device tensors have no values: whatever would read one raises."""
     meta = torch.device("meta")
     tenants = [None if share == 1 else "acme"] * 3
-    keys, nonces = RowKeys(spec(width, share), RING, tenants, [0, 1, 2], meta).at(
+    keys, nonces = RowKeys.of(spec(width, share), RING, tenants, [0, 1, 2], meta).at(
         torch.zeros((3, width), dtype=torch.int64, device=meta)
     )
     assert keys.shape == (3, 8)
@@ -226,13 +226,13 @@ def test_picking_keys_never_waits_for_the_device(width, share):
 )
 def test_a_row_that_has_no_key_is_an_error(made, ring, tenant, message):
     with pytest.raises(DyetraceError, match=message):
-        RowKeys(made, ring, [tenant], [0], CPU)
+        RowKeys.of(made, ring, [tenant], [0], CPU)
 
 
 def test_a_tenants_key_alone_marks_where_all_contexts_are_the_tenants():
     alone = TenantKey.from_master(MASTER, "acme").ring()
     contexts = random_contexts(5, 2)
-    ours = RowKeys(spec(share=0), alone, ["acme"] * 5, [0] * 5, CPU).at(contexts)
-    owners_ = RowKeys(spec(share=0), RING, ["acme"] * 5, [0] * 5, CPU).at(contexts)
+    ours = RowKeys.of(spec(share=0), alone, ["acme"] * 5, [0] * 5, CPU).at(contexts)
+    owners_ = RowKeys.of(spec(share=0), RING, ["acme"] * 5, [0] * 5, CPU).at(contexts)
     assert (ours[0] == owners_[0]).all()
     assert (ours[1] == owners_[1]).all()

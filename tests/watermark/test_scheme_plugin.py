@@ -95,7 +95,7 @@ def test_what_it_marks_is_detected_and_under_no_other_key():
     torch = pytest.importorskip("torch")
     spec, ring = shades_spec(strength=2), KeyRing.from_master(KEY)
     scheme = spec.build_scheme()
-    keys = RowKeys(spec, ring, [None], [1], torch.device("cpu"))
+    keys = RowKeys.of(spec, ring, [None], [1], torch.device("cpu"))
     rng = np.random.default_rng(1)
     ids = [1, 2]
     for _ in range(60):
