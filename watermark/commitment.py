@@ -16,7 +16,7 @@ import msgspec
 
 from watermark.errors import DyetraceError
 from watermark.files import write_atomically
-from watermark.keys import SecretKey
+from watermark.keys import MarkingKey
 from watermark.spec import WatermarkSpec, check_key
 
 _LABEL = b"dyetrace-commitment-v1\0"
@@ -45,12 +45,12 @@ class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 _Kind = TypeVar("_Kind", Commitment, Opening)
 
 
-def _digest(spec: WatermarkSpec, key: SecretKey, salt: bytes) -> str:
+def _digest(spec: WatermarkSpec, key: MarkingKey, salt: bytes) -> str:
     return key.commit(_LABEL + salt + spec.canonical_json)
 
 
-def commit(spec: WatermarkSpec, key: SecretKey) -> tuple[Commitment, Opening]:
-    """Commit to ``spec`` and its master ``key``."""
+def commit(spec: WatermarkSpec, key: MarkingKey) -> tuple[Commitment, Opening]:
+    """Commit to ``spec`` and its ``key`` (the master key, or a foreign format's)."""
     check_key(spec, key.fingerprint)
     salt = secrets.token_bytes(_SALT_BYTES)
     digest = _digest(spec, key, salt)
@@ -59,7 +59,7 @@ def commit(spec: WatermarkSpec, key: SecretKey) -> tuple[Commitment, Opening]:
     return public, Opening(sha256=digest, salt=salt.hex())
 
 
-def verify(commitment: Commitment, opening: Opening, spec: WatermarkSpec, key: SecretKey) -> None:
+def verify(commitment: Commitment, opening: Opening, spec: WatermarkSpec, key: MarkingKey) -> None:
     """Raise DyetraceError unless spec, key and salt are those that were committed to."""
     if spec.spec_id != commitment.spec_id:
         raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")

@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from watermark.errors import DyetraceError
+from watermark.foreign_key import ForeignKey
 
 KEY_BYTES = 32
 _PREFIX = "dyetrace-key-v1"
 
-Purpose = Literal["epoch", "global", "tenant", "selector", "subkey", "context", "decoy"]
+Purpose = Literal["epoch", "global", "tenant", "selector", "subkey", "context", "decoy", "ledger"]
 
 
 class SecretKey:
@@ -88,6 +89,10 @@ class SecretKey:
         raise TypeError("a SecretKey cannot be pickled: pass a key source (file:, env:, cmd:) instead")
 
 
+MarkingKey = SecretKey | ForeignKey
+"""What words are made with: a key of ours, or that of a foreign format."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRing:
     """The keys of one epoch that one party holds: the owner holds all, an outside expert perhaps one tenant's.
@@ -99,14 +104,15 @@ class KeyRing:
     selector
         Keys the bit of a context that says whether the global or the tenant's key marks the next token.
     global_key
-        The mark that every tenant's text shares, or None where only a tenant's key was handed over.
+        The mark that every tenant's text shares, or None where only a tenant's key was handed over. For a foreign
+        format it is that format's key, and there are no tenants.
     tenants
         Tenant name to tenant key.
     """
 
     master_fingerprint: str
     selector: SecretKey
-    global_key: SecretKey | None
+    global_key: MarkingKey | None
     tenants: dict[str, SecretKey]
 
     @classmethod
@@ -121,6 +127,11 @@ class KeyRing:
             root.derive("global"),
             {name: root.derive("tenant", name) for name in tenants},
         )
+
+    @classmethod
+    def from_foreign(cls, key: ForeignKey) -> KeyRing:
+        """The ring of a foreign format: its one key marks every context, so that nothing is ever selected."""
+        return cls(key.fingerprint, SecretKey(bytes(KEY_BYTES)), key, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +167,23 @@ def _checksum(body: str) -> str:
     return hashlib.blake2b(body.encode(), digest_size=4).hexdigest()
 
 
-def format_key(key: SecretKey | TenantKey) -> str:
+AnyKey = SecretKey | TenantKey | ForeignKey
+"""What a key file may hold."""
+
+
+def format_key(key: AnyKey) -> str:
     """Return the one line of a key file: prefix, kind, fields, and a checksum that catches truncation."""
     if isinstance(key, SecretKey):
         body = f"{_PREFIX}:master:{key.reveal_hex()}"
+    elif isinstance(key, ForeignKey):
+        body = f"{_PREFIX}:foreign:{key.fields()}"
     else:
         secret = key.key.reveal_hex() + key.selector.reveal_hex()
         body = f"{_PREFIX}:tenant:{key.tenant}:{key.epoch}:{key.master_fingerprint}:{secret}"
     return f"{body}:{_checksum(body)}"
 
 
-def parse_key(line: str, where: str) -> SecretKey | TenantKey:
+def parse_key(line: str, where: str) -> AnyKey:
     """Read `format_key`'s line, or 64 bare hex digits (a master key as a KMS prints it).
 
     Raises
@@ -195,6 +212,8 @@ def parse_key(line: str, where: str) -> SecretKey | TenantKey:
             secret = bytes.fromhex(fields[5])
             selector = SecretKey(secret[KEY_BYTES:])
             return TenantKey(fields[2], int(fields[3]), fields[4], selector, SecretKey(secret[:KEY_BYTES]))
+        if len(fields) == 5 and fields[1] == "foreign":
+            return ForeignKey.from_fields(fields[2], fields[3], fields[4])
     except ValueError:
         raise DyetraceError(
             f"the key in {where} is damaged (its fields do not hold a key); restore it from a backup"
@@ -210,7 +229,7 @@ def _looks_like_key(text: str) -> bool:
     return text.startswith(_PREFIX) or (len(text) == 2 * KEY_BYTES and _is_hex(text))
 
 
-def write_key_file(path: Path, key: SecretKey | TenantKey) -> None:
+def write_key_file(path: Path, key: AnyKey) -> None:
     """Write a key file that only its owner can read (0600); an existing file is never overwritten."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -226,7 +245,7 @@ def write_key_file(path: Path, key: SecretKey | TenantKey) -> None:
         raise DyetraceError(f"cannot write key file {path}: {error.strerror}") from None
 
 
-def load_key(source: str) -> SecretKey | TenantKey:
+def load_key(source: str) -> AnyKey:
     """Load a key from ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND`` (any command that prints it: a KMS client).
 
     Raises
@@ -271,6 +290,16 @@ def read_source(source: str, what: str, looks_like_key: Callable[[str], bool]) -
 
 def load_master(source: str) -> SecretKey:
     """Load a key that must be a master key."""
+    key = load_owner_key(source)
+    if isinstance(key, ForeignKey):
+        raise DyetraceError(
+            f"this needs a master key of dyetrace, but the source holds a {key.format} key, which only reads marks"
+        )
+    return key
+
+
+def load_owner_key(source: str) -> MarkingKey:
+    """Load a key that a spec can be of: a master key, or a foreign format's."""
     key = load_key(source)
     if isinstance(key, TenantKey):
         raise DyetraceError(f"this needs the master key, but the source holds the key of tenant {key.tenant!r}")

@@ -21,6 +21,13 @@ class Exponential:
 
 
 @dataclass(frozen=True, slots=True)
+class Hypoexponential:
+    """Sum of two independent exponentials with the means ``weights``, in nats (two keys that may have chosen)."""
+
+    weights: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class WeightedBits:
     """Sum of independent fair bits, bit l carrying the positive integer ``weights[l]`` (the layers of a tournament)."""
 
@@ -35,4 +42,9 @@ class Lattice:
     probabilities: tuple[float, ...]
 
 
-Law = Bernoulli | Exponential | WeightedBits | Lattice
+Law = Bernoulli | Exponential | Hypoexponential | WeightedBits | Lattice
+
+
+def in_nats(law: Law) -> bool:
+    """Whether totals of the law are real numbers of nats; else they are integers."""
+    return isinstance(law, Exponential | Hypoexponential)

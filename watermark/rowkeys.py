@@ -30,7 +30,7 @@ def subkey(key: SecretKey, index: int) -> SecretKey: ...
 @overload
 def subkey(key: MarkingKey, index: int) -> MarkingKey: ...
 def subkey(key: MarkingKey, index: int) -> MarkingKey:
-    """Sub-key number ``index`` of a global or tenant key: what finally marks tokens. A foreign key is its own only one."""
+    """Sub-key number ``index`` of a global or tenant key: what finally marks tokens. A foreign key has itself alone."""
     if isinstance(key, ForeignKey):
         return key
     return key.derive("subkey", index)
@@ -70,8 +70,10 @@ def key_words(spec: WatermarkSpec, ring: KeyRing, tenant: str | None, index: int
 
 
 def _pair(spec: WatermarkSpec, ring: KeyRing, tenant: str | None, index: int) -> tuple[SecretKey, SecretKey]:
-    threshold = selector_threshold(spec)
-    if ring.global_key is None and threshold > 0:
+    threshold, common = selector_threshold(spec), ring.global_key
+    if isinstance(common, ForeignKey):
+        raise DyetraceError(f"{common.format} is read, not written: the system that the mark is of marks with it")
+    if common is None and threshold > 0:
         raise DyetraceError("marking text needs the master key, not a tenant's")
     if threshold == 2**32:
         if tenant is not None:
@@ -79,7 +81,7 @@ def _pair(spec: WatermarkSpec, ring: KeyRing, tenant: str | None, index: int) ->
                 f"tenant {tenant!r} was given, but the spec has no tenants (global_share 1); make a spec with "
                 "`dyetrace spec --tenants`"
             )
-        shared = subkey(ring.global_key, index)  # type: ignore[arg-type]
+        shared = subkey(common, index)  # type: ignore[arg-type]
         return shared, shared
     if tenant is None:
         raise DyetraceError(
@@ -88,7 +90,7 @@ def _pair(spec: WatermarkSpec, ring: KeyRing, tenant: str | None, index: int) ->
     if tenant not in ring.tenants:
         raise DyetraceError(f"tenant {tenant!r} is not among the keys that were loaded")
     mine = subkey(ring.tenants[tenant], index)
-    return mine, mine if ring.global_key is None else subkey(ring.global_key, index)
+    return mine, mine if common is None else subkey(common, index)
 
 
 class RowKeys:

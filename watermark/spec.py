@@ -10,6 +10,7 @@ import msgspec
 
 from watermark.errors import DyetraceError
 from watermark.files import write_atomically
+from watermark.formats.protocol import Format, is_format
 from watermark.schemes import make_scheme
 from watermark.schemes.protocol import Scheme, parameters
 from watermark.versioned import parse_versioned
@@ -30,7 +31,7 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     version
         Of this format.
     scheme, parameters
-        Name and parameters of the scheme (`watermark.schemes`).
+        Name and parameters of the scheme (`watermark.schemes`), or of a foreign format (`watermark.formats`).
     context_width
         h: how many preceding token ids seed each position.
     subkeys
@@ -43,7 +44,7 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     tokenizer
         `watermark.tokenizer.tokenizer_fingerprint` of the tokenizer.
     key_fingerprint
-        Of the master key.
+        Of the master key, or of the foreign format's key.
     epoch
         Rotation number; keys of different epochs are unrelated.
     """
@@ -67,12 +68,29 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         _within("vocabulary_size", self.vocabulary_size, 2, LARGEST_VOCABULARY)
         _within("epoch", self.epoch, 0, 2**31)
         scheme = self.build_scheme()
-        if self.context_width == 0 and scheme.samples:
+        if is_format(scheme):
+            self._check_format(scheme)
+        elif self.context_width == 0 and scheme.samples:
             raise DyetraceError(
                 f"scheme {self.scheme!r} needs context_width of 1 or more: without a context it would repeat one token"
             )
         if self.context_width == 0 and self.global_share < 1:
             raise DyetraceError("context_width 0 leaves no contexts to split between tenants: set global_share to 1")
+
+    def _check_format(self, scheme: Format) -> None:
+        """A foreign format has one key and a width of its own."""
+        only = {"context_width": scheme.context_width, "subkeys": 1, "global_share": 1.0, "epoch": 0}
+        for field, value in only.items():
+            if getattr(self, field) != value:
+                raise DyetraceError(
+                    f"spec field {field} must be {value:g} for format {self.scheme!r} (got {getattr(self, field):g})"
+                )
+        size = getattr(scheme, "vocabulary_size", None)
+        if size is not None and size < self.vocabulary_size:
+            raise DyetraceError(
+                f"format {self.scheme!r}: its vocabulary_size ({size}) must be that of the model's output, at least "
+                f"the tokenizer's {self.vocabulary_size}"
+            )
 
     def build_scheme(self) -> Scheme:
         """The scheme with this spec's parameters."""

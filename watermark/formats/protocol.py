@@ -6,19 +6,17 @@ else (statistic, law, unit) is as in `watermark.schemes.protocol`, so that detec
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from watermark.foreign_key import NativeKey as NativeKey
 from watermark.prf import U32
 from watermark.schemes.protocol import Scheme
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
-
-NativeKey = tuple[int, ...]
-"""The key as the other system holds it: one integer, two for a pair, thirty for SynthID's layers."""
 
 ABSENT = -1
 """Stands in a context for a token before the beginning."""
@@ -32,20 +30,32 @@ class Format(Scheme, Protocol):
     """The system and version whose code this was checked against, e.g. "vLLM 0.32.0"."""
 
     exact: ClassVar[bool]
-    """Whether the words of distinct inputs are independent and uniform over the choice of the key, to the precision that
-    a p-value shows; where not, p-values come from decoy keys of the same format."""
+    """Whether the words of distinct inputs are independent and uniform over the choice of the key, to the precision
+    that a p-value shows; where not, p-values come from decoy keys of the same format."""
 
     why_not_exact: ClassVar[str]
     """One sentence for the report; empty where ``exact``."""
+
+    seed_bits: ClassVar[int]
+    """Of a format that is not exact: bits of the seeds that stand between the key and its words, where words under
+    distinct seeds are otherwise as good as independent (and those under one seed drawn without replacement, or equal
+    and then of equal ``inputs``); the law then bounds p down to 2^-seed_bits. 0 where tuples hang together in ways
+    that only decoy keys show: p is then the true key's rank among them."""
+
+    licence: ClassVar[str]
+    """The system's licence, and what was taken from it, in a few words."""
 
     @property
     def context_width(self) -> int:
         """Context tokens that the words depend on."""
         ...
 
-    def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
-        """Words of n tuples: contexts (n, context_width), oldest token first, `ABSENT` before the beginning; tokens (n,)
-        -> (n,) uint32. For a green list 1 is green; for layers bit l is layer l's."""
+    def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32 | U64:
+        """Words of n tuples: contexts (n, context_width), oldest first, `ABSENT` before the beginning; tokens (n,) ->
+        (n,) uint32. For a green list 1 is green; for layers bit l is layer l's. A format whose law is `Hypoexponential`
+        gives uint64, key A's word in the low half and key B's in the high half, and has a property ``single``: the
+        format with one key whose statistic each half has.
+        """
         ...
 
     def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
@@ -59,3 +69,13 @@ class Format(Scheme, Protocol):
     def parse_key(self, text: str) -> NativeKey:
         """The key as the system's own configuration spells it; DyetraceError otherwise, which shows nothing of it."""
         ...
+
+
+def is_format(scheme: Scheme) -> TypeGuard[Format]:
+    """Whether a scheme is a foreign format, which is read and never written."""
+    return hasattr(scheme, "draw_key")
+
+
+def is_exact(scheme: Scheme) -> bool:
+    """Whether p-values are the law's own tails: always for dyetrace's schemes."""
+    return not is_format(scheme) or scheme.exact

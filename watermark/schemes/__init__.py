@@ -1,4 +1,7 @@
-"""The registry of schemes: those of dyetrace, and any that an installed package offers under ``dyetrace.schemes``."""
+"""The registry of schemes: those of dyetrace, and any that an installed package offers under ``dyetrace.schemes``.
+
+The foreign formats of `watermark.formats` are found by their names as well.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _BUILT_IN = {
 
 
 def scheme_names() -> list[str]:
-    """All schemes that a spec may name here."""
+    """All schemes that mark text here; a spec may also name a format (`watermark.formats.format_names`)."""
     return sorted(_BUILT_IN.keys() | entry_points(group=ENTRY_POINT_GROUP).names)
 
 
@@ -63,4 +66,11 @@ def _load(name: str) -> type[Any]:
                 f"scheme {name!r} is installed as {entry.value} but cannot be loaded: {error}"
             ) from error
         return cls
-    raise DyetraceError(f"no scheme is called {name!r}; installed here: {', '.join(scheme_names())}")
+    from watermark.formats import format_names, load_format
+
+    if name in format_names():
+        return load_format(name)
+    raise DyetraceError(
+        f"no scheme is called {name!r}; installed here: {', '.join(scheme_names())}, "
+        f"and formats of other systems: {', '.join(format_names())}"
+    )
