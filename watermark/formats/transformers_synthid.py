@@ -1,0 +1,164 @@
+"""`transformers-synthid`: what `SynthIDTextWatermarkingConfig` of transformers writes (Dathathri et al. 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from watermark.backends.numba_backend import jit
+from watermark.errors import DyetraceError
+from watermark.formats.fingerprints import as_int64
+from watermark.formats.native_keys import decimal_key, drawn, several
+from watermark.formats.permutation import coin_flips
+from watermark.formats.protocol import ABSENT, I64, U64, NativeKey
+from watermark.formats.seeded_greens import LARGEST_INT64, ReadOnly
+from watermark.laws import WeightedBits
+from watermark.prf import U32
+from watermark.schemes.tournament import Tournament
+
+_MULTIPLIER = np.int64(6364136223846793005)
+_ONE = np.int64(1)
+
+
+@dataclass(frozen=True)
+class TransformersSynthid(ReadOnly):
+    """Tournament over ``depth`` layers, one key each, whose g-values stand in one short table that everybody knows.
+
+    The hash starts from 1 and takes the context's tokens, the token and a layer's key, h <- (h + x) m + 1 modulo 2^64;
+    the layer's g is the table's entry h mod ``sampling_table_size``. The context is the last ``context_width``
+    generated tokens, 0 before the first (`ABSENT`); no prompt token is hashed and padding plays no part. A context
+    that is among the last 1,024 (``context_history_size``) of its answer stays unmarked, as do the first
+    ``context_width`` tokens where the mark was made with ``skip_first_ngram_calls``: such tokens only dilute the
+    evidence. The table is drawn on the device that generates; one that was drawn on a GPU cannot be read here, and the
+    text looks unmarked.
+
+    With a table of 65,536 entries only the low 16 bits of all that is hashed count, so that a corpus holds no more
+    than 65,536 distinct inputs; tuples that share them share all layers and count once.
+
+    A token's score is sum_l (depth - l) g_l, as for our own tournament.
+
+    Attributes
+    ----------
+    context_width
+        The configuration's ``ngram_len`` - 1.
+    depth
+        Number of layers and keys, 1 to 32.
+    sampling_table_size, sampling_table_seed
+        As in the configuration.
+    key_bits
+        Size of the layer keys, from which decoys are drawn. The published examples stay below 1,024.
+    """
+
+    context_width: int = 4
+    depth: int = 30
+    sampling_table_size: int = 65536
+    sampling_table_seed: int = 0
+    key_bits: int = 10
+
+    name: ClassVar[str] = "transformers-synthid"
+    samples: ClassVar[bool] = True
+    system: ClassVar[str] = "transformers 5.24.0"
+    licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
+    exact: ClassVar[bool] = False
+    why_not_exact: ClassVar[str] = (
+        "all g-values of all keys are shifts of one table of 65,536 known bits, so that they neither are fair nor vary "
+        "as independent bits do"
+    )
+    seed_bits: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if self.context_width < 1:
+            raise DyetraceError(f"{self.name}: context_width must be at least 1 (got {self.context_width})")
+        if not 1 <= self.depth <= 32:
+            raise DyetraceError(f"{self.name}: depth must lie in 1 .. 32 (got {self.depth})")
+        if not 1 <= self.sampling_table_size <= 2**24:
+            raise DyetraceError(
+                f"{self.name}: sampling_table_size must lie in 1 .. 2^24 (got {self.sampling_table_size})"
+            )
+        if not 6 <= self.key_bits <= 63:
+            raise DyetraceError(f"{self.name}: key_bits must lie in 6 .. 63 (got {self.key_bits})")
+
+    @property
+    def law(self) -> WeightedBits:
+        """A weighted sum of fair bits."""
+        return Tournament(self.depth).law
+
+    @property
+    def unit(self) -> float:
+        """One unit is one layer of weight 1."""
+        return 1.0
+
+    def statistic(self, words: U32) -> I64:
+        """Weighted sum of each word's bits."""
+        return Tournament(self.depth).statistic(words)
+
+    def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
+        """Bit l is layer l's g-value."""
+        if len(key) != self.depth:
+            raise DyetraceError(f"{self.name} needs one key for each of its {self.depth} layers (got {len(key)})")
+        table = coin_flips(self.sampling_table_seed, self.sampling_table_size)
+        out = np.empty(len(tokens), dtype=np.uint32)
+        _layers(_hashes(contexts, tokens), np.array(key, dtype=np.int64), table, self._mask, out)
+        return out
+
+    def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
+        """The hash of context and token, as many of its bits as the table's size leaves."""
+        hashes = _hashes(contexts, tokens).view(np.uint64)
+        if self._mask:
+            return (hashes & np.uint64(self._mask)) + np.uint64(1)
+        return np.maximum(hashes, np.uint64(1))  # 0 is kept free
+
+    def draw_key(self, seed: bytes) -> NativeKey:
+        """``depth`` different uniform numbers of ``key_bits`` bits, none of them 0."""
+        keys: dict[int, None] = {}
+        number = 0
+        while len(keys) < self.depth:
+            key = drawn(seed, "dyt:hf-synthid", self.key_bits, number)
+            number += 1
+            if key:
+                keys[key] = None
+        return tuple(keys)
+
+    def parse_key(self, text: str) -> NativeKey:
+        """``keys``: one decimal number for each layer, separated by commas, in brackets or not."""
+        keys = tuple(decimal_key(part, self.name, LARGEST_INT64) for part in several(text))
+        if len(keys) != self.depth:
+            raise DyetraceError(f"{self.name} needs one key for each of its {self.depth} layers (got {len(keys)})")
+        return keys
+
+    @property
+    def _mask(self) -> int:
+        """The low bits that index the table, where its size is a power of two; else 0."""
+        size = self.sampling_table_size
+        return size - 1 if size & (size - 1) == 0 else 0
+
+
+def _hashes(contexts: I64, tokens: I64) -> I64:
+    """What context and token come to before a layer's key is added, (n,) int64, wrapping."""
+    out = np.ones(len(tokens), dtype=np.int64)
+    _accumulate(as_int64(contexts), as_int64(tokens), out)
+    return out
+
+
+@jit()
+def _accumulate(contexts: I64, tokens: I64, out: I64) -> None:
+    for i in range(len(out)):
+        h = out[i]
+        for j in range(contexts.shape[1]):
+            x = contexts[i, j]
+            h = (h + (np.int64(0) if x == ABSENT else x)) * _MULTIPLIER + _ONE
+        out[i] = (h + tokens[i]) * _MULTIPLIER + _ONE
+
+
+@jit()
+def _layers(hashes: I64, keys: I64, table: npt.NDArray[np.uint8], mask: int, out: U32) -> None:
+    for i in range(len(out)):
+        word = np.uint32(0)
+        for layer in range(len(keys)):
+            h = (hashes[i] + keys[layer]) * _MULTIPLIER + _ONE
+            entry = h & mask if mask else h % len(table)
+            word |= np.uint32(table[entry]) << np.uint32(layer)
+        out[i] = word
