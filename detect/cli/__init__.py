@@ -11,6 +11,7 @@ import click
 
 from detect.cli.common import EXIT_BAD_INPUT
 from detect.cli.detection import demo, detect, recompute
+from detect.cli.ledger import ledger
 from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
 from detect.cli.planning import plan
 from detect.cli.reports import report
@@ -46,5 +47,19 @@ def main() -> None:
     """
 
 
-for command in (keygen, spec, commit, verify_commitment, generate, detect, demo, scan, plan, trace, recompute, report):
+for command in (
+    keygen,
+    spec,
+    commit,
+    verify_commitment,
+    generate,
+    detect,
+    demo,
+    scan,
+    plan,
+    trace,
+    recompute,
+    report,
+    ledger,
+):
     main.add_command(command)

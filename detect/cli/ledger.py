@@ -1,0 +1,77 @@
+"""The commands for ledgers of served contexts. Neither needs a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from detect.cli.common import option, say
+
+
+@click.group()
+def ledger() -> None:
+    """Look into ledgers of served contexts, which servers write and traces read, and add them up.
+
+    \b
+    Example: dyetrace ledger merge server-*.ledger -o served.ledger
+             dyetrace ledger info served.ledger
+    """
+
+
+@ledger.command()
+@click.argument("path", metavar="LEDGER", type=click.Path(path_type=Path))
+@option("--json", "as_json", is_flag=True, help="Print JSON on standard output.  [e.g. --json]")
+def info(path: Path, as_json: bool) -> None:
+    """Say what LEDGER is of, how much it has counted and how noisy its counts are by now; no key is needed.
+
+    \b
+    Example: dyetrace ledger info served.ledger
+    """
+    from watermark.ledger_file import describe
+
+    found = describe(path)
+    header = found.header
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        import msgspec
+
+        told = asdict(found) | {"path": str(path), "header": msgspec.to_builtins(header)}
+        click.echo(json.dumps(told, indent=1))
+        return
+    merged = f", of {len(header.parts)} ledgers" if header.parts else ""
+    click.echo(f"{path}: {found.answers:,} answers with {found.contexts:,} contexts{merged}")
+    click.echo(f"spec {header.spec_id}, key {header.key_fingerprint}")
+    click.echo(
+        f"{found.megabytes:g} MB: {header.rows} rows of {header.width:,} counters, {found.used:.1%} of them used"
+    )
+    click.echo(
+        f"a context never served reads {found.noise_mean:.2g} on average (median {found.noise_median:g}, "
+        f"95% below {found.noise_95 + 1:g}); served ones read too high by about as much, never too low"
+    )
+    if found.noise_median >= 1:
+        click.echo("more than half of the contexts that were never served look served: make the next ledger larger")
+
+
+@ledger.command()
+@click.argument("paths", metavar="LEDGER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The new ledger; an existing file is never overwritten.  [e.g. -o served.ledger]",
+)
+def merge(paths: tuple[Path, ...], output: Path) -> None:
+    """Add up the ledgers of several servers of one spec, key and size; no key is needed, and servers may go on.
+
+    \b
+    Example: dyetrace ledger merge server-1.ledger server-2.ledger -o served.ledger
+    """
+    from watermark.ledger_file import describe, merge_files
+
+    merge_files(paths, output)
+    found = describe(output)
+    say(f"wrote {output}: {found.answers:,} answers of {len(found.header.parts)} ledgers")
