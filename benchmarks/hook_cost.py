@@ -19,7 +19,8 @@ from transformers.generation import SynthIDTextWatermarkLogitsProcessor, Waterma
 from benchmarks.common import Report, clock, json_option, quick_option, set_threads, threads_option, timings
 from watermark.context import next_contexts
 from watermark.keys import KeyRing, SecretKey
-from watermark.processor import WatermarkProcessor, mark_among, mark_rows
+from watermark.marking import mark_among, mark_rows
+from watermark.processor import WatermarkProcessor
 from watermark.rowkeys import RowKeys
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec

@@ -14,52 +14,21 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.generation.configuration_utils import BaseWatermarkingConfig
 
-from watermark.backends import torch_backend
 from watermark.context import next_contexts, seen_before
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
-from watermark.prf import words_among, words_rows
+from watermark.marking import mark_rows
 from watermark.rowkeys import RowKeys
-from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
 
 OnUnmarkable = Literal["error", "pass"]
-
-
-def mark_rows(scheme: Scheme, logits: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor:
-    """Mark logits (b, V) under one key and nonce a row, by the scheme's fused kernel or its definition; float32."""
-    fused: Callable[..., torch.Tensor | None] | None = getattr(scheme, "transform_rows", None)
-    marked = None if fused is None else fused(logits, keys, nonces)
-    if marked is not None:
-        return marked
-    if logits.device.type == "cpu":
-        words = torch.from_numpy(words_rows(keys, nonces, logits.shape[1]).astype("int64"))
-    else:
-        words = torch_backend.words_rows(keys, nonces, logits.shape[1])
-    return scheme.transform(logits.to(torch.float32), words)
-
-
-def mark_among(scheme: Scheme, logits: torch.Tensor, tokens: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor:
-    """`mark_rows` on candidates that are known already, as after top-k: logits and tokens (b, k) -> (b, k) float32.
-
-    An engine that has truncated the row need not pay for a pass over the vocabulary.
-    """
-    fused: Callable[..., torch.Tensor | None] | None = getattr(scheme, "transform_among", None)
-    marked = None if fused is None else fused(logits, tokens, keys, nonces)
-    if marked is not None:
-        return marked
-    if logits.device.type == "cpu":
-        words = torch.from_numpy(words_among(keys, nonces, tokens.numpy().astype("uint32")).astype("int64"))
-    else:
-        words = torch_backend.words_among(keys, nonces, tokens)
-    return scheme.transform(logits.to(torch.float32), words)
 
 
 class WatermarkProcessor(LogitsProcessor):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -136,6 +137,16 @@ class RowKeys:
         """The keys of rows with these tenants (None where the spec has none) and sub-keys."""
         rows = [key_words(spec, ring, tenant, index) for tenant, index in zip(tenants, subkeys, strict=True)]
         return cls(spec, ring.selector, rows, device)
+
+    def pick(self, rows: torch.Tensor) -> RowKeys:
+        """The keys of some of the rows, (k,) int64, in their order; a row may stand several times."""
+        index = rows.numpy() if self._cpu else rows
+        picked = copy(self)
+        picked._rows = np.arange(len(rows)) if self._cpu else self._indices(len(rows), rows.device)
+        for name in ("_keys", "_context_keys", "_selector", "_selector_context"):
+            words = getattr(self, name)
+            setattr(picked, name, None if words is None else words[index])
+        return picked
 
     @staticmethod
     def _indices(count: int, device: torch.device) -> Any:

@@ -20,8 +20,9 @@ from transformers.generation.logits_process import (
 
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
+from watermark.marking import mark_among, mark_rows
 from watermark.prf import MISSING, prf_u32
-from watermark.processor import WatermarkConfig, WatermarkProcessor, mark_among, mark_rows
+from watermark.processor import WatermarkConfig, WatermarkProcessor
 from watermark.rowkeys import subkey
 from watermark.schemes.tournament import Tournament
 from watermark.spec import WatermarkSpec

@@ -1,0 +1,237 @@
+"""The hook as engines use it: requests in, marked logits out, and a count of everything that stays unmarked."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from watermark.engines.admission import Admitted, Decoding, admit
+from watermark.engines.answers import Answer, HiddenTokensError, Subkeys, likeliest_subkey
+from watermark.engines.counters import Counters
+from watermark.engines.epoch import Epoch, Epochs
+from watermark.engines.rows import Rows
+from watermark.engines.selftest import self_test
+from watermark.engines.settings import Settings
+from watermark.engines.watch import Watch
+from watermark.errors import DyetraceError
+
+if TYPE_CHECKING:
+    import torch
+
+REQUESTS, TOKENS, ALARMS = "dyetrace_requests_total", "dyetrace_tokens_total", "dyetrace_alarms_total"
+_log = logging.getLogger("dyetrace")
+
+
+def say(event: str, level: int = logging.INFO, **fields: Any) -> None:
+    """One structured log line: the word dyetrace and a JSON object. Keys and texts never stand in it."""
+    _log.log(level, "dyetrace %s", json.dumps({"event": event, **fields}))
+
+
+class Hook:
+    """All that an adapter needs, for one engine.
+
+    Parameters
+    ----------
+    settings
+        What the operator decides.
+
+    Raises
+    ------
+    DyetraceError
+        Spec or key can't be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.counters = Counters(settings.metrics)
+        self._epochs = Epochs(settings)
+        self._subkeys = Subkeys()
+        self._watch = Watch(settings.watch_tokens)
+        self._trouble: str | None = None
+
+    @property
+    def epoch(self) -> Epoch:
+        """In force for requests that begin now."""
+        epoch = self._epochs.current()
+        if self._epochs.trouble != self._trouble:
+            self._trouble = self._epochs.trouble
+            if self._trouble:
+                say("spec not reloaded", logging.ERROR, why=self._trouble)
+        return epoch
+
+    def start(self, device: torch.device, vocabulary: int) -> None:
+        """Check everything that can be checked before the first request.
+
+        Parameters
+        ----------
+        device
+            Where the logits will be.
+        vocabulary
+            Entries of the engine's logits.
+
+        Raises
+        ------
+        DyetraceError
+            The model is not the spec's, or the self-test fails.
+        """
+        epoch = self.epoch
+        if vocabulary < epoch.spec.vocabulary_size:
+            raise DyetraceError(
+                f"wrong model: its vocabulary has {vocabulary} entries, the spec's {epoch.spec.vocabulary_size}"
+            )
+        z = self_test(epoch, device)
+        self.counters.set("dyetrace_epoch", epoch.spec.epoch)
+        self.counters.write(now=True)
+        say("started", spec=epoch.spec_id, epoch=epoch.spec.epoch, scheme=epoch.spec.scheme, self_test_z=round(z, 1))
+
+    def admit(self, arguments: Mapping[str, Any] | None, decoding: Decoding) -> Admitted:
+        """`watermark.engines.admission.admit`, counted. Raises DyetraceError for the client."""
+        try:
+            admitted = admit(arguments, decoding, self.settings, self.epoch.spec)
+        except DyetraceError:
+            self.counters.add(REQUESTS, result="refused")
+            raise
+        self.counters.add(REQUESTS, result=admitted.unmarked or "marked")
+        return admitted
+
+    def readmit(self, arguments: Mapping[str, Any] | None, decoding: Decoding) -> Admitted:
+        """`admit` in the engine's own process, for a request that was admitted where it arrived.
+
+        What is refused here (an engine's warm-up, a spec that was changed in between) cannot be answered any more: it
+        is served unmarked, counted and logged.
+        """
+        try:
+            return admit(arguments, decoding, self.settings, self.epoch.spec)
+        except DyetraceError as error:
+            self.counters.add(REQUESTS, result="not admitted")
+            say("not admitted", logging.ERROR, why=str(error))
+            return Admitted(None, unmarked="not admitted")
+
+    def begin(
+        self, admitted: Admitted, prompt: Sequence[int], tokens: Sequence[int], seed: int | None = None
+    ) -> Answer | None:
+        """The answer to an admitted request; None where it stays unmarked, which is logged.
+
+        Parameters
+        ----------
+        prompt
+            All token ids of the prompt that are known.
+        tokens
+            The engine's list of the answer's tokens, which grows; not empty when the engine resumes a request.
+        seed
+            The client's own: it fixes the sub-key, so that the same request gives the same answer.
+        """
+        if admitted.unmarked is not None:
+            say("unmarked request", why=admitted.unmarked, tenant=admitted.tenant)
+            return None
+        epoch = self.epoch
+        if admitted.subkey is not None:
+            subkey = admitted.subkey
+        elif seed is not None:
+            subkey = seed % epoch.spec.subkeys
+        elif len(tokens):
+            subkey = likeliest_subkey(epoch, admitted.tenant, prompt, tokens)
+        else:
+            subkey = self._subkeys.draw(epoch, admitted.tenant, prompt)
+        answer = Answer(epoch, admitted.tenant, subkey, prompt, tokens)
+        answer.news()  # what a resumed answer brings was counted before
+        return answer
+
+    def contexts(self, answers: Sequence[Answer | None]) -> tuple[list[tuple[int, ...]], list[bool], list[Answer]]:
+        """The next context of each row, which rows to leave unmarked at this step, and the rows that hide tokens.
+
+        Raises
+        ------
+        DyetraceError
+            The engine hides tokens, and the operator wants no unmarked text.
+        """
+        width = self.epoch.spec.context_width
+        contexts, left, hidden = [], [], []
+        for answer in answers:
+            if answer is None:
+                contexts.append((0,) * width)
+                left.append(True)
+                continue
+            try:
+                contexts.append(answer.context())
+                left.append(answer.repeats())
+            except HiddenTokensError as error:
+                if self.settings.on_unmarkable == "error":
+                    say("stopped", logging.ERROR, why=str(error))
+                    raise DyetraceError(
+                        f"{error}: turn off asynchronous scheduling or speculative decoding, or load the hook with "
+                        "--logits-processors"
+                    ) from None
+                contexts.append((0,) * width)
+                left.append(True)
+                hidden.append(answer)
+        return contexts, left, hidden
+
+    def mark(self, logits: torch.Tensor, answers: Sequence[Answer | None], rows: Rows | None = None) -> torch.Tensor:
+        """Mark a step of a batch in place: final distributions (b, V) float32, one answer a row (None: unmarked).
+
+        Parameters
+        ----------
+        logits
+            Shape (b, V).
+        answers
+            Of each row.
+        rows
+            Made from the same answers before; by default made here.
+        """
+        import torch
+
+        contexts, left, hidden = self.contexts(answers)
+        for answer in answers:
+            if answer is not None:
+                self._count(answer)
+        if hidden:
+            self.counters.add(TOKENS, len(hidden), marked="no", why="tokens hidden")
+        self._look()
+        if all(left):
+            return logits
+        if self.settings.fresh_share > 0:
+            draws = torch.rand(len(left)).tolist()
+            left = [skip or draw < self.settings.fresh_share for skip, draw in zip(left, draws, strict=True)]
+        device = logits.device
+        table = torch.tensor(contexts, dtype=torch.long, device=device).reshape(len(contexts), -1)
+        skip = torch.tensor(left, device=device) if any(left) else None
+        return (Rows(answers, device) if rows is None else rows).mark(logits, table, skip)
+
+    def finish(self, answer: Answer) -> None:
+        """Take note of an answer that the engine is done with, or has preempted."""
+        try:
+            self._count(answer)
+        except HiddenTokensError:
+            self.counters.add(TOKENS, marked="no", why="tokens hidden")
+        self._look()
+
+    def close(self) -> None:
+        """Score what is pending and write the counters."""
+        self._look(all_of_them=True)
+        self.counters.write(now=True)
+
+    def _count(self, answer: Answer) -> None:
+        before = answer.told
+        news = answer.news()
+        grown = answer.told - before
+        if not grown:
+            return
+        self.counters.add(TOKENS, len(news), marked="yes", why="")
+        if grown > len(news):
+            self.counters.add(TOKENS, grown - len(news), marked="no", why="repeated context")
+        if self.settings.watch_tokens:
+            self._watch.note(answer, news)
+
+    def _look(self, *, all_of_them: bool = False) -> None:
+        vanished = self._watch.looked(all_of_them=all_of_them)
+        for tenant in vanished:
+            evidence = self._watch.evidence[tenant]
+            self.counters.add(ALARMS)
+            say("mark vanished", logging.ERROR, tenant=tenant, tokens=round(evidence.tokens), z=round(evidence.z, 1))
+        self.counters.set("dyetrace_accounts", len(self._watch.evidence))
+        self.counters.write()
+        if vanished and self.settings.alarm == "stop":
+            raise DyetraceError(f"the mark has vanished from the text of account {vanished[0]!r}: the engine stops")
