@@ -31,6 +31,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -40,33 +42,40 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from watermark import prf
+from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
-from watermark.ledger_file import LARGEST_COUNT, ROWS, LedgerFile, new_file, new_header, open_file
+from watermark.ledger_file import LARGEST_COUNT, ROWS, U16, U64, LedgerFile, new_file, new_header, open_file
 from watermark.prf import MISSING, U32
 from watermark.spec import WatermarkSpec, check_key
 
 I64 = npt.NDArray[np.int64]
 
-_CHUNK = 1 << 15  # contexts that are looked up at a time
+MOST_WAITING = 64
+"""Answers that may wait for the file; with a slower disk `add` waits too."""
+_CHUNK = 1 << 14  # contexts that are looked up at a time
 _KEYS = 4096  # accounts' keys that are kept at hand
 
 
 class Ledger:
     """An open ledger; make one with `Ledger.create` or `Ledger.open`. Its methods may be called from any thread.
 
-    What `add` has returned from survives the death of the process, SIGKILL included; of an answer that is being added
-    then, part of its contexts may be counted. To outlast a power cut as well, call `flush`.
+    `add` hashes and returns; a thread of the ledger's own raises the counters, so that no step of an engine waits for
+    the disk. What it has raised survives the death of the process, SIGKILL included; lost are the answers that wait for
+    it, `MOST_WAITING` at most and commonly none. To outlast a power cut as well, call `flush`.
     """
 
     def __init__(self, file: LedgerFile, spec: WatermarkSpec, ring: KeyRing, *, write: bool) -> None:
         self._file: LedgerFile | None = file
-        self._spec, self._ring, self._write = spec, ring, write
+        self._spec, self._ring = spec, ring
         self._process = os.getpid()
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
+        self._waiting: deque[Future[None]] = deque()
         self._keys = lru_cache(maxsize=_KEYS)(self._derived)
+        self._worker = ThreadPoolExecutor(1, "dyetrace-ledger") if write else None
         if write:  # compiles, where that is still to be done, before the first answer
-            self._cells(file, None, 0, np.zeros((1, spec.context_width), dtype=np.uint32))
+            none = np.zeros((1, spec.context_width), dtype=np.uint32)
+            _count(file.cells.reshape(-1), self._cells(file, None, 0, none)[:, :0], file.totals, 0, 0)
 
     @classmethod
     def create(cls, path: Path, spec: WatermarkSpec, ring: KeyRing, *, megabytes: int = 64) -> Ledger:
@@ -113,12 +122,12 @@ class Ledger:
     @property
     def answers(self) -> int:
         """Answers that were added."""
-        return int(self._opened().totals[0])
+        return int(self._settled().totals[0])
 
     @property
     def contexts(self) -> int:
         """Distinct contexts of each answer, summed over answers."""
-        return int(self._opened().totals[1])
+        return int(self._settled().totals[1])
 
     def add(self, tenant: str | None, subkey: int, contexts: npt.ArrayLike) -> None:
         """Count the contexts of one finished answer.
@@ -138,16 +147,12 @@ class Ledger:
         owners = (None,) if tenant is None else (None, tenant)
         with self._guard:
             file = self._opened()
-            if not self._write or os.getpid() != self._process:
+            if self._worker is None or os.getpid() != self._process:
                 raise DyetraceError(f"ledger {file.path} was not opened for writing in this process; open it again")
             cells = np.concatenate([self._cells(file, owner, subkey, distinct) for owner in owners], axis=1)
+            self._settle(MOST_WAITING - 1)
             table = file.cells.reshape(-1)
-            counts = table[cells].min(0)
-            counts += counts < LARGEST_COUNT
-            # Each counter is raised to the largest of its contexts' new counts, so that none of them reads too low.
-            np.maximum.at(table, cells.ravel(), np.tile(counts, ROWS))
-            file.totals[1] += len(distinct)
-            file.totals[0] += 1
+            self._waiting.append(self._worker.submit(_count, table, cells, file.totals, 1, len(distinct)))
 
     def counts(self, contexts: npt.ArrayLike, subkey: int, tenant: str | None = None) -> I64:
         """In how many answers each context was served under a sub-key: at least that often, (n, h) -> (n,).
@@ -163,7 +168,7 @@ class Ledger:
         """
         of = self._checked(contexts)
         self._check_subkey(subkey)
-        file = self._opened()
+        file = self._settled()
         table = file.cells.reshape(-1)
         out = np.zeros(len(of), dtype=np.int64)
         for start in range(0, len(of), _CHUNK):
@@ -179,17 +184,20 @@ class Ledger:
     def flush(self) -> None:
         """Return when all that was added is on the disk, safe from a power cut; it may take a second."""
         with self._guard:
-            if self._write:
-                self._opened().sync()
+            file = self._settled()
+            if self._worker is not None:
+                file.sync()
 
     def close(self) -> None:
         """Flush and let another process write."""
         with self._guard:
-            if self._file is not None:
-                if self._write and os.getpid() == self._process:
-                    self._file.sync()
-                self._file.close()
-                self._file = None
+            if self._file is None:
+                return
+            if self._worker is not None and os.getpid() == self._process:
+                self.flush()
+                self._worker.shutdown()
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> Ledger:
         return self
@@ -203,6 +211,18 @@ class Ledger:
         if self._file is None:
             raise DyetraceError("the ledger was closed; open it again")
         return self._file
+
+    def _settled(self) -> LedgerFile:
+        """The file, when all that this process has added stands in it."""
+        with self._guard:
+            if os.getpid() == self._process:
+                self._settle(0)
+            return self._opened()
+
+    def _settle(self, most: int) -> None:
+        """Wait until at most so many answers wait for the file."""
+        while self._waiting and (len(self._waiting) > most or self._waiting[0].done()):
+            self._waiting.popleft().result()
 
     def _cells(self, file: LedgerFile, owner: str | None, subkey: int, contexts: U32) -> I64:
         """Indices into the flat table: contexts (n, h) -> (rows, n)."""
@@ -250,6 +270,27 @@ def answer_contexts(prompt: npt.ArrayLike, answer: npt.ArrayLike, width: int) ->
     chosen = np.asarray(answer, dtype=np.uint32)
     missing = np.full(width - len(before), MISSING, dtype=np.uint32)
     return sliding_window_view(np.concatenate([missing, before, chosen]), width)[: len(chosen)]
+
+
+@jit()
+def _count(table: U16, cells: I64, totals: U64, answers: int, contexts: int) -> None:
+    """Raise the counters of an answer's contexts: flat table, cells (rows, n); it doesn't hold the interpreter lock.
+
+    Each counter is raised to the largest of its contexts' new counts, so that none of them reads too low.
+    """
+    rows, n = cells.shape
+    counts = np.empty(n, dtype=np.uint16)
+    for i in range(n):
+        least = table[cells[0, i]]
+        for row in range(1, rows):
+            least = min(least, table[cells[row, i]])
+        counts[i] = least + 1 if least < LARGEST_COUNT else least
+    for i in range(n):
+        for row in range(rows):
+            if table[cells[row, i]] < counts[i]:
+                table[cells[row, i]] = counts[i]
+    totals[1] += contexts
+    totals[0] += answers
 
 
 def _distinct(contexts: U32) -> U32:

@@ -81,7 +81,7 @@ class LedgerFile:
 
     def __init__(self, path: Path, header: Header, descriptor: int, *, write: bool) -> None:
         self.path, self.header = path, header
-        self._descriptor = descriptor
+        self._descriptor, self._process = descriptor, os.getpid()
         self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
         table = np.frombuffer(self._map, dtype="<u2", offset=_table_at(header))
         self.cells: U16 = table.reshape(header.rows, header.width)
@@ -94,7 +94,9 @@ class LedgerFile:
     def close(self) -> None:
         """Unmap the file and let others write to it; the arrays are gone."""
         del self.cells, self.totals
-        _release(self._descriptor)
+        if os.getpid() == self._process:  # a forked child has its parent's lock
+            _unlock(self._descriptor)
+        os.close(self._descriptor)
         with contextlib.suppress(BufferError):  # somebody still holds an array: it lives as long as that
             self._map.close()
 
@@ -336,12 +338,11 @@ def _hold(descriptor: int, path: Path) -> None:
         ) from None
 
 
-def _release(descriptor: int) -> None:
+def _unlock(descriptor: int) -> None:
     import fcntl
 
     # The mapping has a descriptor of its own, which keeps the lock as long as an array lives.
     fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
 
 
 def _exists(path: Path) -> DyetraceError:

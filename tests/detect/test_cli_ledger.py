@@ -64,6 +64,7 @@ def test_a_crowded_ledger_is_called_crowded(servers: list[Path]) -> None:
 def test_a_ledger_can_be_looked_into_while_a_server_writes(servers: list[Path], tmp_path: Path) -> None:
     with Ledger.open(servers[0], SPEC, RING, write=True) as ledger:
         ledger.add(None, 0, [[1, 2]])
+        ledger.flush()
         assert "4 answers" in run("info", servers[0]).stdout
         assert run("merge", *servers, "-o", tmp_path / "all").exit_code == 0
 

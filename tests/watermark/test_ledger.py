@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from detect.student.reading import ReadingDocument, context_fingerprints, served_subkeys
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, TenantKey
-from watermark.ledger import Ledger, answer_contexts
+from watermark.ledger import MOST_WAITING, Ledger, answer_contexts
 from watermark.ledger_file import LARGEST_COUNT, describe, merge_files, new_file, new_header
 from watermark.prf import MISSING, U32
 from watermark.spec import WatermarkSpec
@@ -238,18 +237,46 @@ def test_two_writers_are_refused_and_readers_are_not(tmp_path: Path) -> None:
         with Ledger.open(tmp_path / "l", SPEC, RING) as reader:
             assert reader.counts([[1, 2]], 0) == 1
             ledger.add(None, 0, [[1, 2]])
+            assert ledger.answers == 2  # so it stands in the file
             assert reader.counts([[1, 2]], 0) == 2
             with pytest.raises(DyetraceError, match="not opened for writing"):
                 reader.add(None, 0, [[1, 2]])
     Ledger.open(tmp_path / "l", SPEC, RING, write=True).close()
 
 
-def test_a_forked_child_does_not_write_beside_its_parent(tmp_path: Path) -> None:
-    ledger = Ledger.create(tmp_path / "l", SPEC, RING, megabytes=1)
-    ledger._process = os.getpid() + 1  # what a child sees: the process that opened it is another
-    with pytest.raises(DyetraceError, match="in this process"):
+FORKING = """
+import os
+
+from tests.watermark.test_ledger import *
+
+ledger = Ledger.open(Path(sys.argv[1]), SPEC, RING, write=True)
+ledger.add(None, 0, [[1, 2]])
+if os.fork() == 0:
+    try:
         ledger.add(None, 0, [[1, 2]])
+    except DyetraceError as error:
+        print(error)
     ledger.close()
+else:
+    os.wait()
+    try:
+        Ledger.open(Path(sys.argv[1]), SPEC, RING, write=True)
+    except DyetraceError as error:
+        print(error)
+    ledger.add(None, 0, [[1, 2]])
+    ledger.close()
+"""
+
+
+def test_a_forked_child_does_not_write_beside_its_parent_nor_give_up_its_lock(tmp_path: Path) -> None:
+    Ledger.create(tmp_path / "l", SPEC, RING, megabytes=1).close()
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, str(tmp_path / "l")], capture_output=True, text=True, cwd=ROOT
+    )
+    said = done.stdout.splitlines()
+    assert "not opened for writing in this process" in said[0] and "by another process" in said[1], done.stderr
+    with Ledger.open(tmp_path / "l", SPEC, RING) as ledger:
+        assert ledger.counts([[1, 2]], 0) == 2 == ledger.answers
 
 
 # ------------------------------------------------------------------------------------------ sudden ends
@@ -262,25 +289,30 @@ from tests.watermark.test_ledger import *
 ledger = Ledger.open(Path(sys.argv[1]), SPEC, RING, write=True)
 while True:
     ledger.add("acme", 1, KILLED)
+    if sys.argv[2] == "waits":
+        assert ledger.answers
     sys.stdout.write(".")
     sys.stdout.flush()
 """
 KILLED = np.arange(600, dtype=np.uint32).reshape(-1, 2)
 
 
-def test_a_killed_server_loses_at_most_the_answer_that_it_was_adding_and_counts_none_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["waits", "goes on"])
+def test_a_killed_server_loses_at_most_the_answers_that_waited_and_counts_none_twice(tmp_path: Path, how: str) -> None:
     path = tmp_path / "l"
+    lost = 0 if how == "waits" else MOST_WAITING
     Ledger.create(path, SPEC, RING, megabytes=64).close()
     least, most = 0, 0
     for least_answers in (1, 40, 300, 777):
-        server = subprocess.Popen([sys.executable, "-c", SERVER, str(path)], stdout=subprocess.PIPE, cwd=ROOT)
+        command = [sys.executable, "-c", SERVER, str(path), how]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
         assert server.stdout is not None
         done = len(server.stdout.read(least_answers))
         server.send_signal(signal.SIGKILL)
         done += len(server.stdout.read())
         assert server.wait() == -signal.SIGKILL
         server.stdout.close()
-        least, most = least + done, most + done + 1
+        least, most = least + done - lost, most + done + 1
         with Ledger.open(path, SPEC, RING) as ledger:
             for counts in (ledger.counts(KILLED, 1), ledger.counts(KILLED, 1, "acme")):
                 assert (least <= counts).all() and (counts <= most).all()
