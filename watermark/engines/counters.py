@@ -30,14 +30,16 @@ Labels = tuple[tuple[str, str], ...]
 class Counters:
     """Named numbers with labels; safe to use from several threads.
 
-    Parameters
+    Attributes
     ----------
     path
         Where to write them in Prometheus' text format; None for nowhere.
+    trouble
+        Why the file could not be written the last time.
     """
 
-    def __init__(self, path: str | None) -> None:
-        self._path = None if path is None else Path(path)
+    def __init__(self) -> None:
+        self.path: Path | None = None
         self._values: dict[tuple[str, Labels], float] = {}
         self._lock = threading.Lock()
         self._written = 0.0
@@ -79,11 +81,11 @@ class Counters:
 
     def write(self, *, now: bool = False) -> None:
         """Write the file if it is due; trouble with it never stops a server and is kept in ``trouble``."""
-        if self._path is None or (not now and time.monotonic() - self._written < _SECONDS_BETWEEN_WRITES):
+        if self.path is None or (not now and time.monotonic() - self._written < _SECONDS_BETWEEN_WRITES):
             return
         self._written = time.monotonic()
         try:
-            write_atomically(self._path, self.text().encode())
+            write_atomically(self.path, self.text().encode())
             self.trouble = None
         except DyetraceError as error:
             self.trouble = str(error)

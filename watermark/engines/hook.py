@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watermark.engines.admission import Admitted, Decoding, admit
@@ -45,7 +46,7 @@ class Hook:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.counters = Counters(settings.metrics)
+        self.counters = Counters()
         self._epochs = Epochs(settings)
         self._subkeys = Subkeys()
         self._watch = Watch(settings.watch_tokens)
@@ -83,18 +84,18 @@ class Hook:
             )
         z = self_test(epoch, device)
         self.counters.set("dyetrace_epoch", epoch.spec.epoch)
+        # Only the process that generates writes the file; others count what they refuse.
+        self.counters.path = None if self.settings.metrics is None else Path(self.settings.metrics)
         self.counters.write(now=True)
         say("started", spec=epoch.spec_id, epoch=epoch.spec.epoch, scheme=epoch.spec.scheme, self_test_z=round(z, 1))
 
     def admit(self, arguments: Mapping[str, Any] | None, decoding: Decoding) -> Admitted:
-        """`watermark.engines.admission.admit`, counted. Raises DyetraceError for the client."""
+        """`watermark.engines.admission.admit` where a request arrives; refusals are counted. Raises DyetraceError."""
         try:
-            admitted = admit(arguments, decoding, self.settings, self.epoch.spec)
+            return admit(arguments, decoding, self.settings, self.epoch.spec)
         except DyetraceError:
             self.counters.add(REQUESTS, result="refused")
             raise
-        self.counters.add(REQUESTS, result=admitted.unmarked or "marked")
-        return admitted
 
     def readmit(self, arguments: Mapping[str, Any] | None, decoding: Decoding) -> Admitted:
         """`admit` in the engine's own process, for a request that was admitted where it arrived.
@@ -105,7 +106,6 @@ class Hook:
         try:
             return admit(arguments, decoding, self.settings, self.epoch.spec)
         except DyetraceError as error:
-            self.counters.add(REQUESTS, result="not admitted")
             say("not admitted", logging.ERROR, why=str(error))
             return Admitted(None, unmarked="not admitted")
 
@@ -123,6 +123,8 @@ class Hook:
         seed
             The client's own: it fixes the sub-key, so that the same request gives the same answer.
         """
+        if not len(tokens):
+            self.counters.add(REQUESTS, result=admitted.unmarked or "marked")
         if admitted.unmarked is not None:
             say("unmarked request", why=admitted.unmarked, tenant=admitted.tenant)
             return None

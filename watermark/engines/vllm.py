@@ -42,6 +42,10 @@ except ImportError:  # a vLLM that has the V1 runner alone
 @lru_cache(1)
 def hook() -> Hook | None:
     """Return the hook of this process; None where dyetrace is not configured."""
+    log = logging.getLogger("dyetrace")
+    if not log.handlers:  # vLLM configures its own loggers alone
+        log.handlers, log.propagate = logging.getLogger("vllm").handlers, False
+        log.setLevel(logging.INFO)
     settings = load_settings()
     if settings is None:
         say("not configured: nothing is marked", logging.WARNING)

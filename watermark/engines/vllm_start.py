@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from watermark.engines.epoch import Epochs
 from watermark.engines.settings import load_settings
 from watermark.errors import DyetraceError
 
@@ -23,12 +24,14 @@ def installed() -> bool:
 
 
 def install() -> None:
-    """Called by vLLM. Raises DyetraceError where this vLLM offers no place for the check and dyetrace is configured."""
+    """Called by vLLM. Raises DyetraceError where settings, spec or key can't be used, or where this vLLM is not known."""
     global _installed
     if _installed:
         return
-    if load_settings() is None:
+    settings = load_settings()
+    if settings is None:
         return
+    Epochs(settings)  # a spec or key that can't be used is said now, and not when the model is loaded
     from vllm.engine.arg_utils import EngineArgs
 
     original = getattr(EngineArgs, "create_model_config", None)
