@@ -24,7 +24,7 @@ def installed() -> bool:
 
 
 def install() -> None:
-    """Called by vLLM. Raises DyetraceError where settings, spec or key can't be used, or where this vLLM is not known."""
+    """Called by vLLM. Raises DyetraceError where settings, spec or key can't be used, or this vLLM is not known."""
     global _installed
     if _installed:
         return
