@@ -54,6 +54,7 @@ class Answer:
         self._seen: dict[Context, int] = {}
         self._counted = 0
         self._told = 0
+        self._begun = len(self.tokens)
 
     @property
     def key_words(self) -> KeyWords:
@@ -99,9 +100,10 @@ class Answer:
         return self._told
 
     def contexts(self) -> U32:
-        """The distinct contexts that chose its tokens, (n, h), oldest token first."""
+        """The distinct contexts that chose a token since the answer was begun or resumed, (n, h), oldest token first."""
         self._advance()
-        return np.array(list(self._seen), dtype=np.uint32).reshape(len(self._seen), len(self._lead))
+        mine = [context for context, position in self._seen.items() if position >= self._begun]
+        return np.array(mine, dtype=np.uint32).reshape(len(mine), len(self._lead))
 
     def _advance(self) -> None:
         """Take note of the contexts of tokens that are new; of a rewound answer anew."""

@@ -21,6 +21,7 @@ from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, check_key, load_spec
 
 _KEPT_KEYS = 4096
+_KEPT_ACCOUNTS = 65_536
 
 
 class Epoch:
@@ -45,16 +46,21 @@ class Epoch:
         self.spec_id = spec.spec_id
         self.scheme = spec.build_scheme()
         self.moments = moments(self.scheme)
-        ring = KeyRing.from_master(master, spec.epoch)
-        self.selector = ring.selector
-        self.ring = ring
+        self._master = master
+        self.ring = KeyRing.from_master(master, spec.epoch)
+        self.selector = self.ring.selector
+        self.key_words = lru_cache(_KEPT_KEYS)(self._derived)
 
-        @lru_cache(_KEPT_KEYS)
-        def words(tenant: str | None, subkey: int) -> KeyWords:
-            named = ring if tenant is None else KeyRing.from_master(master, spec.epoch, (tenant,))
-            return key_words(spec, named, tenant, subkey)
+    def ring_of(self, tenant: str | None) -> KeyRing:
+        """The ring, with the key of this account in it."""
+        if tenant is not None and tenant not in self.ring.tenants:
+            if len(self.ring.tenants) >= _KEPT_ACCOUNTS:
+                self.ring.tenants.clear()
+            self.ring.tenants.update(KeyRing.from_master(self._master, self.spec.epoch, (tenant,)).tenants)
+        return self.ring
 
-        self.key_words = words
+    def _derived(self, tenant: str | None, subkey: int) -> KeyWords:
+        return key_words(self.spec, self.ring_of(tenant), tenant, subkey)
 
     def __repr__(self) -> str:
         return f"Epoch({self.spec_id}, epoch {self.spec.epoch})"

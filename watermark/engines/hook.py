@@ -17,6 +17,8 @@ from watermark.engines.selftest import self_test
 from watermark.engines.settings import Settings
 from watermark.engines.watch import Watch
 from watermark.errors import DyetraceError
+from watermark.files import make_folder
+from watermark.ledger import Ledger
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,7 @@ class Hook:
         self._epochs = Epochs(settings)
         self._subkeys = Subkeys()
         self._watch = Watch(settings.watch_tokens)
+        self._ledgers: dict[str, Ledger] = {}
         self._trouble: str | None = None
 
     @property
@@ -83,6 +86,7 @@ class Hook:
                 f"wrong model: its vocabulary has {vocabulary} entries, the spec's {epoch.spec.vocabulary_size}"
             )
         z = self_test(epoch, device)
+        self._ledger(epoch)
         self.counters.set("dyetrace_epoch", epoch.spec.epoch)
         # Only the process that generates writes the file; others count what they refuse.
         self.counters.path = None if self.settings.metrics is None else Path(self.settings.metrics)
@@ -206,14 +210,39 @@ class Hook:
         """Take note of an answer that the engine is done with, or has preempted."""
         try:
             self._count(answer)
+            contexts = answer.contexts()
         except HiddenTokensError:
             self.counters.add(TOKENS, marked="no", why="tokens hidden")
+            return
         self._look()
+        ledger = self._ledger(answer.epoch)
+        if ledger is not None and len(contexts):
+            answer.epoch.ring_of(answer.tenant)
+            ledger.add(answer.tenant, answer.subkey, contexts)
 
     def close(self) -> None:
-        """Score what is pending and write the counters."""
+        """Score what is pending, write the counters, close the ledger."""
         self._look(all_of_them=True)
         self.counters.write(now=True)
+        for ledger in self._ledgers.values():
+            ledger.close()
+        self._ledgers.clear()
+
+    def _ledger(self, epoch: Epoch) -> Ledger | None:
+        """The ledger of an epoch, made when it is first asked for."""
+        if self.settings.ledger is None:
+            return None
+        if epoch.spec_id not in self._ledgers:
+            folder = Path(self.settings.ledger)
+            make_folder(folder)
+            path = folder / f"{epoch.spec_id}.ledger"
+            size = self.settings.ledger_megabytes
+            self._ledgers[epoch.spec_id] = (
+                Ledger.open(path, epoch.spec, epoch.ring, write=True)
+                if path.exists()
+                else Ledger.create(path, epoch.spec, epoch.ring, megabytes=size)
+            )
+        return self._ledgers[epoch.spec_id]
 
     def _count(self, answer: Answer) -> None:
         before = answer.told

@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     alarm
         What happens when the mark has vanished from them: ``log`` an error, or ``stop`` the engine.
     ledger, ledger_megabytes
-        File of the ledger of served contexts, and its size; None keeps none.
+        Folder of the ledger of served contexts (one file for each spec), and the size of each; None keeps none.
     metrics
         File to which counters are written in Prometheus' text format; None writes none.
     reload_seconds
