@@ -27,11 +27,12 @@ from detect.evidence import AwareHypothesis, AwareResult
 from detect.likelihood import Likelihood
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.scoring import global_contexts
+from detect.words import Source
 from watermark import prf
 from watermark.backends.numba_backend import jit
 from watermark.backends.numba_rows import tournament_layers
 from watermark.errors import DyetraceError
-from watermark.keys import KeyRing, SecretKey
+from watermark.keys import KeyRing, MarkingKey
 from watermark.rowkeys import subkey
 from watermark.schemes.green_list import GreenList
 from watermark.schemes.gumbel import Gumbel
@@ -72,7 +73,7 @@ def aware_test(
     decoy_seed, decoy_count
         Public seed and number of the decoy keys.
     """
-    rings = [ring, *decoy_rings(decoy_seed, decoy_count, spec.epoch, ring)]
+    rings = [ring, *decoy_rings(decoy_seed, decoy_count, spec, ring)]
     evidence = _evidence(spec, rings, likelihood)
     log10_ps = np.array([min(0.0, -log10_e) for _, _, log10_e in evidence[0]])
     hypotheses = [
@@ -100,7 +101,7 @@ Evidence = list[tuple[str, int, float]]  # key, positions, log10 e-value
 
 def _evidence(spec: WatermarkSpec, rings: Sequence[KeyRing], likelihood: Likelihood) -> list[Evidence]:
     """Every key of every ring in one pass: a key's e-value is the mean of its sub-keys'."""
-    keys: list[SecretKey] = []
+    keys: list[MarkingKey] = []
     masks: list[Mask] = []
     names: list[list[str]] = []
     for ring in rings:
@@ -115,7 +116,7 @@ def _evidence(spec: WatermarkSpec, rings: Sequence[KeyRing], likelihood: Likelih
     return [[(name, next(positions), mean_log10_e(next(log10_es))) for name in ring_names] for ring_names in names]
 
 
-def log10_evalues(scheme: Scheme, keys: Sequence[SecretKey], masks: Sequence[Mask], likelihood: Likelihood) -> F64:
+def log10_evalues(scheme: Scheme, keys: Sequence[MarkingKey], masks: Sequence[Mask], likelihood: Likelihood) -> F64:
     """log10 e-value of the document under each marking key, over the positions of its mask: shape (len(keys),)."""
     betting = _betting(scheme)
     logs = np.zeros((len(keys), betting.components, len(FRACTIONS)))
@@ -124,7 +125,7 @@ def log10_evalues(scheme: Scheme, keys: Sequence[SecretKey], masks: Sequence[Mas
         for start in range(0, len(likelihood.tuples), _BLOCK):
             part = slice(start, start + _BLOCK)
             block = likelihood.take(part)
-            grow = partial(_growth, betting, block, betting.estimates(block.logits, generator))
+            grow = partial(_growth, scheme, betting, block, betting.estimates(block.logits, generator))
             logs += np.stack(list(pool.map(grow, keys, [mask[part] for mask in masks])))
     flat = logs.reshape(len(keys), -1)
     highest = flat.max(axis=1, keepdims=True)
@@ -132,12 +133,18 @@ def log10_evalues(scheme: Scheme, keys: Sequence[SecretKey], masks: Sequence[Mas
     return np.asarray(mean / math.log(10.0))
 
 
-def _growth(betting: _Betting, block: Likelihood, estimates: F32, key: SecretKey, mask: Mask) -> F64:
+def _growth(scheme: Scheme, betting: _Betting, block: Likelihood, estimates: F32, key: MarkingKey, mask: Mask) -> F64:
     """Summed log(1 + lambda (e - 1)) of one block under one key: (components, fractions)."""
     tuples = block.tuples
     n, k = block.candidates.shape
-    nonces = tuples.nonces(prf.context_key_words(key, tuples.width))
-    words = prf.words_at(key.words, np.repeat(nonces, k, axis=1), block.candidates.ravel()).reshape(n, k)
+    candidates = Source(
+        scheme,
+        tuples.width,
+        lambda: np.repeat(tuples.contexts, k, axis=0),
+        lambda context_key: np.repeat(tuples.nonces(context_key), k, axis=1),
+        block.candidates.ravel(),
+    )
+    words = candidates.under(key).reshape(n, k)
     ratios = betting.ratios(words, estimates)[mask]
     return np.asarray(np.log1p(np.array(FRACTIONS) * (ratios[:, :, None] - 1.0)).sum(axis=0))
 

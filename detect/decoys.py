@@ -12,19 +12,39 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
+from watermark.foreign_key import SALT_BYTES, ForeignKey
+from watermark.formats.protocol import is_format
 from watermark.keys import KeyRing, SecretKey
+from watermark.spec import WatermarkSpec
 
 # Chance that sound decoys are called a contradiction: one report in ten thousand.
 LOG10_CONTRADICTION = -4.0
 _MANY = 10_000  # p-values; the exact law takes time in proportion
 
 
-def decoy_rings(seed: str, count: int, epoch: int, like: KeyRing) -> list[KeyRing]:
-    """Rings of ``count`` decoy masters derived from a public seed, holding the same kinds of keys as ``like``."""
+def decoy_rings(seed: str, count: int, spec: WatermarkSpec, like: KeyRing, *, first: int = 0) -> list[KeyRing]:
+    """Rings of decoys derived from a public seed, holding the same kinds of keys as ``like``.
+
+    Parameters
+    ----------
+    seed
+        Public.
+    count, first
+        Decoys number ``first`` to ``count`` - 1.
+    spec
+        The watermark; a foreign format's decoys are drawn from its own keys.
+    like
+        The ring of the true keys.
+    """
+    scheme = spec.build_scheme()
     rings = []
-    for number in range(count):
-        master = SecretKey(hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=32, person=b"dyt:decoy").digest())
-        ring = KeyRing.from_master(master, epoch, tuple(like.tenants))
+    for number in range(first, count):
+        drawn = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=32, person=b"dyt:decoy").digest()
+        if is_format(scheme):
+            key = ForeignKey(scheme.name, scheme.draw_key(drawn), drawn[:SALT_BYTES])
+            rings.append(KeyRing.from_foreign(key))
+            continue
+        ring = KeyRing.from_master(SecretKey(drawn), spec.epoch, tuple(like.tenants))
         if like.global_key is None:
             ring = KeyRing(ring.master_fingerprint, ring.selector, None, ring.tenants)
         rings.append(ring)

@@ -13,17 +13,19 @@ import msgspec
 import numpy as np
 
 from detect import tails
-from detect.distinct import distinct_tuples
+from detect.calibration import explanation
+from detect.distinct import Tuples, distinct_tuples
 from detect.document import BlindTest, blind_test, candidates
 from detect.encode import Encoder
 from detect.evidence import AwareResult, Document, Input, Record, TokenView, versions
 from detect.inputs import Suspect
 from detect.multiplicity import holm_log10
-from detect.scoring import statistics_of
+from detect.scoring import counting, statistics_of
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
+from watermark.formats.protocol import reads_prompt
 from watermark.keys import KeyRing
-from watermark.laws import Exponential
+from watermark.laws import in_nats
 from watermark.prf import U32
 from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec, check_key, check_tokenizer
@@ -118,6 +120,7 @@ def detect(
         encoder=encoder.note,
         inputs=list(inputs),
         documents=documents,
+        calibration=explanation(spec.build_scheme()),
     )
 
 
@@ -134,15 +137,21 @@ def _ids(suspect: Suspect, encoder: Encoder, spec: WatermarkSpec) -> U32:
 
 
 def _prompt(suspect: Suspect) -> U32 | None:
-    """A known prompt makes the first h tokens testable."""
+    """The prompt, where it is known."""
     return None if suspect.prompt_token_ids is None else np.array(suspect.prompt_token_ids, dtype=np.uint32)
+
+
+def _tuples(ids: U32, prompt: U32 | None, spec: WatermarkSpec) -> Tuples:
+    """A known prompt makes the first h tokens testable; what a format doesn't read of it might as well not be there."""
+    read = prompt if prompt is None or reads_prompt(spec.build_scheme()) else prompt[:0]
+    return distinct_tuples(ids, spec.context_width, read)
 
 
 def _test(
     suspect: Suspect, ids: U32, spec: WatermarkSpec, ring: KeyRing, settings: Settings, model: Model | None
 ) -> Document:
     prompt = _prompt(suspect)
-    tuples = distinct_tuples(ids, spec.context_width, prompt)
+    tuples = _tuples(ids, prompt, spec)
     blind = blind_test(spec, ring, tuples, decoy_seed=settings.decoy_seed, decoy_count=settings.decoy_count)
     return Document(
         name=suspect.name,
@@ -232,13 +241,14 @@ def _view(
 ) -> TokenView:
     best = min(document.hypotheses, key=lambda h: h.log10_pvalue)
     part = min(best.subkeys, key=lambda s: s.log10_pvalue)
-    tuples = distinct_tuples(ids, spec.context_width, prompt)
+    tuples = _tuples(ids, prompt, spec)
     candidate = next(c for c in candidates(spec, ring, tuples) if c.name == best.key)
-    shown = candidate.tuples.take(candidate.tuples.positions < VIEWED_TOKENS)
-    pvalues: list[float | None] = [None] * min(len(ids), VIEWED_TOKENS)
     scheme = spec.build_scheme()
+    counted = counting(scheme, candidate.key, candidate.tuples)
+    shown = counted.take(counted.positions < VIEWED_TOKENS)
+    pvalues: list[float | None] = [None] * min(len(ids), VIEWED_TOKENS)
     statistics = statistics_of(scheme, subkey(candidate.key, part.subkey), shown)
-    unit = scheme.unit if isinstance(scheme.law, Exponential) else 1
+    unit = scheme.unit if in_nats(scheme.law) else 1
     log10_ps = tails.log10_sf_many(scheme.law, 1, statistics * unit)
     for position, log10_p in zip(shown.positions.tolist(), log10_ps.tolist(), strict=True):
         pvalues[position] = float(f"{10**log10_p:.4g}")

@@ -67,6 +67,9 @@ class DecoyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Of each decoy key, in order of its number.
     rank
         1 + how many decoys have a p-value as small as the true key's.
+    drawn
+        For a format whose p-values are ranks: among how many decoys, of which ``log10_pvalues`` has the first ones' law
+        tails; null where p-values are the law's.
     log10_agreement
         log10 p-value of the decoys' own p-values against "uniform or larger"; small means that the test is broken.
     """
@@ -74,6 +77,7 @@ class DecoyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log10_pvalues: list[float]
     rank: int
     log10_agreement: float
+    drawn: int | None = None
 
 
 class AwareHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -152,7 +156,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A whole detection report."""
+    """A whole detection report; ``calibration`` says how p-values came about where they aren't the law's tails."""
 
     format: Literal["dyetrace-detection"] = "dyetrace-detection"
     version: int = RECORD_VERSION
@@ -170,6 +174,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     encoder: str
     inputs: list[Input]
     documents: list[Document]
+    calibration: str | None = None
 
     @property
     def found(self) -> list[Document]:

@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.distinct import I64, Mask, Tuples
+from detect.words import Source
 from watermark import prf
-from watermark.keys import SecretKey
-from watermark.laws import Exponential
+from watermark.foreign_key import ForeignKey
+from watermark.keys import MarkingKey, SecretKey
+from watermark.laws import in_nats
 from watermark.rowkeys import selector_threshold
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
@@ -36,27 +38,52 @@ class Tally:
 
 
 def as_drawn(scheme: Scheme, totals: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Integer totals as the scheme's law draws them, and as `detect.tails` takes them: nats for the exponential law."""
+    """Integer totals as the scheme's law draws them, and as `detect.tails` takes them: nats where it is in nats."""
     sums = np.asarray(totals)
-    return sums * scheme.unit if isinstance(scheme.law, Exponential) else sums
+    return sums * scheme.unit if in_nats(scheme.law) else sums
 
 
-def words_of(key: SecretKey, tuples: Tuples) -> prf.U32:
-    """The words of the tuples under one key, shape (n,)."""
-    nonces = tuples.nonces(prf.context_key_words(key, tuples.width))
-    return prf.words_at(key.words, nonces, tuples.tokens)
+def counting(scheme: Scheme, key: MarkingKey, tuples: Tuples) -> Tuples:
+    """The tuples that count under a key: of those that a foreign format hashes alike only the first."""
+    first = None if tuples.width == 0 else Source.of(scheme, tuples).first_inputs(key)
+    return tuples if first is None or first.all() else tuples.take(first)
 
 
-def statistics_of(scheme: Scheme, key: SecretKey, tuples: Tuples) -> I64:
+def statistics_of(scheme: Scheme, key: MarkingKey, tuples: Tuples) -> I64:
     """The statistic of each tuple under one key in integer units, shape (n,)."""
-    return scheme.statistic(words_of(key, tuples))
+    return scheme.statistic(Source.of(scheme, tuples).under(key))
 
 
-def totals(scheme: Scheme, keys: Sequence[SecretKey], tuples: Tuples) -> I64:
-    """Sum of count times statistic over all tuples, for each key: shape (len(keys),).
+def totals(scheme: Scheme, keys: Sequence[MarkingKey], tuples: Tuples) -> I64:
+    """Sum of count times statistic over the tuples that count, for each key: shape (len(keys),)."""
+    return tallies(scheme, keys, tuples)[1]
+
+
+def tallies(scheme: Scheme, keys: Sequence[MarkingKey], tuples: Tuples) -> tuple[I64, I64]:
+    """How many tuples count under each key, and the sum of count times statistic over them: shapes (len(keys),).
 
     Work is cut into chunks that stay in cache and spread over threads; memory does not grow with the number of keys.
     """
+    if any(isinstance(key, ForeignKey) for key in keys):
+        return _foreign_tallies(scheme, keys, tuples)
+    return np.full(len(keys), len(tuples), dtype=np.int64), _totals(scheme, keys, tuples)
+
+
+def _foreign_tallies(scheme: Scheme, keys: Sequence[MarkingKey], tuples: Tuples) -> tuple[I64, I64]:
+    """In one thread: a format may start its own."""
+    source = Source.of(scheme, tuples)
+    ns, sums = np.full(len(keys), len(tuples), dtype=np.int64), np.empty(len(keys), dtype=np.int64)
+    for i, key in enumerate(keys):
+        statistic = scheme.statistic(source.under(key))
+        first = source.first_inputs(key) if tuples.width else None
+        if first is not None:
+            ns[i], sums[i] = np.count_nonzero(first), statistic[first].sum()
+        else:
+            sums[i] = statistic @ tuples.counts
+    return ns, sums
+
+
+def _totals(scheme: Scheme, keys: Sequence[MarkingKey], tuples: Tuples) -> I64:
     chunks = [tuples.take(slice(start, start + _CHUNK)) for start in range(0, len(tuples), _CHUNK)]
     score = partial(_chunk_totals, scheme, keys)
     nothing = np.zeros(len(keys), dtype=np.int64)
@@ -67,13 +94,11 @@ def totals(scheme: Scheme, keys: Sequence[SecretKey], tuples: Tuples) -> I64:
         return sum(pool.map(score, chunks), start=nothing)
 
 
-def _chunk_totals(scheme: Scheme, keys: Sequence[SecretKey], tuples: Tuples) -> I64:
-    tokens = tuples.tokens
-    shared = tuples.nonces(None) if tuples.width <= prf.NONCE_WORDS else None
+def _chunk_totals(scheme: Scheme, keys: Sequence[MarkingKey], tuples: Tuples) -> I64:
+    source = Source.of(scheme, tuples)
     sums = np.empty(len(keys), dtype=np.int64)
     for i, key in enumerate(keys):
-        nonces = tuples.nonces(prf.context_key_words(key, tuples.width)) if shared is None else shared
-        statistic = scheme.statistic(prf.words_at(key.words, nonces, tokens))
+        statistic = scheme.statistic(source.under(key))
         sums[i] = statistic.sum() if tuples.width else statistic @ tuples.counts
     return sums
 

@@ -10,6 +10,7 @@ Under the null hypothesis the statistics of distinct tuples are independent draw
   ``p = exp(K(theta) - theta t) * E_theta[exp(-theta (S - t)); S >= t]``, for any ``theta`` [2]_. The
   expectation is a plain convolution for short lattices, else a finite Fourier sum over the few frequencies
   that matter.
+* ``Hypoexponential``: a negative-binomial mixture of gamma tails (`detect.hypoexponential`).
 
 The smaller of the two tails is the one computed; the other is its complement, so p near 1 is accurate too.
 Every result is rounded towards 0 by a bound on the arithmetic's error: about 1e-13 of log10 p for a hundred
@@ -31,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from detect.lattice import LatticeSum
-from watermark.laws import Bernoulli, Exponential, Lattice, Law, WeightedBits
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, Lattice, Law, WeightedBits
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -52,7 +53,7 @@ def log10_sf(law: Law, n: int, total: int | float) -> float:
     n
         Number of draws, at least 0.
     total
-        The observed sum: an integer for lattice laws, nats for ``Exponential``.
+        The observed sum: an integer for lattice laws, nats for ``Exponential`` and ``Hypoexponential``.
 
     Returns
     -------
@@ -74,6 +75,11 @@ def log10_sf_many(law: Law, n: int, totals: ArrayLike) -> Floats:
     check_law(law)
     if isinstance(law, Exponential):
         return _for_distinct(finite_nats(totals), lambda x: _log_gamma_sf(n, x), draws=n)
+    if isinstance(law, Hypoexponential):
+        from detect.hypoexponential import hypoexponential_pairs  # which builds on this module
+
+        x = finite_nats(totals)
+        return np.asarray(hypoexponential_pairs(np.full(x.size, n), *law.weights, x.ravel())).reshape(x.shape)
     if isinstance(law, Bernoulli):
         return _for_distinct(whole_numbers(totals), lambda k: _log_binomial_sf(n, law.gamma, k), draws=n)
     return _for_distinct(whole_numbers(totals), LatticeSum.of(law, np.array([1]), np.array([n])).log_sf, draws=n)
@@ -120,6 +126,8 @@ def check_law(law: Law) -> None:
     match law:
         case Bernoulli(gamma) if not 0 < gamma < 1:
             raise ValueError(f"Bernoulli gamma must lie strictly between 0 and 1, got {gamma}")
+        case Hypoexponential(weights) if len(weights) != 2 or not min(weights) > 0:
+            raise ValueError(f"Hypoexponential weights must be two positive numbers of nats, got {weights}")
         case WeightedBits(weights) if not weights or any(w < 1 or w % 1 for w in weights):
             raise ValueError(f"WeightedBits weights must be one or more positive integers, got {weights}")
         case Lattice(values) if any(v % 1 for v in values):

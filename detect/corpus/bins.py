@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from detect.corpus.evalues import value_table
 from detect.tails import log10_sf_many
 from watermark.backends.numba_backend import jit
-from watermark.laws import Exponential, Law
+from watermark.laws import Law, in_nats
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,8 +41,8 @@ class StatisticBins:
 
     @classmethod
     def of_law(cls, law: Law, unit: float) -> StatisticBins:
-        """Single values of a short lattice; 2^-4 nats of ``Exponential``, whose unit must be a power of two below."""
-        if isinstance(law, Exponential):
+        """Single values of a short lattice; 2^-4 nats where it is in nats, whose unit must be a power of two below."""
+        if in_nats(law):
             shift = round(-math.log2(unit)) - _NATS_BITS
             if shift < 0 or 2.0 ** -(shift + _NATS_BITS) != unit:
                 raise ValueError(f"unit must be a power of two of at most 2^-{_NATS_BITS} nats, got {unit}")
@@ -59,9 +59,9 @@ class StatisticBins:
 
     @property
     def least_values(self) -> Floats:
-        """The least statistic of each bin, (count,): in nats for ``Exponential``, else in units of the law's values."""
+        """The least statistic of each bin, (count,): in nats where the law is, else in units of the law's values."""
         edges: Floats = (self.lowest + (np.arange(self.count, dtype=np.int64) << self.shift)).astype(np.float64)
-        return edges * self.unit if isinstance(self.law, Exponential) else edges
+        return edges * self.unit if in_nats(self.law) else edges
 
     @property
     def log10_survival(self) -> Floats:

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from detect import tails
+from detect.calibration import rank_log10
 from detect.corpus import rare, share
 from detect.corpus.keys import KeySet
-from detect.corpus.record import HISTOGRAM_BINS, Controls, Discoveries, ScanHypothesis, Shares
+from detect.corpus.record import HISTOGRAM_BINS, Controls, Discoveries, Interval, ScanHypothesis, Shares
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Floats, Tally, no_documents
 from detect.decoys import LOG10_CONTRADICTION, log10_agreement
@@ -18,6 +19,7 @@ from detect.distinct import Mask
 from detect.evidence import SubkeyTally
 from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10
 from detect.scoring import as_drawn
+from watermark.formats.protocol import is_exact
 from watermark.schemes.protocol import Scheme
 
 
@@ -79,6 +81,12 @@ def pooled_log10(scheme: Scheme, tuples: int, totals: ArrayLike) -> Floats:
     return tails.log10_sf_many(scheme.law, tuples * sums.shape[1], as_drawn(scheme, sums.sum(axis=1)))
 
 
+def pooled_rank_log10(tally: Tally, number: int) -> float:
+    """Log10 p of a foreign key's total over the sampled tuples: its rank among the decoys'."""
+    decoys = tally.decoy_totals[:, 0]
+    return float(rank_log10(np.sum(decoys >= tally.sampled_totals[number, 0]), len(decoys)))
+
+
 def hypotheses(keys: KeySet, tally: Tally, pointed: dict[str, int]) -> list[ScanHypothesis]:
     """Each key's tests, Holm-adjusted over keys."""
     rows = []
@@ -87,9 +95,14 @@ def hypotheses(keys: KeySet, tally: Tally, pointed: dict[str, int]) -> list[Scan
         totals = tally.totals[number, : len(key.subkeys)].tolist()
         documents = int(tally.documents[number])
         smallest = tally.smallest[number, : min(rare.KEPT, documents)]
-        log10_ps = tails.log10_sf_many(scheme.law, n, as_drawn(scheme, totals)).tolist()
-        pooled = float(pooled_log10(scheme, n, [totals])[0])
-        few = rare.log10_pvalue(smallest, documents) if documents else 0.0
+        if is_exact(scheme):
+            log10_ps = tails.log10_sf_many(scheme.law, n, as_drawn(scheme, totals)).tolist()
+            pooled = float(pooled_log10(scheme, n, [totals])[0])
+            few = rare.log10_pvalue(smallest, documents) if documents else 0.0
+        else:
+            pooled = pooled_rank_log10(tally, number)
+            log10_ps = [pooled]
+            few = min(0.0, float(smallest[0] + np.log10(documents))) if documents else 0.0  # under any dependence
         rows.append((number, key, totals, documents, smallest, log10_ps, pooled, few))
     both = [min(0.0, min(pooled, few) + np.log10(2)) for *_, pooled, few in rows]
     adjusted = holm_log10(np.array(both))
@@ -126,6 +139,10 @@ def shares(keys: KeySet, tally: Tally, documents: Documents, reference: Document
     first = keys.keys[0]
     scheme = keys.schemes[first.spec]
     tested = documents.tuples > 0
+    if not is_exact(scheme):
+        why = f"not bounded: documents and tuples are not independent under a key of {scheme.name}"
+        unknown = Interval(low=0.0, estimate=None, high=None, confidence=0.95, method=why)
+        return Shares(documents=unknown, tokens=unknown)
     if reference is None:
         tokens = share.least_marked_tokens(scheme.law, scheme.unit, tally.histogram, int(tally.tuples[0]))
     else:
@@ -149,7 +166,12 @@ def controls(
     """What the same scan says where no mark can be."""
     scheme, n = keys.schemes[0], int(tally.decoy_tuples[0])
     subkeys = keys.specs[0].subkeys
-    log10_ps = pooled_log10(scheme, n, tally.decoy_totals[:, :subkeys])
+    if is_exact(scheme):
+        log10_ps = pooled_log10(scheme, n, tally.decoy_totals[:, :subkeys])
+    else:
+        sums = np.sort(tally.decoy_totals[:, 0])
+        as_large = len(sums) - np.searchsorted(sums, tally.decoy_totals[:, 0])
+        log10_ps = rank_log10(as_large - 1, len(sums) - 1) if len(sums) else np.empty(0)
     own = documents.null_log10_pvalue[documents.tuples > 0]
     none = no_documents(keys.subkeys) if null is None else null.documents
     null_log10_ps = none.log10_pvalue[none.tuples > 0]
@@ -172,10 +194,12 @@ def _count(log10_ps: Floats, rate: float) -> int:
     return int((benjamini_hochberg_log10(log10_ps) <= np.log10(rate)).sum())
 
 
-def refusal(tested: int, found: Controls, null_log10_pvalues: Floats) -> str | None:
+def refusal(keys: KeySet, tested: int, found: Controls, null_log10_pvalues: Floats) -> str | None:
     """Why no p-value may be given, or None."""
     if not tested:
         return "nothing to test: no document has a token with a known context"
+    if not is_exact(keys.schemes[0]):
+        return None  # ranks among decoys agree with them by construction
     agreements = {
         "decoy keys": found.decoy_log10_agreement,
         "documents under a decoy key": log10_agreement(null_log10_pvalues),

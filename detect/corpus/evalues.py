@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from detect.tails import check_law, finite_nats, whole_numbers
 from watermark.backends.numba_backend import jit
-from watermark.laws import Bernoulli, Exponential, Lattice, Law, WeightedBits
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, Lattice, Law, WeightedBits, in_nats
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def log10_evalues(law: Law, ns: ArrayLike, totals: ArrayLike) -> Floats:
     ns
         Numbers of statistics; any shape that broadcasts with ``totals``.
     totals
-        Their sums: integers for lattice laws, nats for ``Exponential``.
+        Their sums: integers for lattice laws, nats for ``Exponential`` and ``Hypoexponential``.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def log10_evalues(law: Law, ns: ArrayLike, totals: ArrayLike) -> Floats:
     draws = whole_numbers(ns)
     if draws.size and draws.min() < 0:
         raise ValueError(f"ns must be at least 0, got {draws.min()}")
-    sums = finite_nats(totals) if isinstance(law, Exponential) else whole_numbers(totals).astype(np.float64)
+    sums = finite_nats(totals) if in_nats(law) else whole_numbers(totals).astype(np.float64)
     n, t = np.broadcast_arrays(draws, sums)
     thetas, cgfs = tilts(law)
     mixture: Floats = _log10_mixture(n.ravel().astype(np.float64), t.ravel(), thetas, cgfs)
@@ -74,9 +74,11 @@ def tilts(law: Law) -> tuple[Floats, Floats]:
 
 
 def cgf(law: Law, theta: float) -> float:
-    """Log E exp(theta X) of one statistic in nats; infinite from 1 on for ``Exponential``."""
+    """Log E exp(theta X) of one statistic in nats; infinite where theta times a mean reaches 1."""
     if isinstance(law, Exponential):
         return -math.log1p(-theta) if theta < 1 else math.inf
+    if isinstance(law, Hypoexponential):
+        return -sum(math.log1p(-theta * w) for w in law.weights) if theta * max(law.weights) < 1 else math.inf
     if isinstance(law, WeightedBits):
         return float(sum(np.logaddexp(0.0, theta * weight) - math.log(2) for weight in law.weights))
     values, probabilities = value_table(law)
@@ -91,6 +93,13 @@ def theta_with_effect(law: Law, effect: float) -> float:
     target = mean + effect * sd
     if isinstance(law, Exponential):
         return 1 - 1 / target
+    if isinstance(law, Hypoexponential):
+        low, high = 0.0, 1 / max(law.weights)
+        for _ in range(60):
+            middle = (low + high) / 2
+            tilted = sum(w / (1 - middle * w) for w in law.weights) if middle * max(law.weights) < 1 else math.inf
+            low, high = (middle, high) if tilted < target else (low, middle)
+        return low
     target = min(target, mean + _MOST_TILTED * (float(value_table(law)[0].max()) - mean))
     low, high = 0.0, 1.0
     while _tilted_mean(law, high) < target:
@@ -110,16 +119,18 @@ def _tilted_mean(law: Law, theta: float) -> float:
 
 
 def moments(law: Law) -> tuple[float, float]:
-    """Mean and standard deviation of one statistic, in units of the law's values (nats for ``Exponential``)."""
+    """Mean and standard deviation of one statistic, in units of the law's values, or nats."""
     if isinstance(law, Exponential):
         return 1.0, 1.0
+    if isinstance(law, Hypoexponential):
+        return sum(law.weights), math.hypot(*law.weights)
     values, probabilities = value_table(law)
     mean = float(probabilities @ values)
     return mean, math.sqrt(probabilities @ (values - mean) ** 2)
 
 
 def value_table(law: Law) -> tuple[Floats, Floats]:
-    """Values, ascending but for a ``Lattice``, and probabilities of one statistic; empty for ``Exponential``."""
+    """Values, ascending but for a ``Lattice``, and probabilities of one statistic; empty where it is in nats."""
     match law:
         case Bernoulli(gamma):
             return np.array([0.0, 1.0]), np.array([1 - gamma, gamma])
@@ -130,7 +141,7 @@ def value_table(law: Law) -> tuple[Floats, Floats]:
             return np.arange(len(pmf), dtype=np.float64), pmf
         case Lattice(values, probabilities):
             return np.array(values, dtype=np.float64), np.array(probabilities) / math.fsum(probabilities)
-        case Exponential():
+        case Exponential() | Hypoexponential():
             return np.empty(0), np.empty(0)
 
 

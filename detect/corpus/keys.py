@@ -9,7 +9,9 @@ from functools import lru_cache
 from detect.decoys import decoy_rings
 from detect.document import GLOBAL, tested_keys
 from watermark.errors import DyetraceError
-from watermark.keys import KeyRing, SecretKey, TenantKey, load_key
+from watermark.foreign_key import SALT_BYTES, ForeignKey
+from watermark.formats.protocol import is_format
+from watermark.keys import AnyKey, KeyRing, MarkingKey, SecretKey, load_key
 from watermark.rowkeys import subkey
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, check_key
@@ -34,7 +36,7 @@ class TestedKey:
     name: str
     spec: int
     owns_global: bool
-    subkeys: tuple[SecretKey, ...] = field(repr=False)
+    subkeys: tuple[MarkingKey, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +77,20 @@ def key_set(specs: Sequence[WatermarkSpec], rings: Sequence[KeyRing]) -> KeySet:
 
 
 def rings_of(source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ...]) -> list[KeyRing]:
-    """The rings that this party's key gives: a master key any epoch's and tenant's, a tenant's key its own.
+    """The rings that this party's key gives: a master key any epoch's and tenant's, a tenant's or foreign key its own.
 
     Raises
     ------
     DyetraceError
         The key is not that of the specs, or a tenant's key was asked for others.
     """
-    key: SecretKey | TenantKey = load_key(source)
+    key = load_key(source)
     rings = []
     for spec in specs:
-        if not isinstance(key, TenantKey):
+        if is_format(spec.build_scheme()) or isinstance(key, ForeignKey):
+            rings.append(_foreign_ring(key, spec, tenants))
+            continue
+        if isinstance(key, SecretKey):
             check_key(spec, key.fingerprint)
             rings.append(KeyRing.from_master(key, spec.epoch, tuple(dict.fromkeys(tenants))))
             continue
@@ -98,6 +103,22 @@ def rings_of(source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ..
     return rings
 
 
+def _foreign_ring(key: AnyKey, spec: WatermarkSpec, tenants: tuple[str, ...]) -> KeyRing:
+    if not isinstance(key, ForeignKey):
+        raise DyetraceError(
+            f"the spec is of format {spec.scheme!r}, but this is a key of dyetrace; give the key file that "
+            "`dyetrace import-spec` wrote beside the spec"
+        )
+    if key.format != spec.scheme:
+        raise DyetraceError(
+            f"the key is of format {key.format!r}, but the spec names {spec.scheme!r}; give its own key"
+        )
+    if tenants:
+        raise DyetraceError(f"format {key.format!r} has one key and no tenants: leave --tenant out")
+    check_key(spec, key.fingerprint)
+    return KeyRing.from_foreign(key)
+
+
 @lru_cache(maxsize=1)
 def load_key_set(source: str, specs: tuple[bytes, ...], tenants: tuple[str, ...]) -> KeySet:
     """`key_set` of the key at ``source`` for specs given as JSON; a worker reads its key once."""
@@ -107,9 +128,20 @@ def load_key_set(source: str, specs: tuple[bytes, ...], tenants: tuple[str, ...]
     return key_set(decoded, rings_of(source, decoded, tenants))
 
 
-@lru_cache(maxsize=4)
-def decoy_keys(seed: str, count: int, epoch: int, subkeys: int) -> tuple[tuple[SecretKey, ...], ...]:
+def decoy_keys(seed: str, count: int, spec: WatermarkSpec) -> tuple[tuple[MarkingKey, ...], ...]:
     """Sub-keys of decoys number 0 .. count - 1; a decoy is tested like a global key that marks every context."""
-    like = KeyRing.from_master(SecretKey(bytes(32)), epoch)
-    rings = decoy_rings(seed, count, epoch, like)
-    return tuple(tuple(subkey(ring.global_key, i) for i in range(subkeys)) for ring in rings if ring.global_key)
+    return _decoy_keys(seed, count, spec.canonical_json)
+
+
+@lru_cache(maxsize=4)
+def _decoy_keys(seed: str, count: int, spec_json: bytes) -> tuple[tuple[MarkingKey, ...], ...]:
+    import msgspec
+
+    spec = msgspec.json.decode(spec_json, type=WatermarkSpec)
+    scheme, nobody = spec.build_scheme(), SecretKey(bytes(32))
+    like = KeyRing.from_master(nobody, spec.epoch)
+    if is_format(scheme):
+        like = KeyRing.from_foreign(ForeignKey(scheme.name, (), bytes(SALT_BYTES)))
+    rings = decoy_rings(seed, count, spec, like)
+    keys = [ring.global_key for ring in rings if ring.global_key is not None]
+    return tuple(tuple(subkey(key, i) for i in range(spec.subkeys)) for key in keys)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from detect.calibration import method_of
 from detect.corpus.gather import Block, in_reading_order, read_block, read_gathered
 from detect.corpus.keys import KeySet, TestedKey
 from detect.corpus.record import Hit, Segment
@@ -19,7 +20,8 @@ from detect.corpus.work import Plan, WorkFolder
 from detect.distinct import I64, Mask, Tuples, once
 from detect.encode import Encoder
 from detect.multiplicity import holm_log10
-from detect.scoring import global_contexts, statistics_of
+from detect.scoring import counting, global_contexts, statistics_of
+from watermark.formats.protocol import is_exact
 
 STRETCHES = 60  # of a document whose mean score is kept
 EXCERPT = 60  # tokens of a document that are quoted
@@ -107,12 +109,16 @@ def _hit(part: _Part, discovery: Discovery, keys: KeySet, plan: Plan, encoder: E
     best, points_to = _pointing(tuples, keys, plan.settings.alpha)
     key, mine, subkey, statistics = best
     scheme = keys.schemes[key.spec]
+    if not is_exact(scheme):  # its one key's p-value is the document's
+        points_to = [key.name] if discovery.log10_pvalue <= np.log10(plan.settings.alpha) else []
     positions = mine.index - start
     looks = sum(len(tested.subkeys) for tested in keys.keys)
     quoted = block.ids[start : min(stop, start + EXCERPT)]
+    # What hangs together whatever the key may do so in one stretch.
+    sound = method_of(scheme) != "ranked"
+    stretches = marked_segments(scheme.law, scheme.unit, statistics, SEGMENT_ALPHA, looks) if sound else []
     segments = [
-        Segment(start=int(positions[a]), end=int(positions[b - 1]) + 1, log10_pvalue=p)
-        for a, b, p in marked_segments(scheme.law, scheme.unit, statistics, SEGMENT_ALPHA, looks)
+        Segment(start=int(positions[a]), end=int(positions[b - 1]) + 1, log10_pvalue=p) for a, b, p in stretches
     ]
     return Hit(
         ordinal=discovery.ordinal,
@@ -143,13 +149,14 @@ def _pointing(tuples: Tuples, keys: KeySet, alpha: float) -> tuple[tuple[TestedK
         parts.append({True: tuples.take(mine), False: tuples.take(~mine)})
     log10_ps, subkeys = [], []
     for key in keys.keys:
-        part, scheme = parts[key.spec][key.owns_global], keys.schemes[key.spec]
+        scheme = keys.schemes[key.spec]
+        part = counting(scheme, key.subkeys[0], parts[key.spec][key.owns_global])
         totals = np.array([[statistics_of(scheme, sub, part).sum()] for sub in key.subkeys], dtype=np.int64)
         log10_ps.append(float(document_tests(scheme, np.array([len(part)]), totals)[0][0]))
         subkeys.append(int(totals.argmax()))
     number = int(np.argmin(log10_ps))
     key = keys.keys[number]
-    part = parts[key.spec][key.owns_global]
+    part = counting(keys.schemes[key.spec], key.subkeys[0], parts[key.spec][key.owns_global])
     statistics = statistics_of(keys.schemes[key.spec], key.subkeys[subkeys[number]], part)
     passed = holm_log10(np.array(log10_ps)) <= np.log10(alpha)
     names = [k.name for k, yes in zip(keys.keys, passed.tolist(), strict=True) if yes]

@@ -281,6 +281,8 @@ class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Documents by p-value, in `HISTOGRAM_BINS` equal bins of (0, 1].
     hits
         The strongest discoveries (all of them are in hits.jsonl).
+    calibration
+        How p-values came about where they aren't the law's tails (a foreign format that is not exact).
     """
 
     format: Literal["dyetrace-scan"] = "dyetrace-scan"
@@ -308,3 +310,4 @@ class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     histogram: list[int]
     controls: Controls
     hits: list[Hit]
+    calibration: str | None = None

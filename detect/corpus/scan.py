@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from detect.calibration import explanation
 from detect.corpus import conclude
 from detect.corpus.engines import Engine
 from detect.corpus.gather import Gathered
@@ -37,6 +38,7 @@ from detect.natural_text import natural_documents
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.files import make_folder, write_atomically
+from watermark.formats.protocol import is_exact
 from watermark.spec import WatermarkSpec, check_tokenizer
 from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
@@ -185,7 +187,7 @@ def _scan(
     hypotheses = conclude.hypotheses(keys, corpus.tally, pointed)
     tested = documents.tuples > 0
     controls = conclude.controls(keys, corpus.tally, documents, null, job.settings)
-    refused = conclude.refusal(int(tested.sum()), controls, documents.null_log10_pvalue[tested])
+    refused = conclude.refusal(keys, int(tested.sum()), controls, documents.null_log10_pvalue[tested])
     log10_p = None if refused else min(h.log10_pvalue_adjusted for h in hypotheses)
     record = ScanRecord(
         arguments=job.arguments,
@@ -210,6 +212,7 @@ def _scan(
         shares=conclude.shares(keys, corpus.tally, documents, reference),
         histogram=conclude.histogram(documents.log10_pvalue[tested]),
         controls=controls,
+        calibration=explanation(job.specs[0].build_scheme(), by_rank=True),
         hits=sorted(hits, key=lambda hit: (hit.log10_pvalue, hit.ordinal))[:HITS],
     )
     from detect.report.scan_schema import encode_scan
@@ -313,7 +316,9 @@ def _hashes(work: WorkFolder, plan: Plan, engine: Engine, progress: Progress) ->
 
 def _beside(job: ScanJob) -> ScanJob:
     """The same keys for another corpus, whose files need not look like the suspect's."""
-    settings = msgspec.structs.replace(job.settings, read=ReadOptions(), decoys=0, sample=1.0, limit=None)
+    # Where p-values are ranks among decoys, there must be some.
+    decoys = 0 if is_exact(job.specs[0].build_scheme()) else job.settings.decoys
+    settings = msgspec.structs.replace(job.settings, read=ReadOptions(), decoys=decoys, sample=1.0, limit=None)
     return replace(job, settings=settings)
 
 

@@ -2,20 +2,23 @@
 
 A tuple is scored once for each key and sub-key, and only here do keys come in: what was gathered and settled serves any
 number of them. A document's tests are done as soon as its block is scored, so nothing of the size of documents times
-keys is ever kept.
+keys is ever kept. Of a foreign format whose words are no match for its law, documents are tested as
+`detect.corpus.foreign` says, and the corpus by the ranks of the true keys' totals among decoys' on a sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from detect.corpus import rare
+from detect.calibration import method_of
+from detect.corpus import foreign, rare
 from detect.corpus.bins import StatisticBins
-from detect.corpus.evalues import log10_evalues
+from detect.corpus.evalues import log10_evalues, moments
 from detect.corpus.gather import Block
 from detect.corpus.keys import KeySet, TestedKey, decoy_keys
 from detect.corpus.segments import log10_segment_pvalues
@@ -25,10 +28,10 @@ from detect.distinct import I64, U64, Mask, Tuples, once
 from detect.multiplicity import sidak_rows_log10
 from detect.scoring import as_drawn, global_contexts, statistics_of
 from detect.tail_pairs import log10_sf_pairs
-from watermark import prf
+from detect.words import Source
 from watermark.backends.numba_backend import jit
-from watermark.keys import SecretKey
-from watermark.laws import Bernoulli, Exponential, Law, WeightedBits
+from watermark.keys import MarkingKey
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, Law, WeightedBits
 from watermark.schemes.protocol import Scheme
 
 Rows = npt.NDArray[np.int32]
@@ -62,11 +65,11 @@ def score_block(
     tuples = Tuples(block.ids, width, index, once(len(index)), 0)
     rows = block.document_of_token[index]
     best = _Best.nothing(block.documents, keys)
-    parts = [_score_keys(tuples, rows, block.documents, keys, group, best) for group in _groups(keys, block.documents)]
-    decoys = decoy_keys(settings.decoy_seed, settings.decoys + 1, keys.specs[0].epoch, keys.specs[0].subkeys)
+    score = _score_keys if method_of(keys.schemes[0]) == "law" else partial(_score_foreign, settings)
+    parts = [score(tuples, rows, block.documents, keys, group, best) for group in _groups(keys, block.documents)]
+    decoys = decoy_keys(settings.decoy_seed, settings.decoys + 1, keys.specs[0])
     sampled = prints[index] < np.uint64(min(2**64 - 1, DECOY_TUPLES * 2**64 // max(1, distinct)))
     scheme = keys.schemes[0]
-    null = _document_sums(tuples, rows, block.documents, scheme, decoys[-1][0])
     own = np.bincount(rows, minlength=block.documents)
     tally = Tally(
         tuples=np.concatenate([part[0] for part in parts]),
@@ -76,6 +79,7 @@ def score_block(
         histogram=best.histogram,
         decoy_tuples=np.array([sampled.sum()]),
         decoy_totals=_decoy_totals(tuples.take(sampled), scheme, decoys[:-1], keys.subkeys),
+        sampled_totals=_sampled_totals(tuples.take(sampled), keys),
     )
     owned = np.diff(block.offsets)
     documents = Documents(
@@ -90,7 +94,7 @@ def score_block(
         log10_evalue=best.log10_e - np.log10(len(keys.keys)),
         first_tuples=best.first_tuples,
         first_excess=best.first_excess,
-        null_log10_pvalue=log10_sf_pairs(scheme.law, own, as_drawn(scheme, null)),
+        null_log10_pvalue=_null_log10_pvalues(tuples, rows, own, keys, decoys[-1][0], settings),
     )
     return tally, documents
 
@@ -169,11 +173,11 @@ def _score_keys(
             chosen = mine if owner else ~mine
             part, where = (chunk, places) if chosen.all() else (chunk.take(chosen), places[chosen])
             counts[owner] += np.bincount(where, minlength=documents)
-            shared, tokens = _Nonces(part), part.tokens
+            source = Source.of(scheme, part)
             for number, key in enumerate(group):
                 if key.owns_global == owner:
                     for s, sub in enumerate(key.subkeys):
-                        statistics = scheme.statistic(prf.words_at(sub.words, shared.under(sub), tokens))
+                        statistics = scheme.statistic(source.under(sub))
                         _add(statistics, where, sums[number, s])
                         if key is keys.keys[0]:
                             bins.add(statistics, best.histogram)
@@ -250,26 +254,13 @@ def document_tests(scheme: Scheme, tuples: I64, totals: I64) -> tuple[Floats, Fl
 def expectation(scheme: Scheme) -> float:
     """Mean of one tuple's statistic without the key, in integer units."""
     law: Law = scheme.law
-    if isinstance(law, Exponential):
-        return 1.0 / scheme.unit
+    if isinstance(law, Exponential | Hypoexponential):
+        return moments(law)[0] / scheme.unit
     if isinstance(law, Bernoulli):
         return law.gamma
     if isinstance(law, WeightedBits):
         return sum(law.weights) / 2
     return float(np.dot(law.values, law.probabilities))
-
-
-class _Nonces:
-    """Nonces of a chunk: one array for all keys up to contexts of three tokens, one for each key beyond."""
-
-    def __init__(self, tuples: Tuples) -> None:
-        self._tuples = tuples
-        self._shared = tuples.nonces(None) if tuples.width <= prf.NONCE_WORDS else None
-
-    def under(self, key: SecretKey) -> prf.U32:
-        if self._shared is not None:
-            return self._shared
-        return self._tuples.nonces(prf.context_key_words(key, self._tuples.width))
 
 
 def _chunks(tuples: Tuples, rows: Rows) -> Iterator[tuple[Tuples, Rows]]:
@@ -278,23 +269,62 @@ def _chunks(tuples: Tuples, rows: Rows) -> Iterator[tuple[Tuples, Rows]]:
         yield tuples.take(part), rows[part]
 
 
-def _document_sums(tuples: Tuples, rows: Rows, documents: int, scheme: Scheme, key: SecretKey) -> I64:
-    sums = np.zeros(documents, np.int64)
+def _null_log10_pvalues(
+    tuples: Tuples, rows: Rows, own: I64, keys: KeySet, key: MarkingKey, settings: ScanSettings
+) -> Floats:
+    """Each document's log10 p-value under a key that nobody used."""
+    scheme = keys.schemes[0]
+    if method_of(scheme) != "law":
+        return foreign.test_documents(tuples, rows, len(own), keys.specs[0], key, settings, stages=1).log10_pvalue
+    sums = np.zeros(len(own), np.int64)
     for chunk, places in _chunks(tuples, rows):
-        words = prf.words_at(key.words, _Nonces(chunk).under(key), chunk.tokens)
-        _add(scheme.statistic(words), places, sums)
-    return sums
+        _add(statistics_of(scheme, key, chunk), places, sums)
+    return log10_sf_pairs(scheme.law, own, as_drawn(scheme, sums))
 
 
-def _decoy_totals(tuples: Tuples, scheme: Scheme, decoys: Sequence[Sequence[SecretKey]], subkeys: int) -> I64:
+def _decoy_totals(tuples: Tuples, scheme: Scheme, decoys: Sequence[Sequence[MarkingKey]], subkeys: int) -> I64:
     totals = np.zeros((len(decoys), subkeys), np.int64)
     for start in range(0, len(tuples), _CHUNK):
-        chunk = tuples.take(slice(start, start + _CHUNK))
-        shared, tokens = _Nonces(chunk), chunk.tokens
+        source = Source.of(scheme, tuples.take(slice(start, start + _CHUNK)))
         for number, decoy in enumerate(decoys):
             for s, sub in enumerate(decoy):
-                totals[number, s] += scheme.statistic(prf.words_at(sub.words, shared.under(sub), tokens)).sum()
+                totals[number, s] += scheme.statistic(source.under(sub)).sum()
     return totals
+
+
+def _sampled_totals(tuples: Tuples, keys: KeySet) -> I64:
+    """The true keys' sums over the tuples that decoys are run on, where those decide; else 0."""
+    if method_of(keys.schemes[0]) == "law":
+        return np.zeros((len(keys.keys), keys.subkeys), np.int64)
+    parts = [_decoy_totals(tuples, keys.schemes[key.spec], [key.subkeys], keys.subkeys) for key in keys.keys]
+    return np.concatenate(parts)
+
+
+def _score_foreign(
+    settings: ScanSettings,
+    tuples: Tuples,
+    rows: Rows,
+    documents: int,
+    keys: KeySet,
+    group: Sequence[TestedKey],
+    best: _Best,
+) -> tuple[I64, I64, I64, Floats]:
+    """`_score_keys` of a foreign format that is not exact; each spec of it has one key, which marks every context."""
+    counted, owners, totals, smallest = [], [], [], np.zeros((len(group), rare.KEPT))
+    for number, key in enumerate(group):
+        spec, scheme = keys.specs[key.spec], keys.schemes[key.spec]
+        found = foreign.test_documents(tuples, rows, documents, spec, key.subkeys[0], settings)
+        sums = np.zeros((keys.subkeys, documents), np.int64)
+        sums[0] = found.totals
+        nowhere = np.full(documents, np.nan)
+        log10_es = foreign.log10_evalues(found.log10_pvalue)
+        best.add(scheme, found.tuples, sums, nowhere, found.log10_pvalue, log10_es)
+        ranked = np.sort(found.log10_pvalue[found.tuples > 0])[: rare.KEPT]
+        smallest[number, : len(ranked)] = ranked
+        counted.append(found.tuples.sum())
+        owners.append((found.tuples > 0).sum())
+        totals.append(sums.sum(axis=1))
+    return np.array(counted), np.array(owners), np.array(totals), smallest
 
 
 @jit()

@@ -27,7 +27,7 @@ from detect.corpus.evalues import moments
 from detect.corpus.record import Interval
 from detect.tail_pairs import log_binomial_sf
 from watermark.backends.numba_backend import jit
-from watermark.laws import Exponential, Law
+from watermark.laws import Law, in_nats
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -283,7 +283,7 @@ def student_quantile(probability: float, freedom: float) -> float:
 
 def _moments_in_units(law: Law, unit: float) -> tuple[float, float]:
     mean, sd = moments(law)
-    return (mean / unit, sd / unit) if isinstance(law, Exponential) else (mean, sd)
+    return (mean / unit, sd / unit) if in_nats(law) else (mean, sd)
 
 
 def _clipped(share: float) -> float:

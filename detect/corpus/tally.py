@@ -34,6 +34,8 @@ class Tally:
         How many tuples the decoys were run on, shape (1,).
     decoy_totals
         Their sums, (D, S).
+    sampled_totals
+        The true keys' sums over the same tuples, (K, S), for formats whose p-values are ranks among decoys; else 0.
     """
 
     tuples: I64
@@ -43,6 +45,7 @@ class Tally:
     histogram: I64
     decoy_tuples: I64
     decoy_totals: I64
+    sampled_totals: I64
 
     def merged(self, other: Tally) -> Tally:
         """Both parts together."""
@@ -55,6 +58,7 @@ class Tally:
             histogram=self.histogram + other.histogram,
             decoy_tuples=self.decoy_tuples + other.decoy_tuples,
             decoy_totals=self.decoy_totals + other.decoy_totals,
+            sampled_totals=self.sampled_totals + other.sampled_totals,
         )
 
 
@@ -68,6 +72,7 @@ def empty_tally(keys: int, subkeys: int, decoys: int, kept: int, bins: int) -> T
         histogram=np.zeros(bins, np.int64),
         decoy_tuples=np.zeros(1, np.int64),
         decoy_totals=np.zeros((decoys, subkeys), np.int64),
+        sampled_totals=np.zeros((keys, subkeys), np.int64),
     )
 
 

@@ -23,6 +23,7 @@ from detect.report.verify_documents import Floats, NotDone, Rows, SkippedRow
 from detect.scoring import as_drawn
 from detect.tail_pairs import log10_sf_pairs
 from watermark.errors import DyetraceError
+from watermark.formats.protocol import is_exact
 from watermark.spec import WatermarkSpec
 
 __all__ = ["NotDone"]
@@ -51,6 +52,9 @@ def keys(record: ScanRecord) -> str:
     """Each key's tests follow from its totals and from the smallest p-values on record."""
     for h in record.hypotheses:
         spec = record.specs[h.spec]
+        if not is_exact(spec.build_scheme()):
+            _ranked_key(record, h)
+            continue
         if [tally.subkey for tally in h.subkeys] != list(range(spec.subkeys)):
             refuse(f"{h.key!r} must have the totals of {spec.subkeys} sub-keys")
         totals = np.array([tally.total for tally in h.subkeys], dtype=np.int64)
@@ -62,6 +66,18 @@ def keys(record: ScanRecord) -> str:
         both = min(0.0, min(h.log10_pvalue_pooled, h.log10_pvalue_rare) + math.log10(2))
         close(f"p-value of {h.key!r}", [h.log10_pvalue], [both])
     return f"all tests of {len(record.hypotheses):,} keys follow from their totals"
+
+
+def _ranked_key(record: ScanRecord, h: ScanHypothesis) -> None:
+    """A format's key that was ranked among decoys: that rank takes the key, what follows from it doesn't."""
+    least, decoys = -math.log10(1 + len(record.controls.decoy_log10_pvalues)), record.controls.decoy_log10_pvalues
+    if not least - _RELATIVE <= h.log10_pvalue_pooled <= 0:
+        refuse(f"the rank of {h.key!r} among {len(decoys):,} decoys can't give its pooled p-value")
+    smallest = h.smallest_log10_pvalues
+    few = min(0.0, smallest[0] + math.log10(h.documents)) if smallest else 0.0
+    close(f"rare-documents p-value of {h.key!r}", [h.log10_pvalue_rare], [few])
+    both = min(0.0, min(h.log10_pvalue_pooled, h.log10_pvalue_rare) + math.log10(2))
+    close(f"p-value of {h.key!r}", [h.log10_pvalue], [both])
 
 
 def _rare(h: ScanHypothesis) -> float:
@@ -142,6 +158,8 @@ def document_pvalues(record: ScanRecord, rows: Rows) -> str:
 
     Of a long document its most marked stretch counts as well, whose p-value the table gives.
     """
+    if record.calibration is not None:
+        raise NotDone("these p-values take the key, its decoys and the texts: scan again with the key")
     for number, h in enumerate(record.hypotheses):
         mine = rows.key == number
         if not mine.any():
@@ -193,6 +211,7 @@ def _cover(record: ScanRecord, number: int) -> None:
         refuse(f"keys of spec {ident} disagree about the tuples that they mark")
     total = sum(sum(size) for size in sizes)
     known = mine and (share in (0.0, 1.0) or all(sizes))  # else one of the two kinds was not tested
+    known = known and record.calibration is None  # else what is hashed alike counts once in a document
     if total > record.distinct_tuples or (known and total != record.distinct_tuples):
         refuse(f"tuples of the keys of spec {ident} don't add up to those of the corpus")
 
@@ -239,6 +258,8 @@ def histogram(record: ScanRecord, rows: Rows) -> str:
 
 def shares(record: ScanRecord, rows: Rows) -> str:
     """The share of documents follows from the table's p-values; that of tuples needs the key."""
+    if record.calibration is not None:
+        raise NotDone("no share is given: documents are not independent under a key of this format")
     said = record.shares.documents
     computed = marked_documents(rows.log10_pvalue[rows.tested], said.confidence)
     if (said.estimate is None, said.high) != (computed.estimate is None, computed.high):

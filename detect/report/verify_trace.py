@@ -11,6 +11,7 @@ import numpy as np
 from detect.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.report.trace_schema import tenant_name
+from detect.report.verify_documents import NotDone
 from detect.report.verify_numbers import close, refuse
 from detect.report.wording import format_time
 from detect.student.conclude import tested_log10
@@ -55,6 +56,8 @@ def keys(record: TraceRecord) -> str:
 
 def _within_bounds(record: TraceRecord, h: TraceHypothesis) -> None:
     """Refuse tails above Cantelli's bound by the deviation, or above the inverse of an e-value that grows with it."""
+    if record.calibration is not None:
+        return  # ranks among decoys
     z = (h.total - h.expected) / h.sd if h.sd > 0 else 0.0
     tail = h.log10_pvalue if z > 0 else h.log10_pvalue_lower
     if tail > -math.log10(1 + z**2) + _BOTH_TAILS:
@@ -177,6 +180,8 @@ def evidence(record: TraceRecord, folder: Path) -> str:
         if (h.contexts, h.tuples) != (found.contexts, whole.words):
             refuse(f"{h.key!r} has {h.tuples:,} words on record, the evidence {whole.words:,}")
         close(f"mean and deviation of {h.key!r}", [h.expected, h.sd], whole.moments)
+        if record.calibration is not None:
+            raise NotDone("its key was ranked among decoys, which takes the key: `dyetrace recompute`")
         tails = [float(p([h.total])[0]) for p in (whole.log10_pvalues, whole.log10_pvalues_lower)]
         close(f"tails of {h.key!r}", [h.log10_pvalue, h.log10_pvalue_lower], tails)
         close(f"e-value of {h.key!r}", [h.log10_evalue], [whole.log10_evalue(h.total, record.sided)])

@@ -15,7 +15,7 @@ from typing import Literal
 
 from detect.evidence import AwareHypothesis, Document, Hypothesis, Record
 from detect.multiplicity import holm_log10
-from watermark.laws import Bernoulli, Exponential, WeightedBits
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
 
 _TENANT = "tenant:"
@@ -240,6 +240,8 @@ def score(spec: WatermarkSpec, document: Document, hypothesis: Hypothesis) -> Sc
     mean = best.total * scheme.unit / count
     if isinstance(law, Exponential):
         return Score(mean, 1.0, "nats per token")
+    if isinstance(law, Hypoexponential):
+        return Score(mean, sum(law.weights), "nats per token")
     if isinstance(law, Bernoulli):
         return Score(mean, law.gamma, "green")
     if isinstance(law, WeightedBits):

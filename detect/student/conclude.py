@@ -16,11 +16,12 @@ from detect.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
 from detect.document import GLOBAL, tested_keys
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.student.evidence import Basis, Evidence, TraceSettings
-from detect.student.hypothesis import Floats, Sided, WeightedTest, key_test
+from detect.student.hypothesis import I64, Floats, Sided, WeightedTest, key_test
 from detect.student.record import Coalition, CurvePoint, Power, ReadoutResult, TraceControls, TraceHypothesis
 from detect.student.weights import WeightedTuples
 from watermark.errors import DyetraceError
-from watermark.keys import KeyRing, SecretKey
+from watermark.formats.protocol import is_exact
+from watermark.keys import KeyRing, MarkingKey
 from watermark.spec import WatermarkSpec
 
 LARGEST_COALITION = 5
@@ -66,12 +67,22 @@ def tested_log10(basis: Basis, sided: Sided, upper: float, lower: float, log10_e
     return upper if sided == "upper" else min(0.0, _LOG10_2 + min(upper, lower))
 
 
-def keys_to_test(spec: WatermarkSpec, ring: KeyRing) -> dict[str, SecretKey]:
+def keys_to_test(spec: WatermarkSpec, ring: KeyRing) -> dict[str, MarkingKey]:
     """`detect.document.tested_keys`; DyetraceError where there is none."""
     keys = tested_keys(spec, ring)
     if not keys:
         raise DyetraceError("no key to test: the spec marks with tenants' keys alone; name accounts with --tenant")
     return keys
+
+
+def check_basis(spec: WatermarkSpec, basis: Basis) -> None:
+    """Raise DyetraceError where a verdict would rest on an e-value that a format's words can't give."""
+    scheme = spec.build_scheme()
+    if basis == "e-value" and not is_exact(scheme):
+        raise DyetraceError(
+            f"{scheme.name} is not exact, so its key is ranked among decoys once, at the end: read unmarked text, and "
+            "weights instead of an endpoint"
+        )
 
 
 def conclude(
@@ -97,7 +108,12 @@ def conclude(
         No key to test, or no evidence.
     """
     keys = keys_to_test(spec, ring)
-    tests = {owner: key_test(spec, ring.selector, evidence.tuples, of_global=owner) for owner in (True, False)}
+    check_basis(spec, basis)
+    of_decoys = {"decoy_seed": settings.decoy_seed, "decoy_count": settings.decoy_count}
+    tests = {
+        owner: key_test(spec, ring.selector, evidence.tuples, of_global=owner, **of_decoys)  # type: ignore[arg-type]
+        for owner in (True, False)
+    }
     family = _Family(basis, settings.sided, tests)
     hypotheses = _hypotheses(family, keys)
     decoys = _decoys(family, spec, ring, settings)
@@ -126,7 +142,7 @@ def conclude(
     )
 
 
-def _hypotheses(family: _Family, keys: dict[str, SecretKey]) -> list[TraceHypothesis]:
+def _hypotheses(family: _Family, keys: dict[str, MarkingKey]) -> list[TraceHypothesis]:
     found = []
     for name, key in keys.items():
         test = family.test_of(name)
@@ -153,7 +169,7 @@ def _hypotheses(family: _Family, keys: dict[str, SecretKey]) -> list[TraceHypoth
     return [msgspec.structs.replace(h, log10_pvalue_adjusted=float(a)) for h, a in zip(found, adjusted, strict=True)]
 
 
-def _coalitions(family: _Family, keys: dict[str, SecretKey], log10_alpha: float) -> list[Coalition]:
+def _coalitions(family: _Family, keys: dict[str, MarkingKey], log10_alpha: float) -> list[Coalition]:
     """The smallest set of tenants whose totals together reject that none of them left a mark, if one alone doesn't.
 
     The tenants with the largest totals are taken together. The choice of the set among all of its size, and the sizes
@@ -187,7 +203,7 @@ def _tested(test: WeightedTest, family: _Family, total: int, keys: int) -> float
 
 
 def _identification(
-    keys: dict[str, SecretKey], identified: Sequence[str], coalitions: Sequence[Coalition], found: bool
+    keys: dict[str, MarkingKey], identified: Sequence[str], coalitions: Sequence[Coalition], found: bool
 ) -> str:
     tenants = [name for name in keys if name != GLOBAL]
     if identified:
@@ -204,19 +220,26 @@ def _identification(
 
 def _decoys(family: _Family, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> TraceControls:
     """The first key's test under keys that nobody used, on the same contexts."""
-    rings = decoy_rings(settings.decoy_seed, settings.decoy_count, spec.epoch, ring)
+    rings = decoy_rings(settings.decoy_seed, settings.decoy_count, spec, ring)
     name = next(iter(tested_keys(spec, ring)))
     test = family.test_of(name)
     keys = [key for other in rings for key in list(tested_keys(spec, other).values())[:1]]
     log10_ps: Floats = np.zeros(0)
     if keys and len(test.tuples):
-        log10_ps = test.log10_pvalues(test.totals(keys))
+        sums = test.totals(keys)
+        log10_ps = test.log10_pvalues(sums) if test.decoys is None else _ranks(sums)
     return TraceControls(
         decoy_seed=settings.decoy_seed,
         decoy_log10_pvalues=log10_ps.tolist(),
         decoy_log10_agreement=log10_agreement(log10_ps) if len(log10_ps) else 0.0,
         models=[],
     )
+
+
+def _ranks(totals: I64) -> Floats:
+    """Each decoy's rank among all of them, as log10 p."""
+    as_large = len(totals) - np.searchsorted(np.sort(totals), totals)
+    return np.asarray(np.log10(as_large / len(totals)))
 
 
 def _refusal(evidence: Evidence, decoys: TraceControls) -> str | None:
@@ -251,7 +274,9 @@ def compared(label: str, spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTup
 
 
 def _curve(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> list[CurvePoint]:
-    """The first key's evidence as it grew."""
+    """The first key's evidence as it grew; none where each point would take decoys of its own."""
+    if not is_exact(spec.build_scheme()):
+        return []
     last = int(evidence.steps[-1]) if evidence.contexts else 0
     points = []
     for step in np.unique(np.linspace(0, last, _CURVE_POINTS + 1).astype(np.int64))[1:].tolist():

@@ -26,7 +26,7 @@ from detect.student.api.asking import ask_all
 from detect.student.api.credentials import ApiKey
 from detect.student.api.ledger import Ledger
 from detect.student.api.plan import Budgets, TracePlan, plan_sha256, prompt_messages, prompt_text
-from detect.student.conclude import compared
+from detect.student.conclude import check_basis, compared
 from detect.student.evidence import Evidence, TraceSettings
 from detect.student.forward import Model, model_hash
 from detect.student.hypothesis import Floats, key_test, log10_mean
@@ -124,6 +124,7 @@ def trace_endpoint(
         Plan, spec, key, tokenizer, served answers or reference don't belong together; the endpoint cannot be asked.
     """
     _check(plan, spec, ring, tokenizer, served, reference)
+    check_basis(spec, "e-value")
     make_folder(output)
     settings = TraceSettings(plan.alpha, "upper", plan.decoys, plan.decoy_seed)
     reader, seen = _reader(plan, spec, tokenizer, served, reference)

@@ -17,7 +17,7 @@ import numpy as np
 from detect.corpus.record import FileHash
 from detect.document import tested_keys
 from detect.encode import Encoder
-from detect.student.conclude import compared, first_test
+from detect.student.conclude import check_basis, compared, first_test
 from detect.student.evidence import Basis, Evidence, TraceSettings
 from detect.student.forward import (
     F64,
@@ -221,6 +221,7 @@ def trace_weights(
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
     texts = _texts(job, spec, Encoder.load(tokenizer))
     basis: Basis = "e-value" if any(t.text.marked for t in texts) else "p-value"
+    check_basis(spec, basis)
     readings = _read(bench, job.student, job.references, texts)
     shares = _shares(readings)
     evidence = _evidence([r.weights(chosen, shares) for r in readings])

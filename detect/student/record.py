@@ -318,3 +318,4 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     plan: PlanSeen | None
     queries: Queries | None
     files: list[FileHash]
+    calibration: str | None = None

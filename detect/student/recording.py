@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from detect.calibration import explanation
 from detect.corpus.record import FileHash
 from detect.evidence import versions
 from detect.student.conclude import conclude, keys_to_test
@@ -74,6 +75,7 @@ def write_report(
         power=found.power,
         controls=msgspec.structs.replace(found.controls, models=models),
         files=[FileHash.of(EVIDENCE_FILE, data)],
+        calibration=explanation(spec.build_scheme(), by_rank=True),
         **seen,
     )
     from detect.report.trace_schema import write_trace

@@ -2,7 +2,8 @@
 
 Tracing sums scores with weights of either sign, so a bound of the law on one side (as `detect.document` has for
 `gumbel`) does not serve: the law must be that of the integers that are summed. Counts and layer bits are such already;
-scores in nats are rounded down to eighths, whose probabilities follow exactly from the 2^32 words.
+scores in nats are rounded down to eighths, whose probabilities follow exactly from the 2^32 words. Where two keys may
+have chosen (`Hypoexponential`), each key's score is rounded so, and their weights to tenths.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from detect.corpus.evalues import moments
-from watermark.laws import Bernoulli, Exponential, Lattice, WeightedBits
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, Lattice, WeightedBits
 from watermark.prf import U32
 from watermark.schemes.protocol import I64, Scheme
 
 STEPS_PER_NAT = 8
 MOST_NATS = 16  # one word in 9 million scores more, and counts as this much
+_TENTHS = 10
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,41 @@ class TraceScore:
         law = scheme.law
         if isinstance(law, Exponential):
             law = _law_in_steps(scheme)
+        elif isinstance(law, Hypoexponential):
+            law = _summed(_law_in_steps(scheme.single), _whole(law))  # type: ignore[attr-defined]
         return cls(scheme, law, *moments(law))
 
     def __call__(self, words: U32) -> I64:
         """Scores of words, (n,) uint32 -> (n,) int64."""
-        statistic = self.scheme.statistic(words)
-        if not isinstance(self.scheme.law, Exponential):
-            return statistic
-        return np.minimum(statistic // _units_per_step(self.scheme), STEPS_PER_NAT * MOST_NATS)
+        law = self.scheme.law
+        if isinstance(law, Exponential):
+            return _steps(self.scheme, words)
+        if isinstance(law, Hypoexponential):
+            single: Scheme = self.scheme.single  # type: ignore[attr-defined]
+            low, high = (words & np.uint64(0xFFFFFFFF)).astype(np.uint32), (words >> np.uint64(32)).astype(np.uint32)
+            first, second = _whole(law)
+            return first * _steps(single, low) + second * _steps(single, high)
+        return self.scheme.statistic(words)
+
+
+def _steps(scheme: Scheme, words: U32) -> I64:
+    return np.minimum(scheme.statistic(words) // _units_per_step(scheme), STEPS_PER_NAT * MOST_NATS)
+
+
+def _whole(law: Hypoexponential) -> tuple[int, int]:
+    """The weights as small whole numbers, nearly in their proportion."""
+    first, second = (max(1, round(weight * _TENTHS / sum(law.weights))) for weight in law.weights)
+    common = math.gcd(first, second)
+    return first // common, second // common
+
+
+def _summed(law: Lattice, weights: tuple[int, int]) -> Lattice:
+    """The law of the weighted sum of two independent draws."""
+    values = np.add.outer(weights[0] * np.array(law.values), weights[1] * np.array(law.values)).ravel()
+    chances = np.multiply.outer(law.probabilities, law.probabilities).ravel()
+    distinct, place = np.unique(values, return_inverse=True)
+    summed = np.bincount(place, weights=chances)
+    return Lattice(tuple(distinct.tolist()), tuple(summed.tolist()))
 
 
 def _units_per_step(scheme: Scheme) -> int:

@@ -42,6 +42,10 @@ class Format(Scheme, Protocol):
     and then of equal ``inputs``); the law then bounds p down to 2^-seed_bits. 0 where tuples hang together in ways
     that only decoy keys show: p is then the true key's rank among them."""
 
+    reads_prompt: ClassVar[bool]
+    """Whether contexts reach back into the prompt; False where they hold generated tokens alone, and then `ABSENT`
+    stands before the first of them."""
+
     licence: ClassVar[str]
     """The system's licence, and what was taken from it, in a few words."""
 
@@ -79,3 +83,8 @@ def is_format(scheme: Scheme) -> TypeGuard[Format]:
 def is_exact(scheme: Scheme) -> bool:
     """Whether p-values are the law's own tails: always for dyetrace's schemes."""
     return not is_format(scheme) or scheme.exact
+
+
+def reads_prompt(scheme: Scheme) -> bool:
+    """Whether contexts reach back into the prompt, as dyetrace's own do."""
+    return bool(getattr(scheme, "reads_prompt", True))

@@ -94,12 +94,21 @@ class SuspectAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of a response's choices; unusable where ``problem`` says why."""
+    """One of a response's choices; unusable where ``problem`` says why.
+
+    Attributes
+    ----------
+    token_ids, prompt_token_ids
+        Of the answer and of what the model read before it; None where the server does not send them (vLLM does when
+        asked with ``return_token_ids``). An answer may have ids and still no text.
+    """
 
     text: str
     tokens: tuple[Position, ...] | None
     finish_reason: str | None
     problem: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +161,7 @@ def read_response(payload: bytes, wanted: int) -> Response:
     choices = body.get("choices")
     choices = choices if isinstance(choices, list) else []
     return Response(
-        choices=tuple(_choice(choice) for choice in _in_order(choices)[:wanted]),
+        choices=tuple(_choice(choice, body.get("prompt_token_ids")) for choice in _in_order(choices)[:wanted]),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
         model=one_line(_text(body.get("model")) or "", 100),
@@ -203,7 +212,7 @@ def _in_order(choices: list[Any]) -> list[Any]:
     return choices
 
 
-def _choice(choice: Any) -> Choice:
+def _choice(choice: Any, prompt: Any) -> Choice:
     if not isinstance(choice, dict):
         return Choice("", None, None, "a choice that is no object")
     reason = _text(choice.get("finish_reason"))
@@ -214,9 +223,16 @@ def _choice(choice: Any) -> Choice:
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         content = "".join(part for part in parts if isinstance(part, str))
     text = _text(content) if content is not None else _text(choice.get("text"))
+    ids = _ids(choice.get("token_ids")), _ids(choice.get("prompt_token_ids") or prompt)
     if not text:
-        return Choice("", None, reason, _why_empty(message, text))
-    return Choice(text, _positions(choice.get("logprobs")), reason)
+        return Choice("", None, reason, _why_empty(message, text), *ids)
+    return Choice(text, _positions(choice.get("logprobs")), reason, None, *ids)
+
+
+def _ids(value: Any) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or not value:
+        return None
+    return tuple(value) if all(type(token) is int and 0 <= token < 2**32 for token in value) else None
 
 
 def _why_empty(message: Any, text: str | None) -> str:

@@ -92,7 +92,7 @@ class Endpoint:
     Parameters
     ----------
     url
-        Where requests are posted.
+        Where requests go.
     key
         Sent as a bearer token; None for servers that want none.
     connections
@@ -107,7 +107,7 @@ class Endpoint:
         try:
             import httpx2
         except ImportError:
-            raise DyetraceError("tracing through an endpoint needs httpx2: run `pip install httpx2`") from None
+            raise DyetraceError("asking an endpoint needs httpx2: run `pip install httpx2`") from None
         # At DEBUG it logs headers as they come, and an endpoint may quote the key in one.
         log = logging.getLogger("httpcore2")
         log.setLevel(max(log.level, logging.INFO))
@@ -130,13 +130,20 @@ class Endpoint:
         Unreachable
             No whole response came.
         """
+        return await self._exchange("POST", body)
+
+    async def get(self) -> Reply:
+        """Fetch what is there, as `post` does."""
+        return await self._exchange("GET", None)
+
+    async def _exchange(self, method: str, body: bytes | None) -> Reply:
         import httpx2
 
         started = time.monotonic()
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._client.stream("POST", self._url, content=body) as response,
+                self._client.stream(method, self._url, content=body) as response,
             ):
                 payload, problem = await self._read(response)
                 status, headers = response.status_code, self._kept(response)

@@ -28,6 +28,7 @@ def tallies(draw: st.DrawFn) -> Tally:
         histogram=rng.integers(0, 2**50, BINS),
         decoy_tuples=rng.integers(0, 2**20, 1),
         decoy_totals=rng.integers(0, 2**50, (DECOYS, SUBKEYS)),
+        sampled_totals=rng.integers(0, 2**50, (KEYS, SUBKEYS)),
     )
 
 
