@@ -182,7 +182,8 @@ def _is_green(partners: U32, token: int) -> bool:
     It stays at its position until a step swaps with it, which moves it to that step's entry for good; or until its
     own position's step comes, which moves it further back.
     """
-    position, start, count = np.int64(token), 0, len(partners)
+    position: np.int64 = np.int64(token)
+    start, count = np.int64(0), len(partners)
     while True:
         if _holds(partners[start : min(position + 1, count)], _U(position)):
             return True

@@ -25,6 +25,7 @@ class ReadOnly:
 
     name: ClassVar[str]
     system: ClassVar[str]
+    reads_prompt: ClassVar[bool] = True
 
     def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Never: always a DyetraceError that says who writes this mark."""

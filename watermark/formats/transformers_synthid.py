@@ -68,6 +68,7 @@ class TransformersSynthid(ReadOnly):
         "as independent bits do"
     )
     seed_bits: ClassVar[int] = 0
+    reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.context_width < 1:
