@@ -31,7 +31,7 @@ I64 = npt.NDArray[np.int64]
 KEY = SecretKey(bytes(32))
 RING = KeyRing.from_master(KEY, tenants=("acme",))
 LENGTH = 256  # tokens of an answer
-PAUSE = 0.002  # seconds between answers; at 10 ms a step and batch 8 they are 0.32 s apart
+PAUSE = 0.02  # seconds between answers; at 10 ms a step and batch 8 they would be 0.32 s apart
 DISTINCT = 1 << 24  # contexts that there are
 HALF = 3.0  # as traces weigh counts
 VOCABULARY, WALK = 256, 30  # of the model whose answers are marked, and tokens of its answers
@@ -69,7 +69,7 @@ def cost(folder: Path, answers: int, step_ms: float, batch: int, megabytes: tupl
         {"answers": answers},
         notes=[
             "add: what the engine's thread waits; cpu: of all threads; flush: what has been added so far, to the disk",
-            f"answers come {PAUSE * 1e3:g} ms apart, which leaves the disk far less time than a server would",
+            f"answers come {PAUSE * 1e3:g} ms apart, which leaves the disk less time than such a server would",
         ],
     )
     generator = np.random.default_rng(0)
@@ -229,7 +229,7 @@ PARTS = ("cost", "accuracy", "null")
 
 @click.command()
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, show_default=True)
-@click.option("--answers", default=2000, show_default=True, help="Answers whose cost is measured.")
+@click.option("--answers", default=1000, show_default=True, help="Answers whose cost is measured.")
 @click.option("--step-ms", default=10.0, show_default=True, help="Time of a step of the engine.")
 @click.option("--batch", default=8, show_default=True, help="Answers that the engine writes at a time.")
 @click.option("--keys", default=4000, show_default=True, help="Keys of the null.")
