@@ -83,10 +83,9 @@ def peers(texts: list[torch.Tensor], vocabulary: int) -> dict[str, Step]:
     keys = list(range(1, DEPTH + 1))
     synthid = SynthIDTextWatermarkLogitsProcessor(5, keys, 2**16, 0, 1024, torch.device("cpu"))
 
-    def mean_score(text: torch.Tensor) -> torch.Tensor:
+    def mean_score(text: torch.Tensor) -> float:
         mask = synthid.compute_context_repetition_mask(text)
-        total: torch.Tensor = (synthid.compute_g_values(text).float() * mask[:, :, None]).sum()
-        return total / (mask.sum() * DEPTH)
+        return float((synthid.compute_g_values(text).float() * mask[:, :, None]).sum() / (mask.sum() * DEPTH))
 
     steps[f"transformers SynthID, depth {DEPTH}, g-values alone"] = in_turn(texts, synthid.compute_g_values)
     steps[f"transformers SynthID, depth {DEPTH}, mean score"] = in_turn(texts, mean_score)
