@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from detect.cli.common import KEY_HELP, load_model, load_ring, model_folder, option, progress_bar, required, say
+from detect.cli.importing import import_spec
 from watermark.errors import DyetraceError
 
 
@@ -45,7 +46,16 @@ def keygen(path: Path, tenant: str | None, epoch: int, key: str | None) -> None:
     say(f"wrote {path} (fingerprint {name}); keep it secret and backed up: without it nothing can be proven")
 
 
-@click.command()
+class _SpecCommand(click.Command):
+    """Writes a spec of one's own mark; with ``import`` in PATH's place that of another system's."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
+        if args[:1] == ["import"]:
+            return import_spec.make_context(f"{info_name} import", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=_SpecCommand)
 @click.argument("path", type=click.Path(path_type=Path))
 @option("--key", required=True, help=f"{KEY_HELP}  [e.g. --key file:owner.key]")
 @option(
@@ -96,10 +106,11 @@ def spec(
     global_share: float | None,
     epoch: int,
 ) -> None:
-    """Write a watermark spec, which holds no secret, to PATH.
+    """Write a watermark spec, which holds no secret, to PATH; `dyetrace spec import` reads another system's mark.
 
     \b
     Example: dyetrace spec spec.json --key file:owner.key --model ./my-model --tenants
+             dyetrace spec import --help
     """
     from watermark.keys import load_master
     from watermark.spec import WatermarkSpec, write_spec
@@ -159,10 +170,10 @@ def commit(spec_path: Path, key: str, output: Path) -> None:
     """
     from watermark.commitment import commit as make
     from watermark.commitment import write_commitment
-    from watermark.keys import load_master
+    from watermark.keys import load_owner_key
     from watermark.spec import load_spec
 
-    public, opening = make(load_spec(spec_path), load_master(key))
+    public, opening = make(load_spec(spec_path), load_owner_key(key))
     beside = write_commitment(output, public, opening)
     say(f"wrote {output} (publish it) and {beside} (keep it with the key): sha256 {public.sha256}")
 
@@ -189,11 +200,11 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
     Example: dyetrace verify-commitment commitment.json --spec spec.json --key file:owner.key
     """
     from watermark.commitment import load_commitment, load_opening, opening_path, verify
-    from watermark.keys import load_master
+    from watermark.keys import load_owner_key
     from watermark.spec import load_spec
 
     public = load_commitment(commitment)
-    verify(public, load_opening(opening or opening_path(commitment)), load_spec(spec_path), load_master(key))
+    verify(public, load_opening(opening or opening_path(commitment)), load_spec(spec_path), load_owner_key(key))
     click.echo(f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, dated {public.created}")
 
 

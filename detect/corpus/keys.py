@@ -107,7 +107,7 @@ def _foreign_ring(key: AnyKey, spec: WatermarkSpec, tenants: tuple[str, ...]) ->
     if not isinstance(key, ForeignKey):
         raise DyetraceError(
             f"the spec is of format {spec.scheme!r}, but this is a key of dyetrace; give the key file that "
-            "`dyetrace import-spec` wrote beside the spec"
+            "`dyetrace spec import` wrote beside the spec"
         )
     if key.format != spec.scheme:
         raise DyetraceError(

@@ -38,7 +38,8 @@ from detect.report.wording import (
     score,
     verdicts,
 )
-from watermark.laws import Bernoulli, Exponential, Law, WeightedBits
+from watermark.formats.protocol import is_format
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, Law, WeightedBits
 from watermark.spec import WatermarkSpec
 
 ROWS = 1000  # of the table of documents
@@ -63,6 +64,7 @@ def render_html(record: Record) -> str:
     return template("page.html.j2").render(
         record=record,
         law=_law_kind(scheme.law),
+        system=scheme.system if is_format(scheme) else None,
         law_data=scheme.law,
         units_per_nat=round(1 / scheme.unit),
         marked=kinds.count("marked"),
@@ -143,6 +145,8 @@ def _decoy_plots(document: Document, ident: str) -> tuple[Markup, Markup] | None
     if decoys is None or not decoys.log10_pvalues:
         return None
     true = document.log10_pvalue
+    if decoys.drawn is not None and document.hypotheses:  # ranks: shown by the law's tails that are compared
+        true = document.hypotheses[0].subkeys[0].log10_pvalue
     return (
         plots.decoy_strip(decoys.log10_pvalues, true, f"{ident}s"),
         plots.decoy_curve(decoys.log10_pvalues, true, f"{ident}c"),
@@ -188,7 +192,12 @@ def _shares(view: TokenView, law: Law) -> Iterator[tuple[str, float, float]]:
 
 
 def _law_kind(law: Law) -> str:
-    kinds = {Exponential: "exponential", Bernoulli: "bernoulli", WeightedBits: "bits"}
+    kinds = {
+        Exponential: "exponential",
+        Hypoexponential: "hypoexponential",
+        Bernoulli: "bernoulli",
+        WeightedBits: "bits",
+    }
     return kinds.get(type(law), "lattice")
 
 

@@ -10,7 +10,8 @@ from typing import Literal
 from detect.corpus.record import ScanRecord
 from detect.report.runs import Runs, level, p_value, runs
 from detect.report.scan_wording import percent
-from watermark.laws import Bernoulli, Exponential, WeightedBits
+from watermark.formats.protocol import is_format
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
 
 
@@ -44,7 +45,10 @@ def method(record: ScanRecord) -> list[Section]:
     """Write the method of this record's scan."""
     return [
         Section("The question", _question()),
-        Section("The score", [block for spec in _schemes(record) for block in _score(spec)]),
+        Section(
+            "The score",
+            [*(block for spec in _schemes(record) for block in _score(spec)), *calibration(record.calibration)],
+        ),
         Section("Repeats count once", _repeats(record)),
         Section("One key against the whole corpus", _corpus_test(record)),
         Section("Looking more than once", _looks(record)),
@@ -76,6 +80,11 @@ def references() -> list[str]:
     ]
 
 
+def calibration(said: str | None) -> list[Block]:
+    """How p-values came about where they aren't the law's tails."""
+    return [] if said is None else [paragraph("$said.", said=said.rstrip("."))]
+
+
 def _question() -> list[Block]:
     return [
         paragraph(
@@ -97,8 +106,24 @@ def _schemes(record: ScanRecord) -> Iterator[WatermarkSpec]:
             yield spec
 
 
+def _words(spec: WatermarkSpec) -> Block | None:
+    """What makes the words of a foreign format."""
+    scheme = spec.build_scheme()
+    if not is_format(scheme):
+        return None
+    return paragraph(
+        "The mark is that of $system (format <code>$name</code>). Each token, together with the $h before it, has a "
+        "word that this system computes from them and its key, and that dyetrace computes in the same way, bit for "
+        "bit. The generator preferred tokens with favourable words; the score counts how favourable the words of the "
+        "text are.",
+        system=scheme.system,
+        name=scheme.name,
+        h="token" if spec.context_width == 1 else f"{spec.context_width} tokens",
+    )
+
+
 def _score(spec: WatermarkSpec) -> Iterator[Block]:
-    yield paragraph(
+    yield _words(spec) or paragraph(
         "Each token, together with the $h before it, is put through a keyed pseudo-random function (ChaCha8) that "
         "gives a 32-bit word, and so a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these "
         "words are independent and uniform. The generator preferred tokens with favourable words; the score counts how "
@@ -115,6 +140,16 @@ def _score(spec: WatermarkSpec) -> Iterator[Block]:
         yield formula(
             "P(<i>S</i><sub><i>n</i></sub> ≥ <i>s</i>) = e<sup>−<i>s</i></sup> Σ<sub><i>k</i> = 0 … <i>n</i> − 1</sub> "
             "<i>s</i><sup><i>k</i></sup> / <i>k</i>!"
+        )
+    elif isinstance(law, Hypoexponential):
+        yield paragraph(
+            "Format <code>$name</code>: either of two keys may have chosen a token, which scores the sum of −ln(1 − "
+            "<i>u</i>) under both with the weights $first and $second. The sum over <i>n</i> tuples is that of two "
+            "independent Gamma variables with these scales, and its tail a negative binomial mixture of Gamma tails "
+            "(Moschopoulos 1985), all of whose terms are positive.",
+            name=spec.scheme,
+            first=f"{law.weights[0]:g}",
+            second=f"{law.weights[1]:g}",
         )
     elif isinstance(law, Bernoulli):
         yield paragraph(

@@ -59,6 +59,8 @@ def _answer_lines(record: ScanRecord) -> Iterator[str]:
         return
     says = answer(record)
     yield f"p = {format_p(record.log10_pvalue)}, all keys paid for; found at {format_level(record.alpha)} or less"
+    if record.calibration is not None:
+        yield record.calibration
     if says.kind == "marked" and says.tosses > 9:
         yield f"As likely as calling {says.tosses:,} tosses of a fair coin, each one right."
     if says.kind == "unmarked" and record.discoveries.benjamini_hochberg:

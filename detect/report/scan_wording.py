@@ -14,7 +14,7 @@ from detect.corpus.record import Hit, Interval, ScanHypothesis, ScanRecord
 from detect.decoys import LOG10_CONTRADICTION
 from detect.report.runs import Runs, p_value, runs
 from detect.report.wording import clean, coin_tosses, key_label
-from watermark.laws import Bernoulli, Exponential
+from watermark.laws import Bernoulli, in_nats
 from watermark.spec import WatermarkSpec
 
 _NAMED = 5  # inputs or keys named in a sentence; more are counted
@@ -133,7 +133,7 @@ def interval(share: Interval) -> str:
 def unit_name(spec: WatermarkSpec) -> str:
     """What a document's mean score is counted in."""
     law = spec.build_scheme().law
-    if isinstance(law, Exponential):
+    if in_nats(law):
         return "nats per token"
     return "share on the green list" if isinstance(law, Bernoulli) else "points per token"
 

@@ -35,7 +35,7 @@ DETAILED = 4  # up to this many documents are shown in full, more as a table
 ROWS = 40  # of the table
 _NAME = 120  # characters of a name, a key, a sentence
 _KEY = 24
-_SENTENCE = 400
+_SENTENCE = 600
 _REASONS = 3  # different reasons for refusal that are spelt out
 _NAMES = 18  # columns that names get at least
 _DISPENSABLE = (
@@ -56,6 +56,8 @@ def print_record(record: Record, console: Console) -> None:
     else:
         _print_table(record, rows, console)
     _print_summary(record, [answer.kind for _, answer in rows], console)
+    if record.calibration is not None:
+        console.print(Shown(console).whole(record.calibration, "dim"))
 
 
 Column = tuple[str, Literal["left", "right"], list[Text]]
@@ -110,7 +112,9 @@ def _facts(record: Record, document: Document) -> Iterator[tuple[str, str]]:
         paid = format_p(document.log10_pvalue_corpus)
         count = len(record.documents)
         yield "p-value", f"{alone} alone, {paid} with {count} documents paid for" if count > 1 else alone
-    if document.decoys is not None:
+    if document.decoys is not None and document.decoys.drawn is not None:
+        yield "decoys", f"the true key ranks {_rank(document, ' of ')}"
+    elif document.decoys is not None:
         agreement = f"decoys against chance: p = {format_p(document.decoys.log10_agreement)}"
         rank = f"the true key ranks {_rank(document, ' of ')}; " if document.refused is None else ""
         yield "decoys", rank + agreement
@@ -129,7 +133,8 @@ def _rank(document: Document, between: str) -> str:
     decoys = document.decoys
     if decoys is None or document.refused is not None:
         return "-"
-    return f"{decoys.rank}{between}{len(decoys.log10_pvalues) + 1}"
+    drawn = len(decoys.log10_pvalues) if decoys.drawn is None else decoys.drawn
+    return f"{decoys.rank}{between}{drawn + 1}"
 
 
 def _print_table(record: Record, rows: list[tuple[Document, Verdict]], console: Console) -> None:

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.report.runs import level, p_value
-from detect.report.scan_method import Block, Section, formula, paragraph
+from detect.report.scan_method import Block, Section, calibration, formula, paragraph
 from detect.report.trace_sceptic import hypotheses
 from detect.report.trace_wording import tenants_tested
 from detect.student.record import TraceRecord
 from detect.student.score import MOST_NATS, STEPS_PER_NAT
 from detect.student.weights import LARGEST_WEIGHT, STEPS
-from watermark.laws import Bernoulli, Exponential, WeightedBits
+from watermark.formats.protocol import is_format
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
+from watermark.spec import WatermarkSpec
 
 _READOUTS = {
     "argmax": "its likeliest token <i>v</i> has the weight <i>f</i> = 1, all others 0 (the test of Sander et al. 2024)",
@@ -101,14 +103,41 @@ def _weights(record: TraceRecord) -> Iterator[Block]:
 
 def _score(record: TraceRecord) -> Iterator[Block]:
     spec = record.spec
-    yield paragraph(
+    scheme = spec.build_scheme()
+    if is_format(scheme):
+        yield paragraph(
+            "The mark is that of $system (format <code>$name</code>), which gives a word for each context and token. "
+            "The generator preferred tokens with favourable words, and who learnt from its text prefers them a little "
+            "too.",
+            system=scheme.system,
+            name=scheme.name,
+        )
+        yield from calibration(record.calibration)
+    else:
+        yield _keyed()
+    yield from _of_words(spec)
+
+
+def _keyed() -> Block:
+    return paragraph(
         "A keyed pseudo-random function (ChaCha8) gives a 32-bit word for each context, token and sub-key, and so a "
         "number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these words are independent and "
         "uniform. The generator preferred tokens with favourable words, and who learnt from its text prefers them a "
         "little too."
     )
+
+
+def _of_words(spec: WatermarkSpec) -> Iterator[Block]:
     law = spec.build_scheme().law
-    if isinstance(law, Exponential):
+    if isinstance(law, Hypoexponential):
+        yield paragraph(
+            "Either of two keys may have chosen a token: the score <i>s</i> is the weighted sum of −ln(1 − <i>u</i>) "
+            "under both, each rounded down to 1/$steps nat and at most $most nats, the weights in whole tenths. The "
+            "probability of each value follows from the number of words that give it.",
+            steps=STEPS_PER_NAT,
+            most=MOST_NATS,
+        )
+    elif isinstance(law, Exponential):
         yield paragraph(
             "Scheme <code>$name</code>: the score <i>s</i> of a word is −ln(1 − <i>u</i>) (Aaronson 2022), rounded "
             "down to 1/$steps nat and at most $most nats. The probability of each value follows from the number of "

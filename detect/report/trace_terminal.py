@@ -66,7 +66,10 @@ def _answer_lines(record: TraceRecord) -> Iterator[str]:
         by = "the keys' e-values, all keys paid for" if record.hypotheses[1:] else "the e-value"
         yield f"p <= {p} by {by} ({format_e(record.log10_evalue)}); found at {alpha} or less"
     else:
-        yield f"p = {p}{', all keys paid for' if record.hypotheses[1:] else ', exact'}; found at {alpha} or less"
+        how = ", all keys paid for" if record.hypotheses[1:] else ", exact" if record.calibration is None else ""
+        yield f"p = {p}{how}; found at {alpha} or less"
+    if record.calibration is not None:
+        yield record.calibration
     if says.kind == "marked" and says.tosses > 9:
         yield f"As likely as calling {says.tosses:,} tosses of a fair coin, each one right."
     if tenants_tested(record):

@@ -16,7 +16,7 @@ the group ``dyetrace.formats``). The class follows `watermark.formats.protocol.F
 
 A test compares words with the system's own code, and tests/detect/test_formats.py takes the format up by itself:
 p-values under fresh keys on prose, code and repetitive text must be uniform or larger. Then ``detect``, ``scan`` and
-``trace`` take a spec whose ``scheme`` is the format's name, with a key file from ``dyetrace import-spec``.
+``trace`` take a spec whose ``scheme`` is the format's name, with a key file from ``dyetrace spec import``.
 """
 
 from __future__ import annotations

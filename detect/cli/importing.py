@@ -1,0 +1,124 @@
+"""`dyetrace spec import`: another system's configuration becomes a spec and a key file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from detect.cli.common import model_folder, option, say
+from watermark.errors import DyetraceError
+
+
+@click.command("import")
+@option(
+    "--format",
+    "form",
+    required=True,
+    help="The mark's format, such as vllm-gumbel, sglang or transformers-synthid.  [e.g. --format vllm-gumbel]",
+)
+@option(
+    "--from",
+    "source",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The system's own configuration with the key in it (vLLM's --watermark-config, a generation_config.json, "
+    "SGLang's --watermark-config), or a file with the key alone.  [e.g. --from watermark-config.json]",
+)
+@option(
+    "--model",
+    "model_dir",
+    help="Folder of the model that is marked, for its tokenizer.json and vocabulary; by default the demo model.  "
+    "[e.g. --model ./my-model]",
+)
+@option(
+    "--param",
+    "params",
+    multiple=True,
+    help="A parameter of the format that the file doesn't hold, NAME=VALUE; may be repeated.  "
+    "[e.g. --param context_width=3]",
+)
+@option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the spec goes; there is no secret in it.  [e.g. -o spec.json]",
+)
+@option(
+    "--key-out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the key goes, readable by you alone.  [e.g. --key-out foreign.key]",
+)
+def import_spec(
+    form: str, source: Path, model_dir: str | None, params: tuple[str, ...], output: Path, key_out: Path
+) -> None:
+    """Write the spec and the key file of a mark that another system writes, from that system's own configuration.
+
+    \b
+    Example: dyetrace spec import --format vllm-gumbel --from watermark-config.json \\
+                 --model ./my-model -o spec.json --key-out foreign.key
+    """
+    from detect.calibration import explanation
+    from watermark.formats.passport import read_passport
+    from watermark.keys import write_key_file
+    from watermark.schemes.protocol import parameters
+    from watermark.spec import WatermarkSpec, write_spec
+    from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise DyetraceError(f"cannot read {source}: {error.strerror}; give the system's configuration file") from None
+    folder = model_folder(model_dir)
+    tokenizer = load_tokenizer(folder)
+    size = vocabulary_size(tokenizer)
+    given = dict(_parameter(text) for text in params)
+    scheme, key = read_passport(form, data, str(source), given, _output_size(Path(folder), size))
+    made = WatermarkSpec(
+        scheme=form,
+        parameters=parameters(scheme),
+        context_width=scheme.context_width,
+        subkeys=1,
+        vocabulary_size=size,
+        tokenizer=tokenizer_fingerprint(tokenizer),
+        key_fingerprint=key.fingerprint,
+    )
+    if made.warning:
+        say(f"warning: {made.warning}")
+    note = explanation(scheme)
+    if note:
+        say(f"note: {note}")
+    write_key_file(key_out, key)
+    write_spec(output, made)
+    say(f"wrote {output} ({made.spec_id}) and {key_out}; keep the key secret and backed up")
+
+
+def _output_size(folder: Path, tokenizer: int) -> int:
+    """How many logits the model has, which may be more than the tokenizer has tokens."""
+    import msgspec
+
+    try:
+        config: Any = msgspec.json.decode((folder / "config.json").read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return tokenizer
+    for part in (config, config.get("text_config")) if isinstance(config, dict) else ():
+        size = part.get("vocab_size") if isinstance(part, dict) else None
+        if isinstance(size, int):
+            return max(tokenizer, size)
+    return tokenizer
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as JSON has it, else as text."""
+    import msgspec
+
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise DyetraceError(f"--param takes NAME=VALUE (got {text!r}), such as context_width=3")
+    try:
+        return name, msgspec.json.decode(value.encode())
+    except msgspec.DecodeError:
+        return name, value
