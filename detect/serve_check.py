@@ -1,88 +1,36 @@
-"""Whether a server's answers carry the mark: exact tests over all of them, and a verdict for a run book.
-
-A tuple counts once over all answers (engines begin many alike), for the first answer that has it; that makes answers
-independent, so that their p-values combine by Fisher's method without any approximation: under the null hypothesis the
-sum of -ln p of n answers is at most Gamma(n, 1). Each answer's own p-value pays for the choice among its sub-keys.
-
-References
-----------
-R. A. Fisher, "Statistical Methods for Research Workers", section 21.1, 4th edition, 1932.
-"""
+"""Whether a server marks its answers as it should: each check with its reason, and a verdict for a run book."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from detect import tails
-from detect.decoys import decoy_rings
-from detect.distinct import I64, Tuples, distinct_tuples, tuple_fingerprints
-from detect.document import GLOBAL, blind_test, tested_keys
+from detect.document import GLOBAL
 from detect.evidence import versions
 from detect.multiplicity import sidak_log10
 from detect.report.wording import format_level, format_p
-from detect.serve_answers import Refused, Served, Special
+from detect.serve_answers import Served
+from detect.serve_evidence import AnswerFound, Findings, KeyFound, Keys, examine
 from watermark.errors import DyetraceError
-from watermark.formats.protocol import is_format
-from watermark.keys import AnyKey, ForeignKey, KeyRing, SecretKey
-from watermark.laws import Exponential
-from watermark.rowkeys import selector_threshold
-from watermark.spec import WatermarkSpec, check_key
+from watermark.spec import WatermarkSpec
 
-Floats = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from detect.serve_ask import Manner
+
 Status = Literal["PASS", "FAIL", "NOTE"]
 
-CONTROLS = 20
-"""Keys that must show nothing, where the operator names no other account."""
 LOG10_MARKED = -3.0
 """An answer is marked by itself at or below this."""
 _UNMARKED = 0.1  # an answer whose p is above this looks unmarked,
 _LOG10_TELLING = -6.0  # if as much evidence a tuple as in the marked ones would have taken it here
 _TOLERATED = 0.05  # share of such answers: marked text can have little entropy for once
 _FEWEST = 50  # tuples from which on the lack of a mark says something
-_SHORT = 16  # tokens below which two samples may well be the same
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys of a check.
-
-    Attributes
-    ----------
-    ring
-        What must be found: the global key, and the account's.
-    others
-        Rings whose keys must show nothing: other accounts of the same owner, or keys that nobody used.
-    names
-        What ``others`` are called, one for each.
-    """
-
-    ring: KeyRing
-    others: list[KeyRing]
-    names: list[str]
-
-
-class KeyFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The test of one key over all answers: "global" or "tenant:NAME", its tuples, and its exact log10 p-value."""
-
-    key: str
-    tuples: int
-    log10_pvalue: float
-
-
-class AnswerFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One answer: number of its prompt, its tokens, the tuples that it has first, and its log10 p over the keys."""
-
-    prompt: int
-    tokens: int
-    tuples: int
-    log10_pvalue: float
+SHORT = 16
+"""Tokens below which two samples may well be the same."""
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -142,140 +90,87 @@ class ServeCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return all(check.status != "FAIL" for check in self.checks)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
-    """What answers say of keys: names (k,), distinct tuples (n, k) and exact log10 p-values (n, k) of n answers."""
-
-    names: list[str]
-    tuples: I64
-    log10_ps: Floats
-
-    def by_key(self) -> list[KeyFound]:
-        """Each key over all answers."""
-        return [
-            KeyFound(key=name, tuples=int(counts.sum()), log10_pvalue=fisher_log10(log10_ps[counts > 0]))
-            for name, counts, log10_ps in zip(self.names, self.tuples.T, self.log10_ps.T, strict=True)
-        ]
-
-    def by_answer(self) -> Floats:
-        """Each answer over all keys, (n,)."""
-        rows = zip(self.tuples, self.log10_ps, strict=True)
-        return np.array([fisher_log10(log10_ps[counts > 0]) for counts, log10_ps in rows])
+def judge(found: Findings, alpha: float) -> list[Check]:
+    """The checks that say whether the mark is there."""
+    return [*_keys(found.keys, alpha), _others(found.others, alpha), _each_answer(found.answers)]
 
 
-def make_keys(key: AnyKey, spec: WatermarkSpec, tenant: str | None, controls: Sequence[str] = ()) -> Keys:
-    """The keys that a check needs, from what the operator holds.
+def conclude(
+    spec: WatermarkSpec,
+    keys: Keys,
+    served: Sequence[Served],
+    lacking: Sequence[str],
+    special: Sequence[Check],
+    alpha: float,
+    manner: Manner,
+    endpoint: str,
+    created: str,
+) -> ServeCheck:
+    """The record of a check.
 
     Parameters
     ----------
-    key
-        The master key, or the account's own.
-    tenant
-        The account to find; None where requests name none.
-    controls
-        Accounts that must show nothing; by default made-up ones.
+    served, lacking
+        Answers, and why others could not be had.
+    special
+        Lines on special requests (`detect.serve_special`).
+    manner, endpoint
+        How was asked, and what answered.
 
     Raises
     ------
     DyetraceError
-        The key is not the spec's, the account does not go with it, or there would be nothing to look for.
+        There is no answer to test.
     """
-    if isinstance(key, ForeignKey) or is_format(spec.build_scheme()):
-        raise DyetraceError("serve-check tests dyetrace's own marks; read those of other systems with `dyetrace scan`")
-    accounts = selector_threshold(spec) < 2**32
-    if not accounts and (tenant is not None or controls):
-        raise DyetraceError("the spec has no accounts (global_share 1): leave --tenant and --control out")
-    if tenant is not None and tenant in controls:
-        raise DyetraceError(f"account {tenant!r} can't be both the one to find and a control; leave one out")
-    if isinstance(key, SecretKey):
-        check_key(spec, key.fingerprint)
-        ring = KeyRing.from_master(key, spec.epoch, () if tenant is None else (tenant,))
-        if accounts:
-            names = list(controls) or [f"no-such-account-{number}" for number in range(1, CONTROLS + 1)]
-            rings = [KeyRing.from_master(key, spec.epoch, (name,)) for name in names]
-            others = [KeyRing(r.master_fingerprint, r.selector, None, r.tenants) for r in rings]
-            return _not_empty(Keys(ring, others, names), spec)
-    else:
-        check_key(spec, key.master_fingerprint)
-        if key.epoch != spec.epoch:
-            raise DyetraceError(f"the tenant key is of epoch {key.epoch}, but the spec is of epoch {spec.epoch}")
-        if controls or tenant not in (None, key.tenant):
-            raise DyetraceError(f"this key is of tenant {key.tenant!r} alone; other accounts need the master key")
-        ring = key.ring()
-    rings = decoy_rings("dyetrace serve-check", CONTROLS, spec, ring)
-    return _not_empty(Keys(ring, rings, [f"decoy {number}" for number in range(1, CONTROLS + 1)]), spec)
+    if not served:
+        raise DyetraceError(f"no answer could be had ({lacking[0]}): check model, prompts and --max-tokens")
+    found = examine(spec, keys, served)
+    checks = [*judge(found, alpha), *_lacking(lacking, len(served)), *special]
+    return ServeCheck(
+        created=created,
+        url=manner.url,
+        model=manner.model,
+        endpoint=endpoint,
+        spec_id=spec.spec_id,
+        scheme=spec.scheme,
+        epoch=spec.epoch,
+        key_fingerprint=keys.ring.master_fingerprint,
+        tenant=manner.tenant,
+        alpha=alpha,
+        temperature=manner.temperature,
+        max_tokens=manner.max_tokens,
+        token_ids="server" if all(answer.exact for answer in served) else "text",
+        keys=found.keys,
+        answers=found.answers,
+        others=found.others,
+        checks=checks,
+        verdict=verdict(checks, found.keys, manner.tenant),
+    )
 
 
-def _not_empty(keys: Keys, spec: WatermarkSpec) -> Keys:
-    if not tested_keys(spec, keys.ring):
-        raise DyetraceError("every context of this spec is an account's (global_share 0): name one by --tenant")
-    return keys
+def _lacking(lacking: Sequence[str], had: int) -> list[Check]:
+    if not lacking:
+        return []
+    reason = f"{len(lacking)} of {len(lacking) + had} could not be had ({max(set(lacking), key=lacking.count)})"
+    return [Check(name="answers", status="FAIL" if len(lacking) > had else "NOTE", reason=reason)]
 
 
-def fisher_log10(log10_ps: npt.ArrayLike) -> float:
-    """Log10 p of independent p-values taken together (Fisher 1932): 0 of none.
-
-    Parameters
-    ----------
-    log10_ps
-        Shape (n,), at most 0; p-values uniform or larger under the null hypothesis.
-    """
-    found = np.asarray(log10_ps, dtype=np.float64)
-    return tails.log10_sf(Exponential(), len(found), max(0.0, -math.log(10) * float(found.sum())))
-
-
-def fresh_tuples(spec: WatermarkSpec, served: Sequence[Served]) -> list[Tuples]:
-    """Each answer's distinct tuples that no answer before it has."""
-    seen = np.empty(0, dtype=np.uint64)
-    found = []
-    for answer in served:
-        tuples = distinct_tuples(answer.ids, spec.context_width, answer.lead)
-        names = tuple_fingerprints(tuples.sequence, tuples.width, 0)[tuples.index]
-        found.append(tuples.take(~np.isin(names, seen)))
-        seen = np.union1d(seen, names)
-    return found
-
-
-def weigh(spec: WatermarkSpec, ring: KeyRing, tuples: Sequence[Tuples]) -> Evidence:
-    """Test each answer's tuples for the keys of a ring."""
-    names = list(tested_keys(spec, ring))
-    counts = np.zeros((len(tuples), len(names)), dtype=np.int64)
-    log10_ps = np.zeros((len(tuples), len(names)))
-    for row, own in enumerate(tuples):
-        if not len(own):
-            continue
-        for column, found in enumerate(blind_test(spec, ring, own, decoy_count=0).hypotheses):
-            counts[row, column], log10_ps[row, column] = found.tuples, found.log10_pvalue
-    return Evidence(names, counts, log10_ps)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Findings:
-    """What was found in answers: by key, by answer, and under keys that must show nothing."""
-
-    keys: list[KeyFound]
-    answers: list[AnswerFound]
-    others: dict[str, float]
-
-
-def examine(spec: WatermarkSpec, keys: Keys, served: Sequence[Served]) -> Findings:
-    """Run all tests over answers."""
-    tuples = fresh_tuples(spec, served)
-    evidence = weigh(spec, keys.ring, tuples)
-    answers = [
-        AnswerFound(prompt=answer.prompt, tokens=len(answer.ids), tuples=int(counts.sum()), log10_pvalue=float(p))
-        for answer, counts, p in zip(served, evidence.tuples, evidence.by_answer(), strict=True)
-    ]
-    others = {
-        name: fisher_log10([found.log10_pvalue for found in weigh(spec, ring, tuples).by_key() if found.tuples])
-        for name, ring in zip(keys.names, keys.others, strict=True)
-    }
-    return Findings(evidence.by_key(), answers, others)
-
-
-def judge(found: Findings, alpha: float) -> list[Check]:
-    """The checks that say whether the mark is there."""
-    return [*_keys(found.keys, alpha), _others(found.others, alpha), _each_answer(found.answers)]
+def verdict(checks: Sequence[Check], keys: Sequence[KeyFound], tenant: str | None) -> str:
+    """The checks in a few words."""
+    failed = {check.name for check in checks if check.status == "FAIL"}
+    named = [check.name for check in checks[: len(keys)]]
+    missing = [name for name in named if name in failed]
+    if missing and len(missing) == len(named):
+        return "NOT MARKED"
+    if missing:
+        return f"MARKED, BUT NOT BY THE KEY OF {missing[0]}" if tenant else "NOT MARKED"
+    if "other keys" in failed:
+        return "MARKED BY A KEY THAT SHOULD SHOW NOTHING"
+    if "each answer" in failed:
+        return "PARTLY UNMARKED"
+    if failed:
+        return f"MARKED, BUT NOT WELL: {', '.join(check.name for check in checks if check.name in failed)}"
+    return "MARKED" if tenant is None else f"MARKED, for account {tenant}"
 
 
 def _keys(keys: Sequence[KeyFound], alpha: float) -> list[Check]:
@@ -292,7 +187,7 @@ def _keys(keys: Sequence[KeyFound], alpha: float) -> list[Check]:
             if found.tuples < _FEWEST:
                 reason += "; too few tuples to tell: ask for more by --count or --max-tokens"
             elif found.key != GLOBAL and by_global:
-                reason += f"; the global mark is there: does the request's {'dyetrace_tenant'} reach the hook?"
+                reason += "; the global mark is there: does the request's dyetrace_tenant reach the hook?"
         name = "global key" if found.key == GLOBAL else f"account {tenant}"
         checks.append(Check(name=name, status="FAIL" if missed else "PASS", reason=reason))
     return checks

@@ -16,6 +16,7 @@ from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
 from detect.cli.planning import plan
 from detect.cli.reports import report
 from detect.cli.scanning import scan
+from detect.cli.serving import serve_check
 from detect.cli.tracing import trace
 from watermark.errors import DyetraceError
 
@@ -61,5 +62,6 @@ for command in (
     recompute,
     report,
     ledger,
+    serve_check,
 ):
     main.add_command(command)
