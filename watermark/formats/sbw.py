@@ -41,6 +41,9 @@ class Sbw:
     The context is the last tokens before the position, prompt included, 0 before the beginning (`ABSENT`). Repeated
     contexts are marked again. Some settings bias only the likeliest candidates; other tokens dilute the evidence.
 
+    Under some seeds no key has a say: the key times a sum or a token of 0 is 0 whatever the key. Their greens are the
+    same for all keys and prove nothing, so such tuples are never green here, and all of them are one input.
+
     Attributes
     ----------
     seeding
@@ -62,6 +65,7 @@ class Sbw:
         "keys in use are short (the default has 24 bits and is published)"
     )
     seed_bits: ClassVar[int] = 24
+    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.seeding not in WIDTHS:
@@ -98,15 +102,19 @@ class Sbw:
         raise DyetraceError(f"{self.name} is read, not written: mark with vllm-sbw itself")
 
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
-        """1 where the token is green, else 0, (n,) uint32."""
+        """1 where the token is green and a key had a say in it, else 0, (n,) uint32."""
         out = np.empty(len(tokens), dtype=np.uint32)
-        seeds, tokens = self._seeds(key, contexts, tokens), as_int64(tokens)
-        _greens(seeds, tokens, np.uint32(self.threshold), out)
+        seeds = self._seeds(key, contexts, tokens)
+        _greens(seeds, as_int64(tokens), np.uint32(self.threshold), out)
+        out[seeds == self._keyless_seed] = 0
         return out
 
     def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
-        """Fingerprints of (seed, token): contexts of one seed share all their greens."""
-        return fingerprints(self._seeds(key, contexts, tokens)[:, None], tokens)
+        """Fingerprints of (seed, token): contexts of one seed share all their greens. They depend on the key."""
+        seeds = self._seeds(key, contexts, tokens)
+        found = fingerprints(seeds[:, None], tokens)
+        found[seeds == self._keyless_seed] = 1
+        return found
 
     def draw_key(self, seed: bytes) -> NativeKey:
         """63 uniform bits, odd, so that no seed loses bits of the key."""
@@ -115,6 +123,11 @@ class Sbw:
     def parse_key(self, text: str) -> NativeKey:
         """sbw's ``hash_key``, a decimal number below 2^63."""
         return (decimal_key(text, "sbw", _LARGEST_KEY),)
+
+    @property
+    def _keyless_seed(self) -> int:
+        """The seed that no key changes: 0, or where the key's product is hashed, the hash of 0."""
+        return int(_jenkins(np.int64(0))) if self.seeding in ("minhash", "skipgram") else 0
 
     def _seeds(self, key: NativeKey, contexts: I64, tokens: I64) -> I64:
         out = np.empty(len(tokens), dtype=np.int64)

@@ -50,6 +50,7 @@ class Sglang:
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 32
+    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_window(self.name, self.context_width)
@@ -116,6 +117,7 @@ class SglangTwoKeys:
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 32
+    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_window(self.name, self.context_width)

@@ -65,6 +65,7 @@ class SynthidText:
         "correlations up to 0.1, all along a text), so that their sum varies more than that of fair bits"
     )
     seed_bits: ClassVar[int] = 0
+    reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.context_width < 1:

@@ -64,6 +64,7 @@ class TextsealGreen:
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 0
+    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_width(self.name, self.context_width)
@@ -127,6 +128,7 @@ class TextsealGumbel:
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 0
+    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_width(self.name, self.context_width)
@@ -192,6 +194,7 @@ class TextsealDualKey:
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 0
+    reads_prompt: ClassVar[bool] = True
 
     KEY_OFFSET: ClassVar[int] = 12345
     """Key B is key A plus this unless it is given."""

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 class VllmDualKeyGumbel:
     """Each token is chosen as `VllmGumbel` does, by key B with probability ``alpha``, else by key A.
 
-    No one knows by which. Both keys come from the configured one: the first 8 bytes, big-endian, of SHA-256 of b"key_a" or b"key_b" and the
-    key's own 8. Under speculative decoding key A marks what the draft model proposed and key B what was drawn anew.
-    Contexts are those of `VllmGumbel`: generated tokens only, `ABSENT` before the first, repeated ones unmarked.
+    No one knows by which. Both keys come from the configured one: the first 8 bytes, big-endian, of SHA-256 of
+    b"key_a" or b"key_b" and the key's own 8. Under speculative decoding key A marks what the draft model proposed and
+    key B what was drawn anew. Contexts are those of `VllmGumbel`: generated tokens only, `ABSENT` before the first,
+    repeated ones unmarked.
 
     A token's score is (1 - alpha) times key A's plus alpha times key B's, as in vLLM's own detector; the sum of n is a
     hypoexponential under the null, where vLLM's detector approximates it by one Gamma whose tail is too light.
@@ -49,6 +50,7 @@ class VllmDualKeyGumbel:
     exact: ClassVar[bool] = True
     why_not_exact: ClassVar[str] = ""
     seed_bits: ClassVar[int] = 0
+    reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.context_width < 1:

@@ -48,6 +48,7 @@ class VllmGumbel:
     exact: ClassVar[bool] = True
     why_not_exact: ClassVar[str] = ""
     seed_bits: ClassVar[int] = 0
+    reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.context_width < 1:
