@@ -25,6 +25,17 @@ def mark_rows(scheme: Scheme, logits: torch.Tensor, keys: Any, nonces: Any) -> t
     return scheme.transform(logits.to(torch.float32), words)
 
 
+def chooses(scheme: Scheme) -> bool:
+    """Whether the scheme leaves one choice that truncation changes only where it cuts it off (`choose_rows`)."""
+    return hasattr(scheme, "choose_rows")
+
+
+def choose_rows(scheme: Scheme, logits: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor:
+    """The choices of a scheme that `chooses`: logits (b, V) -> (b,) int64."""
+    chosen: torch.Tensor | None = scheme.choose_rows(logits, keys, nonces)  # type: ignore[attr-defined]
+    return mark_rows(scheme, logits, keys, nonces).argmax(-1) if chosen is None else chosen
+
+
 def mark_among(scheme: Scheme, logits: torch.Tensor, tokens: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor:
     """`mark_rows` on candidates that are known already, as after top-k: logits and tokens (b, k) -> (b, k) float32.
 

@@ -122,16 +122,20 @@ def _gumbel(logits: F32, keys: U32, nonces: U32, tasks: int, races: npt.NDArray[
         races[row, part], choices[row, part] = best, choice
 
 
-def gumbel(logits: torch.Tensor, keys: U32, nonces: U32) -> torch.Tensor:
-    """See `watermark.backends.rows.gumbel`."""
+def gumbel_choices(logits: torch.Tensor, keys: U32, nonces: U32) -> torch.Tensor:
+    """See `watermark.backends.rows.gumbel_choices`."""
     before = _float32(logits)
     tasks = max(1, numba.get_num_threads() * 2 // len(before))
     races = np.empty((len(before), tasks))
     choices = np.empty((len(before), tasks), dtype=np.int64)
     _gumbel(before, contiguous(keys), contiguous(nonces.T), tasks, races, choices)
-    choice = np.take_along_axis(choices, races.argmax(1)[:, None], 1)
+    return torch.from_numpy(np.take_along_axis(choices, races.argmax(1)[:, None], 1)[:, 0])
+
+
+def gumbel(logits: torch.Tensor, keys: U32, nonces: U32) -> torch.Tensor:
+    """See `watermark.backends.rows.gumbel`."""
     out = torch.full(logits.shape, -torch.inf)
-    return out.scatter_(-1, torch.from_numpy(choice), 0.0)
+    return out.scatter_(-1, gumbel_choices(logits, keys, nonces)[:, None], 0.0)
 
 
 @jit(fastmath={"reassoc", "contract", "nsz", "nnan"})

@@ -25,6 +25,12 @@ def gumbel(logits: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor | None:
     return None if kernels is None else kernels.gumbel(logits, keys, nonces)
 
 
+def gumbel_choices(logits: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor | None:
+    """The winners of the exponential race alone, (b,) int64; CPU only."""
+    kernels = _kernels(logits) if logits.device.type == "cpu" else None
+    return None if kernels is None else kernels.gumbel_choices(logits, keys, nonces)
+
+
 def tournament(logits: torch.Tensor, keys: Any, nonces: Any, depth: int) -> torch.Tensor | None:
     """Log-probabilities after ``depth`` tournament layers; float32."""
     kernels = _kernels(logits)

@@ -100,7 +100,7 @@ class Answer:
         return self._told
 
     def contexts(self) -> U32:
-        """The distinct contexts that chose a token since the answer began or was resumed, (n, h), oldest token first."""
+        """The distinct contexts that chose a token since it began or was resumed, (n, h), oldest token first."""
         self._advance()
         mine = [context for context, position in self._seen.items() if position >= self._begun]
         return np.array(mine, dtype=np.uint32).reshape(len(mine), len(self._lead))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 REQUESTS, TOKENS, ALARMS = "dyetrace_requests_total", "dyetrace_tokens_total", "dyetrace_alarms_total"
+_STEPS_BETWEEN_LOOKS = 16
 _log = logging.getLogger("dyetrace")
 
 
@@ -54,6 +55,7 @@ class Hook:
         self._watch = Watch(settings.watch_tokens)
         self._ledgers: dict[str, Ledger] = {}
         self._trouble: str | None = None
+        self._steps = 0
 
     @property
     def epoch(self) -> Epoch:
@@ -189,22 +191,41 @@ class Hook:
         """
         import torch
 
-        contexts, left, hidden = self.contexts(answers)
-        for answer in answers:
-            if answer is not None:
-                self._count(answer)
-        if hidden:
-            self.counters.add(TOKENS, len(hidden), marked="no", why="tokens hidden")
-        self._look()
+        contexts, left = self._step(answers, logits.device)
         if all(left):
             return logits
+        skip = torch.tensor(left, device=logits.device) if any(left) else None
+        return (Rows(answers, logits.device) if rows is None else rows).mark(logits, contexts, skip)
+
+    def choose(self, logits: torch.Tensor, answers: Sequence[Answer | None], rows: Rows | None = None) -> torch.Tensor:
+        """Choose for a step of a batch, under a scheme that chooses: (b, V) -> (b,) int64, -1 for rows left unmarked.
+
+        The logits are only read, and need not be truncated yet: a choice that truncation would keep stands.
+        """
+        import torch
+
+        contexts, left = self._step(answers, logits.device)
+        if all(left):
+            return torch.full((len(left),), -1, dtype=torch.long, device=logits.device)
+        return (Rows(answers, logits.device) if rows is None else rows).choose(logits, contexts, left)
+
+    def _step(self, answers: Sequence[Answer | None], device: torch.device) -> tuple[torch.Tensor, list[bool]]:
+        """Contexts of a step, (b, h) int64, and the rows to leave unmarked; what was generated before is counted."""
+        import torch
+
+        contexts, left, hidden = self.contexts(answers)
+        self._steps += 1
+        if self._steps % _STEPS_BETWEEN_LOOKS == 0:
+            for answer in answers:
+                if answer is not None:
+                    self._count(answer)
+            self._look()
+        if hidden:
+            self.counters.add(TOKENS, len(hidden), marked="no", why="tokens hidden")
         if self.settings.fresh_share > 0:
             draws = torch.rand(len(left)).tolist()
             left = [skip or draw < self.settings.fresh_share for skip, draw in zip(left, draws, strict=True)]
-        device = logits.device
-        table = torch.tensor(contexts, dtype=torch.long, device=device).reshape(len(contexts), -1)
-        skip = torch.tensor(left, device=device) if any(left) else None
-        return (Rows(answers, device) if rows is None else rows).mark(logits, table, skip)
+        return torch.tensor(contexts, dtype=torch.long, device=device).reshape(len(contexts), -1), left
 
     def finish(self, answer: Answer) -> None:
         """Take note of an answer that the engine is done with, or has preempted."""

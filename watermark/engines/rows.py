@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from watermark.engines.answers import Answer
 from watermark.engines.epoch import Epoch
-from watermark.marking import mark_rows
+from watermark.marking import choose_rows, mark_rows
 from watermark.rowkeys import RowKeys
 
 if TYPE_CHECKING:
@@ -62,3 +62,24 @@ class Rows:
             else:
                 logits[rows] = marked.to(logits.dtype)
         return logits
+
+    def choose(self, logits: torch.Tensor, contexts: torch.Tensor, left: Sequence[bool]) -> torch.Tensor:
+        """The choices of a scheme that chooses, (b,) int64; -1 in rows that are left or not marked.
+
+        Parameters
+        ----------
+        logits, contexts
+            As for `mark`; logits are only read.
+        left
+            Of each row.
+        """
+        import torch
+
+        choices = torch.full((len(logits),), -1, dtype=torch.long, device=logits.device)
+        for epoch, rows, keys in self._parts:
+            everything = len(rows) == self._rows
+            mine, at = (logits, contexts) if everything else (logits[rows], contexts[rows])
+            choices[rows] = choose_rows(epoch.scheme, mine, *keys.at(at))
+        if any(left):
+            choices[torch.tensor(left, device=logits.device)] = -1
+        return choices

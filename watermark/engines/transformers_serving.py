@@ -143,8 +143,9 @@ class MarkProcessor(engine.ContinuousBatchingLogitsProcessor):  # type: ignore[m
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """Mark a step: scores (rows, V) float32 after temperature, top-k and top-p."""
         step, self._step = self._step, None
-        if step is None or len(step) != len(scores):
-            raise DyetraceError("transformers changed the rows of a step after it was prepared (graphs, padding)")
+        if step is None or len(step) > len(scores):
+            raise DyetraceError("transformers runs a step that was not prepared (graphs, compiled steps)")
+        step += [None] * (len(scores) - len(step))  # of prompts that are still being read
         if self._rows is None or self._made != step:
             self._rows, self._made = Rows(step, scores.device), step
         return self.hook.mark(scores, step, self._rows)

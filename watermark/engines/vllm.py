@@ -30,6 +30,7 @@ from watermark.engines.rows import Rows
 from watermark.engines.settings import load_settings
 from watermark.engines.vllm_rows import SlotRows
 from watermark.errors import DyetraceError
+from watermark.marking import chooses
 
 try:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SecondLogitsProcessor
@@ -37,6 +38,10 @@ except ImportError:  # a vLLM that has the V1 runner alone
 
     class SecondLogitsProcessor:  # type: ignore[no-redef]
         """Stands in for the interface of a runner that this vLLM does not have."""
+
+
+CHOSEN = 1e9
+"""The logit of a chosen token, far above any other; a temperature may still divide it."""
 
 
 @lru_cache(1)
@@ -188,10 +193,62 @@ class FirstRunner:
         self._p = torch.tensor(top, device=device) if min(top, default=1.0) < 1 else None
 
     def _choose(self, logits: torch.Tensor) -> torch.Tensor:
+        mine = self._hook
+        if not chooses(mine.epoch.scheme):
+            return self._transform(logits)
+        choices = mine.choose(logits, self._made, self._rows)
+        if self._k is not None or self._p is not None:
+            # A sort of every row would cost more than the model's step: only rows whose choice is cut off pay for it.
+            cut = self._cut_off(logits, choices)
+            if len(cut):
+                again = self._truncated(logits[cut], cut)
+                answers = [self._made[row] for row in cut.tolist()]
+                choices[cut] = mine.choose(again, answers)
+        rows = torch.nonzero(choices >= 0)[:, 0]
+        # Nothing that follows can bring another token up to this, and no other entry need be written.
+        logits[rows, choices[rows]] = CHOSEN
+        return logits
+
+    def _cut_off(self, logits: torch.Tensor, choices: torch.Tensor) -> torch.Tensor:
+        """Rows whose choice the request's top-k and top-p would cut off, or may cut off where both are given."""
+        rows = torch.nonzero(choices >= 0)[:, 0]
+        some = logits[rows]
+        chosen = some.gather(1, choices[rows, None])
+        above = some > chosen
+        cut = torch.zeros(len(rows), dtype=torch.bool, device=logits.device)
+        if self._k is not None:
+            k = self._k[rows]
+            cut |= (k > 0) & (above.sum(-1) >= k)
+        if self._p is not None:
+            p = self._p[rows]
+            mass = some.softmax(-1)
+            if self._k is not None:
+                # top-p is of what top-k has left.
+                least = torch.where(self._k[rows] > 0, self._k[rows], logits.shape[1]).clamp(max=logits.shape[1])
+                kept = _mass_of_likeliest(mass, least)
+                mass = mass / kept[:, None]
+            cut |= (p < 1) & ((mass * above).sum(-1) >= p)
+        return rows[cut]
+
+    def _truncated(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        k = None if self._k is None else torch.where(self._k[rows] > 0, self._k[rows], logits.shape[1])
+        truncated: torch.Tensor = apply_top_k_top_p(logits.clone(), k, None if self._p is None else self._p[rows])
+        return truncated
+
+    def _transform(self, logits: torch.Tensor) -> torch.Tensor:
         if self._k is None and self._p is None:
             return self._hook.mark(logits, self._made, self._rows)
         # Rows that stay unmarked must not be truncated twice: top-p of a truncated row takes more away.
-        k = None if self._k is None else torch.where(self._k > 0, self._k, logits.shape[1])
-        final = apply_top_k_top_p(logits.clone(), k, self._p)
+        final = self._truncated(logits, torch.arange(len(logits), device=logits.device))
         marked = self._hook.mark(final.clone(), self._made, self._rows)
         return torch.where((marked == final).all(-1, keepdim=True), logits, marked)
+
+
+def _mass_of_likeliest(mass: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """The probability of each row's k likeliest tokens: (b, V) and (b,) -> (b,)."""
+    most = int(k.max())
+    if most >= mass.shape[1]:
+        most = int(k[k < mass.shape[1]].max()) if bool((k < mass.shape[1]).any()) else 1
+    likeliest = mass.topk(most).values.cumsum(-1)
+    within = likeliest.gather(1, (k - 1).clamp(max=most - 1)[:, None])[:, 0]
+    return torch.where(k >= mass.shape[1], torch.ones_like(within), within)

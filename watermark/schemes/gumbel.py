@@ -61,3 +61,9 @@ class Gumbel:
         from watermark.backends import rows
 
         return rows.gumbel(logits, keys, nonces)
+
+    def choose_rows(self, logits: torch.Tensor, keys: object, nonces: object) -> torch.Tensor | None:
+        """The chosen tokens alone."""
+        from watermark.backends import rows
+
+        return rows.gumbel_choices(logits, keys, nonces)
