@@ -9,7 +9,8 @@
 * **ranked**: tuples hang together whatever the key. Then the true key is compared with keys drawn as an operator would
   draw them: p = (1 + decoys at least as extreme) / (1 + decoys), which needs nothing but that the true key was drawn
   like them, before the text was written [3]_. It cannot be below 1 / (1 + decoys), so decoys are added in stages while
-  fewer than `FEW` are as extreme.
+  fewer than `FEW` are as extreme. Where none is in the end and the format can prove a
+  bound (``log10_bound``), that stands in: levels below the floor are reached by it alone, larger ones by the rank.
 
 A sequence of stages keeps the p-value valid: to end at or below a level alpha below the smallest p at which a stage
 stops, later stages are reached, each of which alone has that chance at most; at larger levels the event is one of the
@@ -33,8 +34,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from detect.distinct import Tuples
+from detect.words import signed
 from watermark.errors import DyetraceError
+from watermark.foreign_key import ForeignKey
 from watermark.formats.protocol import is_format
+from watermark.keys import MarkingKey
 from watermark.schemes.protocol import Scheme
 
 Floats = npt.NDArray[np.float64]
@@ -69,9 +74,12 @@ def explanation(scheme: Scheme, *, by_rank: bool = False) -> str | None:
     why = f"p-values of {scheme.name} are not exact: {scheme.why_not_exact.rstrip('.')}. "
     if scheme.seed_bits and not by_rank:
         return why + f"They are the law's tail plus 2^-{scheme.seed_bits}, below which no key of the format shows more"
+    more = "so more decoys (--decoys) show more"
+    if hasattr(scheme, "log10_bound") and not by_rank:
+        more = "where none is as extreme, a bound takes over that holds for every text"
     return why + (
         "They are the true key's rank among decoy keys of the format, and hold if the key was drawn at random before "
-        "the text was written; they cannot be below 1 / (1 + decoys), so more decoys (--decoys) show more"
+        f"the text was written; they cannot be below 1 / (1 + decoys), {more}"
     )
 
 
@@ -87,6 +95,25 @@ def bounded_log10(scheme: Scheme, log10_ps: npt.ArrayLike) -> Floats:
 def rank_log10(as_extreme: npt.ArrayLike, decoys: npt.ArrayLike) -> Floats:
     """Log10 of (1 + decoys at least as extreme) / (1 + decoys), elementwise."""
     return np.asarray(np.log10((1.0 + np.asarray(as_extreme)) / (1.0 + np.asarray(decoys))))
+
+
+def below_floor(scheme: Scheme, key: MarkingKey, tuples: Tuples, log10_floor: float) -> float:
+    """The log10 p-value where no decoy is as extreme: the format's own bound, or the rank's floor.
+
+    Parameters
+    ----------
+    scheme, key
+        A ranked format and the true key.
+    tuples
+        Those that count.
+    log10_floor
+        1 / (1 + decoys).
+    """
+    bound = getattr(scheme, "log10_bound", None)
+    if bound is None or not isinstance(key, ForeignKey):
+        return log10_floor
+    contexts = signed(tuples.contexts)
+    return min(log10_floor, float(bound(key.native, contexts, tuples.tokens.astype(np.int64))))
 
 
 def stages(decoys: int, tuples: int) -> list[int]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect import tails
-from detect.calibration import bounded_log10, method_of, rank_log10, staged_rank, stages
+from detect.calibration import below_floor, bounded_log10, method_of, rank_log10, staged_rank, stages
 from detect.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
 from detect.distinct import I64, Tuples
 from detect.evidence import DecoyRun, Hypothesis, SubkeyTally
@@ -157,6 +157,8 @@ def _ranked_test(
 
     exceeding, decoys = staged_rank(float(own[0]), decoy_tails, stages(decoy_count, len(tuples)))
     log10_p = float(rank_log10(exceeding, decoys))
+    if not exceeding:
+        log10_p = below_floor(scheme, candidate.key, tuples, log10_p)
     hypothesis = Hypothesis(
         key=candidate.name,
         tuples=int(ns[0]),

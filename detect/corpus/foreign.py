@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detect.calibration import FEW, bounded_log10, method_of, rank_log10
+from detect.calibration import FEW, below_floor, bounded_log10, method_of, rank_log10
 from detect.calibration import stages as stages_of
 from detect.corpus.keys import decoy_keys
 from detect.corpus.settings import ScanSettings
@@ -76,7 +76,8 @@ def test_documents(
             drawn = size
             if exceeding >= FEW:
                 break
-        found.log10_pvalue[number] = rank_log10(exceeding, drawn)
+        log10_p = float(rank_log10(exceeding, drawn))
+        found.log10_pvalue[number] = log10_p if exceeding else below_floor(scheme, key, mine, log10_p)
     return found
 
 

@@ -170,7 +170,9 @@ def _verdict(document: Document, limit: float, log10_aware: float) -> Verdict:
     if document.refused is not None:
         return Verdict("refused", f"refused: {document.refused}", None)
     if not document.found:
-        return Verdict("unmarked", "no mark found", log10_p)
+        floor = document.decoys is not None and document.decoys.drawn is not None and document.decoys.rank == 1
+        sentence = "no decoy key is as extreme, which shows no more than this" if floor else "no mark found"
+        return Verdict("unmarked", sentence, log10_p)
     if log10_p is not None and (log10_p <= limit or document.aware is None):
         return Verdict("marked", f"marked by {_keys(document.hypotheses, limit)}", log10_p)
     family = document.aware.hypotheses if document.aware else []

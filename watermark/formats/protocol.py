@@ -66,6 +66,11 @@ class Format(Scheme, Protocol):
         """What is really hashed, as one number a tuple, (n,): tuples of one number share their word and count once."""
         ...
 
+    # A format that is ranked may also have
+    #     log10_bound(key, contexts, tokens) -> float
+    # a proven bound on the chance, over keys as `draw_key` draws them, that tuples which count once each have as large
+    # a total statistic as under this key; it takes over where no decoy is as extreme.
+
     def draw_key(self, seed: bytes) -> NativeKey:
         """A fresh key of the format's own key space, derived from 32 seed bytes; decoys are drawn with it."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -112,6 +113,31 @@ class TransformersSynthid(ReadOnly):
             return (hashes & np.uint64(self._mask)) + np.uint64(1)
         return np.maximum(hashes, np.uint64(1))  # 0 is kept free
 
+    def log10_bound(self, key: NativeKey, contexts: I64, tokens: I64) -> float:
+        """Log10 bound on the chance that a random key gives these tuples as large a statistic as this one does.
+
+        A layer's key only says by how much the table is shifted, so what a layer counts in a text under every key is
+        one circular correlation, T(k), and the total is sum_l w_l T(k_l). For keys drawn at random from 1 .. 2^key_bits
+        - 1, with replacement or without, E exp(theta total) <= prod_l mean_k exp(theta w_l T(k)): increasing functions
+        of a random permutation's entries have at most the product of their means (Joag-Dev and Proschan, "Negative
+        association of random variables", Ann. Statist. 11, 1983). So Markov's inequality bounds the tail at any theta
+        (Chernoff), whatever the table is. 0 where the table's size is no power of two.
+        """
+        if not self._mask:
+            return 0.0
+        size, mask = self.sampling_table_size, self._mask
+        hit = np.zeros(size)
+        hit[(_hashes(contexts, tokens) * _MULTIPLIER + _ONE) & mask] = 1.0  # what is hashed alike counts once
+        table = coin_flips(self.sampling_table_seed, size).astype(np.float64)
+        counts = np.rint(np.fft.irfft(np.conj(np.fft.rfft(hit)) * np.fft.rfft(table), size))
+        most = 2**self.key_bits
+        every = np.arange(1, most, dtype=np.int64) if most <= size else np.arange(size)
+        # Of more keys than shifts each shift has at most this much more than its share.
+        spare = 0.0 if most <= size else self.depth * math.log10(most / (most - 1))
+        weights = np.array(self.law.weights, dtype=np.float64)
+        total = float(weights @ counts[(np.array(key, dtype=np.int64) * _MULTIPLIER) & mask])
+        return min(0.0, _log10_chernoff(counts[(every * _MULTIPLIER) & mask], weights, total) + spare)
+
     def draw_key(self, seed: bytes) -> NativeKey:
         """``depth`` different uniform numbers of ``key_bits`` bits, none of them 0."""
         keys: dict[int, None] = {}
@@ -135,6 +161,32 @@ class TransformersSynthid(ReadOnly):
         """The low bits that index the table, where its size is a power of two; else 0."""
         size = self.sampling_table_size
         return size - 1 if size & (size - 1) == 0 else 0
+
+
+def _log10_chernoff(counts: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], total: float) -> float:
+    """Log10 of min over theta of exp(-theta total) prod_l mean exp(theta weights_l counts); 0 below the mean."""
+    mean = float(counts.mean())
+    values, times = np.unique(counts - mean, return_counts=True)
+    chances, excess = times / len(counts), total - mean * float(weights.sum())
+    if excess <= 0:
+        return 0.0
+
+    def growth(theta: float) -> tuple[float, float]:
+        """The sum of the logs of the means, and its derivative."""
+        exponents = theta * np.multiply.outer(weights, values)
+        top = exponents.max(axis=1, keepdims=True)
+        parts = chances * np.exp(exponents - top)
+        sums = parts.sum(axis=1)
+        return float((np.log(sums) + top[:, 0]).sum()), float(weights @ (parts @ values / sums))
+
+    low, high = 0.0, 1.0
+    while growth(high)[1] < excess and high < 2.0**20:
+        high *= 2
+    for _ in range(50):
+        theta = (low + high) / 2
+        low, high = (theta, high) if growth(theta)[1] < excess else (low, theta)
+    # Every theta gives a bound; the rounding of some hundred terms is far below the last factor.
+    return min(0.0, (growth(low)[0] - low * excess) * (1 - 1e-9) / math.log(10))
 
 
 def _hashes(contexts: I64, tokens: I64) -> I64:
