@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from watermark.errors import DyetraceError
-from watermark.formats.permutation import greens, permutation, seeds_of, seeds_of_products
+from watermark.formats.permutation import Mask, greens, permutation, seeds_of, seeds_of_products
 from watermark.formats.protocol import I64, NativeKey
 from watermark.formats.seeded_greens import SeededGreens
 from watermark.prf import U32
@@ -37,8 +37,8 @@ class LmWatermarking(SeededGreens):
 
     The window holds the last tokens of the model's input, the prompt's tail included, and under self-hashing the token
     itself; a shorter input is an error there, so no marked token has an incomplete window. Repeated contexts are
-    marked alike. Self-hashing raises only the 41 likeliest tokens of a step. Where the window holds token 0, some
-    schemes (``additive_prf`` of one token, ``multiplicative_prf``, ``minfunc_prf``) have the seed 0 under every key.
+    marked alike. Self-hashing raises only the 41 likeliest tokens of a step. Where token 0 decides on the seed,
+    it is the same under every key; such tokens prove nothing and count as one that is red.
 
     Attributes
     ----------
@@ -106,13 +106,21 @@ class LmWatermarking(SeededGreens):
         function, _, self_salt = self._scheme
         return _FUNCTIONS[function](key[0], np.column_stack([contexts, tokens]) if self_salt else contexts)
 
-    def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
-        """1 for green; a token outside the vocabulary is red."""
+    @property
+    def keyless_seed(self) -> int | None:
+        """That of a window of zeros, where the function multiplies the key by tokens alone."""
+        function, window, _ = self._scheme
+        if function in _TABLE_OF_TOKENS:
+            return None
+        return int(_FUNCTIONS[function](1, np.zeros((1, window), dtype=np.int64))[0])
+
+    def is_green(self, seeds: U32, tokens: I64) -> Mask:
+        """What the system itself has for tokens under their seeds, (n,) bool."""
         if not self.tail:
-            return super().words(key, contexts, tokens)
+            return super().is_green(seeds, tokens)
         size = self.vocabulary_size
-        red = greens(self.seeds(key, contexts, tokens), tokens, size, size - self.count)
-        return (~red & (tokens < size)).astype(np.uint32)
+        red = greens(seeds, tokens, size, size - self.count)
+        return ~red & (tokens >= 0) & (tokens < size)
 
 
 def _hashed(values: I64) -> I64:
@@ -188,3 +196,6 @@ _FUNCTIONS: dict[str, Callable[[int, I64], U32]] = {
 
 # They see the key only as an index into the table: 1,000,003 kinds of key.
 _HASHED_KEY = {"simple_skip_prf", "skipgram_prf", "anchored_skipgram_prf", "minhash_prf", "minskipgram_prf"}
+
+# They multiply the key by entries of the table, which are never 0.
+_TABLE_OF_TOKENS = {"anchored_minhash_prf", "noncomm_prf"}

@@ -8,7 +8,7 @@ import numpy as np
 
 from watermark.errors import DyetraceError
 from watermark.formats.native_keys import decimal_key, drawn
-from watermark.formats.permutation import greens
+from watermark.formats.permutation import Mask, greens
 from watermark.formats.protocol import I64, U64, NativeKey
 from watermark.laws import Bernoulli
 from watermark.prf import U32
@@ -77,13 +77,30 @@ class SeededGreens(ReadOnly):
         """The 32 bits of seed that each tuple's permutation is drawn from, shape (n,)."""
         raise NotImplementedError
 
+    @property
+    def keyless_seed(self) -> int | None:
+        """A seed that some contexts have under every key (key * 0); nothing about their greens is secret or random."""
+        return None
+
+    def is_green(self, seeds: U32, tokens: I64) -> Mask:
+        """What the system itself has for tokens under their seeds, (n,) bool."""
+        return greens(seeds, tokens, self.vocabulary_size, self.count)
+
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
-        """1 for green; a token outside the vocabulary is red."""
-        return greens(self.seeds(key, contexts, tokens), tokens, self.vocabulary_size, self.count).astype(np.uint32)
+        """1 for green. A token outside the vocabulary is red, and so is any under the seed that needs no key."""
+        seeds = self.seeds(key, contexts, tokens)
+        green = self.is_green(seeds, tokens)
+        if self.keyless_seed is not None:
+            green &= seeds != self.keyless_seed
+        return green.astype(np.uint32)
 
     def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
-        """Seed and token: all that the word depends on."""
-        return seed_and_token(self.seeds(key, contexts, tokens), tokens)
+        """Seed and token: all that the word depends on. Tuples under the seed that needs no key count as one."""
+        seeds = self.seeds(key, contexts, tokens)
+        numbers = seed_and_token(seeds, tokens)
+        if self.keyless_seed is not None:
+            numbers[seeds == self.keyless_seed] = 1
+        return numbers
 
     def draw_key(self, seed: bytes) -> NativeKey:
         """An odd number of 31 bits, the kind of the common default 15485863."""

@@ -17,6 +17,7 @@ class Tgi(SeededGreens):
 
     The key stands in the server's source (15485863), so anyone can write and strip this mark. The context is the last
     token of the model's input, for the first generated token the prompt's last. Repeated contexts are marked alike.
+    After token 0 the seed is 0 under every key: such tokens prove nothing and count as one that is red.
 
     Attributes
     ----------
@@ -38,6 +39,11 @@ class Tgi(SeededGreens):
     def context_width(self) -> int:
         """The previous token."""
         return 1
+
+    @property
+    def keyless_seed(self) -> int:
+        """That of token 0."""
+        return 0
 
     def seeds(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """Key * previous; torch itself takes a negative seed mod (2^64 - 1)."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from watermark.errors import DyetraceError
 from watermark.formats.native_keys import decimal_key, drawn
-from watermark.formats.permutation import SEED_MODULUS, greens, uniforms
+from watermark.formats.permutation import SEED_MODULUS, Mask, uniforms
 from watermark.formats.protocol import I64, U64, NativeKey
 from watermark.formats.seeded_greens import (
     LARGEST_SEED,
@@ -72,10 +72,9 @@ class ThreeBricks(SeededGreens):
         """The window's hash."""
         return _seeds(key[0], self.salt_key, contexts)
 
-    def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
-        """1 for green; a token outside the vocabulary is red."""
-        rolled = _rolled(tokens, self.payload, self.vocabulary_size)
-        return greens(self.seeds(key, contexts, tokens), rolled, self.vocabulary_size, self.count).astype(np.uint32)
+    def is_green(self, seeds: U32, tokens: I64) -> Mask:
+        """What the system itself has for tokens under their seeds, (n,) bool."""
+        return super().is_green(seeds, _rolled(tokens, self.payload, self.vocabulary_size))
 
     def draw_key(self, seed: bytes) -> NativeKey:
         """A seed of 32 bits."""

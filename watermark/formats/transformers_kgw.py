@@ -26,7 +26,7 @@ class TransformersKgwLefthash(SeededGreens):
     The context is one token whatever the configuration's ``context_width``, which only says how many tokens must
     stand before the first marked one. It is the last of the model's input, the prompt's tail included; in a batch
     padded on the left the padding too, where a prompt is empty. Repeated contexts are marked alike. After token 0 the
-    seed is 0 under every key.
+    seed is 0 under every key: such tokens prove nothing and count as one that is red.
 
     Attributes
     ----------
@@ -41,9 +41,7 @@ class TransformersKgwLefthash(SeededGreens):
 
     name: ClassVar[str] = "transformers-kgw-lefthash"
     system: ClassVar[str] = "transformers 5.24.0"
-    why_not_exact: ClassVar[str] = (
-        "torch keeps 32 bits of the seed key * previous token, and after token 0 no key counts"
-    )
+    why_not_exact: ClassVar[str] = "torch keeps 32 bits of the seed key * previous token"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     largest_key: ClassVar[int] = LARGEST_SEED
 
@@ -51,6 +49,11 @@ class TransformersKgwLefthash(SeededGreens):
     def context_width(self) -> int:
         """The previous token."""
         return 1
+
+    @property
+    def keyless_seed(self) -> int:
+        """That of token 0."""
+        return 0
 
     def seeds(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """(key * previous) mod (2^64 - 1)."""

@@ -38,6 +38,11 @@ def check(scheme, key: int, vector: dict) -> None:
         context, token = tuples(vector["tuples"], width, scheme.vocabulary_size)
     words = scheme.words((key,), context, token)
     assert words.dtype == np.uint32
+    if getattr(scheme, "keyless_seed", None) is not None:  # there we differ on purpose
+        seeds = scheme.seeds((key,), context, token)
+        known = words[seeds != scheme.keyless_seed]
+        words = scheme.is_green(seeds, token).astype(np.uint32)
+        assert (known == words[seeds != scheme.keyless_seed]).all()
     assert words[:20].tolist() == vector["first"]
     assert int(words.sum(dtype=np.int64)) == vector["sum"]
     assert hashlib.sha256(words.astype("<u4").tobytes()).hexdigest() == vector["sha256"]

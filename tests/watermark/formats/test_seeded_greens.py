@@ -95,6 +95,46 @@ def test_a_token_outside_the_vocabulary_scores_nothing(name, fields):
     assert scheme.statistic(words).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("transformers-kgw-lefthash", {}),
+        ("tgi", {}),
+        ("lm-watermarking", {"seeding_scheme": "simple_1"}),
+        ("lm-watermarking", {"seeding_scheme": "simple_1", "tail": True}),
+        ("lm-watermarking", {"seeding_scheme": "skipgram"}),
+        ("lm-watermarking", {"seeding_scheme": "minhash"}),
+        ("lm-watermarking", {"seeding_scheme": "ff-minskipgram_prf-3-False"}),
+        ("lm-watermarking", {"seeding_scheme": "ff-position_prf-3-False"}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_contexts_whose_greens_need_no_key_count_as_one_red_token(name, fields):
+    scheme = of(name, fields)
+    tokens = np.arange(SIZE)
+    contexts = np.zeros((SIZE, scheme.context_width), dtype=np.int64)
+    seeds = {tuple(scheme.seeds(scheme.draw_key(bytes([k]) * 32), contexts, tokens).tolist()) for k in range(3)}
+    assert len(seeds) == 1  # this is the trouble
+    for k in range(3):
+        key = scheme.draw_key(bytes([k]) * 32)
+        assert not scheme.words(key, contexts, tokens).any()
+        assert len(np.unique(scheme.inputs(key, contexts, tokens))) == 1
+        assert scheme.words(key, contexts + 1, tokens).any()
+        assert len(np.unique(scheme.inputs(key, contexts + 1, tokens))) == SIZE
+
+
+def test_where_the_least_hash_is_that_of_token_0_the_key_counts_for_nothing():
+    scheme = of("lm-watermarking", {"seeding_scheme": "minhash"})
+    rng = np.random.default_rng(0)
+    contexts, tokens = rng.integers(1, SIZE, (2000, 4)), rng.integers(0, SIZE, 2000)
+    contexts[:, 1] = 0
+    key = scheme.draw_key(bytes(32))
+    alike = scheme.seeds(key, contexts, tokens) == scheme.keyless_seed
+    assert 0.1 < alike.mean() < 0.9
+    assert len(np.unique(scheme.inputs(key, contexts, tokens)[alike])) == 1
+    assert not scheme.words(key, contexts, tokens)[alike].any()
+
+
 @every
 def test_keys_are_drawn_from_the_seed_and_spelt_in_decimal(name, fields):
     scheme = of(name, fields)
