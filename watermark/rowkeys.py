@@ -177,8 +177,11 @@ class RowKeys:
             keys = self._keys[:, GLOBAL]
             context_keys = None if self._context_keys is None else self._context_keys[:, GLOBAL]
             return keys, backend.nonces(contexts, context_keys)
-        selector = backend.words_among(self._selector, backend.nonces(contexts, self._selector_context), zero_token)
+        # Nonces of narrow contexts are the contexts themselves, whatever the key.
+        wide = self._context_keys
+        narrow = backend.nonces(contexts, None) if wide is None else None
+        of_selector = backend.nonces(contexts, self._selector_context) if narrow is None else narrow
+        selector = backend.words_among(self._selector, of_selector, zero_token)
         owner = (selector[:, 0] < self._threshold) * GLOBAL
         keys = self._keys[self._rows, owner]
-        context_keys = None if self._context_keys is None else self._context_keys[self._rows, owner]
-        return keys, backend.nonces(contexts, context_keys)
+        return keys, narrow if wide is None else backend.nonces(contexts, wide[self._rows, owner])

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from watermark.engines.admission import Admitted, Decoding, admit
 from watermark.engines.answers import Answer, HiddenTokensError, Subkeys, likeliest_subkey
 from watermark.engines.counters import Counters
@@ -225,7 +227,8 @@ class Hook:
         if self.settings.fresh_share > 0:
             draws = torch.rand(len(left)).tolist()
             left = [skip or draw < self.settings.fresh_share for skip, draw in zip(left, draws, strict=True)]
-        return torch.tensor(contexts, dtype=torch.long, device=device).reshape(len(contexts), -1), left
+        table = torch.from_numpy(np.array(contexts, dtype=np.int64).reshape(len(contexts), -1))
+        return table.to(device), left
 
     def finish(self, answer: Answer) -> None:
         """Take note of an answer that the engine is done with, or has preempted."""

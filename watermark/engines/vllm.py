@@ -204,8 +204,10 @@ class FirstRunner:
                 again = self._truncated(logits[cut], cut)
                 answers = [self._made[row] for row in cut.tolist()]
                 choices[cut] = mine.choose(again, answers)
-        rows = torch.nonzero(choices >= 0)[:, 0]
         # Nothing that follows can bring another token up to this, and no other entry need be written.
+        if bool((choices >= 0).all()) if logits.device.type == "cpu" else False:
+            return logits.scatter_(1, choices[:, None], CHOSEN)
+        rows = torch.nonzero(choices >= 0)[:, 0]
         logits[rows, choices[rows]] = CHOSEN
         return logits
 
