@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -73,7 +74,16 @@ def watermarked_manager(
         raise DyetraceError(
             "transformers did not take the processor: destroy the model's cached manager, or this version is not known"
         )
+    manager.stop = _and_then(manager.stop, installed[-1].close)
     return manager
+
+
+def _and_then(first: Callable[..., None], then: Callable[[], None]) -> Callable[..., None]:
+    def both(*arguments: Any, **settings: Any) -> None:
+        first(*arguments, **settings)
+        then()
+
+    return both
 
 
 class _Config(BaseWatermarkingConfig):  # type: ignore[misc]
@@ -185,15 +195,19 @@ class MarkProcessor(engine.ContinuousBatchingLogitsProcessor):  # type: ignore[m
         state.error = message
         state._new_tokens_limit = 0
 
-    def _forget(self) -> None:
+    def close(self) -> None:
+        """Take note of all answers: the manager has stopped."""
+        self._step = None
+        self._forget(all_of_them=True)
+
+    def _forget(self, *, all_of_them: bool = False) -> None:
         """Take note of answers that transformers is done with: finished, cancelled, or moved out of its cache."""
         for request_id, (answer, seen) in list(self._answers.items()):
             state = seen()
-            if state is not None and not state.status >= RequestStatus.FINISHED:
-                continue
-            del self._answers[request_id]
-            if answer is not None:
-                self.hook.finish(answer)
+            if all_of_them or state is None or state.status >= RequestStatus.FINISHED:
+                del self._answers[request_id]
+                if answer is not None:
+                    self.hook.finish(answer)
 
 
 engine.CLASSIC_TO_CB_PROCESSORS_MAP[_Unconverted] = MarkProcessor
