@@ -132,9 +132,8 @@ def _of_words(spec: WatermarkSpec) -> Iterator[Block]:
     if isinstance(law, Hypoexponential):
         yield paragraph(
             "Either of two keys may have chosen a token: the score <i>s</i> is the weighted sum of −ln(1 − <i>u</i>) "
-            "under both, each rounded down to 1/$steps nat and at most $most nats, the weights in whole tenths. The "
+            "under both, each rounded down to half a nat and at most $most nats, the weights in whole tenths. The "
             "probability of each value follows from the number of words that give it.",
-            steps=STEPS_PER_NAT,
             most=MOST_NATS,
         )
     elif isinstance(law, Exponential):
