@@ -10,6 +10,7 @@ from tests.watermark.vectors.make_foreign_formats_hash import CASES, FILE, docum
 
 HELD = json.loads(FILE.read_text())
 DETECTIONS = HELD["detections"]
+GENERATIONS = HELD["generations"]
 FIRST_KEY, SECOND_KEY = bytes(32), bytes(31) + b"\1"
 
 
@@ -47,6 +48,14 @@ def nats(scheme, key: tuple[int, ...], contexts: np.ndarray, tokens: np.ndarray)
     return int(scheme.statistic(scheme.words(key, contexts, tokens)).sum()) * scheme.unit
 
 
+def log10_pvalue(scheme, key: tuple[int, ...], contexts: np.ndarray, tokens: np.ndarray) -> float:
+    """By the law, each context once, as the engines mark it."""
+    from detect.tails import log10_sf
+
+    once = first_of_each(contexts)
+    return log10_sf(scheme.law, len(once), nats(scheme, key, contexts[once], tokens[once]))
+
+
 def null_pvalues(scheme, contexts: np.ndarray, tokens: np.ndarray, keys: int) -> np.ndarray:
     """p-values of the law for tuples that no key marked, under fresh keys; each key's distinct inputs count once."""
     from detect.tails import log10_sf_many
@@ -61,4 +70,4 @@ def null_pvalues(scheme, contexts: np.ndarray, tokens: np.ndarray, keys: int) ->
     return np.concatenate([10 ** log10_sf_many(scheme.law, n, np.array(t) * scale) for n, t in by_count.items()])
 
 
-__all__ = ["DETECTIONS", "FIRST_KEY", "HELD", "SECOND_KEY", "document"]
+__all__ = ["DETECTIONS", "FIRST_KEY", "GENERATIONS", "HELD", "SECOND_KEY", "document"]

@@ -6,11 +6,13 @@ import pytest
 from tests.watermark.formats.hash_vectors import (
     DETECTIONS,
     FIRST_KEY,
+    GENERATIONS,
     SECOND_KEY,
     cases,
     check,
     document,
     first_of_each,
+    log10_pvalue,
     nats,
     null_pvalues,
     windows,
@@ -44,6 +46,14 @@ def test_the_score_of_a_text_is_that_of_sglangs_detector(scheme, prompt):
     held = DETECTIONS[scheme.name][prompt]
     assert len(once) == held["tokens"]
     assert nats(scheme, KEYS[scheme.name], contexts[once], tokens[once]) == pytest.approx(held["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("scheme", BOTH, ids=lambda scheme: scheme.name)
+def test_what_sglangs_selector_chose_is_found_under_its_keys_alone(scheme):
+    prompt = PROMPTS["long prompt"]
+    contexts, tokens = windows([*prompt, *GENERATIONS[scheme.name]], scheme.context_width, first=len(prompt))
+    assert log10_pvalue(scheme, KEYS[scheme.name], contexts, tokens) < -20
+    assert log10_pvalue(scheme, scheme.draw_key(FIRST_KEY), contexts, tokens) > -4
 
 
 @pytest.mark.parametrize("scheme", BOTH, ids=lambda scheme: scheme.name)

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from tests.watermark.formats.hash_vectors import (
     DETECTIONS,
+    GENERATIONS,
     cases,
     check,
     document,
     first_of_each,
+    log10_pvalue,
     nats,
     null_pvalues,
     windows,
@@ -52,6 +54,12 @@ def test_a_blended_score_never_exceeds_its_parts(word_a, word_b, alpha):
     exact = scheme.weights[0] * part_a + scheme.weights[1] * part_b
     found = int(scheme.statistic(packed)[0])
     assert exact - 1 - 2e-6 * (part_a + part_b) <= found <= exact
+
+
+def test_what_vllms_sampler_chose_is_found_under_its_key_alone():
+    contexts, tokens = windows(GENERATIONS["vllm-dual-key-gumbel"], 4)
+    assert log10_pvalue(VllmDualKeyGumbel(), (42,), contexts, tokens) < -20
+    assert log10_pvalue(VllmDualKeyGumbel(), (43,), contexts, tokens) > -4
 
 
 def test_pvalues_of_unmarked_repetitive_text_are_uniform():

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from tests.watermark.formats.hash_vectors import (
     DETECTIONS,
     FIRST_KEY,
+    GENERATIONS,
     SECOND_KEY,
     cases,
     check,
     document,
     first_of_each,
+    log10_pvalue,
     nats,
     null_pvalues,
     windows,
@@ -46,6 +48,12 @@ def test_it_is_a_format_and_only_read():
     assert isinstance(VllmGumbel(), Format)
     with pytest.raises(DyetraceError, match="read, not written"):
         VllmGumbel().transform(None, None)
+
+
+def test_what_vllms_sampler_chose_is_found_under_its_key_alone():
+    contexts, tokens = windows(GENERATIONS["vllm-gumbel"], 4)
+    assert log10_pvalue(VllmGumbel(), (42,), contexts, tokens) < -20
+    assert log10_pvalue(VllmGumbel(), (43,), contexts, tokens) > -4
 
 
 def test_pvalues_of_unmarked_repetitive_text_are_uniform():

@@ -10,7 +10,8 @@ grows by what the environment at hand can run:
 ``--source`` names a folder with what needs no installing: SGLang's ``srt/sampling/watermarking``, textseal's
 ``common/watermark/pseudorandom.py``, synthid-text 0.2.1's ``hashing_function.py``, sbw 1.0.0's package. Of each case of
 `CASES` the file holds the first words and a SHA-256 of all, as little-endian uint32 (dual keys: key A's, then key B's);
-of each of `DETECTIONS` what the system's own detector says of `document`.
+of each of `DETECTIONS` what the system's own detector says of `document`; of each of `GENERATIONS` tokens that the
+system's own sampler chose from `logits`, one after the other, each under the context of those before it.
 
 synthid-text's repository head cannot be installed: its steps are made here from the package's own ``accumulate_hash``,
 which is the same function, and the file also holds g-values that the head's own code gave for three tuples.
@@ -31,6 +32,7 @@ import numpy.typing as npt
 
 FILE = Path(__file__).with_name("foreign_formats_hash.json")
 SHOWN = 40
+GENERATED = 120
 I64 = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]
 
@@ -252,8 +254,51 @@ def sbw_detections() -> dict[str, Any]:
     return {"sbw": found}
 
 
+def logits(position: int) -> npt.NDArray[np.float32]:
+    """A distribution over 512 tokens, of some 3 nats."""
+    return 2.5 * np.random.default_rng([20261126, position]).standard_normal(512, dtype=np.float32)
+
+
+def vllm_generations() -> dict[str, list[int]]:
+    """By vLLM's samplers for the processor; which of two keys is at work is drawn here as its engine would."""
+    import torch
+    from vllm.v1.watermarking import DualKeyGumbelWatermarker, GumbelWatermarker
+
+    dual = DualKeyGumbelWatermarker(42, alpha=0.1)
+    coins = np.random.default_rng(1).random(GENERATED)
+    found: dict[str, list[int]] = {}
+    for name in ("vllm-gumbel", "vllm-dual-key-gumbel"):
+        tokens: list[int] = []
+        for position in range(GENERATED):
+            sampler = dual.target_watermarker if coins[position] < dual.alpha else dual.draft_watermarker
+            sampler = GumbelWatermarker(42) if name == "vllm-gumbel" else sampler
+            context = torch.tensor([([-1] * 4 + tokens)[-4:]])
+            tokens.append(int(sampler.sample(torch.from_numpy(logits(position))[None], context).token_ids[0]))
+        found[name] = tokens
+    return found
+
+
+def sglang_generations() -> dict[str, list[int]]:
+    """By SGLang's selector in plain torch, after the long prompt of `PROMPTS`."""
+    import torch
+
+    own, detector = importlib.import_module("watermarking.core"), importlib.import_module("watermarking.detector")
+    key_a, key_b = (detector.parse_watermark_key(text) for text in ("0123456789abcdef", "fedcba9876543210"))
+    second = {"keys_b": torch.tensor([key_b]), "mixing_thresholds": torch.tensor([2**31])}
+    found: dict[str, list[int]] = {}
+    for name, more in (("sglang", {}), ("sglang-two-keys", second)):
+        tokens = list(PROMPTS["long prompt"])
+        for position in range(GENERATED):
+            p = torch.from_numpy(logits(position))[None].softmax(-1)
+            hashed = torch.tensor([detector.hash_context(tokens[-4:])])
+            tokens.append(int(own.select_watermark_tokens_torch(p, hashed, torch.tensor([key_a]), **more)[0]))
+        found[name] = tokens[-GENERATED:]
+    return found
+
+
 SYSTEMS = {"vllm": vllm, "sglang": sglang, "textseal": textseal, "synthid": synthid, "sbw": sbw}
 DETECTIONS = {"vllm": vllm_detections, "sglang": sglang_detections, "sbw": sbw_detections}
+GENERATIONS = {"vllm": vllm_generations, "sglang": sglang_generations}
 
 
 def main(arguments: list[str]) -> None:
@@ -262,7 +307,7 @@ def main(arguments: list[str]) -> None:
         place = arguments.index("--source")
         sys.path.insert(0, arguments[place + 1])
         del arguments[place : place + 2]
-    held = json.loads(FILE.read_text()) if FILE.exists() else {"words": {}, "detections": {}}
+    held = json.loads(FILE.read_text()) if FILE.exists() else {"words": {}, "detections": {}, "generations": {}}
     for name, cases in CASES.items():
         system = next(known for known in SYSTEMS if name.startswith(known))
         if system not in arguments:
@@ -274,6 +319,7 @@ def main(arguments: list[str]) -> None:
         print(name, "done", file=sys.stderr)
     for system in arguments:
         held["detections"] |= DETECTIONS[system]() if system in DETECTIONS else {}
+        held["generations"] |= GENERATIONS[system]() if system in GENERATIONS else {}
     FILE.write_text(json.dumps(held, separators=(",", ":"), sort_keys=True) + "\n")
 
 
