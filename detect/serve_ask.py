@@ -145,14 +145,15 @@ class Server:
         path = self._manner.url.rstrip("/")
         own = next((kind for kind, end in _PATHS.items() if path.endswith(end)), None)
         kinds: Sequence[Kind] = [own] if own else list(_PATHS)
-        refusals: list[str] = []
+        refusals: dict[str, str] = {}
         for kind in [self.kind] if self.kind else kinds:
             self.kind = kind
             found = await self.ask(prompt)
             if not isinstance(found, Refused):
                 return found
-            refusals.append(f"{kind}: {found.says}")
-        raise DyetraceError(f"{self._host} refuses to answer: {'; '.join(refusals)}")
+            refusals.setdefault(found.says, kind)
+        said = "; ".join(f"{kind}: {says}" if len(refusals) > 1 else says for says, kind in refusals.items())
+        raise DyetraceError(f"{self._host} refuses to answer: {said}")
 
     async def ask(self, prompt: str, **changes: Any) -> tuple[Choice, ...] | Refused:
         """Answers to a prompt; ``changes`` replace fields of the request.

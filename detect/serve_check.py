@@ -28,6 +28,7 @@ LOG10_MARKED = -3.0
 _UNMARKED = 0.1  # an answer whose p is above this looks unmarked,
 _LOG10_TELLING = -6.0  # if as much evidence a tuple as in the marked ones would have taken it here
 _TOLERATED = 0.05  # share of such answers: marked text can have little entropy for once
+_LOG10_WEAK = -2.0
 _FEWEST = 50  # tuples from which on the lack of a mark says something
 SHORT = 16
 """Tokens below which two samples may well be the same."""
@@ -186,6 +187,8 @@ def _keys(keys: Sequence[KeyFound], alpha: float) -> list[Check]:
             reason += f", {format_level(alpha)} is needed"
             if found.tuples < _FEWEST:
                 reason += "; too few tuples to tell: ask for more by --count or --max-tokens"
+            elif found.log10_pvalue <= _LOG10_WEAK:
+                reason += "; a weak mark, or chance: ask for more by --count, or for less predictable text"
             elif found.key != GLOBAL and by_global:
                 reason += "; the global mark is there: does the request's dyetrace_tenant reach the hook?"
         name = "global key" if found.key == GLOBAL else f"account {tenant}"

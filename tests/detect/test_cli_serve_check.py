@@ -174,8 +174,7 @@ def test_a_canary_goes_on_until_the_mark_is_gone(owner: Path, start: Start) -> N
     assert all(" PASS round" in line and "global p = 10^-" in line for line in good.stdout.splitlines())
     asked = [request.body["messages"][0]["content"] for request in server.received]
     assert sorted(asked) == sorted(PROMPTS[:12])  # the second round asks on where the first ended
-    # The 13th request is the first of the third round, and all of it is served by a worker without a hook.
-    server.lost = 1
+    server.lost = 1  # the hook is gone from every worker
     bad = check(owner, server.url, "--tenant", "acme", "--every", 0, "--rounds", 9)
     assert bad.exit_code == 3 and len(bad.stdout.splitlines()) == 1
     assert " FAIL round 1: NOT MARKED" in bad.stdout
@@ -231,5 +230,5 @@ def test_what_cannot_be_asked_is_one_line_and_status_2(owner: Path, start: Start
     ):
         result = check(owner, url, *more, **files)
         assert result.exit_code == 2, result.output
-        assert says in result.stderr and result.stderr.count("\n") == 1, result.stderr
+        assert result.stderr.count(says) == 1 and result.stderr.count("\n") == 1, result.stderr
         assert result.stdout == ""
