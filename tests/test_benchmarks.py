@@ -21,6 +21,7 @@ SCRIPTS = {
     "robustness": ["--keep"],
     "corpus_statistics": [],
     "scan_speed": [],
+    "formats_permutation": [],
     "ledger": [],
 }
 
