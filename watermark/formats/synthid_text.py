@@ -62,7 +62,7 @@ class SynthidText:
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = (
         "the layers of a tuple differ only by their keys in a linear congruence, and their bits go together (measured "
-        "correlations up to 0.1, all along a text), so that their sum varies more than that of fair bits"
+        "correlations up to 0.1), so that the variance of their sum is off by -5% to +17%, depending on the keys"
     )
     seed_bits: ClassVar[int] = 0
     reads_prompt: ClassVar[bool] = False
