@@ -121,6 +121,7 @@ class Subkeys:
 
     def __init__(self) -> None:
         self._used: OrderedDict[tuple[str | None, Context], dict[int, int]] = OrderedDict()
+        self._left: OrderedDict[tuple[str | None, Context], int] = OrderedDict()
         self._draws = 0
 
     def draw(self, epoch: Epoch, tenant: str | None, prompt: Sequence[int]) -> int:
@@ -138,6 +139,21 @@ class Subkeys:
         self._draws += 1
         used[drawn] = self._draws
         return drawn
+
+    def leave(self, answer: Answer) -> None:
+        """Remember an answer that leaves the batch: perhaps it was preempted, and will be back."""
+        self._left[_so_far(answer.tenant, answer.prompt, answer.tokens)] = answer.subkey
+        if len(self._left) > _REMEMBERED_PROMPTS:
+            self._left.popitem(last=False)
+
+    def resume(self, epoch: Epoch, tenant: str | None, prompt: Sequence[int], tokens: Sequence[int]) -> int:
+        """The sub-key of an answer that is back: remembered, or else read off its tokens."""
+        known = self._left.pop(_so_far(tenant, prompt, tokens), None)
+        return likeliest_subkey(epoch, tenant, prompt, tokens) if known is None else known
+
+
+def _so_far(tenant: str | None, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[str | None, Context]:
+    return tenant, (hash(tuple(prompt)), hash(tuple(tokens)), len(tokens))
 
 
 def likeliest_subkey(epoch: Epoch, tenant: str | None, prompt: Sequence[int], tokens: Sequence[int]) -> int:

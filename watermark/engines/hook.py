@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from watermark.engines.admission import Admitted, Decoding, admit
-from watermark.engines.answers import Answer, HiddenTokensError, Subkeys, likeliest_subkey
+from watermark.engines.answers import Answer, HiddenTokensError, Subkeys
 from watermark.engines.counters import Counters
 from watermark.engines.epoch import Epoch, Epochs
 from watermark.engines.rows import Rows
@@ -142,7 +142,7 @@ class Hook:
         elif seed is not None:
             subkey = seed % epoch.spec.subkeys
         elif len(tokens):
-            subkey = likeliest_subkey(epoch, admitted.tenant, prompt, tokens)
+            subkey = self._subkeys.resume(epoch, admitted.tenant, prompt, tokens)
         else:
             subkey = self._subkeys.draw(epoch, admitted.tenant, prompt)
         answer = Answer(epoch, admitted.tenant, subkey, prompt, tokens)
@@ -232,6 +232,7 @@ class Hook:
 
     def finish(self, answer: Answer) -> None:
         """Take note of an answer that the engine is done with, or has preempted."""
+        self._subkeys.leave(answer)
         try:
             self._count(answer)
             contexts = answer.contexts()
