@@ -318,7 +318,11 @@ def test_over_http_a_refusal_is_a_400_that_says_why(server: Server) -> None:
 
 
 def test_over_http_chat_and_a_broken_off_stream_are_marked_too(server: Server, llama: Any) -> None:
-    chat = {"messages": [{"role": "user", "content": "Tell me a story."}], "temperature": 1.0, "max_tokens": 120}
+    chat: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "Tell me a story."}],
+        "temperature": 1.0,
+        "max_tokens": 120,
+    }
     body = json.dumps(chat | {"dyetrace_tenant": "beta", "stream": True}).encode()
     headers = {"Content-Type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(server.url + "/v1/chat/completions", body, headers)) as stream:
