@@ -65,6 +65,7 @@ def render_html(record: Record) -> str:
         record=record,
         law=_law_kind(scheme.law),
         system=scheme.system if is_format(scheme) else None,
+        ranked=any(d.decoys is not None and d.decoys.drawn is not None for d in record.documents),
         law_data=scheme.law,
         units_per_nat=round(1 / scheme.unit),
         marked=kinds.count("marked"),

@@ -50,12 +50,15 @@ def method(record: ScanRecord) -> list[Section]:
             [*(block for spec in _schemes(record) for block in _score(spec)), *calibration(record.calibration)],
         ),
         Section("Repeats count once", _repeats(record)),
-        Section("One key against the whole corpus", _corpus_test(record)),
+        Section(
+            "One key against the whole corpus",
+            _corpus_test(record) if record.calibration is None else _corpus_ranks(record),
+        ),
         Section("Looking more than once", _looks(record)),
         Section("The list of documents", _documents(record)),
         Section("The shares", _shares(record)),
         Section("Segments", _segments()),
-        Section("Controls", _controls(record)),
+        *([] if record.calibration is not None else [Section("Controls", _controls(record))]),
     ]
 
 
@@ -239,6 +242,31 @@ def _corpus_test(record: ScanRecord) -> list[Block]:
     ]
 
 
+def _corpus_ranks(record: ScanRecord) -> list[Block]:
+    """The tests of a format that is not exact."""
+    return [
+        paragraph(
+            "<b>Pooled test</b>, for marks in much of the corpus: the key’s total over $tuples distinct tuples, chosen "
+            "without any key, is ranked among those of $n keys of the format derived from the public seed "
+            "<code>$seed</code>.",
+            tuples=record.controls.decoy_tuples,
+            n=len(record.controls.decoy_log10_pvalues),
+            seed=record.controls.decoy_seed,
+        ),
+        formula(
+            "<i>p</i><sub>pooled</sub> = (1 + decoys with as large a total) / (1 + decoys), \N{EM SPACE}"
+            "<i>p</i><sub>rare</sub> = min(1, documents × the smallest p-value of a document)"
+        ),
+        paragraph(
+            "<b>Rare-documents test</b>: a document’s own p-value is the law’s tail with the bound of the format’s "
+            "seeds, or the true key’s rank among decoys, ten and a hundred times as many where fewer than five are as "
+            "extreme. Twice the smaller of both p-values pays for both tests. A document’s e-value is "
+            "1 / (2 <i>p</i><sup>½</sup>)."
+        ),
+        formula("<i>p</i><sub>key</sub> = min(1, 2 min(<i>p</i><sub>pooled</sub>, <i>p</i><sub>rare</sub>))"),
+    ]
+
+
 def _looks(record: ScanRecord) -> list[Block]:
     keys = len(record.hypotheses)
     return [
@@ -272,16 +300,22 @@ def _documents(record: ScanRecord) -> list[Block]:
         ),
         formula("min<sub><i>j</i> ≥ <i>i</i></sub> (<i>m</i> / <i>j</i>) <i>p</i><sub>(<i>j</i>)</sub>"),
         paragraph(
-            "and the document is listed when it is at most <i>q</i>. Beside it each document has an e-value, an "
-            "average of likelihood ratios over a fixed grid of strengths <i>θ</i>, sub-keys and keys, whose mean is at "
-            "most 1 without the key. e-BH (Wang and Ramdas 2022) lists the <i>r</i> largest, for the largest <i>r</i> "
-            "such that each is at least <i>m</i> / (<i>q r</i>); this needs no independence of any kind."
+            "and the document is listed when it is at most <i>q</i>. Beside it each document has an e-value$made, "
+            "whose mean is at most 1 without the key. e-BH (Wang and Ramdas 2022) lists the <i>r</i> largest, for the "
+            "largest <i>r</i> such that each is at least <i>m</i> / (<i>q r</i>); this needs no independence.",
+            made=", an average of likelihood ratios over a fixed grid of strengths, sub-keys and keys"
+            if record.calibration is None
+            else "",
         ),
-        formula(
-            "<i>e</i> = average over <i>θ</i> of exp(<i>θ T</i> − <i>n κ</i>(<i>θ</i>)), \N{EM SPACE}"
-            "<i>κ</i>(<i>θ</i>) = ln E exp(<i>θ X</i>)"
-        ),
+        *([_evalue()] if record.calibration is None else []),
     ]
+
+
+def _evalue() -> Block:
+    return formula(
+        "<i>e</i> = average over <i>θ</i> of exp(<i>θ T</i> − <i>n κ</i>(<i>θ</i>)), \N{EM SPACE}"
+        "<i>κ</i>(<i>θ</i>) = ln E exp(<i>θ X</i>)"
+    )
 
 
 def _shares(record: ScanRecord) -> list[Block]:

@@ -149,10 +149,13 @@ def _sure(record: ScanRecord) -> Iterator[Runs]:
         "was tried is paid for.",
         level=level(record.alpha),
     )
-    yield runs(
-        "P-values are exact: they rest on the randomness of the key alone, on no model of language, and on no "
-        "approximation. Text that stands in several documents is counted once."
-    )
+    if record.calibration is not None:
+        yield runs("$said. Text that stands in several documents is counted once.", said=record.calibration.rstrip("."))
+    else:
+        yield runs(
+            "P-values are exact: they rest on the randomness of the key alone, on no model of language, and on no "
+            "approximation. Text that stands in several documents is counted once."
+        )
     if record.refused is None and record.discoveries.benjamini_hochberg:
         found = record.discoveries
         yield runs(

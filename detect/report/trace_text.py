@@ -173,6 +173,8 @@ def _sure(record: TraceRecord) -> Iterator[Runs]:
     )
     if record.refused is not None:
         yield runs("No p-value is given here, for the reason above.")
+    elif record.calibration is not None:
+        yield runs("$said.", said=record.calibration.rstrip("."))
     elif record.basis == "p-value":
         yield runs(
             "The p-value is exact. It rests on the randomness of the key alone, whatever the model is and however it "

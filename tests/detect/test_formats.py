@@ -17,6 +17,8 @@ from detect.corpus.settings import ScanSettings
 from detect.distinct import distinct_tuples
 from detect.document import blind_test, law_tails
 from detect.natural_text import natural_documents
+from detect.report.scan_html import render_scan_html
+from detect.report.schema import read_record
 from detect.report.verify import verify_report
 from detect.scoring import statistics_of, tallies
 from detect.tail_pairs import log10_sf_pairs
@@ -179,6 +181,9 @@ def test_a_scan_finds_the_marked_documents_and_its_report_verifies(name: str, tm
         assert record.shares.documents.estimate is None
     verified = verify_report(tmp_path / "out" / "report.json")
     assert verified.holds, verified.failed
+    page = render_scan_html(record)
+    assert ("P-values are exact" in page) == exact
+    assert ("not exact" in page) != exact
 
 
 # --- by the command -------------------------------------------------------------------------------------
@@ -215,8 +220,29 @@ def test_an_imported_mark_is_detected_committed_to_and_recomputed(job: Path, smo
     assert done.exit_code == 0, done.output
     first, second = json.loads(done.stdout)["documents"]
     assert (first["found"], second["found"]) == (True, False)
-    assert "vLLM 0.32" in (job / "evidence" / "report.html").read_text()
+    page = (job / "evidence" / "report.html").read_text()
+    assert "vLLM 0.32" in page and "P-values are exact" in page and "998877665544" not in page
     again = run("recompute", job / "evidence" / "report.json", *of_key, "--tokenizer", smollm2_dir, "--inputs", "/")
+    assert again.exit_code == 0, again.output
+
+
+def test_the_page_of_a_ranked_format_says_so_and_its_report_is_recomputed(tmp_path: Path, smollm2_dir: Path) -> None:
+    (tmp_path / "secret.txt").write_text("424242")
+    files = ("-o", tmp_path / "spec.json", "--key-out", tmp_path / "foreign.key", "--model", smollm2_dir)
+    assert run("spec", "import", "--format", RANKED, "--from", tmp_path / "secret.txt", *files).exit_code == 0
+    own, key = load_spec(tmp_path / "spec.json"), load_key(f"file:{tmp_path / 'foreign.key'}")
+    write_jsonl(tmp_path / "answers.jsonl", [marked(own, key, 60), marked(own, None, 60, seed=1)])  # type: ignore[arg-type]
+    of_key = ("--key", f"file:{tmp_path / 'foreign.key'}", "--tokenizer", smollm2_dir)
+    asked = ("detect", tmp_path / "answers.jsonl", "--spec", tmp_path / "spec.json", *of_key, "--decoys", "20")
+    done = run(*asked, "--alpha", "0.01", "-o", tmp_path / "evidence")
+    assert done.exit_code == 0, done.output
+    assert "are not exact" in done.stdout
+    record = read_record(tmp_path / "evidence" / "report.json")
+    assert [document.found for document in record.documents] == [True, False]
+    assert record.documents[0].decoys is not None and record.documents[0].decoys.drawn == 2_000
+    page = (tmp_path / "evidence" / "report.html").read_text()
+    assert "P-values are exact" not in page and "rank among decoy keys" in page
+    again = run("recompute", tmp_path / "evidence" / "report.json", *of_key, "--inputs", "/")
     assert again.exit_code == 0, again.output
 
 
