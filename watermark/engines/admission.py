@@ -133,7 +133,8 @@ def _subkey(value: Any, settings: Settings, spec: WatermarkSpec) -> int | None:
         return None
     if not settings.allow_subkey:
         raise DyetraceError(f"this server chooses sub-keys itself: {SUBKEY} is not allowed")
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    whole = not isinstance(value, bool) and (isinstance(value, int) or isinstance(value, float) and value.is_integer())
+    if not whole:
         raise DyetraceError(f"{SUBKEY} must be a whole number (got {value!r})")
     if not 0 <= value < spec.subkeys:
         raise DyetraceError(f"{SUBKEY} must lie in 0 .. {spec.subkeys - 1} (got {int(value)})")
