@@ -202,6 +202,27 @@ def open_file(path: Path, *, write: bool) -> LedgerFile:
         raise
 
 
+def is_ledger(path: Path) -> bool:
+    """Whether there is a file that begins as every ledger does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def is_written(path: Path) -> bool:
+    """Whether a process has the ledger open for writing."""
+    import fcntl  # not on Windows
+
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: no server is to be kept from its ledger
+        except BlockingIOError:
+            return True
+    return False
+
+
 def merge_files(paths: Sequence[Path], output: Path) -> None:
     """Add up the ledgers of several servers into a new file; counters stop at `LARGEST_COUNT`.
 

@@ -19,6 +19,7 @@ from detect.student.api.answers import SuspectAnswer
 from detect.student.api.plan import prompt_text
 from detect.student.forward import F64, I64, KEPT, Predictions
 from detect.student.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_fingerprints
+from detect.student.served import ServedOf
 from detect.student.weights import Readout, Served, WeightedTuples, gathered, gathered_served, readout
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
@@ -44,7 +45,7 @@ class AnswerReader:
     readout
         Of positions with logprobs.
     served
-        In how many served answers each context stands under each sub-key (`reading.served_subkeys`); None weighs all
+        In how many served answers each context stands under each sub-key (`served.open_served`); None weighs all
         contexts alike. Contexts that were not served weigh nothing, and of the others only sub-keys that were.
     half
         Served counts at which a context weighs half.
@@ -57,7 +58,7 @@ class AnswerReader:
     readout: Readout
     reference: Reader | None = None
     encode_prompt: Callable[[Any], U32] | None = None
-    served: Served | None = None
+    served: ServedOf | None = None
     half: float = 1.0
     taken: set[int] = field(default_factory=set)
 
@@ -76,9 +77,10 @@ class AnswerReader:
         before = set(context_fingerprints(told, width).tolist()) if len(told) >= width else set()
         lead = np.empty(0, dtype=np.uint32) if self.encode_prompt is None else self.encode_prompt(prompt)
         documents, places, prints, spans = [], [], [], []
-        for answer in answers:
-            encoding = self.tokenizer.encode(answer.text, add_special_tokens=False)
-            ids = np.array(encoding.ids, dtype=np.uint32)
+        encodings = [self.tokenizer.encode(answer.text, add_special_tokens=False) for answer in answers]
+        sequences = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+        served = None if self.served is None else self.served(sequences)
+        for answer, encoding, ids in zip(answers, encodings, sequences, strict=True):
             if len(ids) <= width:
                 continue
             here = context_fingerprints(ids, width)[:-1]  # the last context has no token yet
@@ -87,7 +89,7 @@ class AnswerReader:
             kept = [
                 place + width
                 for place, value in zip(at.tolist(), values, strict=True)
-                if value not in before and value not in self.taken and (self.served is None or value in self.served)
+                if value not in before and value not in self.taken and (served is None or value in served)
             ]
             if answer.tokens is not None:
                 ends = _ends(answer)
@@ -98,7 +100,7 @@ class AnswerReader:
             spans.append([(answer, _start(answer.text, encoding.offsets[place][0])) for place in kept])
         if not documents or not sum(map(len, places)):
             return None
-        return self._weighted(documents, places, prints, [span for some in spans for span in some], len(lead))
+        return self._weighted(documents, places, prints, [span for some in spans for span in some], len(lead), served)
 
     def _weighted(
         self,
@@ -107,6 +109,7 @@ class AnswerReader:
         prints: Sequence[Any],
         spans: Sequence[tuple[SuspectAnswer, int]],
         lead: int,
+        served: Served | None,
     ) -> WeightedTuples:
         width = self.spec.context_width
         document = np.repeat(np.arange(len(places)), [len(part) for part in places])
@@ -127,10 +130,10 @@ class AnswerReader:
             tokens, weights = said[:, None], np.ones((len(said), 1))
         else:
             tokens, weights = self._of_logprobs(spans, reference)
-        if self.served is None:
+        if served is None:
             subkeys = np.full(len(where), NO_SUBKEY, dtype=np.int64)
             return gathered(contexts, fingerprint.astype(np.int64), subkeys, tokens, weights)
-        return gathered_served(contexts, fingerprint, self.served, tokens, weights, self.half)
+        return gathered_served(contexts, fingerprint, served, tokens, weights, self.half)
 
     def _of_logprobs(
         self, spans: Sequence[tuple[SuspectAnswer, int]], reference: Predictions | None

@@ -7,9 +7,9 @@ record.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ from detect.student.conclude import check_basis, compared
 from detect.student.evidence import Evidence, TraceSettings
 from detect.student.forward import Model, model_hash
 from detect.student.hypothesis import Floats, key_test, log10_mean
-from detect.student.reading import read_text, served_subkeys
 from detect.student.record import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
 from detect.student.recording import check_traceable, write_report
+from detect.student.served import ServedOf, counted_account, open_served, served_file
 from detect.student.share import not_identified
 from detect.student.weights import WeightedTuples, joined
 from watermark.errors import DyetraceError
@@ -76,10 +76,13 @@ class Standing:
         return max(0, math.ceil(self.asked * (self.target / self.log10_evalue - 1)))
 
 
-def statistic_of(served: str | None, reference: Path | None) -> dict[str, str | int | float | bool | list[str] | None]:
-    """What a plan fixes of the statistic beside its readout."""
+def statistic_of(
+    served: str | None, reference: Path | None, account: str | None = None
+) -> dict[str, str | int | float | bool | list[str] | None]:
+    """What a plan fixes of the statistic beside its readout; ``account`` is the one whose served answers count."""
     return {
-        "served_sha256": None if served is None else hashlib.sha256(Path(served).read_bytes()).hexdigest(),
+        **({} if account is None else {"served_account": account}),
+        "served_sha256": None if served is None else served_file(served).sha256,
         "reference_sha256": None if reference is None else model_hash(reference),
         "contexts": "first in each answer, not in the prompt, first prompt alone; served sub-keys where they are known",
     }
@@ -112,7 +115,7 @@ def trace_endpoint(
     output
         Folder of the report and of the ledger.
     served, reference
-        The served answers and the reference model that the plan names by their hashes.
+        The served answers, or the ledger of them, and the reference model that the plan names by their hashes.
     api_key, budgets
         For the endpoint.
     arguments, progress
@@ -127,7 +130,6 @@ def trace_endpoint(
     check_basis(spec, "e-value")
     make_folder(output)
     settings = TraceSettings(plan.alpha, "upper", plan.decoys, plan.decoy_seed)
-    reader, seen = _reader(plan, spec, tokenizer, served, reference)
     keys = tested_keys(spec, ring)
     target = -plan.target_log10_p
     growths: dict[str, Floats] = {}
@@ -135,7 +137,11 @@ def trace_endpoint(
     steps: list[np.ndarray[Any, np.dtype[np.int64]]] = []
     answered = 0
     reached = False
-    with Ledger(output / LEDGER_FILE) as ledger, ask_all(plan, ledger, key=api_key, budgets=budgets) as asking:
+    with (
+        _reader(plan, spec, ring, tokenizer, served, reference) as (reader, seen, counted),
+        Ledger(output / LEDGER_FILE) as ledger,
+        ask_all(plan, ledger, key=api_key, budgets=budgets) as asking,
+    ):
         for number, answers in enumerate(asking):
             answered += len(answers)
             tuples = reader.tuples(plan.prompts[number].prompt, answers) if answers else None
@@ -187,7 +193,7 @@ def trace_endpoint(
                 contexts=evidence.contexts,
             )
         ],
-        served=None if served is None else FileHash.of(served, Path(served).read_bytes()),
+        served=counted,
         readout=plan.readout,
         comparisons=_plain(evidence, spec, ring),
         share=not_identified("it takes the suspect's weights and students that were trained on known shares"),
@@ -222,21 +228,32 @@ def _check(
         )
     if list(tested_keys(spec, ring)) != plan.hypotheses:
         raise DyetraceError(f"the plan tests {', '.join(plan.hypotheses)}; name just those accounts with --tenant")
-    if statistic_of(served, reference) != plan.statistic:
+    if statistic_of(served, reference, counted_account(served, ring, _account(plan))) != plan.statistic:
         raise DyetraceError(
             "the plan was made with other served answers or another reference; give --served and --reference as there"
         )
 
 
+def _account(plan: TracePlan) -> str | None:
+    """The account whose served answers the plan counts; None for all."""
+    account = plan.statistic.get("served_account")
+    return None if account is None else str(account)
+
+
+@contextmanager
 def _reader(
-    plan: TracePlan, spec: WatermarkSpec, tokenizer: Any, served: str | None, reference: Path | None
+    plan: TracePlan, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, served: str | None, reference: Path | None
+) -> Iterator[tuple[AnswerReader, ModelSeen | None, FileHash | None]]:
+    """What turns answers into weights, the reference that it uses, and the file of served counts that it looks into."""
+    with open_served(served, spec, ring, Encoder.load(tokenizer), _account(plan)) as counted:
+        file, counts = (None, None) if counted is None else (counted.file, counted.of)
+        yield *_loaded_reader(plan, spec, tokenizer, counts, reference), file
+
+
+def _loaded_reader(
+    plan: TracePlan, spec: WatermarkSpec, tokenizer: Any, counts: ServedOf | None, reference: Path | None
 ) -> tuple[AnswerReader, ModelSeen | None]:
-    """What turns answers into weights, and the reference that it uses."""
     loaded = load_tokenizer(tokenizer)
-    counts = None
-    if served is not None:
-        text = read_text(served, spec, Encoder.load(tokenizer))
-        counts = served_subkeys(text.documents, spec.context_width)
     if reference is None:
         return AnswerReader(spec, loaded, plan.readout, served=counts), None  # type: ignore[arg-type]
     from watermark.demo_model import load_model

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from detect.corpus.record import FileHash
 from detect.document import tested_keys
 from detect.encode import Encoder
 from detect.student.conclude import check_basis, compared, first_test
@@ -36,7 +35,6 @@ from detect.student.reading import (
     contexts_of,
     positions,
     read_text,
-    served_subkeys,
 )
 from detect.student.record import (
     Control,
@@ -49,6 +47,7 @@ from detect.student.record import (
     TrainingShare,
 )
 from detect.student.recording import check_traceable, write_report
+from detect.student.served import ServedContexts, open_served
 from detect.student.share import effect_of, estimated, not_identified
 from detect.student.weights import (
     READOUTS,
@@ -88,8 +87,10 @@ class WeightsJob:
     calibration
         Folders of calibration students with their marked shares.
     served
-        File of served answers: of unmarked texts only contexts that stand there are read, under the sub-keys that
-        they were served with, weighed by count; None weighs all contexts alike.
+        File of served answers, or a ledger of their contexts: of unmarked texts only contexts that stand there are
+        read, under the sub-keys that they were served with, weighed by count; None weighs all contexts alike.
+    served_tenant
+        Count only the answers served to this account.
     tenant
         Read only this account's records.
     contexts
@@ -106,6 +107,7 @@ class WeightsJob:
     controls: Sequence[Path] = ()
     calibration: Sequence[tuple[Path, float]] = ()
     served: str | None = None
+    served_tenant: str | None = None
     tenant: str | None = None
     contexts: int = 50_000
     readout: Readout | None = None
@@ -219,7 +221,9 @@ def trace_weights(
     make_folder(output)
     bench = _Bench(job, spec, tokenizer, output / ".work", progress or (lambda what, done, total: None))
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
-    texts = _texts(job, spec, Encoder.load(tokenizer))
+    encoder = Encoder.load(tokenizer)
+    with open_served(job.served, spec, ring, encoder, job.served_tenant) as served:
+        texts = _texts(job, spec, encoder, served)
     basis: Basis = "e-value" if any(t.text.marked for t in texts) else "p-value"
     check_basis(spec, basis)
     readings = _read(bench, job.student, job.references, texts)
@@ -251,7 +255,7 @@ def trace_weights(
             )
             for t, r in zip(texts, readings, strict=True)
         ],
-        served=None if job.served is None else FileHash.of(job.served, Path(job.served).read_bytes()),
+        served=None if served is None else served.file,
         readout=chosen,
         comparisons=_comparisons(spec, ring, readings, chosen, shares),
         share=_share(job, spec, ring, bench, texts, readings, shares),
@@ -261,15 +265,14 @@ def trace_weights(
     )
 
 
-def _texts(job: WeightsJob, spec: WatermarkSpec, encoder: Encoder) -> list[_Text]:
+def _texts(job: WeightsJob, spec: WatermarkSpec, encoder: Encoder, counted: ServedContexts | None) -> list[_Text]:
     """Read the texts; a context that an earlier text gave counts there alone."""
     width = spec.context_width
-    counts = None if job.served is None else served_subkeys(read_text(job.served, spec, encoder).documents, width)
     taken: set[int] = set()
     texts = []
     for name in job.texts:
         text = read_text(name, spec, encoder, tenant=job.tenant)
-        served = None if text.marked else counts
+        served = None if text.marked or counted is None else counted.in_documents(text.documents, width)
         where = positions(text, width, job.contexts, taken=taken, among=served)
         if not len(where):
             of_use = "" if served is None else " and was served"
