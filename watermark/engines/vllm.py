@@ -69,6 +69,7 @@ class DyetraceProcessor(LogitsProcessor, SecondLogitsProcessor):  # type: ignore
     """The processor that vLLM loads, for its V1 runner (``device`` is the second argument) and its V2 runner."""
 
     _alive: int | None = None
+    _slots: SlotRows | None = None
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:

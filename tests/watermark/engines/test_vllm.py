@@ -276,6 +276,22 @@ def test_without_the_start_up_check_every_request_is_refused(engine: Any, monkey
         DyetraceProcessor.validate_params(SamplingParams(extra_args={"dyetrace_tenant": "acme"}))
 
 
+def test_an_installed_processor_that_is_not_configured_leaves_both_runners_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from watermark.engines import vllm as adapter
+
+    monkeypatch.delenv("DYETRACE_CONFIG", raising=False)
+    monkeypatch.setattr(adapter, "hook", adapter.hook.__wrapped__)
+    processor = adapter.DyetraceProcessor(SimpleNamespace(), torch.device("cpu"))
+    logits = torch.randn(2, VOCABULARY)
+    processor.update_state(BatchUpdate(1, [], [(0, SamplingParams(), [5], [])], []))
+    assert processor.add_request(0, SamplingParams()) is False
+    processor.apply_staged_writes()
+    assert torch.equal(processor.apply(logits.clone()), logits)
+    assert torch.equal(processor.apply(logits.clone(), SimpleNamespace()), logits)
+
+
 # --- V1's interface by hand ------------------------------------------------------------------------------
 
 
