@@ -61,8 +61,13 @@ _json = option("--json", "as_json", is_flag=True, help="Print the record as JSON
 
 _served_answers = option(
     "--served",
-    help="Your served answers (JSONL of `dyetrace generate`): contexts that stand in more of them weigh more, and "
-    "others nothing.  [e.g. --served answers.jsonl]",
+    help="Your served answers (JSONL of `dyetrace generate`), or a server's ledger of them that nobody writes to: "
+    "contexts that stand in more of them weigh more, and others nothing.  [e.g. --served answers.jsonl]",
+)
+_served_tenant = option(
+    "--served-tenant",
+    help="Count only the answers served to this account; a ledger needs its key (--tenant).  "
+    "[e.g. --served-tenant acme]",
 )
 _endpoint_reference = option(
     "--reference",
@@ -127,11 +132,12 @@ def _share_of(
 )
 @option(
     "--served",
-    help="Served answers: of unmarked readings only contexts that stand in them are read, those in more of them weigh "
-    "more, and each is tested under the sub-keys that it was served with. Which were served depends a little on the "
-    "key where answers are marked; unmarked answers of the same model leave no doubt.  "
-    "[e.g. --served answers.jsonl]",
+    help="Served answers, or a server's ledger of them that nobody writes to: of unmarked readings only contexts that "
+    "stand in them are read, those in more of them weigh more, and each is tested under the sub-keys that it was "
+    "served with. Which were served depends a little on the key where answers are marked; unmarked answers of the same "
+    "model leave no doubt.  [e.g. --served served.ledger]",
 )
+@_served_tenant
 @option("--read-tenant", help="Read only the answers made for this account.  [e.g. --read-tenant acme]")
 @tenant_names
 @tenants_in_file
@@ -171,6 +177,7 @@ def weights(
     controls: tuple[Path, ...],
     calibration: list[tuple[Path, float]],
     served: str | None,
+    served_tenant: str | None,
     read_tenant: str | None,
     tenants: tuple[str, ...],
     tenants_file: Path | None,
@@ -202,6 +209,7 @@ def weights(
     made = load_spec(spec_path)
     commitment = None if commitment_path is None else load_commitment(commitment_path)
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    _check_served(served, served_tenant)
     job = WeightsJob(
         student=model_dir,
         texts=texts,
@@ -209,6 +217,7 @@ def weights(
         controls=controls,
         calibration=calibration,
         served=served,
+        served_tenant=served_tenant,
         tenant=read_tenant,
         contexts=contexts,
         readout=readout,
@@ -222,6 +231,7 @@ def weights(
         "controls": [str(path) for path in controls],
         "calibrate": [f"{path}={share}" for path, share in calibration],
         "served": served,
+        "served_tenant": served_tenant,
         "read_tenant": read_tenant,
         "tenants": list(ring.tenants),
         "readout": readout,
@@ -254,11 +264,12 @@ def weights(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The plan to write.  [e.g. -o plan.json]"
 )
 @_served_answers
+@_served_tenant
 @option(
     "--prompts",
     "prompts_path",
-    help="Prompts to ask, one a line or JSONL with 'prompt'; by default those of --served whose contexts were served "
-    "most.  [e.g. --prompts prompts.txt]",
+    help="Prompts to ask, one a line or JSONL with 'prompt'; by default those of the --served answers whose contexts "
+    "were served most (a ledger holds none).  [e.g. --prompts prompts.txt]",
 )
 @option("--count", type=click.IntRange(1), default=500, help="Most prompts to ask.  [e.g. --count 2000]")
 @option("--samples", type=click.IntRange(1), default=4, help="Answers to each prompt.  [e.g. --samples 8]")
@@ -298,6 +309,7 @@ def plan(
     key: str,
     output: Path,
     served: str | None,
+    served_tenant: str | None,
     prompts_path: str | None,
     count: int,
     samples: int,
@@ -330,18 +342,25 @@ def plan(
     from detect.student.api.plan import Budgets, PlannedPrompt, SamplingPlan, TracePlan, write_plan
     from detect.student.api.prompts import choose_prompts, read_answers
     from detect.student.endpoint import statistic_of
+    from detect.student.served import counted_account
     from watermark.commitment import load_commitment
     from watermark.generate import read_prompts
+    from watermark.ledger_file import is_ledger
     from watermark.spec import load_spec
 
     if reference is not None and logprobs is None:
         raise DyetraceError("a reference serves answers with logprobs only: give --logprobs, or leave --reference out")
     made = load_spec(spec_path)
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    _check_served(served, served_tenant)
+    account = counted_account(served, made, ring, served_tenant)
     if prompts_path is not None:
         prompts = [PlannedPrompt(prompt=text) for text in dict.fromkeys(read_prompts(prompts_path))][:count]
+    elif served is not None and is_ledger(Path(served)):
+        raise DyetraceError(f"{served} is a ledger, which holds no prompts to choose from: give --prompts as well")
     elif served is not None:
-        prompts = choose_prompts(read_answers(Path(served)), made, count)
+        answers = (answer for answer in read_answers(Path(served)) if account in (None, answer.tenant))
+        prompts = choose_prompts(answers, made, count)
     else:
         raise DyetraceError("a plan needs prompts: give --prompts, or --served answers to choose them from")
     fixed = TracePlan(
@@ -355,7 +374,7 @@ def plan(
         per_request=min(per_request, samples),
         sampling=SamplingPlan(temperature=temperature, max_tokens=max_tokens, top_logprobs=logprobs or 0),
         readout="entropy" if reference is None else "reference",
-        statistic=statistic_of(served, reference),
+        statistic=statistic_of(served, reference, account),
         hypotheses=list(tested_keys(made, ring)),
         spec_id=made.spec_id,
         key_fingerprint=ring.master_fingerprint,
@@ -440,6 +459,7 @@ def api(
         )
         return
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    _check_served(served, None)
     arguments = {
         "plan": str(plan_path),
         "served": served,
@@ -470,6 +490,16 @@ def api(
     publish(record, output, pdf, as_json)
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)
+
+
+def _check_served(served: str | None, tenant: str | None) -> None:
+    """Refuse an account of no answers, and say where a ledger is too full to tell much."""
+    from detect.student.served import crowding
+
+    if tenant is not None and served is None:
+        raise DyetraceError("--served-tenant says whose answers of --served count: give --served, or leave it out")
+    if (told := crowding(served)) is not None:
+        say(f"warning: {told}")
 
 
 class _LiveEvidence:

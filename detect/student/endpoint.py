@@ -228,7 +228,7 @@ def _check(
         )
     if list(tested_keys(spec, ring)) != plan.hypotheses:
         raise DyetraceError(f"the plan tests {', '.join(plan.hypotheses)}; name just those accounts with --tenant")
-    if statistic_of(served, reference, counted_account(served, ring, _account(plan))) != plan.statistic:
+    if statistic_of(served, reference, counted_account(served, spec, ring, _account(plan))) != plan.statistic:
         raise DyetraceError(
             "the plan was made with other served answers or another reference; give --served and --reference as there"
         )

@@ -80,7 +80,7 @@ def open_served(
         counts = served_subkeys(read_text(source, spec, encoder, tenant=tenant).documents, spec.context_width)
         yield ServedContexts(file, lambda _: counts)
         return
-    account = counted_account(source, ring, tenant)
+    account = counted_account(source, spec, ring, tenant)
     with Ledger.open(Path(source), spec, ring) as ledger:
         yield ServedContexts(file, lambda sequences: _looked_up(ledger, account, sequences, spec.context_width))
     if served_file(source).sha256 != file.sha256:
@@ -105,10 +105,17 @@ def served_file(source: str) -> FileHash:
         raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
 
 
-def counted_account(source: str | None, ring: KeyRing, tenant: str | None) -> str | None:
-    """The account whose answers are counted, None for all: with a tenant's key a ledger tells that tenant's alone."""
+def counted_account(source: str | None, spec: WatermarkSpec, ring: KeyRing, tenant: str | None) -> str | None:
+    """The account whose answers are counted, None for all: with a tenant's key a ledger tells that tenant's alone.
+
+    Raises
+    ------
+    DyetraceError
+        The ledger is of another spec or key, or tells nothing of the account to these keys.
+    """
     if source is None or not is_ledger(Path(source)):
         return tenant
+    Ledger.open(Path(source), spec, ring).close()
     if tenant is None and ring.global_key is None:
         return next(iter(ring.tenants), None)
     if tenant is not None and tenant not in ring.tenants:
