@@ -133,7 +133,9 @@ def _subkey(value: Any, settings: Settings, spec: WatermarkSpec) -> int | None:
         return None
     if not settings.allow_subkey:
         raise DyetraceError(f"this server chooses sub-keys itself: {SUBKEY} is not allowed")
-    whole = not isinstance(value, bool) and (isinstance(value, int) or isinstance(value, float) and value.is_integer())
+    whole = (isinstance(value, float) and value.is_integer()) or (
+        isinstance(value, int) and not isinstance(value, bool)
+    )
     if not whole:
         raise DyetraceError(f"{SUBKEY} must be a whole number (got {value!r})")
     if not 0 <= value < spec.subkeys:

@@ -76,7 +76,7 @@ class Counters:
             lines += [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
             for labels, value in samples:
                 inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels)
-                lines.append(f"{name}{{{inside}}} {value:g}" if inside else f"{name} {value:g}")
+                lines.append(f"{name}{{{inside}}} {value:.17g}" if inside else f"{name} {value:.17g}")
         return "\n".join(lines) + "\n"
 
     def write(self, *, now: bool = False) -> None:
