@@ -166,6 +166,10 @@ class RowKeys:
     def at(self, contexts: torch.Tensor) -> tuple[Any, Any]:
         """Keys (b, 8) and nonces (3, b) for the next contexts (b, h) int64, as `watermark.backends.rows` takes them."""
         if self._cpu:
+            owned = getattr(prf.backend(), "owned_keys", None)
+            if owned is not None and self._width <= prf.NONCE_WORDS and 0 < self._threshold < 2**32:
+                found: tuple[Any, Any] = owned(contexts.numpy(), self._selector[0], self._threshold, self._keys)
+                return found
             return self._at(prf, contexts.numpy().astype(np.uint32), np.zeros((len(contexts), 1), dtype=np.uint32))
         from watermark.backends import torch_backend
 

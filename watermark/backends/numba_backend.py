@@ -11,11 +11,14 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from watermark.prf import BLOCK_WORDS, CONSTANTS, QUARTER_ROUNDS, ROUNDS, U32
+from watermark.prf import BLOCK_WORDS, CONSTANTS, MISSING, QUARTER_ROUNDS, ROUNDS, U32
+
+I64 = npt.NDArray[np.int64]
 
 LANES = 16
 TILE = LANES * BLOCK_WORDS  # the tokens that one call of `tile_words` covers
@@ -180,6 +183,40 @@ def words_among(keys: U32, nonce: U32, tokens: U32) -> U32:
     out = np.empty(tokens.shape, dtype=np.uint32)
     _words_among(contiguous(keys), contiguous(nonce), contiguous(tokens), out)
     return out
+
+
+@jit()
+def _owned_keys(contexts: I64, selector: U32, threshold: int, keys: U32, out: U32, nonces: U32) -> None:
+    rows, width = contexts.shape
+    for row in range(rows):
+        for back in range(3):
+            nonces[back, row] = contexts[row, width - 1 - back] if back < width else MISSING
+    words = np.empty(rows, dtype=np.uint32)
+    words_span(selector, nonces, np.zeros(rows, dtype=np.uint32), words, 0, rows)
+    for row in range(rows):
+        out[row] = keys[row, 1 if words[row] < threshold else 0]
+
+
+def owned_keys(contexts: I64, selector: U32, threshold: int, keys: U32) -> tuple[U32, U32]:
+    """`watermark.rowkeys.RowKeys.at` for contexts of at most three tokens, in one call.
+
+    Parameters
+    ----------
+    contexts
+        Shape (b, h), oldest token first.
+    selector, threshold
+        A context belongs to the second of a row's keys when the selector's word of token 0 is below the threshold.
+    keys
+        Shape (b, 2, 8).
+
+    Returns
+    -------
+    Keys (b, 8) and nonces (3, b).
+    """
+    out = np.empty((len(contexts), 8), dtype=np.uint32)
+    nonces = np.empty((3, len(contexts)), dtype=np.uint32)
+    _owned_keys(np.ascontiguousarray(contexts), selector, threshold, contiguous(keys), out, nonces)
+    return out, nonces
 
 
 @jit(parallel=True)

@@ -129,7 +129,8 @@ def gumbel_choices(logits: torch.Tensor, keys: U32, nonces: U32) -> torch.Tensor
     races = np.empty((len(before), tasks))
     choices = np.empty((len(before), tasks), dtype=np.int64)
     _gumbel(before, contiguous(keys), contiguous(nonces.T), tasks, races, choices)
-    return torch.from_numpy(np.take_along_axis(choices, races.argmax(1)[:, None], 1)[:, 0])
+    best = choices[:, 0] if tasks == 1 else np.take_along_axis(choices, races.argmax(1)[:, None], 1)[:, 0]
+    return torch.from_numpy(best)
 
 
 def gumbel(logits: torch.Tensor, keys: U32, nonces: U32) -> torch.Tensor:

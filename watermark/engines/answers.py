@@ -75,14 +75,19 @@ class Answer:
             context = self._lead[at:] + tuple(self.tokens[:at])
         else:
             context = tuple(self.tokens[at - width : at])
-        if any(token < 0 for token in context):
+        if context and min(context) < 0:
             raise HiddenTokensError("the engine hides tokens that it has generated (placeholders stand for them)")
         return context
 
-    def repeats(self) -> bool:
-        """Whether the next context already chose one of the answer's tokens; it is then left unmarked."""
+    def next(self) -> tuple[Context, bool]:
+        """The next context, and whether it already chose one of the answer's tokens; it is then left unmarked."""
         self._advance()
-        return bool(self._lead) and self.context() in self._seen
+        context = self.context()
+        return context, bool(self._lead) and context in self._seen
+
+    def repeats(self) -> bool:
+        """Whether the next context already chose one of the answer's tokens."""
+        return self.next()[1]
 
     def news(self) -> list[tuple[Context, int]]:
         """Context and token of each position since the last call, where the context stood first in the answer."""

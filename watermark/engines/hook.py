@@ -165,8 +165,9 @@ class Hook:
                 left.append(True)
                 continue
             try:
-                contexts.append(answer.context())
-                left.append(answer.repeats())
+                context, repeats = answer.next()
+                contexts.append(context)
+                left.append(repeats)
             except HiddenTokensError as error:
                 if self.settings.on_unmarkable == "error":
                     say("stopped", logging.ERROR, why=str(error))
@@ -199,17 +200,24 @@ class Hook:
         skip = torch.tensor(left, device=logits.device) if any(left) else None
         return (Rows(answers, logits.device) if rows is None else rows).mark(logits, contexts, skip)
 
-    def choose(self, logits: torch.Tensor, answers: Sequence[Answer | None], rows: Rows | None = None) -> torch.Tensor:
-        """Choose for a step of a batch, under a scheme that chooses: (b, V) -> (b,) int64, -1 for rows left unmarked.
+    def choose(
+        self, logits: torch.Tensor, answers: Sequence[Answer | None], rows: Rows | None = None
+    ) -> tuple[torch.Tensor, bool]:
+        """Choose for a step of a batch, under a scheme that chooses.
 
-        The logits are only read, and need not be truncated yet: a choice that truncation would keep stands.
+        The logits (b, V) are only read, and need not be truncated yet: a choice that truncation would keep stands.
+
+        Returns
+        -------
+        The choices (b,) int64, -1 for rows left unmarked; and whether there are none of those.
         """
         import torch
 
         contexts, left = self._step(answers, logits.device)
         if all(left):
-            return torch.full((len(left),), -1, dtype=torch.long, device=logits.device)
-        return (Rows(answers, logits.device) if rows is None else rows).choose(logits, contexts, left)
+            return torch.full((len(left),), -1, dtype=torch.long, device=logits.device), False
+        mine = Rows(answers, logits.device) if rows is None else rows
+        return mine.choose(logits, contexts, left), not any(left)
 
     def _step(self, answers: Sequence[Answer | None], device: torch.device) -> tuple[torch.Tensor, list[bool]]:
         """Contexts of a step, (b, h) int64, and the rows to leave unmarked; what was generated before is counted."""

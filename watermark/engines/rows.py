@@ -75,11 +75,15 @@ class Rows:
         """
         import torch
 
-        choices = torch.full((len(logits),), -1, dtype=torch.long, device=logits.device)
+        choices = None
         for epoch, rows, keys in self._parts:
-            everything = len(rows) == self._rows
-            mine, at = (logits, contexts) if everything else (logits[rows], contexts[rows])
-            choices[rows] = choose_rows(epoch.scheme, mine, *keys.at(at))
+            if len(rows) == self._rows:
+                choices = choose_rows(epoch.scheme, logits, *keys.at(contexts))
+                break
+            if choices is None:
+                choices = torch.full((len(logits),), -1, dtype=torch.long, device=logits.device)
+            choices[rows] = choose_rows(epoch.scheme, logits[rows], *keys.at(contexts[rows]))
+        assert choices is not None
         if any(left):
             choices[torch.tensor(left, device=logits.device)] = -1
         return choices

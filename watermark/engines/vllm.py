@@ -197,16 +197,16 @@ class FirstRunner:
         mine = self._hook
         if not chooses(mine.epoch.scheme):
             return self._transform(logits)
-        choices = mine.choose(logits, self._made, self._rows)
+        choices, complete = mine.choose(logits, self._made, self._rows)
         if self._k is not None or self._p is not None:
             # A sort of every row would cost more than the model's step: only rows whose choice is cut off pay for it.
             cut = self._cut_off(logits, choices)
             if len(cut):
                 again = self._truncated(logits[cut], cut)
                 answers = [self._made[row] for row in cut.tolist()]
-                choices[cut] = mine.choose(again, answers)
+                choices[cut] = mine.choose(again, answers)[0]
         # Nothing that follows can bring another token up to this, and no other entry need be written.
-        if bool((choices >= 0).all()) if logits.device.type == "cpu" else False:
+        if complete:
             return logits.scatter_(1, choices[:, None], CHOSEN)
         rows = torch.nonzero(choices >= 0)[:, 0]
         logits[rows, choices[rows]] = CHOSEN
