@@ -109,7 +109,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings | No
         raise DyetraceError(f"settings of {where}: {error}") from None
     except msgspec.ValidationError as error:
         # The message names the field and never the value.
-        raise DyetraceError(f"settings of {where}: {error}; see `dyetrace serve-check --help`") from None
+        raise DyetraceError(f"settings of {where}: {error}; fields are {', '.join(Settings.__struct_fields__)}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
