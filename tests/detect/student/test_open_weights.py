@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from detect.cli import main
 from detect.natural_text import natural_documents
 from detect.report.trace_schema import read_trace
 from detect.student.conclude import conclude
 from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
 from detect.student.open_weights import WeightsJob, trace_weights
 from detect.student.record import TraceRecord
+from detect.student.served import crowding
 from watermark.errors import DyetraceError
 from watermark.generate import Sampling, generate_answers
-from watermark.keys import KeyRing, SecretKey
-from watermark.spec import WatermarkSpec
+from watermark.keys import KeyRing, SecretKey, write_key_file
+from watermark.ledger import Ledger, answer_contexts
+from watermark.ledger_file import new_file, new_header
+from watermark.spec import WatermarkSpec, write_spec
 from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 KEY = SecretKey(bytes(range(32)))
@@ -162,6 +169,84 @@ def test_a_student_of_marked_answers_is_found_by_reading_text_that_it_never_saw(
     assert record.basis == "p-value" and record.readout == "reference"
     assert record.references[0].share == 1.0
     assert record.controls.decoy_log10_agreement > -4
+
+
+@pytest.fixture(scope="module")
+def ledger(world: World) -> Path:
+    """What a server that served the marked answers would have counted."""
+    path = world.folder / "served.ledger"
+    with Ledger.create(path, world.spec, RING, megabytes=1) as ledger:
+        for line in (world.folder / "marked.jsonl").read_text().splitlines():
+            answer = json.loads(line)
+            # One token more, as an answer's last context counts where answers are read.
+            contexts = answer_contexts(answer["prompt_token_ids"], [*answer["token_ids"], 0], world.spec.context_width)
+            ledger.add(None, answer["subkey"], contexts)
+    return path
+
+
+def test_a_ledger_of_the_served_answers_gives_the_trace_that_they_give(
+    world: World, found: Any, ledger: Path, tmp_path: Path
+) -> None:
+    of_answers, folder = found
+    controls = [world.folder / "of-unmarked"]
+    of_ledger = world.trace(tmp_path, "of-marked", controls=controls, served=str(ledger))
+    assert (tmp_path / EVIDENCE_FILE).read_bytes() == (folder / EVIDENCE_FILE).read_bytes()
+    for name in ("hypotheses", "curve", "controls", "readings", "comparisons", "log10_pvalue", "found"):
+        assert getattr(of_ledger, name) == getattr(of_answers, name), name
+    assert of_ledger.served is not None and of_ledger.served.name == str(ledger)
+
+
+def test_the_command_takes_a_ledger_and_the_report_holds_it_to_its_hash(
+    world: World, ledger: Path, tmp_path: Path
+) -> None:
+    write_key_file(tmp_path / "owner.key", KEY)
+    write_spec(tmp_path / "spec.json", world.spec)
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for file in (ledger, world.folder / "prose.txt"):
+        shutil.copy(file, inputs)
+    served = inputs / ledger.name
+
+    def run(*words: object) -> tuple[int, str]:
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        return result.exit_code, result.output
+
+    base = world.folder / "base"
+    trace = ["trace", "weights", world.folder / "of-marked", "--read", inputs / "prose.txt", "--contexts", 300]
+    trace += ["--spec", tmp_path / "spec.json", "--key", f"file:{tmp_path / 'owner.key'}", "--tokenizer", base]
+    trace += ["--dtype", "float32", "--decoys", 20, "--no-pdf", "-o", tmp_path / "found"]
+    report = tmp_path / "found" / "report.json"
+    status, output = run(*trace, "--served", served)
+    assert status == 0 and "warning" not in output, output
+    assert run("report", "verify", report, "--inputs", inputs)[0] == 0
+    assert run("recompute", report, "--key", f"file:{tmp_path / 'owner.key'}")[0] == 0
+
+    status, output = run(*trace, "--served", served, "--served-tenant", "acme")
+    assert status == 2 and "counts of tenant 'acme'" in output and "Traceback" not in output
+    status, output = run(*trace, "--served-tenant", "acme")
+    assert status == 2 and "give --served" in output
+    with Ledger.open(served, world.spec, RING, write=True) as server:
+        status, output = run(*trace, "--served", served)
+        assert status == 2 and "is open for writing" in output
+        server.add(None, 0, np.array([[7]]))
+    status, output = run("report", "verify", report, "--inputs", inputs)
+    assert status != 0 and "served.ledger" in output
+
+
+def test_a_crowded_ledger_is_told_of_and_its_trace_is_as_valid(world: World, tmp_path: Path) -> None:
+    """Every context reads some count then, so that of all contexts none is left out and no student is wronged."""
+    path = tmp_path / "crowded.ledger"
+    header = new_header(world.spec.spec_id, world.spec.key_fingerprint, 1)
+    with new_file(path, msgspec.structs.replace(header, width=64)):
+        pass
+    with Ledger.open(path, world.spec, RING, write=True) as ledger:
+        for start in range(20):
+            ledger.add(None, 0, np.arange(start, 500 + start)[:, None])
+    assert crowding(str(path)) is not None
+    record = world.trace(tmp_path / "clean", "of-unmarked", served=str(path))
+    assert not record.found and record.log10_pvalue is not None and record.log10_pvalue > -4
+    everything = world.trace(tmp_path / "all", "of-unmarked")
+    assert record.readings == everything.readings
 
 
 def test_a_student_of_unmarked_answers_to_the_same_prompts_is_not_found(world: World, tmp_path: Path) -> None:

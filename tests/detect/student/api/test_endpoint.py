@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Server
 from detect.cli import main
+from detect.student.evidence import EVIDENCE_FILE, read_evidence
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
-from watermark.spec import WatermarkSpec, write_spec
+from watermark.ledger import Ledger, answer_contexts
+from watermark.spec import WatermarkSpec, load_spec, write_spec
 from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 KEY = SecretKey(b"a key that everybody knows......")
@@ -69,6 +72,78 @@ def test_a_plan_is_asked_once_and_its_report_holds(
     assert run("report", "verify", owner / "found" / "report.json").exit_code == 0
     held = run("recompute", owner / "found" / "report.json", *keys[2:])
     assert held.exit_code == 0 and "the report holds" in held.output
+
+
+def ledger_of_served(owner: Path) -> Path:
+    """The ledger of the served answers: they were acme's."""
+    spec, path = load_spec(owner / "spec.json"), owner / "served.ledger"
+    with Ledger.create(path, spec, KeyRing.from_master(KEY, tenants=("acme",)), megabytes=1) as ledger:
+        for line in (owner / "served.jsonl").read_text().splitlines():
+            answer = json.loads(line)
+            contexts = answer_contexts(answer["prompt_token_ids"], [*answer["token_ids"], 0], spec.context_width)
+            ledger.add("acme", answer["subkey"], contexts)
+    return path
+
+
+def test_a_ledger_of_the_served_answers_gives_the_trace_that_they_give(
+    owner: Path, serve: Callable[..., Server], smollm2_dir: Path
+) -> None:
+    server = serve()
+    keys = ["--spec", owner / "spec.json", "--key", f"file:{owner / 'owner.key'}"]
+    prompts = owner / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    plan = ["trace", "plan", server.url, *keys, "--model", "student", "--samples", 2, "--max-tokens", 30]
+
+    def traced(name: str, *source: object, of: Sequence[object] = ()) -> dict[str, Any]:
+        made = run(*plan, "--prompts", prompts, *source, *of, "-o", owner / f"{name}.json")
+        assert made.exit_code == 0, made.output
+        trace = ["trace", "api", owner / f"{name}.json", *keys, "--tokenizer", smollm2_dir, "--no-pdf"]
+        done = run(*trace, *source, "-o", owner / "found", "--json")
+        assert done.exit_code == 0, done.output
+        record: dict[str, Any] = json.loads((owner / "found" / "report.json").read_text())
+        return record
+
+    everything = traced("everything")
+    # What the suspect says was served, in part, some of it twice: it is a random model, which meets nothing by chance.
+    said = read_evidence(owner / "found" / EVIDENCE_FILE).tuples.contexts[:40].tolist()
+    spec_id = load_spec(owner / "spec.json").spec_id
+    served = [
+        {"prompt_token_ids": [], "token_ids": [*context, 0], "spec_id": spec_id, "subkey": number % 3}
+        for number, context in enumerate([*said, *said[:15]])
+    ]
+    (owner / "served.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in served))
+    ledger = ledger_of_served(owner)
+    exact = traced("answers", "--served", owner / "served.jsonl")
+    counted = traced("ledger", "--served", ledger)
+    acme = traced("acme", "--served", ledger, "--tenant", "acme", of=["--served-tenant", "acme"])
+    assert everything["contexts"] > exact["contexts"] >= 40
+    for name in ("contexts", "hypotheses", "curve"):
+        assert counted[name] == exact[name] == acme[name]
+    assert counted["served"]["sha256"] == hashlib.sha256(ledger.read_bytes()).hexdigest()
+    assert "served_account" not in json.loads((owner / "ledger.json").read_text())["statistic"]
+    assert json.loads((owner / "acme.json").read_text())["statistic"]["served_account"] == "acme"
+
+
+def test_a_ledger_that_gives_no_plan_is_one_line(owner: Path, serve: Callable[..., Server]) -> None:
+    server, ledger = serve(), ledger_of_served(owner)
+    keys = ["--spec", owner / "spec.json", "--key", f"file:{owner / 'owner.key'}"]
+    prompts = owner / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    spec = load_spec(owner / "spec.json")
+    write_spec(owner / "next.json", msgspec.structs.replace(spec, epoch=1))
+    plan = ["trace", "plan", server.url, "--model", "student", "--served", ledger, "-o", owner / "plan.json"]
+    other = ["--spec", owner / "next.json", *keys[2:]]
+    for wrong, says in (
+        (keys, "is a ledger, which holds no prompts to choose from: give --prompts"),
+        ([*other, "--prompts", prompts], "each spec has its own ledger"),
+        ([*keys, "--prompts", prompts, "--served-tenant", "acme"], "name the account with --tenant"),
+    ):
+        result = run(*plan, *wrong)
+        assert result.exit_code == 2 and says in result.output and "Traceback" not in result.output, result.output
+    with Ledger.open(ledger, spec, KeyRing.from_master(KEY), write=True):
+        result = run(*plan, *keys, "--prompts", prompts)
+        assert result.exit_code == 2 and "is open for writing" in result.output
+    assert not (owner / "plan.json").exists()
 
 
 def test_what_does_not_fit_the_plan_is_one_line(owner: Path, serve: Callable[..., Server], smollm2_dir: Path) -> None:
