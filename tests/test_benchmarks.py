@@ -23,6 +23,8 @@ SCRIPTS = {
     "scan_speed": [],
     "formats_permutation": [],
     "ledger": [],
+    "distillation.__main__": ["--keep"],
+    "formats_hash": [],
 }
 
 

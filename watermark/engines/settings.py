@@ -109,7 +109,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings | No
         raise DyetraceError(f"settings of {where}: {error}") from None
     except msgspec.ValidationError as error:
         # The message names the field and never the value.
-        raise DyetraceError(f"settings of {where}: {error}; fields are {', '.join(Settings.__struct_fields__)}") from None
+        fields_are = ", ".join(Settings.__struct_fields__)
+        raise DyetraceError(f"settings of {where}: {error}; the fields are {fields_are}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
