@@ -20,7 +20,7 @@ from detect.report.trace_wording import (
     tenants_tested,
 )
 from detect.report.wording import format_time
-from detect.student.record import TraceRecord
+from detect.student.record import TraceRecord, log10_naming_level
 
 Lines = Iterator[Runs]
 
@@ -276,9 +276,9 @@ def _keys(record: TraceRecord) -> Lines:
     if tenants_tested(record):
         yield runs(
             "A tenant is named only when its own p-value, so paid for, is at most $level. A group of tenants is named "
-            "only when the choice among all groups is paid for too. Otherwise the answer is “not identified”, and not "
-            "the likeliest.",
-            level=level(record.alpha),
+            "only when the choice among all groups is paid for too; where there are several tenants each of these two "
+            "questions has half of the level. Otherwise the answer is “not identified”, and not the likeliest.",
+            level=level(10 ** log10_naming_level(record.alpha, tenants_tested(record))),
         )
 
 

@@ -17,7 +17,7 @@ from detect.report.wording import format_time
 from detect.student.conclude import tested_log10
 from detect.student.evidence import EVIDENCE_FILE, read_evidence
 from detect.student.hypothesis import WeightedTest
-from detect.student.record import TraceHypothesis, TraceRecord
+from detect.student.record import TraceHypothesis, TraceRecord, log10_naming_level
 from detect.student.score import TraceScore
 
 _BOTH_TAILS = 1e-6  # by which the tails of one total may fall short of 1 together, being rounded
@@ -82,7 +82,7 @@ def answer(record: TraceRecord) -> str:
 
 def identification(record: TraceRecord) -> str:
     """Who is named is who passes the level, and no group is named whose choice was not paid for."""
-    limit = math.log10(record.alpha)
+    limit = log10_naming_level(record.alpha, sum(h.key.startswith("tenant:") for h in record.hypotheses))
     passing = {
         tenant_name(h.key)
         for h in record.hypotheses
@@ -97,7 +97,9 @@ def identification(record: TraceRecord) -> str:
         who = ", ".join(coalition.tenants)
         if coalition.log10_pvalue_adjusted < coalition.log10_pvalue:
             refuse(f"the group {who}: its adjusted p-value is smaller than its own")
-    return f"those named are the tenants whose adjusted p-value is at or below the level ({len(said):,})"
+        if coalition.log10_pvalue_adjusted > math.log10(record.alpha):
+            refuse(f"the group {who} is named, but its p-value is above the level")
+    return f"those named are the tenants whose adjusted p-value is at or below the level of names ({len(said):,})"
 
 
 def controls(record: TraceRecord) -> str:

@@ -17,7 +17,15 @@ from detect.document import GLOBAL, tested_keys
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.student.evidence import Basis, Evidence, TraceSettings
 from detect.student.hypothesis import I64, Floats, Sided, WeightedTest, key_test
-from detect.student.record import Coalition, CurvePoint, Power, ReadoutResult, TraceControls, TraceHypothesis
+from detect.student.record import (
+    Coalition,
+    CurvePoint,
+    Power,
+    ReadoutResult,
+    TraceControls,
+    TraceHypothesis,
+    log10_naming_level,
+)
 from detect.student.weights import WeightedTuples
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_exact
@@ -124,7 +132,8 @@ def conclude(
     identified: list[str] = []
     if refused is None:
         coalitions = _coalitions(family, keys, log10_alpha)
-        tenants = [h for h in hypotheses if h.key != GLOBAL and h.log10_pvalue_adjusted <= log10_alpha]
+        limit = log10_naming_level(settings.alpha, len(keys.keys() - {GLOBAL}))
+        tenants = [h for h in hypotheses if h.key != GLOBAL and h.log10_pvalue_adjusted <= limit]
         identified = [h.key.removeprefix("tenant:") for h in tenants]
     found = refused is None and log10_p <= log10_alpha
     return Conclusion(
@@ -172,8 +181,8 @@ def _hypotheses(family: _Family, keys: dict[str, MarkingKey]) -> list[TraceHypot
 def _coalitions(family: _Family, keys: dict[str, MarkingKey], log10_alpha: float) -> list[Coalition]:
     """The smallest set of tenants whose totals together reject that none of them left a mark, if one alone doesn't.
 
-    The tenants with the largest totals are taken together. The choice of the set among all of its size, and the sizes
-    tried, are paid for (Bonferroni).
+    The tenants with the largest totals are taken together. The choice of the set among all of its size, the sizes
+    tried, and the question about single tenants are paid for (Bonferroni).
     """
     tenants = [(name, key) for name, key in keys.items() if name != GLOBAL]
     sizes = range(2, min(LARGEST_COALITION, len(tenants)) + 1)
@@ -183,12 +192,12 @@ def _coalitions(family: _Family, keys: dict[str, MarkingKey], log10_alpha: float
     totals = test.totals([key for _, key in tenants])
     order = np.argsort(-totals, kind="stable")
     best = float(_tested(test, family, int(totals[order[0]]), 1)) + math.log10(len(tenants))
-    if best <= log10_alpha:
+    if best <= log10_alpha - _LOG10_2:
         return []
     for size in sizes:
         chosen = order[:size]
         log10_p = _tested(test, family, int(totals[chosen].sum()), size)
-        adjusted = min(0.0, log10_p + math.log10(math.comb(len(tenants), size)) + math.log10(len(sizes) + 1))
+        adjusted = min(0.0, log10_p + math.log10(2 * math.comb(len(tenants), size) * len(sizes)))
         if adjusted <= log10_alpha:
             names = [tenants[i][0].removeprefix("tenant:") for i in chosen.tolist()]
             return [Coalition(tenants=names, log10_pvalue=log10_p, log10_pvalue_adjusted=adjusted)]

@@ -6,6 +6,7 @@ party with the spec and the key computes every total, p-value and e-value again 
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -103,8 +104,20 @@ class TraceHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     log10_pvalue_adjusted: float
 
 
+def log10_naming_level(alpha: float, tenants: int) -> float:
+    """Log10 of the level at which a single tenant is named.
+
+    Where groups of tenants are looked at as well, each of the two questions has half of alpha, so that the chance of
+    any wrong name is at most alpha.
+    """
+    return math.log10(alpha / 2 if tenants > 1 else alpha)
+
+
 class Coalition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Tenants whose evidence adds up: the hypothesis that none of them left a mark is rejected, the choice paid for."""
+    """Tenants whose evidence adds up: the hypothesis that none of them left a mark is rejected, the choice paid for.
+
+    ``log10_pvalue_adjusted`` pays for all groups, and for the question about single tenants (`log10_naming_level`).
+    """
 
     tenants: list[str]
     log10_pvalue: float
