@@ -278,7 +278,7 @@ def _keys(record: TraceRecord) -> Lines:
             "A tenant is named only when its own p-value, so paid for, is at most $level. A group of tenants is named "
             "only when the choice among all groups is paid for too; where there are several tenants each of these two "
             "questions has half of the level. Otherwise the answer is “not identified”, and not the likeliest.",
-            level=level(10 ** log10_naming_level(record.alpha, tenants_tested(record))),
+            level=level(10 ** log10_naming_level(record.alpha, len(tenants_tested(record)))),
         )
 
 
