@@ -21,6 +21,7 @@ from watermark.rowkeys import GLOBAL, TENANT, KeyWords, selector_threshold
 
 Context = tuple[int, ...]
 _REMEMBERED_PROMPTS = 4096
+_HIDDEN = "the engine hides tokens that it has generated (placeholders stand for them)"
 
 
 class HiddenTokensError(DyetraceError):
@@ -76,7 +77,7 @@ class Answer:
         else:
             context = tuple(self.tokens[at - width : at])
         if context and min(context) < 0:
-            raise HiddenTokensError("the engine hides tokens that it has generated (placeholders stand for them)")
+            raise HiddenTokensError(_HIDDEN)
         return context
 
     def next(self) -> tuple[Context, bool]:
@@ -117,7 +118,10 @@ class Answer:
             self._counted = 0
             self._told = min(self._told, len(self.tokens))
         for position in range(self._counted, len(self.tokens)):
+            if self.tokens[position] < 0:
+                raise HiddenTokensError(_HIDDEN)
             self._seen.setdefault(self.context(position), position)
+            self._counted = position + 1
         self._counted = len(self.tokens)
 
 

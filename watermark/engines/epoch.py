@@ -11,6 +11,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from watermark.engines.settings import Settings
@@ -95,11 +96,19 @@ class Epochs:
             if stamp != self._stamp:
                 self._stamp = stamp
                 try:
-                    self._current = self._load()
+                    self._current = self._next(self._current)
                     self.trouble = None
                 except DyetraceError as error:
                     self.trouble = f"the changed spec is not used, epoch {self._current.spec.epoch} goes on: {error}"
         return self._current
+
+    def _next(self, old: Epoch) -> Epoch:
+        """The changed spec's, if only keys differ: answers of both share batches; engines are set up for the old."""
+        new = self._load()
+        keys_alone = msgspec.structs.replace(new.spec, epoch=old.spec.epoch, key_fingerprint=old.spec.key_fingerprint)
+        if keys_alone != old.spec:
+            raise DyetraceError("it differs in more than its epoch and key; restart the server for that")
+        return new
 
     def _load(self) -> Epoch:
         return Epoch(load_spec(self._settings.spec), load_master(self._settings.key))

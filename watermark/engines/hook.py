@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ class Hook:
         self.settings = settings
         self.counters = Counters()
         self._epochs = Epochs(settings)
+        self._known = self._epochs.current()
         self._subkeys = Subkeys()
         self._watch = Watch(settings.watch_tokens)
         self._ledgers: dict[str, Ledger] = {}
@@ -67,6 +69,10 @@ class Hook:
             self._trouble = self._epochs.trouble
             if self._trouble:
                 say("spec not reloaded", logging.ERROR, why=self._trouble)
+        if epoch is not self._known:
+            self._known = epoch
+            self.counters.set("dyetrace_epoch", epoch.spec.epoch)
+            say("keys changed", spec=epoch.spec_id, epoch=epoch.spec.epoch)
         return epoch
 
     def start(self, device: torch.device, vocabulary: int) -> None:
@@ -141,12 +147,13 @@ class Hook:
             subkey = admitted.subkey
         elif seed is not None:
             subkey = seed % epoch.spec.subkeys
-        elif len(tokens):
+        elif len(tokens) and min(tokens) >= 0:
             subkey = self._subkeys.resume(epoch, admitted.tenant, prompt, tokens)
         else:
             subkey = self._subkeys.draw(epoch, admitted.tenant, prompt)
         answer = Answer(epoch, admitted.tenant, subkey, prompt, tokens)
-        answer.news()  # what a resumed answer brings was counted before
+        with suppress(HiddenTokensError):  # said at the first step
+            answer.news()  # what a resumed answer brings was counted before
         return answer
 
     def contexts(self, answers: Sequence[Answer | None]) -> tuple[list[tuple[int, ...]], list[bool], list[Answer]]:
@@ -241,13 +248,12 @@ class Hook:
     def finish(self, answer: Answer) -> None:
         """Take note of an answer that the engine is done with, or has preempted."""
         self._subkeys.leave(answer)
-        try:
-            self._count(answer)
-            contexts = answer.contexts()
-        except HiddenTokensError:
-            self.counters.add(TOKENS, marked="no", why="tokens hidden")
-            return
+        self._count(answer)
         self._look()
+        try:
+            contexts = answer.contexts()
+        except HiddenTokensError:  # counted by the step
+            return
         ledger = self._ledger(answer.epoch)
         if ledger is not None and len(contexts):
             answer.epoch.ring_of(answer.tenant)
@@ -279,7 +285,10 @@ class Hook:
 
     def _count(self, answer: Answer) -> None:
         before = answer.told
-        news = answer.news()
+        try:
+            news = answer.news()
+        except HiddenTokensError:  # counted by the step
+            return
         grown = answer.told - before
         if not grown:
             return

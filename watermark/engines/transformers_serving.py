@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -124,6 +125,19 @@ class _Unconverted(LogitsProcessor):  # type: ignore[misc]
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """An answer, and where its tokens are: those of an earlier stay in the cache, and transformers' own list."""
+
+    answer: Answer | None
+    state: weakref.ref[Any]
+    before: list[int]
+    generated: list[int]
+
+    def tokens(self) -> list[int]:
+        return self.before + self.generated if self.before else self.generated
+
+
 class MarkProcessor(engine.ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
     """The processor of a manager. Contexts are read on the host before each step, from the requests themselves."""
 
@@ -133,7 +147,7 @@ class MarkProcessor(engine.ContinuousBatchingLogitsProcessor):  # type: ignore[m
     def __init__(self, unconverted: _Unconverted) -> None:
         self.hook = unconverted.hook
         self._greedy = unconverted.greedy
-        self._answers: dict[str, tuple[Answer | None, weakref.ref[Any]]] = {}
+        self._answers: dict[str, _Served] = {}
         self._step: list[Answer | None] | None = None
         self._rows: Rows | None = None
         self._made: list[Answer | None] = []
@@ -162,21 +176,18 @@ class MarkProcessor(engine.ContinuousBatchingLogitsProcessor):  # type: ignore[m
 
     def _answer(self, state: Any) -> Answer | None:
         """The answer of a request, begun when it is first seen."""
-        answer, seen = self._answers.get(state.request_id, (None, None))
-        if seen is None or seen() is not state:
+        served = self._answers.get(state.request_id)
+        if served is None or served.state() is not state:
             # What was generated before the engine made room for others stands at the end of the prompt.
             begun = state._true_initial_tokens or len(state.initial_tokens)
             prompt, before = state.initial_tokens[:begun], state.initial_tokens[begun:]
-            if answer is None:
-                answer = self._begin(state, prompt, before + state.generated_tokens)
-            self._answers[state.request_id] = answer, weakref.ref(state)
-        if answer is None:
-            return None
-        begun = state._true_initial_tokens
-        tokens = state.initial_tokens[begun:] + state.generated_tokens if begun else state.generated_tokens
-        known = len(state.initial_tokens) + len(state.generated_tokens)
-        answer.tokens = tokens if state.position_offset <= known else [*tokens, _HIDDEN]
-        return answer
+            answer = self._begin(state, prompt, before + state.generated_tokens) if served is None else served.answer
+            served = _Served(answer, weakref.ref(state), before, state.generated_tokens)
+            self._answers[state.request_id] = served
+        if served.answer is not None:
+            shown = len(state.initial_tokens) + len(state.generated_tokens)
+            served.answer.tokens = served.tokens() if state.position_offset <= shown else [*served.tokens(), _HIDDEN]
+        return served.answer
 
     def _begin(self, state: Any, prompt: list[int], tokens: list[int]) -> Answer | None:
         decoding = Decoding(greedy=self._greedy, samples=state.num_children + 1)
@@ -202,12 +213,13 @@ class MarkProcessor(engine.ContinuousBatchingLogitsProcessor):  # type: ignore[m
 
     def _forget(self, *, all_of_them: bool = False) -> None:
         """Take note of answers that transformers is done with: finished, cancelled, or moved out of its cache."""
-        for request_id, (answer, seen) in list(self._answers.items()):
-            state = seen()
+        for request_id, served in list(self._answers.items()):
+            state = served.state()
             if all_of_them or state is None or state.status >= RequestStatus.FINISHED:
                 del self._answers[request_id]
-                if answer is not None:
-                    self.hook.finish(answer)
+                if served.answer is not None:
+                    served.answer.tokens = served.tokens()
+                    self.hook.finish(served.answer)
 
 
 engine.CLASSIC_TO_CB_PROCESSORS_MAP[_Unconverted] = MarkProcessor
