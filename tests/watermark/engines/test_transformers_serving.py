@@ -174,6 +174,9 @@ def test_a_request_that_made_room_for_others_goes_on_under_its_sub_key(model: An
     assert resumed, "the cache was large enough for all requests at once: nothing was tested"
     report = conform(spec, KEY, [_answered(model, result, None) for result in results], log10_p=-20)
     assert report.tuples > 500
+    told = hook.counters.get(TOKENS, marked="yes", why="")
+    told += hook.counters.get(TOKENS, marked="no", why="repeated context")
+    assert told == 600
 
 
 def test_a_cancelled_request_is_forgotten_and_the_others_stay_right(model: Any, tmp_path: Path) -> None:
