@@ -229,7 +229,9 @@ def add_rows(report: Report, system: System, texts: Texts, found: Found) -> None
 @click.command()
 @click.option("--documents", "count", default=3, show_default=True, help="Documents of each kind of text.")
 @click.option("--tokens", default=400, show_default=True, help="Tokens of each.")
-@click.option("--keys", default=20_000, show_default=True, help="Fresh keys where words are cheapest; else fewer.")
+@click.option(
+    "--keys", default=40_000, show_default=True, help="Fresh keys; an eighth to a half of them where words are slow."
+)
 @click.option("--only", multiple=True, help="Only systems whose format has this in its name; may be repeated.")
 @click.option("--keep", "folder", type=click.Path(path_type=Path), help="Keep the documents there, or take them.")
 @quick_option

