@@ -39,7 +39,7 @@ class SlotRows:
         self._prompt = torch.zeros(size, dtype=torch.long, device=device)
         self._place = torch.full((size,), -1, dtype=torch.long, device=device)
         self._epochs: list[tuple[Epoch, RowKeys, torch.Tensor]] = []
-        self._truncates = False
+        self._floors = self._limits = self._nuclei = False
 
     def add(self, slot: int, params: Any) -> bool:
         """A request enters ``slot``; whether it is to be marked."""
@@ -90,9 +90,9 @@ class SlotRows:
             words = [self._answers[slot][0].key_words for slot in slots]
             self._epochs.append((epoch, RowKeys(epoch.spec, epoch.selector, words, device), place))
         taken = torch.tensor(list(self._answers), dtype=torch.long, device=device)
-        self._truncates = bool(
-            ((self._min_p[taken] > 0) | (self._k[taken] < self._state.vocab_size) | (self._p[taken] < 1)).any()
-        )
+        self._floors = bool((self._min_p[taken] > 0).any())
+        self._limits = bool((self._k[taken] < self._state.vocab_size).any())
+        self._nuclei = bool((self._p[taken] < 1).any())
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
         """Mark a step: logits (rows, V) before temperature."""
@@ -104,7 +104,7 @@ class SlotRows:
             rows = place[slots]
             contexts, repeats = self._contexts(ctx, slots, epoch.spec.context_width)
             final = logits / heat
-            if epoch.scheme.samples and self._truncates:
+            if epoch.scheme.samples:
                 final = self._truncated(final, slots)
             marked = mark_rows(epoch.scheme, final, *keys.pick(rows.clamp(min=0)).at(contexts)).to(logits.dtype)
             mine = (rows >= 0) & ~repeats
@@ -115,13 +115,17 @@ class SlotRows:
         return logits
 
     def _truncated(self, logits: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """What min_p, top-k and top-p of the requests leave."""
         from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
-        least = self._min_p[slots][:, None]
-        probabilities = logits.softmax(-1)
-        logits = logits.masked_fill(probabilities < least * probabilities.amax(-1, keepdim=True), -torch.inf)
-        truncated: torch.Tensor = apply_top_k_top_p(logits, self._k[slots], self._p[slots])
-        return truncated
+        if self._floors:
+            least = self._min_p[slots][:, None]
+            probabilities = logits.softmax(-1)
+            logits = logits.masked_fill(probabilities < least * probabilities.amax(-1, keepdim=True), -torch.inf)
+        if self._limits or self._nuclei:
+            k, p = (self._k[slots] if self._limits else None), (self._p[slots] if self._nuclei else None)
+            logits = apply_top_k_top_p(logits, k, p)
+        return logits
 
     def _contexts(self, ctx: Any, slots: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Contexts of the tokens to be sampled, (rows, h), and whether they chose a token of the same answer before."""

@@ -245,6 +245,47 @@ def test_everything_is_counted_and_the_ledger_knows_what_was_served(engine: Any,
             assert (counts >= 1).all() or not asked.marked
 
 
+# --- the V2 runner of the real engine, its kernels interpreted ------------------------------------------
+
+
+def test_every_choice_of_the_second_runner_is_the_references_beside_vllms_own_mark(
+    model: Path, configured: Path, tmp_path: Path
+) -> None:
+    kinds: list[tuple[dict[str, Any], bool]] = [
+        ({}, True),
+        ({"temperature": 0.8}, True),
+        ({"min_p": 0.05}, True),  # vLLM's kernel of top-k and top-p does not run under Triton's interpreter
+        ({"extra_args": {"dyetrace_mark": "off"}}, False),
+        ({"n": 2}, True),
+        ({"repetition_penalty": 1.2}, True),
+    ]
+    job = []
+    for index, (params, _) in enumerate(kinds):
+        extra = {"dyetrace_tenant": TENANTS[index % 2]} | params.get("extra_args", {})
+        usual = {"temperature": 1.0, "max_tokens": 40, "ignore_eos": True}
+        job.append({"prompt": list(range(9, 12 + 5 * index)), "params": usual | params | {"extra_args": extra}})
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    command = [sys.executable, "-m", "tests.watermark.engines.vllm_second_runner", str(model)]
+    command += [str(tmp_path / "job.json"), str(tmp_path / "answers.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    from tests.watermark.engines.conformance import Answered, conform
+    from watermark.spec import load_spec
+
+    answers = []
+    for (params, marked), asked, found in zip(
+        kinds, job, json.loads((tmp_path / "answers.json").read_text()), strict=True
+    ):
+        for sample in found["samples"]:
+            rows = [{int(token): SimpleNamespace(logprob=value) for token, value in row.items()}
+                    for row in sample["logprobs"]]  # fmt: skip
+            known = [final(row, params) for row in rows] if marked and "repetition_penalty" not in params else None
+            tenant = asked["params"]["extra_args"]["dyetrace_tenant"]
+            answers.append(Answered(tenant, found["prompt_token_ids"], sample["token_ids"], marked, candidates=known))
+    report = conform(load_spec(configured / "spec.json"), KEY, answers, log10_p=-8)
+    assert report.tuples > 150
+
+
 # --- an engine in which the processor would be dropped does not start -----------------------------------
 
 
