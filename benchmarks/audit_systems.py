@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,6 @@ Ids = list[int]
 
 DEPTH = 30
 WINDOW = 4  # context tokens, of detectors whose own default says nothing else
-EVERYWHERE = "every position"
-CONTEXTS_ONCE = "the first position of each context"
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ class Detector:
         Whose tail it takes for the p-value, and what it does with repeats.
     first
         The first position that it scores.
-    contexts_once
-        Whether it scores a context where it stands first alone; else every position.
+    once
+        What it scores where it stands first alone: each context, or each tuple; None for every position.
     score
         From words (n,) to what each tuple scores, (n,).
     pvalue
@@ -63,7 +61,7 @@ class Detector:
     name: str
     claims: str
     first: int
-    contexts_once: bool
+    once: Literal["contexts", "tuples"] | None
     score: Callable[[Words], Floats]
     pvalue: Callable[[Floats, int], Floats]
     own: Callable[[NativeKey, Ids], float]
@@ -71,11 +69,12 @@ class Detector:
     def positions(self, ids: Ids, width: int) -> list[int]:
         """The positions of a text that it scores."""
         places = range(self.first, len(ids))
-        if not self.contexts_once:
+        if self.once is None:
             return list(places)
         first: dict[tuple[int, ...], int] = {}
         for place in places:
-            first.setdefault(context_of(ids, place, width), place)
+            token = (ids[place],) if self.once == "tuples" else ()
+            first.setdefault(context_of(ids, place, width) + token, place)
         return list(first.values())
 
 
@@ -176,28 +175,18 @@ def _transformers(vocabulary_size: int) -> list[System]:
     plain, falling = np.ones(DEPTH), np.linspace(10, 1, DEPTH)
     falling *= DEPTH / falling.sum()
     normal = _normal(gamma, gamma * (1 - gamma))
-    z = "normal tail of the share of greens, repeats counted"
+    z, selfhash = "normal tail of the share of greens, repeats counted", "WatermarkDetector, selfhash"
     return [
         System(
             name,
             load_format("transformers-kgw-lefthash")(vocabulary_size, gamma),
-            [Detector("WatermarkDetector, lefthash", z, 1, False, _greens, normal, kgw("lefthash", 1))],
+            [Detector("WatermarkDetector, lefthash", z, 1, None, _greens, normal, kgw("lefthash", 1))],
             cost=4,
         ),
         System(
             name,
             load_format("transformers-kgw-selfhash")(vocabulary_size, gamma, WINDOW),
-            [
-                Detector(
-                    f"WatermarkDetector, selfhash, window {WINDOW}",
-                    z,
-                    WINDOW - 1,
-                    False,
-                    _greens,
-                    normal,
-                    kgw("selfhash", WINDOW),
-                )
-            ],
+            [Detector(f"{selfhash}, window {WINDOW}", z, WINDOW - 1, None, _greens, normal, kgw("selfhash", WINDOW))],
             cost=8,
         ),
         System(
@@ -208,7 +197,7 @@ def _transformers(vocabulary_size: int) -> list[System]:
                     f"SynthID, {label} score, depth {DEPTH}",
                     "normal tail, g-values taken for independent fair bits; contexts once",
                     WINDOW,
-                    True,
+                    "contexts",
                     _layers(weights),
                     _normal(0.5, _deviation(weights, 1) ** 2, DEPTH),
                     synthid(weights),
@@ -255,7 +244,9 @@ def _textseal(_: int) -> list[System]:
     def nats(hashes: Words) -> Floats:
         return np.asarray(-np.log(np.float32(1) - hashes.astype(np.float32) / np.float32(8191)), dtype=np.float64)
 
-    ways = (("v1", True, "contexts once"), ("none", False, "repeats counted"))
+    # WatermarkConfig says v2, which its pipelines use; get_scores_by_t says none.
+    ways: list[tuple[str, Literal["tuples"] | None, str]]
+    ways = [("v2", "tuples", "tuples once"), ("none", None, "repeats counted")]
     return [
         System(
             name,
@@ -290,7 +281,7 @@ def _sglang(_: int) -> list[System]:
     def nats(words: Words) -> Floats:
         return -np.log1p(-(words + 0.5) / 2**32)
 
-    one = Detector("WatermarkDetector", "gamma tail, contexts once", WINDOW, True, nats, _gamma, own)
+    one = Detector("WatermarkDetector", "gamma tail, contexts once", WINDOW, "contexts", nats, _gamma, own)
     return [System(f"SGLang {_version('sglang')}", load_format("sglang")(WINDOW), [one])]
 
 
@@ -321,7 +312,7 @@ def _vllm(_: int) -> list[System]:
             load_format("vllm-gumbel")(WINDOW),
             [
                 Detector(
-                    "GumbelWatermarkDetector", gamma, 0, True, nats, _gamma, own(module.GumbelWatermarkDetector)
+                    "GumbelWatermarkDetector", gamma, 0, "contexts", nats, _gamma, own(module.GumbelWatermarkDetector)
                 )
             ],
         ),
@@ -330,7 +321,7 @@ def _vllm(_: int) -> list[System]:
             load_format("vllm-dual-key-gumbel")(WINDOW),
             [
                 Detector(
-                    "DualKeyGumbelWatermarkDetector", matched, 0, True, blended, fused,
+                    "DualKeyGumbelWatermarkDetector", matched, 0, "contexts", blended, fused,
                     own(module.DualKeyGumbelWatermarkDetector),
                 )
             ],
@@ -365,13 +356,13 @@ def _markllm(vocabulary_size: int) -> list[System]:
         System(
             name,
             load_format("markllm-kgw")(vocabulary_size, 0.5),
-            [Detector("KGW", z, 1, False, _greens, normal, own(kgw.KGW, kgw.KGWUtils))],
+            [Detector("KGW", z, 1, None, _greens, normal, own(kgw.KGW, kgw.KGWUtils))],
             cost=4,
         ),
         System(
             name,
             load_format("markllm-unigram")(vocabulary_size, 0.5),
-            [Detector("Unigram", z, 0, False, _greens, normal, own(unigram.Unigram, unigram.UnigramUtils))],
+            [Detector("Unigram", z, 0, None, _greens, normal, own(unigram.Unigram, unigram.UnigramUtils))],
             cost=2,
         ),
     ]
