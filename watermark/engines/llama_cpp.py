@@ -76,6 +76,13 @@ def decoding_of(temperature: float, mirostat_mode: int, hook: Hook) -> Decoding:
     return Decoding(greedy=temperature == 0.0)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turn:
+    """A generation that was admitted; ``sampling`` is None where it stays unmarked."""
+
+    sampling: _Sampling | None
+
+
 class MarkedLlama(Llama):  # type: ignore[misc]
     """`llama_cpp.Llama` whose every generated token goes through the hook.
 
@@ -96,8 +103,7 @@ class MarkedLlama(Llama):  # type: ignore[misc]
         if not hasattr(Llama, "_init_sampler") or not hasattr(llama_cpp, "llama_sampler_chain_remove"):
             raise DyetraceError("this version of llama-cpp-python is not known to dyetrace; use 0.3.36")
         self._hook = process_hook() if hook is None else hook
-        self._admitted = False
-        self._sampling: _Sampling | None = None
+        self._turn: _Turn | None = None
         super().__init__(*arguments, **settings)
         self._hook.start(_CPU, self.n_vocab())
 
@@ -118,7 +124,7 @@ class MarkedLlama(Llama):  # type: ignore[misc]
         if answer is not None:
             answer.tokens = generated
         sampling = None if answer is None else _Sampling(self._hook, answer, self.n_vocab())
-        self._admitted, self._sampling = True, sampling
+        self._turn = mine = _Turn(sampling)
         try:
             for token in tokens:
                 if sampling is not None:
@@ -127,9 +133,9 @@ class MarkedLlama(Llama):  # type: ignore[misc]
                 if (yield token) is not None:
                     raise DyetraceError("tokens sent into a generation are not the hook's: put them into the prompt")
         finally:
-            self._admitted, self._sampling = False, None
             tokens.close()
-            self._sampler = None
+            if self._turn is mine:  # one that was broken off may be closed when the next has begun
+                self._turn = self._sampler = None
             if answer is not None:
                 self._hook.finish(answer)
 
@@ -138,13 +144,13 @@ class MarkedLlama(Llama):  # type: ignore[misc]
         return _within(copy_context(), super()._create_completion(*arguments, **settings))
 
     def _init_sampler(self, *arguments: Any, **settings: Any) -> Any:
-        if not self._admitted:
+        if self._turn is None:
             raise DyetraceError("a token sampled by itself is not marked: use generate or create_completion")
         sampler = super()._init_sampler(*arguments, **settings)
-        if self._sampling is not None:
+        if self._turn.sampling is not None:
             chain = sampler.sampler
             draws = llama_cpp.llama_sampler_chain_remove(chain, llama_cpp.llama_sampler_chain_n(chain) - 1)
-            sampler.add_custom(self._sampling.apply)
+            sampler.add_custom(self._turn.sampling.apply)
             llama_cpp.llama_sampler_chain_add(chain, draws)
         return sampler
 

@@ -163,6 +163,18 @@ def test_an_abandoned_generation_is_counted_and_the_next_one_starts_anew(llama: 
     conform(hook.epoch.spec, KEY, [Answered("acme", ids, tokens, True, _candidates(plain, ids, tokens))], log10_p=-3)
 
 
+def test_a_generation_that_is_closed_late_does_not_disturb_the_next(llama: Any, hook: Hook) -> None:
+    ids = llama.tokenize(PROMPTS[0].encode())
+    with asked({"dyetrace_tenant": "acme"}):
+        broken_off = llama.generate(ids, **FINAL)
+        next(broken_off)
+        going_on = llama.generate(ids, **FINAL)
+        next(going_on)
+    broken_off.close()
+    assert len([next(going_on) for _ in range(20)]) == 20
+    going_on.close()
+
+
 def test_what_cannot_be_marked_is_refused(llama: Any, hook: Hook) -> None:
     refused = hook.counters.get(REQUESTS, result="refused")
     for arguments, settings, why in [
@@ -304,13 +316,14 @@ def test_over_http_every_choice_is_the_references(server: Server, llama: Any) ->
 
 
 def test_over_http_a_refusal_is_a_400_that_says_why(server: Server) -> None:
-    for fields, why in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "names no account"),
         ({"dyetrace_tenant": "nobody"}, "not known"),
         ({"dyetrace_tenant": "acme", "temperature": 0}, "temperature 0"),
         ({"dyetrace_tenant": "acme", "mirostat_mode": 2}, "mirostat"),
         ({"dyetrace_tenant": "acme", "dyetrace_key": "00"}, "unknown argument"),
-    ]:
+    ]
+    for fields, why in cases:
         with pytest.raises(urllib.error.HTTPError) as refused:
             server.post("/v1/completions", prompt="Rivers", **fields)
         assert refused.value.code == 400
