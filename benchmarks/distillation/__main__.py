@@ -26,7 +26,7 @@ from watermark.demo_model import demo_model_dir
 
 SHARES, FULL_SHARES = (0.0, 0.01, 0.1, 1.0), (0.0, 0.01, 0.05, 0.1, 0.5, 1.0)
 WIDTHS = (1, 2, 3)
-ANSWERS, FULL_ANSWERS, QUICK_ANSWERS = 300, 1800, 4
+ANSWERS, FULL_ANSWERS, QUICK_ANSWERS = 200, 1800, 4
 HELD_OUT, FULL_HELD_OUT, QUICK_HELD_OUT = 100, 200, 2
 
 
@@ -39,8 +39,8 @@ HELD_OUT, FULL_HELD_OUT, QUICK_HELD_OUT = 100, 200, 2
 @click.option("--widths", default=",".join(map(str, WIDTHS)), show_default=True, help="h, context tokens.")
 @click.option("--shares", help="Of marked answers; by default 0, 0.01, 0.1, 1 (--full: 0.05 and 0.5 too).")
 @click.option("--answers", type=click.IntRange(2, 1900), help=f"Of a student; {ANSWERS}, with --full {FULL_ANSWERS}.")
-@click.option("--contexts", type=click.IntRange(min=10), help="Most contexts read; 6,000, with --full 50,000.")
-@click.option("--queries", type=click.IntRange(min=1), help="Prompts asked of an endpoint; 120, with --full 600.")
+@click.option("--contexts", type=click.IntRange(min=10), help="Most contexts read; 4,000, with --full 50,000.")
+@click.option("--queries", type=click.IntRange(min=1), help="Prompts asked of an endpoint; 80, with --full 600.")
 @click.option("--keys", type=click.IntRange(min=1), help="Fresh keys for p-values of a never-marked student; 1,000.")
 @click.option("--paraphrased/--no-paraphrased", default=None, help="A student of paraphrased text (--full).")
 @click.option("--gemma-student/--no-gemma-student", default=None, help="A student of another family (--full).")
@@ -96,7 +96,7 @@ def main(
     recipe = Recipe(epochs=1, batch=2) if quick else Recipe(epochs=2)
     bench = Bench(
         Suspects(teacher, recipe, folder),
-        contexts or (60 if quick else 50_000 if full else 6_000),
+        contexts or (60 if quick else 50_000 if full else 4_000),
         held_out,
         min(count, 2 if quick else count if full else 100),
         _other(not quick if gemma_reference is None else gemma_reference),
@@ -132,7 +132,7 @@ def main(
     bench.loaded.clear()
     for suspect in done:
         if suspect.kind == "" and suspect.share > 0 and (full or suspect.mark == grid.main):
-            number = queries or (2 if quick else 600 if full else 120)
+            number = queries or (2 if quick else 600 if full else 80)
             asked.rows += api_rows(bench, suspect, number, max(2, number // 4))
             _save(json_path, opened, fresh, asked, subtracted)
     if html_path is not None:
