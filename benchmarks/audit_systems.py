@@ -195,7 +195,7 @@ def _transformers(vocabulary_size: int) -> list[System]:
             [
                 Detector(
                     f"SynthID, {label} score, depth {DEPTH}",
-                    "normal tail, g-values taken for independent fair bits; contexts once",
+                    "synthid-text's score of its g-values, normal tail of independent fair bits; contexts once",
                     WINDOW,
                     "contexts",
                     _layers(weights),

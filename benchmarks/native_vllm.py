@@ -85,7 +85,7 @@ def _dyetrace(*arguments: object) -> str:
 
 @click.command()
 @click.option("--python", default=lambda: os.environ.get("DYETRACE_VLLM_PYTHON", sys.executable), help="That has vLLM.")
-@click.option("--tokens", default=150, show_default=True, help="Of each answer.")
+@click.option("--tokens", default=80, show_default=True, help="Of each answer.")
 @click.option("--prompts", default=3, show_default=True, type=click.IntRange(2, len(PROMPTS)), help="Answers.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep configuration, answers and logs in this folder.")
 @quick_option

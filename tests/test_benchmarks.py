@@ -77,7 +77,7 @@ def test_the_mark_that_vllm_wrote_is_found_and_by_its_key_alone(tmp_path: Path) 
     result = CliRunner().invoke(main, options, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     marked, opted_out = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert marked["log10_p"] < -6 and abs(marked["log10_p"] - np.log10(float(marked["vLLM_p"]))) < 0.1
+    assert marked["log10_p"] < -6 and abs(marked["log10_p"] - np.log10(float(marked["vLLM_p"]))) < 0.5
     assert min(marked["neighbouring_key"], opted_out["log10_p"], opted_out["neighbouring_key"]) > -4
 
 
