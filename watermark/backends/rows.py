@@ -13,6 +13,30 @@ if TYPE_CHECKING:
     import torch
 
 
+_WORTH_THREADS = 1 << 21  # entries of a step: a millisecond's work
+
+
+def settle_threads(entries: int) -> None:
+    """Let kernels called from this thread use one thread for a small step in main memory, else as many as torch does.
+
+    Waking a second thread takes as long as a small step does, and beside an engine that keeps all cores busy the
+    wait for it takes many times as long.
+
+    Parameters
+    ----------
+    entries
+        Logits of a step, over all rows.
+    """
+    try:
+        import numba
+    except ImportError:
+        return
+    import torch
+
+    threads = 1 if entries < _WORTH_THREADS else torch.get_num_threads()
+    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+
+
 def green_list(logits: torch.Tensor, keys: Any, nonces: Any, threshold: int, delta: float) -> torch.Tensor | None:
     """Logits plus ``delta`` where the word is below ``threshold``; float32."""
     kernels = _kernels(logits)
@@ -26,8 +50,8 @@ def gumbel(logits: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor | None:
 
 
 def gumbel_choices(logits: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor | None:
-    """The winners of the exponential race alone, (b,) int64; CPU only."""
-    kernels = _kernels(logits) if logits.device.type == "cpu" else None
+    """The winners of the exponential race alone, (b,) int64."""
+    kernels = _kernels(logits)
     return None if kernels is None else kernels.gumbel_choices(logits, keys, nonces)
 
 

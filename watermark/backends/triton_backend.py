@@ -99,7 +99,13 @@ def green_list(
 
 
 def gumbel(logits: torch.Tensor, keys: torch.Tensor, nonces: torch.Tensor) -> torch.Tensor:
-    """0 at argmax over v of logit_v - log(-log u_v), u = (word + 1/2) / 2^32, and -inf elsewhere.
+    """0 at `gumbel_choices` and -inf elsewhere: (b, V) float32."""
+    out = torch.full(logits.shape, -torch.inf, dtype=torch.float32, device=logits.device)
+    return out.scatter_(1, gumbel_choices(logits, keys, nonces)[:, None], 0.0)
+
+
+def gumbel_choices(logits: torch.Tensor, keys: torch.Tensor, nonces: torch.Tensor) -> torch.Tensor:
+    """Argmax over v of logit_v - log(-log u_v), u = (word + 1/2) / 2^32: one read of the logits and no write.
 
     Each tile runs the race in float32 and puts forward its two best; these finalists race again in float64.
     So the choice is the one of `watermark.schemes.gumbel`, unless three tokens of one tile come within
@@ -114,7 +120,7 @@ def gumbel(logits: torch.Tensor, keys: torch.Tensor, nonces: torch.Tensor) -> to
 
     Returns
     -------
-    Shape (b, V), float32.
+    Shape (b,), int64.
     """
     logits = _rows_of(logits)
     tiles, rows = _grid(logits)
@@ -124,9 +130,7 @@ def gumbel(logits: torch.Tensor, keys: torch.Tensor, nonces: torch.Tensor) -> to
     _launch(_gumbel, (tiles, rows), *inputs, finalists, words, logits.shape[1])
     u = (words.to(torch.float64) + 0.5) * 2.0**-32
     race = logits.gather(1, finalists).to(torch.float64) - torch.log(-torch.log(u))
-    choice = finalists.gather(1, race.argmax(1, keepdim=True))
-    out = torch.full(logits.shape, -torch.inf, dtype=torch.float32, device=logits.device)
-    return out.scatter_(1, choice, 0.0)
+    return finalists.gather(1, race.argmax(1, keepdim=True))[:, 0]
 
 
 def tournament(logits: torch.Tensor, keys: torch.Tensor, nonces: torch.Tensor, depth: int) -> torch.Tensor:

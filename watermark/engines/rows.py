@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from watermark.backends.rows import settle_threads
 from watermark.engines.answers import Answer
 from watermark.engines.epoch import Epoch
 from watermark.marking import choose_rows, mark_rows
@@ -32,6 +33,8 @@ class Rows:
         for row, answer in enumerate(answers):
             if answer is not None:
                 by_epoch.setdefault(answer.epoch, []).append(row)
+        if device.type == "cpu":
+            settle_threads(sum(len(rows) * epoch.spec.vocabulary_size for epoch, rows in by_epoch.items()))
         self._rows = len(answers)
         self._parts = []
         for epoch, rows in by_epoch.items():
