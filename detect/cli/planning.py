@@ -66,8 +66,9 @@ _BAR = 50
 @option(
     "--memory",
     type=float,
-    default=9.0,
-    help="Sights of a context after which half of a prediction comes from them.  [e.g. --memory 20]",
+    default=50.0,
+    help="Sights of a context after which half of a prediction comes from them; 50 fits our students of two epochs.  "
+    "[e.g. --memory 20]",
 )
 @option("--drift", type=float, default=0.3, help="Random change of each logit in training, nats.  [e.g. --drift 0.5]")
 @option("--mismatch", type=float, default=0.75, help="Another model's difference, nats.  [e.g. --mismatch 1]")

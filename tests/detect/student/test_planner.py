@@ -182,6 +182,26 @@ def test_contexts_needed_have_the_power_that_was_asked_for() -> None:
     assert power(some, needed, 1e-6) >= 0.95 > power(some, needed * 0.98, 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "width", "answers", "share", "needed"),
+    [
+        ("gumbel", 2, 400, 0.01, 60),
+        ("gumbel", 2, 400, 1.0, 70),
+        ("gumbel", 1, 200, 1.0, 61),
+        ("tournament", 2, 200, 1.0, 145),
+        ("green_list", 2, 200, 1.0, 453),
+    ],
+)
+def test_the_default_memory_is_that_of_real_students(
+    scheme: str, width: int, answers: int, share: float, needed: int
+) -> None:
+    # contexts to log10 p = -10 of students of the demo model, benchmarks/README.md "Tracing"; its mean entropy 2.4
+    spec = msgspec.structs.replace(SPEC_4, scheme=scheme, context_width=width)
+    student = Student(share=share, training_tokens=80 * answers, overlap=1.0)
+    measured = fit_memory(6.3613 / math.sqrt(needed), Question(spec=spec, student=student, look=Look(), entropy=2.4))
+    assert student.memory / 1.5 < measured < student.memory * 1.5
+
+
 def test_memory_is_found_again_from_what_a_student_shows() -> None:
     question = Question(spec=SPEC_4, student=replace(STUDENT, memory=30.0), look=Look())
     shown = plan(question).asked.z_per_context
