@@ -130,7 +130,7 @@ class Subkeys:
 
     def __init__(self) -> None:
         self._used: OrderedDict[tuple[str | None, Context], dict[int, int]] = OrderedDict()
-        self._left: OrderedDict[tuple[str | None, Context], int] = OrderedDict()
+        self._left: OrderedDict[tuple[str | None, Context], list[int]] = OrderedDict()
         self._draws = 0
 
     def draw(self, epoch: Epoch, tenant: str | None, prompt: Sequence[int]) -> int:
@@ -151,14 +151,21 @@ class Subkeys:
 
     def leave(self, answer: Answer) -> None:
         """Remember an answer that leaves the batch: perhaps it was preempted, and will be back."""
-        self._left[_so_far(answer.tenant, answer.prompt, answer.tokens)] = answer.subkey
+        # Samples of one prompt that say the same so far may go on under each other's sub-key, but not under a third.
+        self._left.setdefault(_so_far(answer.tenant, answer.prompt, answer.tokens), []).append(answer.subkey)
         if len(self._left) > _REMEMBERED_PROMPTS:
             self._left.popitem(last=False)
 
     def resume(self, epoch: Epoch, tenant: str | None, prompt: Sequence[int], tokens: Sequence[int]) -> int:
         """The sub-key of an answer that is back: remembered, or else read off its tokens."""
-        known = self._left.pop(_so_far(tenant, prompt, tokens), None)
-        return likeliest_subkey(epoch, tenant, prompt, tokens) if known is None else known
+        key = _so_far(tenant, prompt, tokens)
+        known = self._left.get(key)
+        if not known:
+            return likeliest_subkey(epoch, tenant, prompt, tokens)
+        subkey = known.pop()
+        if not known:
+            del self._left[key]
+        return subkey
 
 
 def _so_far(tenant: str | None, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[str | None, Context]:

@@ -157,8 +157,12 @@ class FirstRunner:
             stood = self._answers.pop(other, None)
             if moved is not None:
                 self._answers[other] = moved
-            if direction == MoveDirectionality.SWAP and stood is not None:
+            if stood is None:
+                continue
+            if direction == MoveDirectionality.SWAP:
                 self._answers[one] = stood
+            elif stood[0] is not None:  # replaced: vLLM does not say so again
+                self._hook.finish(stood[0])
 
     def _begin(self, params: Any, prompt: Sequence[int], tokens: Sequence[int]) -> Answer | None:
         admitted = self._hook.readmit(params.extra_args, decoding_of(params))

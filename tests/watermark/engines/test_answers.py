@@ -136,3 +136,10 @@ def test_a_resumed_answer_finds_its_sub_key_again(index: int) -> None:
     subkeys.leave(short)
     assert subkeys.resume(EPOCH, "acme", prompt, [7]) == index
     assert subkeys.resume(EPOCH, "acme", prompt, tokens) == index
+
+
+def test_two_answers_that_say_the_same_so_far_go_on_under_their_two_sub_keys() -> None:
+    subkeys = Subkeys()
+    for index in (2, 3):
+        subkeys.leave(Answer(PLAIN, None, index, [1, 2], [7]))
+    assert {subkeys.resume(PLAIN, None, [1, 2], [7]) for _ in range(2)} == {2, 3}
