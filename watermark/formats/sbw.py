@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,11 +14,9 @@ from watermark.formats.fingerprints import as_int64, fingerprints
 from watermark.formats.native_keys import decimal_key, drawn
 from watermark.formats.philox import LANES, pick, rounds
 from watermark.formats.protocol import ABSENT, I64, U64, NativeKey
+from watermark.formats.shapes import LARGEST_INT64, ReadOnly
 from watermark.laws import Bernoulli
 from watermark.prf import U32
-
-if TYPE_CHECKING:
-    import torch
 
 WIDTHS = {"simple_1": 1, "simple_4": 4, "minhash": 4, "skipgram": 5, "selfhash": 3}
 """Context tokens of each seeding; "selfhash" hashes the token too, which sbw counts as a fourth."""
@@ -26,11 +24,10 @@ WIDTHS = {"simple_1": 1, "simple_4": 4, "minhash": 4, "skipgram": 5, "selfhash":
 _SUM, _MINHASH, _SKIPGRAM, _SELFHASH = range(4)
 _KIND = {"simple_1": _SUM, "simple_4": _SUM, "minhash": _MINHASH, "skipgram": _SKIPGRAM, "selfhash": _SELFHASH}
 _HALF = 2**31
-_LARGEST_KEY = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Sbw:
+class Sbw(ReadOnly):
     """Adds a bias to tokens whose Philox word, under a seed of the context, is green: low 31 bits < gamma (2^31 - 1).
 
     The seed is one of lm-watermarking's functions of the hash key and the tokens (Kirchenbauer et al. 2023 and 2024),
@@ -57,6 +54,7 @@ class Sbw:
 
     name: ClassVar[str] = "sbw"
     samples: ClassVar[bool] = False
+    writer: ClassVar[str] = "vllm-sbw"
     system: ClassVar[str] = "sbw 1.0.0 and vllm-sbw 1.0.0"
     licence: ClassVar[str] = "EUPL-1.2; formula re-implemented"
     exact: ClassVar[bool] = False
@@ -65,7 +63,6 @@ class Sbw:
         "keys in use are short (the default has 24 bits and is published)"
     )
     seed_bits: ClassVar[int] = 24
-    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.seeding not in WIDTHS:
@@ -97,10 +94,6 @@ class Sbw:
         """1 for green, else 0."""
         return words.astype(np.int64)
 
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is vllm-sbw's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with vllm-sbw itself")
-
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """1 where the token is green and a key had a say in it, else 0, (n,) uint32."""
         out = np.empty(len(tokens), dtype=np.uint32)
@@ -122,7 +115,7 @@ class Sbw:
 
     def parse_key(self, text: str) -> NativeKey:
         """sbw's ``hash_key``, a decimal number below 2^63."""
-        return (decimal_key(text, "sbw", _LARGEST_KEY),)
+        return (decimal_key(text, "sbw", LARGEST_INT64),)
 
     @property
     def _keyless_seed(self) -> int:

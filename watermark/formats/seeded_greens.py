@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,26 +10,11 @@ from watermark.errors import DyetraceError
 from watermark.formats.native_keys import decimal_key, drawn
 from watermark.formats.permutation import Mask, greens
 from watermark.formats.protocol import I64, U64, NativeKey
+from watermark.formats.shapes import LARGEST_INT64, ReadOnly
 from watermark.laws import Bernoulli
 from watermark.prf import U32
 
-if TYPE_CHECKING:
-    import torch
-
-LARGEST_INT64 = 2**63 - 1
 LARGEST_SEED = 2**64 - 1
-
-
-class ReadOnly:
-    """A mark that another system writes."""
-
-    name: ClassVar[str]
-    system: ClassVar[str]
-    reads_prompt: ClassVar[bool] = True
-
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Never: always a DyetraceError that says who writes this mark."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with {self.system} itself")
 
 
 class SeededGreens(ReadOnly):

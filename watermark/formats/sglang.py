@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,12 +14,8 @@ from watermark.formats.fingerprints import as_int64
 from watermark.formats.murmur3 import finish, hash_contexts, mix, state_of
 from watermark.formats.native_keys import drawn, hex_key, several
 from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.laws import Exponential
+from watermark.formats.shapes import Race
 from watermark.prf import U32
-from watermark.schemes.gumbel import Gumbel
-
-if TYPE_CHECKING:
-    import torch
 
 _LARGEST_WINDOW = 64
 _WHY = (
@@ -29,7 +25,7 @@ _WHY = (
 
 
 @dataclass(frozen=True)
-class Sglang:
+class Sglang(Race):
     """Chooses argmax of log(u) / p, u = (word + 1/2) / 2^32, the word a murmur3 hash of key, context hash and token.
 
     The context is the last ``context_width`` tokens before the position, the prompt's tail included; fewer where the
@@ -44,34 +40,14 @@ class Sglang:
     context_width: int = 4
 
     name: ClassVar[str] = "sglang"
-    samples: ClassVar[bool] = True
     system: ClassVar[str] = "SGLang 0.5.23"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 32
-    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_window(self.name, self.context_width)
-
-    @property
-    def law(self) -> Exponential:
-        """Standard exponential, in nats."""
-        return Exponential()
-
-    @property
-    def unit(self) -> float:
-        """One unit is 2^-24 nats."""
-        return Gumbel().unit
-
-    def statistic(self, words: U32) -> I64:
-        """-log(1 - u) at the lower end of each word's cell, in units of 2^-24 nats."""
-        return Gumbel().statistic(words)
-
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is SGLang's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with {self.system} itself")
 
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """Words of n tuples, (n,) uint32; see `Format.words`."""
@@ -93,7 +69,7 @@ class Sglang:
 
 
 @dataclass(frozen=True)
-class SglangTwoKeys:
+class SglangTwoKeys(Race):
     """`Sglang` with ``key_b`` set: a coin hashed from both keys and the context's hash says which key marks a context.
 
     The coin is known to who holds the keys, so each tuple has one word, that of the key which marks its context. What
@@ -111,36 +87,16 @@ class SglangTwoKeys:
     mixing_probability: float = 0.5
 
     name: ClassVar[str] = "sglang-two-keys"
-    samples: ClassVar[bool] = True
     system: ClassVar[str] = "SGLang 0.5.23"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 32
-    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_window(self.name, self.context_width)
         if not 0.0 < self.mixing_probability < 1.0:
             raise DyetraceError(f"{self.name}: mixing_probability must lie in (0, 1) (got {self.mixing_probability})")
-
-    @property
-    def law(self) -> Exponential:
-        """Standard exponential, in nats."""
-        return Exponential()
-
-    @property
-    def unit(self) -> float:
-        """One unit is 2^-24 nats."""
-        return Gumbel().unit
-
-    def statistic(self, words: U32) -> I64:
-        """-log(1 - u) at the lower end of each word's cell, in units of 2^-24 nats."""
-        return Gumbel().statistic(words)
-
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is SGLang's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with {self.system} itself")
 
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """Words of n tuples under the key that marks each one's context, (n,) uint32."""

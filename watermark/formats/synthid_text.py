@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from watermark.backends.numba_backend import jit
-from watermark.errors import DyetraceError
+from watermark.formats.congruence import MULTIPLIER, ONE, accumulate
 from watermark.formats.fingerprints import as_int64
-from watermark.formats.native_keys import decimal_key, drawn, several
-from watermark.formats.protocol import ABSENT, I64, U64, NativeKey
-from watermark.laws import WeightedBits
+from watermark.formats.protocol import I64, U64, NativeKey
+from watermark.formats.shapes import Layers
 from watermark.prf import U32
-from watermark.schemes.tournament import Tournament
 
-if TYPE_CHECKING:
-    import torch
-
-_MULTIPLIER = np.int64(6364136223846793005)
-_ONE = np.int64(1)
 _STIRS = 12
 _SHIFT = np.int64(64 // _STIRS)
 _BIT = np.int64(30)
-_LARGEST_KEY = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class SynthidText:
+class SynthidText(Layers):
     """Tournament over ``depth`` layers, one key each (Dathathri et al. 2024), with g-values from a linear congruence.
 
     The hash starts from SHA-256 of all keys, takes the context's tokens, the token and a layer's key by
@@ -56,7 +48,8 @@ class SynthidText:
     key_bits: int = 10
 
     name: ClassVar[str] = "synthid-text"
-    samples: ClassVar[bool] = True
+    purpose: ClassVar[str] = "dyt:synthid-text"
+    writer: ClassVar[str] = "synthid-text"
     system: ClassVar[str] = "synthid-text's repository at addb4a1"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = False
@@ -68,62 +61,21 @@ class SynthidText:
     reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.context_width < 1:
-            raise DyetraceError(f"{self.name}: context_width must be at least 1 (got {self.context_width})")
-        if not 1 <= self.depth <= 32:
-            raise DyetraceError(f"{self.name}: depth must lie in 1 .. 32 (got {self.depth})")
-        if not 6 <= self.key_bits <= 63:
-            raise DyetraceError(f"{self.name}: key_bits must lie in 6 .. 63 (got {self.key_bits})")
-
-    @property
-    def law(self) -> WeightedBits:
-        """A weighted sum of fair bits."""
-        return Tournament(self.depth).law
-
-    @property
-    def unit(self) -> float:
-        """One unit is one layer of weight 1."""
-        return 1.0
-
-    def statistic(self, words: U32) -> I64:
-        """Weighted sum of each word's bits."""
-        return Tournament(self.depth).statistic(words)
-
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is synthid-text's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with synthid-text itself")
+        self.check_layers()
 
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """Words of n tuples, (n,) uint32: bit l is layer l's g."""
         out = np.empty(len(tokens), dtype=np.uint32)
         start = np.full(len(tokens), _start(key), dtype=np.int64)
-        _accumulate(start, as_int64(contexts), as_int64(tokens))
+        accumulate(start, as_int64(contexts), as_int64(tokens))
         _layers(np.array(key, dtype=np.int64), start, out)
         return out
 
     def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
         """The congruence of context and token from 0: the keys' start adds the same to all."""
         start = np.zeros(len(tokens), dtype=np.int64)
-        _accumulate(start, as_int64(contexts), as_int64(tokens))
+        accumulate(start, as_int64(contexts), as_int64(tokens))
         return np.maximum(start.view(np.uint64), np.uint64(1))  # 0 is kept free for empty slots of hash tables
-
-    def draw_key(self, seed: bytes) -> NativeKey:
-        """``depth`` different uniform numbers of ``key_bits`` bits, none of them 0."""
-        keys: dict[int, None] = {}
-        number = 0
-        while len(keys) < self.depth:
-            key = drawn(seed, "dyt:synthid-text", self.key_bits, number)
-            number += 1
-            if key:
-                keys[key] = None
-        return tuple(keys)
-
-    def parse_key(self, text: str) -> NativeKey:
-        """synthid-text's ``keys``: one decimal number for each layer, separated by commas, in brackets or not."""
-        keys = tuple(decimal_key(part, "synthid-text", _LARGEST_KEY) for part in several(text))
-        if len(keys) != self.depth:
-            raise DyetraceError(f"{self.name} needs one key for each of its {self.depth} layers (got {len(keys)})")
-        return keys
 
 
 def _start(keys: NativeKey) -> int:
@@ -133,22 +85,12 @@ def _start(keys: NativeKey) -> int:
 
 
 @jit()
-def _accumulate(states: I64, contexts: I64, tokens: I64) -> None:
-    for i in range(len(states)):
-        h = states[i]
-        for j in range(contexts.shape[1]):
-            x = contexts[i, j]
-            h = (h + (np.int64(0) if x == ABSENT else x)) * _MULTIPLIER + _ONE
-        states[i] = (h + tokens[i]) * _MULTIPLIER + _ONE
-
-
-@jit()
 def _layers(keys: I64, states: I64, out: U32) -> None:
     for i in range(len(out)):
         word = np.uint32(0)
         for layer in range(len(keys)):
-            h = (states[i] + keys[layer]) * _MULTIPLIER + _ONE
+            h = (states[i] + keys[layer]) * MULTIPLIER + ONE
             for _ in range(_STIRS):
-                h = ((h + _ONE) * _MULTIPLIER + _ONE) >> _SHIFT
-            word |= np.uint32((h >> _BIT) & _ONE) << np.uint32(layer)
+                h = ((h + ONE) * MULTIPLIER + ONE) >> _SHIFT
+            word |= np.uint32((h >> _BIT) & ONE) << np.uint32(layer)
         out[i] = word

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,14 +13,10 @@ from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
 from watermark.formats.fingerprints import as_int64
 from watermark.formats.native_keys import decimal_key, drawn, several
-from watermark.formats.pairs import blend, pack, unpack
 from watermark.formats.protocol import ABSENT, I64, U64, NativeKey
-from watermark.laws import Bernoulli, Exponential, Hypoexponential
+from watermark.formats.shapes import LARGEST_INT64, Race, ReadOnly, TwoKeyRace
+from watermark.laws import Bernoulli
 from watermark.prf import U32
-from watermark.schemes.gumbel import Gumbel
-
-if TYPE_CHECKING:
-    import torch
 
 VALUES = 2**13 - 1
 """How many different hashes there are."""
@@ -31,7 +27,6 @@ _PRIMES = np.array(
 _TOKEN_PRIME, _KEY_PRIME = np.int64(100000007), np.int64(500001713)
 _MULTIPLIER = np.int64(15485863 * 40499)
 _SHIFT = np.int64(13)
-_LARGEST_KEY = 2**63 - 1
 _WHY = (
     "the hash has 8,191 values, and key, context and token meet in one sum, so that tuples whose sums are alike share "
     "or shift their values under every key"
@@ -39,7 +34,7 @@ _WHY = (
 
 
 @dataclass(frozen=True)
-class TextsealGreen:
+class TextsealGreen(ReadOnly):
     """Adds a bias to green tokens, hash / 8,191 < ``gamma`` in float32 (textseal's watermark type "greenlist").
 
     The context is the last ``context_width`` tokens, the prompt's tail included; where there are fewer, 0 stands in
@@ -64,7 +59,6 @@ class TextsealGreen:
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 0
-    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_width(self.name, self.context_width)
@@ -90,10 +84,6 @@ class TextsealGreen:
         """1 for green, else 0."""
         return words.astype(np.int64)
 
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is textseal's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with {self.system} itself")
-
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """1 where the token is green, else 0, (n,) uint32."""
         return (_hashes(key[0], contexts, tokens) < np.uint32(self.greens)).astype(np.uint32)
@@ -108,11 +98,11 @@ class TextsealGreen:
 
     def parse_key(self, text: str) -> NativeKey:
         """textseal's ``secret_key``, a decimal number below 2^63."""
-        return (decimal_key(text, "textseal", _LARGEST_KEY),)
+        return (decimal_key(text, "textseal", LARGEST_INT64),)
 
 
 @dataclass(frozen=True)
-class TextsealGumbel:
+class TextsealGumbel(Race):
     """Chooses argmax of r^(1/p), r = hash / 8,191 (textseal's watermark type "gumbelmax").
 
     Contexts as in `TextsealGreen`. A token's score is -log(1 - r) nats, rounded down to 2^-24; hashes of one key that
@@ -122,34 +112,18 @@ class TextsealGumbel:
     context_width: int = 1
 
     name: ClassVar[str] = "textseal-gumbel"
-    samples: ClassVar[bool] = True
     system: ClassVar[str] = "textseal 0.0.5"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 0
-    reads_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_width(self.name, self.context_width)
 
-    @property
-    def law(self) -> Exponential:
-        """Standard exponential, in nats: the 8,191 steps stay below it."""
-        return Exponential()
-
-    @property
-    def unit(self) -> float:
-        """One unit is 2^-24 nats."""
-        return Gumbel().unit
-
     def statistic(self, words: U32) -> I64:
         """-log(1 - r) of each hash, in units of 2^-24 nats."""
         return _scores()[words]
-
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is textseal's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with {self.system} itself")
 
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """Hashes of n tuples, 0 .. 8,190, (n,) uint32."""
@@ -165,11 +139,11 @@ class TextsealGumbel:
 
     def parse_key(self, text: str) -> NativeKey:
         """textseal's ``secret_key``, a decimal number below 2^63."""
-        return (decimal_key(text, "textseal", _LARGEST_KEY),)
+        return (decimal_key(text, "textseal", LARGEST_INT64),)
 
 
 @dataclass(frozen=True)
-class TextsealDualKey:
+class TextsealDualKey(TwoKeyRace):
     """Each token is chosen as `TextsealGumbel` does, by key A with probability ``mixing_alpha``, else by key B.
 
     Which key chose is not recorded (textseal's watermark type "textseal", also under its speculative decoding, where
@@ -188,13 +162,12 @@ class TextsealDualKey:
     mixing_alpha: float = 0.5
 
     name: ClassVar[str] = "textseal-dual-key"
-    samples: ClassVar[bool] = True
+    writer: ClassVar[str] = "textseal"
     system: ClassVar[str] = "textseal's repository of 2026 (its package 0.0.5 has no dual keys)"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 0
-    reads_prompt: ClassVar[bool] = True
 
     KEY_OFFSET: ClassVar[int] = 12345
     """Key B is key A plus this unless it is given."""
@@ -214,33 +187,9 @@ class TextsealDualKey:
         """The weights of key A's and of key B's score."""
         return self.mixing_alpha, 1.0 - self.mixing_alpha
 
-    @property
-    def law(self) -> Hypoexponential:
-        """The two weights' exponentials, in nats."""
-        return Hypoexponential(self.weights)
-
-    @property
-    def unit(self) -> float:
-        """One unit is 2^-24 nats."""
-        return Gumbel().unit
-
-    def statistic(self, words: U32 | U64) -> I64:
-        """The blended scores of packed hashes (n,) uint64, in units of 2^-24 nats, rounded down."""
-        hashes_a, hashes_b = unpack(words)
-        return blend(self.single.statistic(hashes_a), self.single.statistic(hashes_b), self.weights)
-
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is textseal's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with textseal itself")
-
     def key_pair(self, key: NativeKey) -> tuple[NativeKey, NativeKey]:
         """Keys A and B, each as `single` takes it."""
         return (key[0],), (key[1] if len(key) > 1 else key[0] + self.KEY_OFFSET,)
-
-    def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
-        """Packed hashes of n tuples, (n,) uint64: key A's in the low half, key B's in the high half."""
-        key_a, key_b = self.key_pair(key)
-        return pack(self.single.words(key_a, contexts, tokens), self.single.words(key_b, contexts, tokens))
 
     def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
         """The sum over context and token that the keys are added to."""
@@ -252,7 +201,7 @@ class TextsealDualKey:
 
     def parse_key(self, text: str) -> NativeKey:
         """textseal's ``secret_key``, and after a comma ``secret_key_b`` where it is set: decimal numbers below 2^63."""
-        keys = tuple(decimal_key(part, "textseal", _LARGEST_KEY) for part in several(text))
+        keys = tuple(decimal_key(part, "textseal", LARGEST_INT64) for part in several(text))
         if len(keys) > 2:
             raise DyetraceError(f"{self.name} has one key or two, separated by a comma (got {len(keys)})")
         return keys

@@ -17,12 +17,11 @@ from watermark.formats.permutation import SEED_MODULUS, Mask, uniforms
 from watermark.formats.protocol import I64, U64, NativeKey
 from watermark.formats.seeded_greens import (
     LARGEST_SEED,
-    ReadOnly,
     SeededGreens,
     check_vocabulary,
     seed_and_token,
 )
-from watermark.laws import Exponential
+from watermark.formats.shapes import Race
 from watermark.prf import U32
 
 _LICENCE = "CC-BY-NC-4.0; formula re-implemented, no code taken"
@@ -82,7 +81,7 @@ class ThreeBricks(SeededGreens):
 
 
 @dataclass(frozen=True)
-class ThreeBricksGumbel(ReadOnly):
+class ThreeBricksGumbel(Race):
     """The exponential race ("openai"): argmax of r^(1/p), r = rand(V) in float32 under a hash of the window.
 
     The window and the payload are as in `ThreeBricks`. The word is r in units of 2^-24; a token's score is
@@ -108,7 +107,6 @@ class ThreeBricksGumbel(ReadOnly):
 
     name: ClassVar[str] = "three-bricks-gumbel"
     system: ClassVar[str] = "three_bricks (commit e7b7909)"
-    samples: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     seed_bits: ClassVar[int] = 32
     why_not_exact: ClassVar[str] = "torch keeps 32 bits of the seed, which is linear in the key and in the context"
@@ -117,16 +115,6 @@ class ThreeBricksGumbel(ReadOnly):
     def __post_init__(self) -> None:
         check_vocabulary(self.name, self.vocabulary_size)
         _check_window(self)
-
-    @property
-    def law(self) -> Exponential:
-        """Standard exponential, in nats."""
-        return Exponential()
-
-    @property
-    def unit(self) -> float:
-        """One unit is 2^-24 nats."""
-        return 2.0**-_FRACTION_BITS
 
     def statistic(self, words: U32) -> I64:
         """-log(1 - r) of each word, in units of 2^-24 nats."""

@@ -11,21 +11,16 @@ import numpy.typing as npt
 
 from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
+from watermark.formats.congruence import MULTIPLIER, ONE, accumulate
 from watermark.formats.fingerprints import as_int64
-from watermark.formats.native_keys import decimal_key, drawn, several
 from watermark.formats.permutation import coin_flips
-from watermark.formats.protocol import ABSENT, I64, U64, NativeKey
-from watermark.formats.seeded_greens import LARGEST_INT64, ReadOnly
-from watermark.laws import WeightedBits
+from watermark.formats.protocol import I64, U64, NativeKey
+from watermark.formats.shapes import Layers
 from watermark.prf import U32
-from watermark.schemes.tournament import Tournament
-
-_MULTIPLIER = np.int64(6364136223846793005)
-_ONE = np.int64(1)
 
 
 @dataclass(frozen=True)
-class TransformersSynthid(ReadOnly):
+class TransformersSynthid(Layers):
     """Tournament over ``depth`` layers, one key each, whose g-values stand in one short table that everybody knows.
 
     The hash starts from 1 and takes the context's tokens, the token and a layer's key, h <- (h + x) m + 1 modulo 2^64;
@@ -60,7 +55,7 @@ class TransformersSynthid(ReadOnly):
     key_bits: int = 10
 
     name: ClassVar[str] = "transformers-synthid"
-    samples: ClassVar[bool] = True
+    purpose: ClassVar[str] = "dyt:hf-synthid"
     system: ClassVar[str] = "transformers 5.24.0"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = False
@@ -72,35 +67,15 @@ class TransformersSynthid(ReadOnly):
     reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.context_width < 1:
-            raise DyetraceError(f"{self.name}: context_width must be at least 1 (got {self.context_width})")
-        if not 1 <= self.depth <= 32:
-            raise DyetraceError(f"{self.name}: depth must lie in 1 .. 32 (got {self.depth})")
+        self.check_layers()
         if not 1 <= self.sampling_table_size <= 2**24:
             raise DyetraceError(
                 f"{self.name}: sampling_table_size must lie in 1 .. 2^24 (got {self.sampling_table_size})"
             )
-        if not 6 <= self.key_bits <= 63:
-            raise DyetraceError(f"{self.name}: key_bits must lie in 6 .. 63 (got {self.key_bits})")
-
-    @property
-    def law(self) -> WeightedBits:
-        """A weighted sum of fair bits."""
-        return Tournament(self.depth).law
-
-    @property
-    def unit(self) -> float:
-        """One unit is one layer of weight 1."""
-        return 1.0
-
-    def statistic(self, words: U32) -> I64:
-        """Weighted sum of each word's bits."""
-        return Tournament(self.depth).statistic(words)
 
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """Bit l is layer l's g-value."""
-        if len(key) != self.depth:
-            raise DyetraceError(f"{self.name} needs one key for each of its {self.depth} layers (got {len(key)})")
+        self.check_count(key)
         table = coin_flips(self.sampling_table_seed, self.sampling_table_size)
         out = np.empty(len(tokens), dtype=np.uint32)
         _layers(_hashes(contexts, tokens), np.array(key, dtype=np.int64), table, self._mask, out)
@@ -127,7 +102,7 @@ class TransformersSynthid(ReadOnly):
             return 0.0
         size, mask = self.sampling_table_size, self._mask
         hit = np.zeros(size)
-        hit[(_hashes(contexts, tokens) * _MULTIPLIER + _ONE) & mask] = 1.0  # what is hashed alike counts once
+        hit[(_hashes(contexts, tokens) * MULTIPLIER + ONE) & mask] = 1.0  # what is hashed alike counts once
         table = coin_flips(self.sampling_table_seed, size).astype(np.float64)
         counts = np.rint(np.fft.irfft(np.conj(np.fft.rfft(hit)) * np.fft.rfft(table), size))
         most = 2**self.key_bits
@@ -135,26 +110,8 @@ class TransformersSynthid(ReadOnly):
         # Of more keys than shifts each shift has at most this much more than its share.
         spare = 0.0 if most <= size else self.depth * math.log10(most / (most - 1))
         weights = np.array(self.law.weights, dtype=np.float64)
-        total = float(weights @ counts[(np.array(key, dtype=np.int64) * _MULTIPLIER) & mask])
-        return min(0.0, _log10_chernoff(counts[(every * _MULTIPLIER) & mask], weights, total) + spare)
-
-    def draw_key(self, seed: bytes) -> NativeKey:
-        """``depth`` different uniform numbers of ``key_bits`` bits, none of them 0."""
-        keys: dict[int, None] = {}
-        number = 0
-        while len(keys) < self.depth:
-            key = drawn(seed, "dyt:hf-synthid", self.key_bits, number)
-            number += 1
-            if key:
-                keys[key] = None
-        return tuple(keys)
-
-    def parse_key(self, text: str) -> NativeKey:
-        """``keys``: one decimal number for each layer, separated by commas, in brackets or not."""
-        keys = tuple(decimal_key(part, self.name, LARGEST_INT64) for part in several(text))
-        if len(keys) != self.depth:
-            raise DyetraceError(f"{self.name} needs one key for each of its {self.depth} layers (got {len(keys)})")
-        return keys
+        total = float(weights @ counts[(np.array(key, dtype=np.int64) * MULTIPLIER) & mask])
+        return min(0.0, _log10_chernoff(counts[(every * MULTIPLIER) & mask], weights, total) + spare)
 
     @property
     def _mask(self) -> int:
@@ -192,18 +149,8 @@ def _log10_chernoff(counts: npt.NDArray[np.float64], weights: npt.NDArray[np.flo
 def _hashes(contexts: I64, tokens: I64) -> I64:
     """What context and token come to before a layer's key is added, (n,) int64, wrapping."""
     out = np.ones(len(tokens), dtype=np.int64)
-    _accumulate(as_int64(contexts), as_int64(tokens), out)
+    accumulate(out, as_int64(contexts), as_int64(tokens))
     return out
-
-
-@jit()
-def _accumulate(contexts: I64, tokens: I64, out: I64) -> None:
-    for i in range(len(out)):
-        h = out[i]
-        for j in range(contexts.shape[1]):
-            x = contexts[i, j]
-            h = (h + (np.int64(0) if x == ABSENT else x)) * _MULTIPLIER + _ONE
-        out[i] = (h + tokens[i]) * _MULTIPLIER + _ONE
 
 
 @jit()
@@ -211,7 +158,7 @@ def _layers(hashes: I64, keys: I64, table: npt.NDArray[np.uint8], mask: int, out
     for i in range(len(out)):
         word = np.uint32(0)
         for layer in range(len(keys)):
-            h = (hashes[i] + keys[layer]) * _MULTIPLIER + _ONE
+            h = (hashes[i] + keys[layer]) * MULTIPLIER + ONE
             entry = h & mask if mask else h % len(table)
             word |= np.uint32(table[entry]) << np.uint32(layer)
         out[i] = word

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from watermark.errors import DyetraceError
 from watermark.formats.fingerprints import fingerprints
 from watermark.formats.native_keys import decimal_key, drawn
-from watermark.formats.pairs import blend, pack, unpack
 from watermark.formats.protocol import I64, U64, NativeKey
+from watermark.formats.shapes import TwoKeyRace
 from watermark.formats.vllm_gumbel import VllmGumbel
-from watermark.laws import Hypoexponential
-from watermark.prf import U32
-from watermark.schemes.gumbel import Gumbel
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
-class VllmDualKeyGumbel:
+class VllmDualKeyGumbel(TwoKeyRace):
     """Each token is chosen as `VllmGumbel` does, by key B with probability ``alpha``, else by key A.
 
     No one knows by which. Both keys come from the configured one: the first 8 bytes, big-endian, of SHA-256 of
@@ -44,7 +38,6 @@ class VllmDualKeyGumbel:
     alpha: float = 0.1
 
     name: ClassVar[str] = "vllm-dual-key-gumbel"
-    samples: ClassVar[bool] = True
     system: ClassVar[str] = "vLLM 0.32.0"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = True
@@ -68,33 +61,9 @@ class VllmDualKeyGumbel:
         """The weights of key A's and of key B's score."""
         return 1.0 - self.alpha, self.alpha
 
-    @property
-    def law(self) -> Hypoexponential:
-        """The two weights' exponentials, in nats."""
-        return Hypoexponential(self.weights)
-
-    @property
-    def unit(self) -> float:
-        """One unit is 2^-24 nats."""
-        return Gumbel().unit
-
-    def statistic(self, words: U32 | U64) -> I64:
-        """The blended scores of packed words (n,) uint64, in units of 2^-24 nats, rounded down."""
-        words_a, words_b = unpack(words)
-        return blend(self.single.statistic(words_a), self.single.statistic(words_b), self.weights)
-
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is vLLM's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with {self.system} itself")
-
     def key_pair(self, key: NativeKey) -> tuple[NativeKey, NativeKey]:
         """Keys A and B, each as `single` takes it."""
         return (_derived(key[0], b"key_a"),), (_derived(key[0], b"key_b"),)
-
-    def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
-        """Packed words of n tuples, (n,) uint64: key A's in the low half, key B's in the high half."""
-        key_a, key_b = self.key_pair(key)
-        return pack(self.single.words(key_a, contexts, tokens), self.single.words(key_b, contexts, tokens))
 
     def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
         """Fingerprints of (context, token): nothing of either is lost on the way to the cipher."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,12 +13,8 @@ from watermark.formats.fingerprints import as_int64, fingerprints
 from watermark.formats.native_keys import decimal_key, drawn
 from watermark.formats.philox import LANES, pick, rounds
 from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.laws import Exponential
+from watermark.formats.shapes import Race
 from watermark.prf import U32
-from watermark.schemes.gumbel import Gumbel
-
-if TYPE_CHECKING:
-    import torch
 
 _CONTEXT_DOMAIN = np.uint32(0x574D4358)
 _TOKEN_DOMAIN = np.uint32(0x574D544B)
@@ -26,7 +22,7 @@ _LARGEST_KEY = 2**64 - 1
 
 
 @dataclass(frozen=True)
-class VllmGumbel:
+class VllmGumbel(Race):
     """Chooses argmax of logit - log(-log u), u = (m + 1) / (2^24 + 1), m the word's high 24 bits.
 
     The context is the last ``context_width`` tokens that the request generated, `ABSENT` (vLLM's own -1) before the
@@ -42,7 +38,6 @@ class VllmGumbel:
     context_width: int = 4
 
     name: ClassVar[str] = "vllm-gumbel"
-    samples: ClassVar[bool] = True
     system: ClassVar[str] = "vLLM 0.32.0"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = True
@@ -54,23 +49,9 @@ class VllmGumbel:
         if self.context_width < 1:
             raise DyetraceError(f"{self.name}: context_width must be at least 1 (got {self.context_width})")
 
-    @property
-    def law(self) -> Exponential:
-        """Standard exponential, in nats."""
-        return Exponential()
-
-    @property
-    def unit(self) -> float:
-        """One unit is 2^-24 nats."""
-        return Gumbel().unit
-
     def statistic(self, words: U32) -> I64:
         """-log(1 - m / 2^24) of each word's high 24 bits m, in units of 2^-24 nats."""
-        return Gumbel().statistic(words & np.uint32(0xFFFFFF00))
-
-    def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Not here: the mark is vLLM's to write."""
-        raise DyetraceError(f"{self.name} is read, not written: mark with {self.system} itself")
+        return super().statistic(words & np.uint32(0xFFFFFF00))
 
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """Words of n tuples, (n,) uint32; see `Format.words`."""
