@@ -201,33 +201,17 @@ class Hook:
         """
         import torch
 
-        contexts, left = self._step(answers, logits.device)
+        contexts, left = self.step(answers, logits.device)
         if all(left):
             return logits
         skip = torch.tensor(left, device=logits.device) if any(left) else None
         return (Rows(answers, logits.device) if rows is None else rows).mark(logits, contexts, skip)
 
-    def choose(
-        self, logits: torch.Tensor, answers: Sequence[Answer | None], rows: Rows | None = None
-    ) -> tuple[torch.Tensor, bool]:
-        """Choose for a step of a batch, under a scheme that chooses.
+    def step(self, answers: Sequence[Answer | None], device: torch.device) -> tuple[torch.Tensor, list[bool]]:
+        """Contexts of a step, (b, h) int64, and the rows to leave unmarked; what was generated before is counted.
 
-        The logits (b, V) are only read, and need not be truncated yet: a choice that truncation would keep stands.
-
-        Returns
-        -------
-        The choices (b,) int64, -1 for rows left unmarked; and whether there are none of those.
+        Once for each step: `mark` does it by itself, and an adapter that chooses by `Rows.choose` does it before.
         """
-        import torch
-
-        contexts, left = self._step(answers, logits.device)
-        if all(left):
-            return torch.full((len(left),), -1, dtype=torch.long, device=logits.device), False
-        mine = Rows(answers, logits.device) if rows is None else rows
-        return mine.choose(logits, contexts, left), not any(left)
-
-    def _step(self, answers: Sequence[Answer | None], device: torch.device) -> tuple[torch.Tensor, list[bool]]:
-        """Contexts of a step, (b, h) int64, and the rows to leave unmarked; what was generated before is counted."""
         import torch
 
         contexts, left, hidden = self.contexts(answers)

@@ -22,13 +22,12 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
 from watermark.engines import vllm_start
-from watermark.engines.admission import Decoding
 from watermark.engines.answers import Answer
 from watermark.engines.counters import register
 from watermark.engines.hook import Hook, say
 from watermark.engines.rows import Rows
 from watermark.engines.settings import load_settings
-from watermark.engines.vllm_rows import SlotRows
+from watermark.engines.vllm_rows import SlotRows, decoding_of, heat_of
 from watermark.errors import DyetraceError
 from watermark.marking import chooses
 
@@ -58,11 +57,6 @@ def hook() -> Hook | None:
     made = Hook(settings)
     register(made.counters)
     return made
-
-
-def decoding_of(params: Any) -> Decoding:
-    """What a request's SamplingParams ask of vLLM, which takes temperatures below 1e-5 for greedy."""
-    return Decoding(greedy=params.temperature < 1e-5, samples=params.n or 1)
 
 
 class DyetraceProcessor(LogitsProcessor, SecondLogitsProcessor):  # type: ignore[misc]
@@ -190,7 +184,7 @@ class FirstRunner:
     def _settle(self, device: torch.device) -> None:
         """The requests' settings as tensors."""
         params = [self._answers.get(row, (None, None))[1] for row in range(len(self._made))]
-        heat = [1.0 if p is None or p.temperature < 1e-5 else p.temperature for p in params]
+        heat = [1.0 if p is None else heat_of(p) for p in params]
         self._temperature = torch.tensor(heat, device=device)[:, None]
         k = [0 if p is None or p.top_k is None or p.top_k < 1 else p.top_k for p in params]
         top = [1.0 if p is None else p.top_p for p in params]
@@ -201,16 +195,19 @@ class FirstRunner:
         mine = self._hook
         if not chooses(mine.epoch.scheme):
             return self._transform(logits)
-        choices, complete = mine.choose(logits, self._made, self._rows)
+        assert self._rows is not None
+        contexts, left = mine.step(self._made, logits.device)
+        if all(left):
+            return logits
+        choices = self._rows.choose(logits, contexts, left)
         if self._k is not None or self._p is not None:
             # A sort of every row would cost more than the model's step: only rows whose choice is cut off pay for it.
             cut = self._cut_off(logits, choices)
             if len(cut):
-                again = self._truncated(logits[cut], cut)
-                answers = [self._made[row] for row in cut.tolist()]
-                choices[cut] = mine.choose(again, answers)[0]
+                again = Rows([self._made[row] for row in cut.tolist()], logits.device)
+                choices[cut] = again.choose(self._truncated(logits[cut], cut), contexts[cut], [False] * len(cut))
         # Nothing that follows can bring another token up to this, and no other entry need be written.
-        if complete:
+        if not any(left):
             return logits.scatter_(1, choices[:, None], CHOSEN)
         rows = torch.nonzero(choices >= 0)[:, 0]
         logits[rows, choices[rows]] = CHOSEN

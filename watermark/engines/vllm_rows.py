@@ -14,6 +14,18 @@ from watermark.marking import mark_rows
 from watermark.prf import MISSING
 from watermark.rowkeys import RowKeys
 
+_GREEDY = 1e-5  # vLLM takes lower temperatures for greedy
+
+
+def decoding_of(params: Any) -> Decoding:
+    """What a request's SamplingParams ask of vLLM."""
+    return Decoding(greedy=params.temperature < _GREEDY, samples=params.n or 1)
+
+
+def heat_of(params: Any) -> float:
+    """The temperature that vLLM divides a request's logits by; 1 for greedy ones."""
+    return 1.0 if params.temperature < _GREEDY else float(params.temperature)
+
 
 class SlotRows:
     """Answers by slot. Tokens are read back to the host when a request enters or has left, never during a step.
@@ -37,15 +49,13 @@ class SlotRows:
         self._k = torch.full((size,), state.vocab_size, dtype=torch.long, device=device)
         self._p = torch.ones(size, device=device)
         self._prompt = torch.zeros(size, dtype=torch.long, device=device)
-        self._place = torch.full((size,), -1, dtype=torch.long, device=device)
         self._epochs: list[tuple[Epoch, RowKeys, torch.Tensor]] = []
         self._floors = self._limits = self._nuclei = False
 
     def add(self, slot: int, params: Any) -> bool:
         """A request enters ``slot``; whether it is to be marked."""
         self._leave(slot)
-        # vLLM takes temperatures below 1e-5 for greedy.
-        admitted = self._hook.readmit(params.extra_args, Decoding(greedy=params.temperature < 1e-5))
+        admitted = self._hook.readmit(params.extra_args, decoding_of(params))
         self._entering[slot] = admitted, params
         return admitted.unmarked is None
 
@@ -70,7 +80,7 @@ class SlotRows:
             if answer is None:
                 continue
             self._answers[slot] = answer, prompt
-            self._heat[slot] = params.temperature if params.temperature >= 1e-5 else 1.0
+            self._heat[slot] = heat_of(params)
             self._min_p[slot] = params.min_p
             self._k[slot] = params.top_k if params.top_k and params.top_k > 0 else self._state.vocab_size
             self._p[slot] = params.top_p
