@@ -29,6 +29,7 @@ SCRIPTS = {
     "calibration": [],
     "robustness": ["--keep"],
     "corpus_statistics": [],
+    "share_coverage": [],
     "scan_speed": [],
     "formats_permutation": [],
     "ledger": [],

@@ -127,8 +127,9 @@ def _share_of(
     "calibration",
     multiple=True,
     callback=_share_of,
-    help="A student that you trained on a known marked share, as DIR=SHARE; two or more give the suspect's share.  "
-    "[e.g. --calibrate ./tenth=0.1]",
+    help="A student that you trained on a known marked share, as DIR=SHARE; may be repeated. Several students of each "
+    "of several shares (three or more of each, with other seeds) give an interval for the suspect's share.  "
+    "[e.g. --calibrate ./tenth-1=0.1]",
 )
 @option(
     "--served",

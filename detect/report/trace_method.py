@@ -263,14 +263,16 @@ def _share(record: TraceRecord) -> list[Block]:
                 "How far a model leans depends on the marked text that it read, but also on its size, its training "
                 "and on how often a context came up. The same lean can come from much text read once or little read "
                 "often, so that the lean alone identifies no share. Students that the analyst trains in the same way, "
-                "with known shares, would calibrate it."
+                "several of each of two known shares or more, would calibrate it."
             )
         ]
     return [
         paragraph(
-            "Calibration students were trained with known marked shares and traced in the same way. The share of the "
-            "suspect is where its own effect lies among theirs; the interval takes in the errors of both. It holds if "
-            "the suspect was trained like them."
+            "Calibration students were trained with known marked shares, several of each, and read the same contexts "
+            "under the same words. So what contexts add by chance is common to all of them and to the suspect, and how "
+            "far training by itself moves the effect shows in how far students of one share differ: that is what the "
+            "interval rests on. It holds if the suspect was trained like them, if their effects are about normal, and "
+            "if more marked text never means a smaller effect on average; the shape of the curve is not assumed."
         ),
         paragraph("Method: $method.", method=record.share.interval.method),
     ]

@@ -29,11 +29,12 @@ from detect.report.trace_wording import (
     signed,
     strongest_keys,
 )
-from detect.report.wording import clean, format_time
+from detect.report.wording import assumption_lines, clean, format_time
 from detect.student.record import TraceRecord
 
 KEYS = 40
 ROWS = 60  # of every other table
+_SENTENCE = 600  # characters of one
 Blocks = list[dict[str, Any]]
 
 
@@ -59,6 +60,9 @@ def _content(record: TraceRecord) -> dict[str, Any]:
         ("Method", typeset.method_blocks(method(record), references())),
         ("Record and recomputation", _manifest(record)),
     ]
+    if record.assumptions:
+        lines = [to_data(typeset.plain(line, _SENTENCE)) for line in assumption_lines(record.assumptions)]
+        sections.append(("What this verdict assumes", [{"kind": "list", "items": lines}]))
     return {
         "title": f"dyetrace trace: {first.headline}",
         "name": "Student trace report",
@@ -102,14 +106,13 @@ def _evidence(record: TraceRecord) -> Blocks:
             "Contexts that each readout needs; all but one have no part in the verdict.",
         ),
     ]
-    keys = strongest_keys(record)[:KEYS]
+    keys, tails = strongest_keys(record)[:KEYS], record.sided == "two-sided"
     rows = [
         [
             typeset.name(scan_key_label(k.key)),
             p_value(k.log10_pvalue_adjusted),
             p_value(k.log10_pvalue_tested),
-            p_value(k.log10_pvalue),
-            p_value(k.log10_pvalue_lower),
+            *([p_value(k.log10_pvalue), p_value(k.log10_pvalue_lower)] if tails else []),
             e_value(k.log10_evalue),
             _minus(signed(deviations(k))),
             typeset.plain(k.contexts),
@@ -117,14 +120,15 @@ def _evidence(record: TraceRecord) -> Blocks:
         ]
         for k in keys
     ]
-    head = ["Key", "p", "p, alone", "Upper tail", "Lower tail", "e-value", "Lean, sd", "Contexts", "Words"]
+    between = ["Upper tail", "Lower tail"] if tails else []
+    head = ["Key", "p", "p, alone", *between, "e-value", "Lean, sd", "Contexts", "Words"]
     paid = "“p” pays for all $n keys (Holm); “p, alone” is what it would be of one. $shown are shown."
     text = paid if len(record.hypotheses) > 1 else "Only one key was tested, so that there is no choice to pay for."
     blocks = [
         _plots(drawn),
         typeset.heading("Keys"),
         typeset.text(text, n=len(record.hypotheses), shown=len(rows)),
-        typeset.table(head, "lrrrrrrrr", [3, *[0] * 8], rows),
+        typeset.table(head, "l" + "r" * (len(head) - 1), [3, *[0] * (len(head) - 1)], rows),
     ]
     if record.coalitions:
         groups = [
@@ -143,11 +147,12 @@ def _readouts(record: TraceRecord) -> Blocks:
     compared = readouts(record)
     if len(compared) < 2:
         return []
+    exact = record.basis == "p-value"  # else there is no p-value of a readout that is valid
     rows = [
         [
-            typeset.name(f"{r.readout}{' (the verdict)' if own else ''}"),
+            typeset.name(f"{r.readout}{' (the one used)' if own else ''}"),
             _minus(signed(r.z)),
-            p_value(r.log10_pvalue),
+            *([p_value(r.log10_pvalue)] if exact else []),
             typeset.plain(r.contexts),
             typeset.plain("–" if r.contexts_needed is None else r.contexts_needed),  # noqa: RUF001
         ]
@@ -157,7 +162,10 @@ def _readouts(record: TraceRecord) -> Blocks:
         typeset.heading("Other ways to read the same model"),
         typeset.text("They read the same contexts, under the first key, and have no part in the verdict."),
         typeset.table(
-            ["Readout", "Lean, sd", "p", "Contexts", "Contexts to p = 1e-10"], "lrrrr", [3, 0, 0, 0, 0], rows
+            ["Readout", "Lean, sd", *(["p"] if exact else []), "Contexts", "Contexts to p = 1e-10"],
+            "lrrrr" if exact else "lrrr",
+            [3, *[0] * (4 if exact else 3)],
+            rows,
         ),
     ]
 
@@ -189,7 +197,10 @@ def _share(record: TraceRecord) -> Blocks:
         ]
         for dose in record.share.doses[:ROWS]
     ]
-    caption = "Calibration students with 95% intervals; red: the suspect; shaded: the interval of its share."
+    caption = (
+        "Dots: calibration students; bars: what contexts add by chance, common to them all; red: the suspect; shaded: "
+        "the interval of its share."
+    )
     return [
         *blocks,
         _plots([(trace_plots.dose_response(record.share, "f"), caption)]),

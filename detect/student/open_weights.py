@@ -401,10 +401,18 @@ def _share(
     readings: Sequence[_Readings],
     shares: F64,
 ) -> TrainingShare:
-    if len(job.calibration) < 2:
-        return not_identified("it takes at least two students that were trained on known shares (--calibrate)")
+    """The suspect's marked share by the calibration students, each of whom reads what the suspect read."""
+    if not job.calibration:
+        return not_identified("it takes several students of each of two known marked shares or more (--calibrate)")
+    first: dict[str, Path] = {}
     doses = []
     for folder, share in job.calibration:
+        twin = first.setdefault(bench.seen(folder).sha256, folder)
+        if twin is not folder:
+            raise DyetraceError(
+                f"--calibrate {folder} and {twin} are the same model: a copy does not show how far training by itself "
+                "moves the effect; train another student with another seed, or leave one out"
+            )
         read = _read(bench, folder, job.references, texts)
         effect, error = _effect(spec, ring, read, shares)
         doses.append(DosePoint(name=str(folder), share=share, effect=effect, standard_error=error))

@@ -183,7 +183,20 @@ class TraceControls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class DosePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A calibration student: its known marked share and its effect with a standard error."""
+    """A calibration student: its known marked share and its effect.
+
+    Attributes
+    ----------
+    name
+        Its folder.
+    share
+        Of its training data.
+    effect
+        Mean excess per context.
+    standard_error
+        Over contexts. All students read the same ones, so it has no part in the interval, which rests on how far
+        students of one share differ.
+    """
 
     name: str
     share: float
@@ -201,9 +214,9 @@ class TrainingShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     reason
         Why it is not, or how it was estimated.
     effect, standard_error
-        The suspect's own effect per context, in the units of ``doses``.
+        The suspect's own effect per context, in the units of ``doses``, and its standard error over contexts.
     doses
-        The calibration students.
+        Every calibration student, those included that the interval leaves out as the only ones of their share.
     """
 
     interval: Interval | None

@@ -311,12 +311,37 @@ def test_a_second_run_reads_nothing_anew_and_says_the_same(world: World, found: 
     assert shards == {path: path.stat().st_mtime_ns for path in (output / ".work").rglob("*.npz")}
 
 
+def _like(student: Path, folder: Path, seed: int) -> Path:
+    """A student that differs from another one as by other chance in training: its weights moved a little."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(student, folder)
+    generator = torch.Generator().manual_seed(seed)
+    weights = load_file(folder / "model.safetensors")
+    moved = {n: w * (1 + 0.003 * torch.randn(w.shape, generator=generator)) for n, w in weights.items()}
+    save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def test_calibration_students_turn_the_effect_into_a_share(world: World, tmp_path: Path) -> None:
-    calibration = [(world.folder / "of-unmarked", 0.0), (world.folder / "of-marked", 1.0)]
-    record = world.trace(tmp_path / "share", "of-marked", calibration=calibration)
-    interval = record.share.interval
-    assert interval is not None and interval.low > 0.3 and interval.estimate == pytest.approx(1)
+    kinds = {"of-unmarked": 0.1, "of-marked": 1.0}
+    calibration = [
+        (_like(world.folder / kind, tmp_path / f"{kind}-{seed}", seed), share)
+        for kind, share in kinds.items()
+        for seed in range(3)
+    ]
+    marked = world.trace(tmp_path / "share", "of-marked", calibration=calibration).share
+    assert marked.interval is not None and len(marked.doses) == 6
+    assert (marked.interval.low, marked.interval.high) == (0.1, None)
+    assert "3 of 0.1, 3 of 1 calibration students" in marked.reason
+    # One student of each share tells nothing of how far training by itself moves the effect.
+    single = world.trace(tmp_path / "share", "of-marked", calibration=calibration[::3]).share
+    assert single.interval is None and "several students each" in single.reason and len(single.doses) == 2
     assert world.trace(tmp_path / "none", "of-marked").share.interval is None
+    copied = [calibration[0], (shutil.copytree(calibration[0][0], tmp_path / "copy"), 0.1)]
+    with pytest.raises(DyetraceError, match="are the same model: a copy does not show"):
+        world.trace(tmp_path / "share", "of-marked", calibration=copied)
 
 
 @pytest.mark.parametrize(
