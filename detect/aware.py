@@ -6,6 +6,15 @@ words of rows with distinct contexts are independent, so products over them are 
 those. The averages below guard against a P that is not quite the generator's: over temperatures, over perturbed
 copies of P, and over betting fractions lambda in 1 + lambda (e - 1) (Shafer 2021; Waudby-Smith and Ramdas 2024,
 section 4). By Markov's inequality p = min(1, 1/e).
+
+What the null needs (line "aware" of `docs/validity.md`). The text is fixed and the key is drawn, so P may be any
+function of the text, of all of it: that the model guesses each token from earlier ones alone matters for power and not
+for validity. So may the candidates, which are the model's likeliest tokens and the text's own: given text and
+candidates, the words of a row are independent and uniform, and the text's token wins a race among them with just the
+chance that P, normalised over them, gives it. (Each of a row's candidates stands there once: `Likelihood` pads with
+logit -inf what would be there twice.) A row counts for a context's first place alone. What P must not be is a function
+of the key: a model that learnt from text marked with this key has weights that depend on it, and then nothing is
+promised. Nor must the text, or the choice of it, be (`detect.document`).
 """
 
 from __future__ import annotations

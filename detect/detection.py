@@ -20,7 +20,9 @@ from detect.encode import Encoder
 from detect.evidence import AwareResult, Document, Input, Record, TokenView, versions
 from detect.inputs import Suspect
 from detect.multiplicity import holm_log10
+from detect.pointing import blind_and_aware
 from detect.scoring import counting, statistics_of
+from detect.text_assumptions import of_detection
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import reads_prompt
@@ -81,10 +83,16 @@ def detect(
     *,
     model: Model | None = None,
     commitment: Commitment | None = None,
+    opened: bool = False,
     arguments: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Test every suspect document.
+
+    Parameters
+    ----------
+    commitment, opened
+        To put on record; whether it was opened with this key (`detect.opening`).
 
     Raises
     ------
@@ -95,6 +103,11 @@ def detect(
     check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     if commitment is not None and commitment.spec_id != spec.spec_id:
         raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
+    if commitment is not None and commitment.key_fingerprint != ring.master_fingerprint:
+        raise DyetraceError(
+            f"the commitment is of key {commitment.key_fingerprint}, but this key is {ring.master_fingerprint}; "
+            "give the commitment of this key"
+        )
     encoder = Encoder.load(tokenizer)
     documents = []
     for number, suspect in enumerate(suspects):
@@ -105,7 +118,7 @@ def detect(
     documents = _adjust(documents, settings.alpha)
     if settings.view:
         documents = _with_views(documents, suspects, encoder, spec, ring)
-    return Record(
+    record = Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         arguments=arguments or {},
         versions=versions(),
@@ -122,6 +135,8 @@ def detect(
         documents=documents,
         calibration=explanation(spec.build_scheme()),
     )
+    with_ids = sum(suspect.token_ids is not None for suspect in suspects)
+    return msgspec.structs.replace(record, assumptions=of_detection(record, opened, with_ids))
 
 
 def _ids(suspect: Suspect, encoder: Encoder, spec: WatermarkSpec) -> U32:
@@ -193,18 +208,24 @@ def _aware(
 
 
 def _adjust(documents: list[Document], alpha: float) -> list[Document]:
-    """Pay for the number of documents (Holm), and for asking with and without the model (each at alpha / 2)."""
+    """Pay for the number of documents (Holm), and for asking with and without the model (each at alpha / 2).
+
+    Holm's correction holds however documents depend on each other. Which key is named is paid for by itself, over all
+    pairs of a document and a key (`detect.pointing`).
+    """
     adjusted = holm_log10(np.array([0.0 if d.log10_pvalue is None else d.log10_pvalue for d in documents]))
     aware = holm_log10(np.array([0.0 if d.aware is None else d.aware.log10_pvalue for d in documents]))
     both = any(d.aware is not None for d in documents)
     limit = math.log10(alpha / 2 if both else alpha)
+    names = [list(dict.fromkeys([*one, *other])) for one, other in zip(*blind_and_aware(documents, alpha), strict=True)]
     return [
         msgspec.structs.replace(
             document,
             log10_pvalue_corpus=None if document.refused else float(blind),
             found=document.refused is None and bool(blind <= limit or with_model <= limit),
+            points_to=keys,
         )
-        for document, blind, with_model in zip(documents, adjusted, aware, strict=True)
+        for document, blind, with_model, keys in zip(documents, adjusted, aware, names, strict=True)
     ]
 
 

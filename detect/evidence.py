@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from detect.assumptions import Assumption
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
@@ -91,7 +92,7 @@ class AwareHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class AwareResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The model-aware test: valid for any model, powerful when it is the one that wrote the text."""
+    """The model-aware test: valid for any model that never learnt from text marked with this key (`detect.aware`)."""
 
     model: str
     hypotheses: list[AwareHypothesis]
@@ -138,6 +139,10 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Why no p-value is given: the decoys contradict the test, or nothing could be tested.
     found
         Whether ``log10_pvalue_corpus`` (or the model-aware one, adjusted alike) is at or below log10 alpha.
+    points_to
+        Keys whose p-value for this document, adjusted over all pairs of a document and a key in this report (Holm), is
+        at or below alpha (half of it for each test, blind and model-aware, where both were run): these alone are named.
+        May be empty though the document is found, which is then by one of the keys tested. Null in older reports.
     """
 
     name: str
@@ -153,10 +158,19 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     refused: str | None = None
     found: bool = False
     view: TokenView | None = None
+    points_to: list[str] | None = None
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A whole detection report; ``calibration`` says how p-values came about where they aren't the law's tails."""
+    """A whole detection report.
+
+    Attributes
+    ----------
+    calibration
+        How p-values came about where they aren't the law's tails.
+    assumptions
+        What the answers rest on, and which of it this run looked at.
+    """
 
     format: Literal["dyetrace-detection"] = "dyetrace-detection"
     version: int = RECORD_VERSION
@@ -175,6 +189,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     inputs: list[Input]
     documents: list[Document]
     calibration: str | None = None
+    assumptions: list[Assumption] = []
 
     @property
     def found(self) -> list[Document]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
+from detect.assumptions import Assumption
 from detect.document import GLOBAL
 from detect.evidence import versions
 from detect.multiplicity import sidak_log10
 from detect.report.wording import format_level, format_p
 from detect.serve_answers import Served
 from detect.serve_evidence import AnswerFound, Findings, KeyFound, Keys, examine
+from detect.text_assumptions import of_serve_check
 from watermark.errors import DyetraceError
 from watermark.spec import WatermarkSpec
 
@@ -61,6 +63,8 @@ class ServeCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         The lines of the verdict.
     verdict
         In a few words.
+    assumptions
+        What it rests on, and which of it was looked at.
     """
 
     format: Literal["dyetrace-serve-check"] = "dyetrace-serve-check"
@@ -83,6 +87,7 @@ class ServeCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     others: dict[str, float]
     checks: list[Check]
     verdict: str
+    assumptions: list[Assumption] = []
     versions: dict[str, str] = msgspec.field(default_factory=versions)
 
     @property
@@ -146,6 +151,7 @@ def conclude(
         others=found.others,
         checks=checks,
         verdict=verdict(checks, found.keys, manner.tenant),
+        assumptions=of_serve_check(len({answer.prompt for answer in served}), len(served)),
     )
 
 

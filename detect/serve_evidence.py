@@ -1,8 +1,9 @@
 """What a server's answers say of the keys that should have marked them: exact tests over all answers together.
 
-A tuple counts once over all answers (engines begin many alike), for the first answer that has it; that makes answers
-independent, so that their p-values combine by Fisher's method without any approximation: under the null hypothesis the
-sum of -ln p of n answers is at most Gamma(n, 1). Each answer's own p-value pays for the choice among its sub-keys.
+The null hypothesis is that this key had no say in the answers: the server did not use it, and no prompt held text that
+it marked. A tuple counts once over all answers (engines begin many alike), for the first answer that has it; so, given
+the answers, their p-values are independent, and combine by Fisher's method without any approximation: the sum of -ln p
+of n answers is at most Gamma(n, 1). Each answer's own p-value pays for the choice among its sub-keys.
 
 References
 ----------

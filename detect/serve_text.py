@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detect.report.wording import clean, format_p, format_time, key_label
+from detect.report.wording import assumption_lines, clean, format_p, format_time, key_label
 from detect.serve_check import LOG10_MARKED, ServeCheck
 
 
@@ -24,6 +24,8 @@ def lines(record: ServeCheck) -> Iterator[str]:
     for check in record.checks:
         yield _safe(f"{check.status}  {check.name:<{width}}  {check.reason}")
     yield _safe(f"VERDICT: {record.verdict}")
+    for line in assumption_lines(record.assumptions):
+        yield _safe(f"assumes: {line}")
 
 
 def one_line(record: ServeCheck, number: int) -> str:

@@ -66,14 +66,16 @@ if TYPE_CHECKING:
 @option(
     "--aware",
     is_flag=True,
-    help="Test with the owner's model as well (--model; by default the demo model).  [e.g. --aware]",
+    help="Test with the owner's model as well (--model; by default the demo model). It must never have learnt from "
+    "text that is marked with this key.  [e.g. --aware]",
 )
 @option("--model", "model_dir", help="The owner's model folder, for --aware.  [e.g. --model ./my-model]")
 @option(
     "--alpha",
     type=float,
     default=1e-6,
-    help="Family-wise false-positive rate of 'found', over all documents.  [e.g. --alpha 1e-3]",
+    help="Family-wise false-positive rate of 'found' over all documents, and of naming a key over all documents and "
+    "keys.  [e.g. --alpha 1e-3]",
 )
 @decoy_count
 @decoy_public_seed
@@ -115,6 +117,9 @@ def detect(
 ) -> None:
     """Test the documents of FILE (plain text, or JSONL with one document a line) for the mark.
 
+    Give all the text that there is: documents that were picked with the key look marked without being so. What else the
+    answer assumes stands at the end of the report.
+
     \b
     Example: dyetrace detect suspect.jsonl --spec spec.json --key file:owner.key -o evidence/
              cat essay.txt | dyetrace detect - --spec spec.json --key file:owner.key --json --fail
@@ -122,6 +127,7 @@ def detect(
     from detect.detection import Model, Settings
     from detect.detection import detect as run
     from detect.inputs import from_text_alone, read_suspects
+    from detect.opening import is_opened
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
@@ -159,6 +165,7 @@ def detect(
             settings,
             model=model,
             commitment=commitment,
+            opened=is_opened(commitment_path, commitment, [made], key),
             arguments=arguments,
             progress=lambda done, of: advance(),
         )

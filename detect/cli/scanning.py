@@ -95,7 +95,8 @@ _STAGES = {
     "--alpha",
     type=float,
     default=1e-6,
-    help="Family-wise false-positive rate of 'found', over all keys.  [e.g. --alpha 1e-3]",
+    help="Family-wise false-positive rate of 'found' over all keys, and of documents that point to a key over all "
+    "documents and keys.  [e.g. --alpha 1e-3]",
 )
 @option(
     "--fdr", "rate", type=float, default=0.05, help="False-discovery rate of the list of documents.  [e.g. --fdr 0.01]"
@@ -114,8 +115,8 @@ _STAGES = {
     "nulls",
     multiple=True,
     default=("natural",),
-    help="Text that is known not to be marked, tested as a control; 'natural' is Python's own documentation, 'none' "
-    "leaves it out.  [e.g. --null-corpus wiki.jsonl]",
+    help="Text that is known not to be marked, tested as a control: if it is marked, no answer is given. 'natural' is "
+    "Python's own documentation (for text alone), 'none' leaves it out.  [e.g. --null-corpus wiki.jsonl]",
 )
 @commitment_on_record
 @option(
@@ -172,6 +173,9 @@ def scan(
     """Scan a corpus for the mark: PATHS are files, folders or globs of JSONL (.gz, .zst), Parquet, text, or Hugging
     Face data sets. A scan that was stopped goes on when the same command is given again.
 
+    Give all the text that there is: documents that were picked with the key look marked without being so. What else the
+    answer assumes stands at the end of the report.
+
     \b
     Example: dyetrace scan data/ --spec spec.json --key file:owner.key -o evidence/
              dyetrace scan 'crawl/*.jsonl.zst' --spec spec.json --key file:owner.key --on-error skip -o evidence/
@@ -185,6 +189,7 @@ def scan(
     from detect.corpus.scan import ScanJob
     from detect.corpus.scan import scan as run
     from detect.corpus.settings import ScanSettings
+    from detect.opening import is_opened
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
@@ -199,13 +204,16 @@ def scan(
         decoy_seed=decoy_seed,
         tenants=accounts,
     )
+    specs = [load_spec(path) for path in spec_paths]
+    commitment = None if commitment_path is None else load_commitment(commitment_path)
     job = ScanJob(
         paths=paths,
-        specs=[load_spec(path) for path in spec_paths],
+        specs=specs,
         key=absolute_source(key),
         settings=settings,
         tokenizer=_tokenizer(tokenizer, paths, settings.read),
-        commitment=None if commitment_path is None else load_commitment(commitment_path),
+        commitment=commitment,
+        opened=is_opened(commitment_path, commitment, specs, key),
         reference=references,
         null_corpus=() if "none" in nulls else nulls,
         arguments={

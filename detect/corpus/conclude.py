@@ -88,7 +88,13 @@ def pooled_rank_log10(tally: Tally, number: int) -> float:
 
 
 def hypotheses(keys: KeySet, tally: Tally, pointed: dict[str, int]) -> list[ScanHypothesis]:
-    """Each key's tests, Holm-adjusted over keys."""
+    """Each key's tests, Holm-adjusted over keys.
+
+    Each key's p-value is its own: uniform or larger if this key had no say in the corpus, whoever else marked it. The
+    contexts of the global key and of accounts are disjoint; accounts share theirs, but every key makes its own words
+    there, derived apart from all others. Holm needs no independence between keys, so the chance of calling any key
+    found that had no say is at most alpha, however many others are guilty.
+    """
     rows = []
     for number, key in enumerate(keys.keys):
         scheme, n = keys.schemes[key.spec], int(tally.tuples[number])
@@ -153,7 +159,7 @@ def shares(keys: KeySet, tally: Tally, documents: Documents, reference: Document
 
 @dataclass(frozen=True, eq=False)
 class NullCorpus:
-    """The true keys' test of a corpus that nobody marked."""
+    """The true keys' test of a corpus that, as its owner says, nobody marked."""
 
     name: str
     log10_pvalue: float
@@ -182,6 +188,7 @@ def controls(
         decoy_log10_agreement=log10_agreement(log10_ps),
         null_key_histogram=histogram(own),
         null_key_discoveries=_count(own, settings.rate),
+        null_key_log10_pvalue=null_key_log10(own) if is_exact(scheme) else None,
         null_corpus=None if null is None else null.name,
         null_corpus_documents=len(null_log10_ps),
         null_corpus_log10_pvalue=None if null is None else null.log10_pvalue,
@@ -194,20 +201,47 @@ def _count(log10_ps: Floats, rate: float) -> int:
     return int((benjamini_hochberg_log10(log10_ps) <= np.log10(rate)).sum())
 
 
-def refusal(keys: KeySet, tested: int, found: Controls, null_log10_pvalues: Floats) -> str | None:
-    """Why no p-value may be given, or None."""
+def null_key_log10(log10_ps: Floats) -> float:
+    """log10 p-value of "documents' p-values under a key that nobody used are uniform or larger".
+
+    The smaller of two tests, doubled: agreement in bulk, and whether the smallest few are too small, as they are where
+    documents are listed under that key more often than chance allows.
+    """
+    if not len(log10_ps):
+        return 0.0
+    few = rare.log10_pvalue(np.sort(log10_ps)[: rare.KEPT], len(log10_ps))
+    return float(min(0.0, min(log10_agreement(log10_ps), few) + np.log10(2)))
+
+
+def refusal(keys: KeySet, tested: int, found: Controls) -> str | None:
+    """Why no p-value may be given, or None: a failed control withholds the answer."""
     if not tested:
         return "nothing to test: no document has a token with a known context"
-    if not is_exact(keys.schemes[0]):
-        return None  # ranks among decoys agree with them by construction
-    agreements = {
-        "decoy keys": found.decoy_log10_agreement,
-        "documents under a decoy key": log10_agreement(null_log10_pvalues),
-    }
-    for what, log10_p in agreements.items():
-        if log10_p < LOG10_CONTRADICTION:
-            return (
-                f"the {what} contradict the test: their p-values are too small to be uniform "
-                f"(log10 p of agreement {log10_p:.1f})"
-            )
-    return None
+    if is_exact(keys.schemes[0]):  # ranks among decoys agree with them by construction
+        agreements = {
+            "decoy keys": found.decoy_log10_agreement,
+            "documents under a decoy key": found.null_key_log10_pvalue or 0.0,
+        }
+        for what, log10_p in agreements.items():
+            if log10_p < LOG10_CONTRADICTION:
+                return (
+                    f"the {what} contradict the test: their p-values are too small to be uniform "
+                    f"(log10 p of agreement {log10_p:.1f})"
+                )
+    return marked_control(found)
+
+
+def marked_control(found: Controls) -> str | None:
+    """Why a control corpus that is marked withholds the answer, or None.
+
+    One in ten thousand control corpora looks so by chance, where the key had no say in it.
+    """
+    log10_p = found.null_corpus_log10_pvalue
+    if log10_p is None or log10_p > LOG10_CONTRADICTION:
+        return None
+    return (
+        f"the control corpus, which should hold no mark, is marked under the tested keys (p = 10^{log10_p:.1f}). "
+        "Either it is the wrong control corpus, because marked text is in it: give one that was never near the "
+        "generator (--null-corpus). Or the key was chosen by this text, and then no answer under this key means "
+        "anything: use a key that was drawn at random, and committed to, before the text existed"
+    )

@@ -18,7 +18,9 @@ from detect.corpus.settings import ScanSettings
 # Totals are integers and must agree exactly; other numbers come from floating point that libraries round differently.
 _RELATIVE = 1e-6
 # What differs by machine or folder, and not by what was found. Of inputs the hashes must agree, of files the contents.
-_APART = {"versions", "arguments", "files", "encoder", "name", "skipped_first", "excerpt"}
+_APART = {"versions", "arguments", "files", "encoder", "name", "skipped_first", "excerpt", "assumptions"}
+# What older reports lack, or paid for over keys alone.
+_LATER = {"pairs_paid", "points_to", "pointed", "null_key_log10_pvalue"}
 
 
 def recompute_scan(
@@ -61,7 +63,8 @@ def recompute_scan(
     )
     with tempfile.TemporaryDirectory(prefix="dyetrace-") as output:
         again = scan(job, Path(output), engine, progress=progress)
-    return list(_differences("report", msgspec.to_builtins(record), msgspec.to_builtins(again)))
+    apart = _APART if record.pairs_paid else _APART | _LATER
+    return list(_differences("report", msgspec.to_builtins(record), msgspec.to_builtins(again), apart))
 
 
 def _settings(options: dict[str, Any]) -> ScanSettings:
@@ -79,16 +82,16 @@ def _settings(options: dict[str, Any]) -> ScanSettings:
     )
 
 
-def _differences(where: str, before: Any, after: Any) -> Iterator[str]:
+def _differences(where: str, before: Any, after: Any, apart: set[str]) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() | after.keys():
-            if name not in _APART:
-                yield from _differences(f"{where}.{name}", before.get(name), after.get(name))
+            if name not in apart:
+                yield from _differences(f"{where}.{name}", before.get(name), after.get(name), apart)
     elif isinstance(before, list) and isinstance(after, list):
         if len(before) != len(after):
             yield f"{where} has {len(before)} entries, now {len(after)}"
         for number, (a, b) in enumerate(zip(before, after, strict=False)):
-            yield from _differences(f"{where}[{number}]", a, b)
+            yield from _differences(f"{where}[{number}]", a, b, apart)
     elif isinstance(before, float) and isinstance(after, float | int):
         if abs(before - after) > _RELATIVE * max(1.0, abs(before)):
             yield f"{where} is {before}, now {after}"

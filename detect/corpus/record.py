@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from detect.assumptions import Assumption
 from detect.evidence import SubkeyTally
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
@@ -179,6 +180,10 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Documents by p-value under one decoy key, in `HISTOGRAM_BINS` equal bins of (0, 1].
     null_key_discoveries
         BH discoveries under that key at the report's rate.
+    null_key_log10_pvalue
+        log10 p-value of the documents' p-values under that key against "uniform or larger": the smaller of their
+        agreement and of the test of the smallest few (`detect.corpus.rare`), doubled. Null in older reports, and for
+        formats whose p-values are ranks among decoys.
     null_corpus
         What the unmarked control corpus is; null when there was none.
     null_corpus_documents, null_corpus_log10_pvalue, null_corpus_histogram, null_corpus_discoveries
@@ -196,6 +201,7 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     null_corpus_log10_pvalue: float | None
     null_corpus_histogram: list[int]
     null_corpus_discoveries: int
+    null_key_log10_pvalue: float | None = None
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -222,7 +228,7 @@ class Hit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     tokens, tuples
         Its length; the distinct tuples that no earlier document has.
     key, subkey
-        The key and sub-key with the smallest p-value.
+        The key and sub-key with the smallest p-value: some key has it in any text, so that this points to nobody.
     score, expected
         Mean statistic per tuple under them, and its mean without the key, in the scheme's units.
     log10_pvalue
@@ -232,7 +238,8 @@ class Hit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     log10_evalue
         The document's e-value; null when it is 0.
     points_to
-        All keys whose p-value for this document, adjusted over keys (Holm), is at or below the report's alpha.
+        All keys whose p-value for this document times the record's `ScanRecord.pairs_paid` is at or below the report's
+        alpha. (In reports without that number: adjusted over the keys of this document alone.)
     segments
         Where the mark is.
     scores
@@ -283,6 +290,11 @@ class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         The strongest discoveries (all of them are in hits.jsonl).
     calibration
         How p-values came about where they aren't the law's tails (a foreign format that is not exact).
+    pairs_paid
+        Pairs of a tested document and a key: what a document pays for before it points to a key, so that the chance of
+        any wrong pointing in the whole report is at most alpha. 0 in older reports, which paid for keys alone.
+    assumptions
+        What the answer rests on, and which of it this scan looked at.
     """
 
     format: Literal["dyetrace-scan"] = "dyetrace-scan"
@@ -311,3 +323,5 @@ class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     controls: Controls
     hits: list[Hit]
     calibration: str | None = None
+    pairs_paid: int = 0
+    assumptions: list[Assumption] = []

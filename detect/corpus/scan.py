@@ -35,6 +35,7 @@ from detect.corpus.work import Plan, Shard, WorkFolder, locked, new_file, shard_
 from detect.encode import EncoderUse
 from detect.evidence import versions
 from detect.natural_text import natural_documents
+from detect.text_assumptions import of_scan
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.files import make_folder, write_atomically
@@ -72,8 +73,8 @@ class ScanJob:
         What else changes the result.
     tokenizer
         Path of the spec's tokenizer; needed for text.
-    commitment
-        To put on record.
+    commitment, opened
+        To put on record; whether it was opened with this key (`watermark.commitment.verify`).
     reference
         Paths of text that is known to be marked, from which the strength of the mark is learnt.
     null_corpus
@@ -88,6 +89,7 @@ class ScanJob:
     settings: ScanSettings = field(default_factory=ScanSettings)
     tokenizer: str | None = None
     commitment: Commitment | None = None
+    opened: bool = False
     reference: Sequence[str] = ()
     null_corpus: Sequence[str] = (NATURAL,)
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -148,6 +150,11 @@ def scan(
         check_tokenizer(job.specs[0], tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     if job.commitment is not None and job.commitment.spec_id not in {spec.spec_id for spec in job.specs}:
         raise DyetraceError(f"the commitment is of spec {job.commitment.spec_id}, which is not among the specs given")
+    if job.commitment is not None and job.commitment.key_fingerprint != keys.fingerprint:
+        raise DyetraceError(
+            f"the commitment is of key {job.commitment.key_fingerprint}, but this key is {keys.fingerprint}; "
+            "give the commitment of this key"
+        )
     make_folder(output)
     try:
         with locked(work or output / ".work") as folder:
@@ -174,7 +181,9 @@ def _scan(
     corpus = _score(job, keys, job.paths, folder, engine, progress)
     documents = corpus.documents
     found = conclude.discover(documents, job.settings.rate)
-    hits = _locate(job, corpus, documents, found, engine, progress)
+    tested = documents.tuples > 0
+    pairs = max(1, int(tested.sum())) * len(keys.keys)
+    hits = _locate(job, corpus, documents, found, pairs, engine, progress)
     pointed: dict[str, int] = {}
     for hit in hits:
         for name in hit.points_to:
@@ -185,9 +194,8 @@ def _scan(
         write_skipped(output / "skipped.jsonl", corpus.plan, corpus.gathered, corpus.unreadable),
     ]
     hypotheses = conclude.hypotheses(keys, corpus.tally, pointed)
-    tested = documents.tuples > 0
     controls = conclude.controls(keys, corpus.tally, documents, null, job.settings)
-    refused = conclude.refusal(keys, int(tested.sum()), controls, documents.null_log10_pvalue[tested])
+    refused = conclude.refusal(keys, int(tested.sum()), controls)
     log10_p = None if refused else min(h.log10_pvalue_adjusted for h in hypotheses)
     record = ScanRecord(
         arguments=job.arguments,
@@ -214,7 +222,9 @@ def _scan(
         controls=controls,
         calibration=explanation(job.specs[0].build_scheme(), by_rank=True),
         hits=sorted(hits, key=lambda hit: (hit.log10_pvalue, hit.ordinal))[:HITS],
+        pairs_paid=pairs,
     )
+    record = msgspec.structs.replace(record, assumptions=of_scan(record, len(corpus.unreadable), job.opened))
     from detect.report.scan_schema import encode_scan
 
     write_atomically(output / "report.json", encode_scan(record))
@@ -342,7 +352,13 @@ def _null_corpus(job: ScanJob, keys: KeySet, folder: WorkFolder, engine: Engine)
 
 
 def _locate(
-    job: ScanJob, corpus: _Corpus, documents: Documents, found: conclude.Found, engine: Engine, progress: Progress
+    job: ScanJob,
+    corpus: _Corpus,
+    documents: Documents,
+    found: conclude.Found,
+    pairs: int,
+    engine: Engine,
+    progress: Progress,
 ) -> list[Hit]:
     """Describe all discovered documents, in the corpus's order."""
     sizes = [len(part) for part in corpus.parts]
@@ -358,6 +374,7 @@ def _locate(
             log10_pvalue=documents.log10_pvalue[rows],
             log10_adjusted=found.log10_adjusted[rows],
             log10_evalue=documents.log10_evalue[rows],
+            pairs=np.array(pairs),
         )
     indices = np.unique(shard[rows]).tolist()
     tasks = [Task("locate", str(corpus.work.path), index, job.key) for index in indices]

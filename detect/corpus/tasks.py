@@ -131,7 +131,8 @@ def _locate(work: WorkFolder, plan: Plan, index: int, keys: KeySet) -> int:
     if not result.exists():
         blocks = [(owner, number) for owner, number, _ in numbered_blocks(work, plan)]
         before = first_records(plan, gathered_shards(work, plan))[index]
-        hits = locate_documents(work, plan, index, blocks, before, keys, found, _tokenizer(plan))
+        pairs = read_pairs(work, plan)
+        hits = locate_documents(work, plan, index, blocks, before, keys, found, _tokenizer(plan), pairs)
         with new_file(result) as path:
             path.write_bytes(msgspec.json.encode(hits))
     return len(found)
@@ -143,6 +144,12 @@ def read_discoveries(work: WorkFolder, plan: Plan, shard: int) -> list[Discovery
         mine = arrays["shard"] == shard
         columns = [arrays[f.name][mine].tolist() for f in fields(Discovery)]
     return [Discovery(*row) for row in zip(*columns, strict=True)]
+
+
+def read_pairs(work: WorkFolder, plan: Plan) -> int:
+    """Pairs of a tested document and a key in the whole corpus."""
+    with np.load(work.adjusted(plan)) as arrays:
+        return int(arrays["pairs"])
 
 
 def first_records(plan: Plan, gathered: Sequence[Gathered]) -> list[int]:

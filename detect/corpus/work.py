@@ -77,7 +77,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     @cached_property
     def locate_id(self) -> str:
         """Names the hits: what was scored, at these levels."""
-        return _digest([self.score_id, self.settings.alpha, self.settings.rate])
+        return _digest([self.score_id, self.settings.alpha, self.settings.rate, "pairs paid"])
 
     def __hash__(self) -> int:
         return hash(self.locate_id)

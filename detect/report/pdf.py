@@ -14,21 +14,25 @@ from detect.report.runs import Run, Runs, e_value, level, p_value, to_data
 from detect.report.scan_method import method, references
 from detect.report.scan_text import summary
 from detect.report.scan_wording import (
+    STANDINGS,
     control_lines,
+    named_in,
     percent,
     place,
+    pointing_note,
     recompute_command,
     scan_key_label,
     spec_of,
     strongest_keys,
     unit_name,
 )
-from detect.report.wording import clean, format_time
+from detect.report.wording import assumption_lines, clean, format_time
 
 DOCUMENTS = 40  # of the list
 PLOTTED = 6
 KEYS = 40
 INPUTS = 1000
+_SENTENCE = 600  # characters of one
 # The record holds no clock time, and a PDF has a date.
 _NO_TIME = "1970-01-01T00:00:00+00:00"
 
@@ -55,6 +59,9 @@ def _content(record: ScanRecord) -> dict[str, Any]:
         ("Method", typeset.method_blocks(method(record), references())),
         ("Record and recomputation", _manifest(record)),
     ]
+    if record.assumptions:
+        lines = [to_data(typeset.plain(line, _SENTENCE)) for line in assumption_lines(record.assumptions)]
+        sections.append(("What this verdict assumes", [{"kind": "list", "items": lines}]))
     return {
         "title": f"dyetrace corpus scan: {first.headline}",
         "name": "Corpus scan report",
@@ -82,7 +89,7 @@ def _documents(record: ScanRecord) -> list[dict[str, Any]]:
             p_value(hit.log10_pvalue),
             p_value(hit.log10_pvalue_adjusted),
             (Run("0"),) if hit.log10_evalue is None else e_value(hit.log10_evalue),
-            typeset.name(scan_key_label(hit.key), 60),
+            typeset.name(named_in(record, hit), 60),
             typeset.plain(", ".join(f"{s.start:,} to {s.end:,}" for s in hit.segments[:3]) or "none"),
         ]
         for hit in record.hits[:DOCUMENTS]
@@ -132,9 +139,12 @@ def _keys(record: ScanRecord) -> list[dict[str, Any]]:
         for k in strongest_keys(record)[:KEYS]
     ]
     head = ["Key", "p", "p, pooled", "p, rare documents", "Tuples", "Documents", "Points to it"]
-    text = "“p” pays for both tests and for all $n keys (Holm). $shown of them are shown, the strongest first."
+    text = (
+        "“p” pays for both tests and for all $n keys (Holm). $shown of them are shown, the strongest first. “Points to "
+        "it”: listed documents in which this key alone is found ($pointing)."
+    )
     return [
-        typeset.text(text, n=len(record.hypotheses), shown=len(rows)),
+        typeset.text(text, n=len(record.hypotheses), shown=len(rows), pointing=pointing_note(record)),
         typeset.table(head, "lrrrrrr", [3, 0, 0, 0, 0, 0, 0], rows),
     ]
 
@@ -158,7 +168,10 @@ def _distribution(record: ScanRecord) -> list[dict[str, Any]]:
 
 def _controls(record: ScanRecord) -> list[dict[str, Any]]:
     controls = record.controls
-    lines = [to_data((Run("" if sound else "Take note: ", ("b",)), *line)) for sound, line in control_lines(record)]
+    lines = [
+        to_data((Run("" if standing == "sound" else STANDINGS[standing], ("b",)), *line))
+        for standing, line in control_lines(record)
+    ]
     pooled = min((h.log10_pvalue_pooled for h in record.hypotheses), default=None)
     true = None if record.refused is not None else pooled
     drawn = []

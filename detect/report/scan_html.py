@@ -13,15 +13,19 @@ from detect.report.html import pretty_json, shown_argument, template
 from detect.report.scan_method import method, references
 from detect.report.scan_text import summary
 from detect.report.scan_wording import (
+    STANDINGS,
     control_lines,
+    named_in,
     percent,
     place,
+    pointing_note,
     recompute_command,
     scan_key_label,
     spec_of,
     strongest_keys,
     unit_name,
 )
+from detect.report.wording import assumption_lines
 
 PLOTTED = 12  # of the strongest documents, the score by position
 KEYS = 200  # of the table of keys
@@ -37,7 +41,6 @@ class Entry:
     hit: Hit
     place: str
     unit: str
-    points_to: list[str]
     plot: Markup | None
 
 
@@ -55,7 +58,11 @@ def render_scan_html(record: ScanRecord) -> str:
         percent=percent,
         plots=_plots(record),
         control_lines=control_lines(record),
+        standings=STANDINGS,
+        pointing=pointing_note(record),
         sections=method(record),
+        assumptions=assumption_lines(record.assumptions),
+        named=named_in,
         references=references(),
         inputs=record.inputs[:INPUTS],
         specs=[(ident, pretty_json(spec)) for ident, spec in zip(record.spec_ids, record.specs, strict=True)],
@@ -69,7 +76,7 @@ def _entry(record: ScanRecord, hit: Hit, number: int) -> Entry:
     ident = f"h{number + 1}"
     unit = unit_name(spec_of(record, hit.key))
     plot = scan_plots.positions(hit, unit, f"{ident}p") if number < PLOTTED and hit.scores else None
-    return Entry(ident, hit, place(record, hit), unit, [scan_key_label(key) for key in hit.points_to], plot)
+    return Entry(ident, hit, place(record, hit), unit, plot)
 
 
 def _subkeys(key: ScanHypothesis) -> list[SubkeyTally]:

@@ -91,10 +91,10 @@ def calibration(said: str | None) -> list[Block]:
 def _question() -> list[Block]:
     return [
         paragraph(
-            "The null hypothesis is that the corpus was written without knowledge of the key. The alternative is that "
-            "some of it was generated under the watermark with this key. The corpus is held fixed and the key is what "
-            "varies. Nothing is assumed about the text: it may repeat itself, be in any language, or be chosen by an "
-            "adversary."
+            "The null hypothesis is that the key had no say in the corpus: neither in its text nor in which text was "
+            "chosen. The alternative is that some of it was generated under the watermark with this key. The corpus is "
+            "held fixed and the key is what varies. Nothing else is assumed about the text: it may repeat itself, be "
+            "in any language, or be chosen by an adversary who lacks the key."
         )
     ]
 
@@ -284,7 +284,19 @@ def _looks(record: ScanRecord) -> list[Block]:
             keys="One key was" if keys == 1 else f"{keys:,} keys were",
             level=level(record.alpha),
         ),
+        *([_pointing(record)] if record.pairs_paid else []),
     ]
+
+
+def _pointing(record: ScanRecord) -> Block:
+    return paragraph(
+        "A document points to a key when its p-value under this key alone (Šidák over sub-keys) is at most $level "
+        "divided by the $pairs pairs of a tested document and a key. The chance that any document of this report "
+        "points to a key that had no say in it is then at most $level, whoever else is guilty: contexts of the global "
+        "key and of accounts are disjoint, accounts share theirs, and each key makes its own words there.",
+        level=level(record.alpha),
+        pairs=record.pairs_paid,
+    )
 
 
 def _documents(record: ScanRecord) -> list[Block]:
@@ -294,7 +306,8 @@ def _documents(record: ScanRecord) -> list[Block]:
             "A document’s p-value pays for its sub-keys (Šidák) and for all keys (the number of keys times the "
             "smallest). Benjamini and Hochberg’s procedure then lists documents so that the expected share of unmarked "
             "ones among them is at most <i>q</i> = $rate. With <i>m</i> = $m tested documents, the adjusted value of "
-            "the one with rank <i>i</i> is",
+            "the one with rank <i>i</i> is (documents share no tuple, so that p-values of unmarked ones are "
+            "independent)",
             rate=percent(found.rate),
             m=found.tested,
         ),
@@ -344,8 +357,9 @@ def _segments() -> list[Block]:
     return [
         paragraph(
             "Within a listed document, under its best key and sub-key, a segment is a stretch of tokens whose sum of "
-            "log-likelihood ratios against the null law is the largest. Its p-value pays for all stretches of the "
-            "document. A segment shows where the evidence is; its ends are uncertain by some tokens."
+            "log-likelihood ratios against the null law is the largest. Its p-value pays for all stretches, sub-keys "
+            "and keys of the document, and not for the choice of the document. A segment shows where the evidence is; "
+            "its ends are uncertain by some tokens."
         )
     ]
 
@@ -368,7 +382,8 @@ def _controls(record: ScanRecord) -> list[Block]:
         ),
         paragraph(
             "The same was done document by document under one more decoy key (the “null key”); a contradiction there "
-            "refuses the result as well. Where a corpus was given that is known to be unmarked, it was tested under "
-            "the true keys."
+            "refuses the result as well. So does a control corpus that should hold no mark, where it is marked under "
+            "the true keys at 10<sup>−4</sup>. Decoy keys test the arithmetic: they can’t see that a text was chosen "
+            "with the key."
         ),
     ]

@@ -153,6 +153,7 @@ def _pvalues(record: ScanRecord) -> Iterator[tuple[str, list[float]]]:
     yield "the record", [p for p in (record.log10_pvalue,) if p is not None]
     yield "the decoys", [*controls.decoy_log10_pvalues, controls.decoy_log10_agreement]
     yield "the control corpus", [p for p in (controls.null_corpus_log10_pvalue,) if p is not None]
+    yield "the null key", [p for p in (controls.null_key_log10_pvalue,) if p is not None]
     for i, h in enumerate(record.hypotheses):
         tests = [h.log10_pvalue_pooled, h.log10_pvalue_rare, h.log10_pvalue, h.log10_pvalue_adjusted]
         yield f"hypotheses[{i}]", [*tests, *h.smallest_log10_pvalues, *(tally.log10_pvalue for tally in h.subkeys)]

@@ -19,13 +19,14 @@ from detect.report.scan_wording import (
     control_lines,
     discoveries_line,
     interval,
+    named_in,
     place,
     scan_key_label,
     skipped,
     skipped_reasons,
     strongest_keys,
 )
-from detect.report.terminal import Shown
+from detect.report.terminal import Shown, print_assumptions
 from detect.report.wording import format_level, format_p, format_time
 
 KEYS = 8
@@ -51,6 +52,7 @@ def print_scan(record: ScanRecord, console: Console) -> None:
     committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
     specs = ", ".join(f"{i} ({spec.scheme})" for i, spec in zip(record.spec_ids, record.specs, strict=True))
     console.print(shown.whole(f"key {record.key_fingerprint}, {committed}; spec {specs}", "dim"))
+    print_assumptions(record.assumptions, console)
 
 
 def _answer_lines(record: ScanRecord) -> Iterator[str]:
@@ -58,7 +60,8 @@ def _answer_lines(record: ScanRecord) -> Iterator[str]:
         yield record.refused
         return
     says = answer(record)
-    yield f"p = {format_p(record.log10_pvalue)}, all keys paid for; found at {format_level(record.alpha)} or less"
+    p, limit = format_p(record.log10_pvalue), format_level(record.alpha)
+    yield f"p = {p}, all keys of this scan paid for; found at {limit} or less"
     if record.calibration is not None:
         yield record.calibration
     if says.kind == "marked" and says.tosses > 9:
@@ -124,7 +127,7 @@ def _print_documents(record: ScanRecord, console: Console, shown: Shown) -> None
     }
     names = {
         "document": [shown(place(record, hit) + (f" {hit.id}" if hit.id else "")) for hit in hits],
-        "key": [shown(scan_key_label(hit.key)) for hit in hits],
+        "key": [shown(named_in(record, hit)) for hit in hits],
     }
     hidden = record.discoveries.benjamini_hochberg - len(hits)
     note = f"{hidden:,} more documents are in hits.jsonl" if hidden > 0 else ""
@@ -156,5 +159,5 @@ def print_table(
 
 
 def _print_controls(record: ScanRecord, console: Console, shown: Shown) -> None:
-    for sound, line in control_lines(record):
-        console.print(shown.whole(f"control: {plain(line)}", "dim" if sound else "yellow"))
+    for standing, line in control_lines(record):
+        console.print(shown.whole(f"control: {plain(line)}", "dim" if standing == "sound" else "yellow"))

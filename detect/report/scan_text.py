@@ -14,6 +14,7 @@ from detect.report.scan_wording import (
     key_phrase,
     named,
     percent,
+    pointing_note,
     skipped,
     skipped_reasons,
     tenants_tested,
@@ -64,14 +65,14 @@ def _lead(record: ScanRecord) -> Iterator[Runs]:
     likely = f", the chance of calling {says.tosses:,} tosses of a fair coin, each one right" if says.tosses > 9 else ""
     if record.found:
         yield runs(
-            f"Without the key, scores as high as {strongest} come about with chance <b>$p</b>{likely}.",
+            f"Without the key, scores as high as {strongest} come about with a chance of at most <b>$p</b>{likely}.",
             p=p_value(record.log10_pvalue),
         )
         if record.discoveries.benjamini_hochberg == 0:
             yield runs("The mark is spread thinly: it shows in the corpus as a whole, and in no single document.")
         return
     yield runs(
-        f"Without the key, scores as high as {strongest} come about with chance <b>$p</b>. "
+        f"Without the key, scores as high as {strongest} come about with a chance of at most <b>$p</b>. "
         "A mark is called found at $level or less.",
         p=p_value(record.log10_pvalue),
         level=level(record.alpha),
@@ -137,30 +138,31 @@ def _tested(record: ScanRecord) -> Iterator[Runs]:
         )
         return
     yield runs(
-        "The owner committed to key and watermark on <n>$time</n>. The commitment, once published, shows that the key "
-        "was fixed before any later text.",
+        "The owner committed to key and watermark on <n>$time</n>, by the owner’s clock. The commitment shows that the "
+        "key was fixed before any text that is later than its publication.",
         time=format_time(record.commitment.created),
     )
 
 
 def _sure(record: ScanRecord) -> Iterator[Runs]:
     yield runs(
-        "The chance of calling a corpus marked that holds no mark is at most $level. Every sub-key, key and test that "
-        "was tried is paid for.",
+        "If what this verdict assumes is true (the last section), the chance of calling a corpus marked that holds no "
+        "mark is at most $level. Every sub-key, key and test of this scan is paid for, other scans are not.",
         level=level(record.alpha),
     )
     if record.calibration is not None:
         yield runs("$said. Text that stands in several documents is counted once.", said=record.calibration.rstrip("."))
     else:
         yield runs(
-            "P-values are exact: they rest on the randomness of the key alone, on no model of language, and on no "
-            "approximation. Text that stands in several documents is counted once."
+            "P-values rest on the randomness of the key alone, on no model of language, and on no approximation: they "
+            "are exact where the key had no say in the text or in its choice. Text that stands in several documents is "
+            "counted once."
         )
     if record.refused is None and record.discoveries.benjamini_hochberg:
         found = record.discoveries
         yield runs(
-            "Of the $n documents listed, about $rate at most are expected to be there by chance. "
-            "By e-values, which hold however documents depend on each other, $e are listed.",
+            "$n documents are listed. On average over keys, at most $rate of such a list is there by chance. By "
+            "e-values, which hold however documents depend on each other, $e are listed.",
             n=found.benjamini_hochberg,
             rate=percent(found.rate),
             e=found.e_benjamini_hochberg,
@@ -168,7 +170,8 @@ def _sure(record: ScanRecord) -> Iterator[Runs]:
     decoys = len(record.controls.decoy_log10_pvalues)
     if decoys:
         yield runs(
-            "The same test ran under $n decoy keys that nobody used. A p-value that they contradict is not printed.",
+            "The same test ran under $n decoy keys that nobody used. A p-value that they contradict is not printed. "
+            "They test the arithmetic, and can’t see that a text was chosen with the key.",
             n=decoys,
         )
     else:
@@ -198,10 +201,11 @@ def _account(record: ScanRecord) -> Iterator[Runs]:
     found = answer(record).keys
     for key in found[:_KEYS]:
         yield runs(
-            "<b>$key</b>: p = $p, all keys paid for. $n of the listed documents point to it.",
+            "<b>$key</b>: p = $p, all keys paid for. $n of the listed documents point to it ($paid).",
             key=_capital(key_phrase(key.key)),
             p=p_value(key.log10_pvalue_adjusted),
             n=key.pointed,
+            paid=pointing_note(record),
         )
     if len(found) > _KEYS:
         yield runs("$n more keys are found; the table of keys has them.", n=len(found) - _KEYS)
@@ -224,8 +228,8 @@ def _limits(record: ScanRecord) -> Iterator[Runs]:
         "text was written without the key."
     )
     yield runs(
-        "A mark shows that text came out of a generator that held the key. It does not show who asked for it, who "
-        "passed it on, how it came into this corpus, or whether anyone knew."
+        "A mark shows that text came out of a generator that held the key, or quotes such text. It does not show who "
+        "asked for it, who passed it on, how it came into this corpus, or whether anyone knew."
         + (" A tenant’s key names the account that the text was generated for." if tenants_tested(record) else "")
     )
     if record.refused is None and record.discoveries.benjamini_hochberg:

@@ -18,6 +18,7 @@ from watermark.laws import Bernoulli, in_nats
 from watermark.spec import WatermarkSpec
 
 _NAMED = 5  # inputs or keys named in a sentence; more are counted
+_NAMED_KEYS = 3  # of those that a document points to
 _SOURCES = 20  # inputs named in a command
 # Arguments of `dyetrace scan` that `recompute_command` states itself.
 _STATED = {"paths", "alpha", "decoys", "decoy_seed"}
@@ -84,6 +85,25 @@ def scan_key_label(key: str) -> str:
     """Name a key: "global", "tenant NAME", "tenant NAME (epoch 2)"."""
     prefix, name = split_key(key)
     return f"{key_label(name)} ({prefix})" if prefix else key_label(name)
+
+
+def named_in(record: ScanRecord, hit: Hit) -> str:
+    """Which key to show beside a document: the only one tested, those that it points to, or "none named".
+
+    The key with the smallest p-value is no finding: some key has it in any text.
+    """
+    if len(record.hypotheses) == 1:
+        return scan_key_label(hit.key)
+    names = [scan_key_label(key) for key in hit.points_to[:_NAMED_KEYS]]
+    more = len(hit.points_to) - len(names)
+    return ", ".join([*names, *([f"{more:,} more"] if more else [])]) or "none named"
+
+
+def pointing_note(record: ScanRecord) -> str:
+    """What a document pays for before it points to a key."""
+    if record.pairs_paid:
+        return f"p at most alpha / {record.pairs_paid:,}, the number of pairs of a tested document and a key"
+    return "paid for over the keys of each document, and not over documents: of many documents some may point wrongly"
 
 
 def key_phrase(key: str) -> str:
@@ -179,23 +199,33 @@ def discoveries_line(record: ScanRecord) -> str:
     )
 
 
-def control_lines(record: ScanRecord) -> list[tuple[bool, Runs]]:
+Standing = Literal["sound", "odd", "absent"]
+STANDINGS: dict[Standing, str] = {"sound": "As it should be: ", "odd": "Take note: ", "absent": "Not there: "}
+"""What stands before a control's line where colours can't be seen."""
+
+
+def control_lines(record: ScanRecord) -> list[tuple[Standing, Runs]]:
     """What each control says: whether it is as it should be, and a line that is plain ASCII but for names."""
     controls = record.controls
-    lines = []
+    lines: list[tuple[Standing, Runs]] = []
     decoys = len(controls.decoy_log10_pvalues)
     if decoys:
         sound = controls.decoy_log10_agreement >= LOG10_CONTRADICTION
         says = "agree with chance" if sound else "contradict the test"
         agreement = p_value(controls.decoy_log10_agreement)
-        lines.append((sound, runs(f"$n decoy keys {says} (p of agreement $p)", n=decoys, p=agreement)))
+        line = runs(f"$n decoy keys {says} (p of agreement $p)", n=decoys, p=agreement)
+        lines.append(("sound" if sound else "odd", line))
     else:
-        lines.append((False, runs("no decoy keys were run")))
+        lines.append(("absent", runs("no decoy keys were run")))
     if controls.null_key_histogram:
-        count = controls.null_key_discoveries
-        lines.append((count == 0, runs("$n documents listed under a key that nobody used", n=count)))
+        count, log10_p = controls.null_key_discoveries, controls.null_key_log10_pvalue
+        sound = count == 0 if log10_p is None else log10_p >= LOG10_CONTRADICTION
+        line = runs("$n documents listed under a key that nobody used", n=count)
+        if log10_p is not None:
+            line += runs(" (p of their p-values against chance $p)", p=p_value(log10_p))
+        lines.append(("sound" if sound else "odd", line))
     if controls.null_corpus is None:
-        return [*lines, (True, runs("no control corpus was given"))]
+        return [*lines, ("absent", runs("no control corpus was tested"))]
     log10_p = controls.null_corpus_log10_pvalue
     says = "control corpus ($name): p = $p, $n of $all documents listed"
     line = runs(
@@ -205,4 +235,4 @@ def control_lines(record: ScanRecord) -> list[tuple[bool, Runs]]:
         n=controls.null_corpus_discoveries,
         all=controls.null_corpus_documents,
     )
-    return [*lines, (log10_p is None or log10_p > math.log10(record.alpha), line)]
+    return [*lines, ("sound" if log10_p is None or log10_p > LOG10_CONTRADICTION else "odd", line)]

@@ -6,7 +6,7 @@ and no control character reaches the terminal. The wording is ASCII, so that it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rich.cells import set_cell_size
@@ -15,9 +15,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from detect.assumptions import Assumption
 from detect.evidence import Document, Record
 from detect.report.wording import (
     Verdict,
+    assumption_lines,
     best_aware,
     best_hypothesis,
     clean,
@@ -27,6 +29,7 @@ from detect.report.wording import (
     format_time,
     interest,
     key_label,
+    named_keys,
     score,
     verdicts,
 )
@@ -58,6 +61,18 @@ def print_record(record: Record, console: Console) -> None:
     _print_summary(record, [answer.kind for _, answer in rows], console)
     if record.calibration is not None:
         console.print(Shown(console).whole(record.calibration, "dim"))
+    print_assumptions(record.assumptions, console)
+
+
+def print_assumptions(assumptions: Sequence[Assumption], console: Console) -> None:
+    """Print what the verdict assumes; older records hold none."""
+    if not assumptions:
+        return
+    console.print()
+    console.print(Text("What this verdict assumes", "bold"))
+    shown = Shown(console)
+    for line in assumption_lines(assumptions):
+        console.print(Padding(shown.whole(f"- {line}", "dim"), (0, 0, 0, 2)))
 
 
 Column = tuple[str, Literal["left", "right"], list[Text]]
@@ -89,12 +104,12 @@ def _print_document(record: Record, document: Document, answer: Verdict, console
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
-    for label, text in _facts(record, document):
+    for label, text in _facts(record, document, answer):
         grid.add_row(label, shown.whole(text))
     console.print(Padding(grid, (0, 0, 1, 2)))
 
 
-def _facts(record: Record, document: Document) -> Iterator[tuple[str, str]]:
+def _facts(record: Record, document: Document, answer: Verdict) -> Iterator[tuple[str, str]]:
     """Yield labels and what they say of one document."""
     known = document.prompt_tokens is not None
     prompt = f"after {document.prompt_tokens:,} prompt tokens" if known else "prompt unknown"
@@ -106,7 +121,9 @@ def _facts(record: Record, document: Document) -> Iterator[tuple[str, str]]:
         subkey = min(best.subkeys, key=lambda tally: tally.log10_pvalue).subkey
         pool = f", sub-key {subkey} of 0..{len(best.subkeys) - 1}" if len(best.subkeys) > 1 else ""
         among = f" (of {len(document.hypotheses)} keys tested)" if len(document.hypotheses) > 1 else ""
-        yield "best key", f"{key_label(best.key)}{among}, {best.tuples:,} tuples{pool}"
+        named = best.key in answer.keys or not among
+        where = f", {best.tuples:,} tuples{pool}" if named else ""
+        yield "key", f"{named_keys(document, answer)}{among}{where}"
     if document.log10_pvalue is not None:
         alone = format_p(document.log10_pvalue)
         paid = format_p(document.log10_pvalue_corpus)
@@ -125,7 +142,9 @@ def _facts(record: Record, document: Document) -> Iterator[tuple[str, str]]:
         paid = " (keys paid for)" if len(document.aware.hypotheses) > 1 else ""
         bound = format_p(document.aware.log10_pvalue)
         evidence = f"e = {format_e(aware.log10_evalue)}, p <= {bound}{paid}"
-        where = f"{key_label(aware.key)} key, {aware.positions:,} positions, model {document.aware.model}"
+        named = len(document.aware.hypotheses) == 1 or aware.key in answer.keys
+        strongest = f"{key_label(aware.key)} key" if named else "the strongest key"
+        where = f"{strongest}, {aware.positions:,} positions, model {document.aware.model}"
         yield "model-aware", f"{evidence}; {where}"
 
 
@@ -188,7 +207,7 @@ def _columns(record: Record, rows: list[tuple[Document, Verdict]], shown: Shown)
     yield "score", "right", [Text(s.short if s else "-") for s in scores]
     yield "tuples", "right", [Text(f"{document.tuples:,}") for document in documents]
     if any(len(document.hypotheses) > 1 for document in documents):
-        yield "best key", "left", [shown(key_label(best.key) if best else "-", _KEY) for best in bests]
+        yield "key", "left", [shown(named_keys(*row) if row[0].hypotheses else "-", _KEY) for row in rows]
     yield "rank", "right", [Text(_rank(document, "/")) for document in documents]
     if any(document.aware for document in documents):
         awares = [best_aware(document) for document in documents]
@@ -203,7 +222,7 @@ def _print_summary(record: Record, kinds: list[str], console: Console) -> None:
     marked, refused = kinds.count("marked"), kinds.count("refused")
     documents = f"{len(kinds):,} document{'' if len(kinds) == 1 else 's'}"
     line = Text(f"Mark found in {marked:,} of {documents}", "bold")
-    line.append(f" at level {format_level(record.alpha)}, all keys and documents paid for", "not bold")
+    line.append(f" at level {format_level(record.alpha)}, all keys and documents of this run paid for", "not bold")
     if refused:
         line.append(f"; {refused:,} refused", _STYLES["refused"])
     console.print(line)

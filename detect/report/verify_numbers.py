@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from detect.corpus import rare
+from detect.corpus.conclude import marked_control
 from detect.corpus.record import HISTOGRAM_BINS, Hit, ScanHypothesis, ScanRecord, Skipped
 from detect.corpus.score import with_segments
 from detect.corpus.share import marked_documents
@@ -109,8 +110,16 @@ def controls(record: ScanRecord) -> str:
     found = record.controls
     agreement = log10_agreement(np.array(found.decoy_log10_pvalues))
     close("agreement of the decoys", [found.decoy_log10_agreement], [agreement])
-    if agreement < LOG10_CONTRADICTION and record.refused is None:
-        refuse("the decoys contradict the test, and yet an answer is given")
+    if record.refused is None:
+        if agreement < LOG10_CONTRADICTION:
+            refuse("the decoys contradict the test, and yet an answer is given")
+        if (found.null_key_log10_pvalue or 0.0) < LOG10_CONTRADICTION:
+            refuse("documents under a decoy key contradict the test, and yet an answer is given")
+        if marked_control(found) is not None:
+            refuse(
+                f"the control corpus is marked (log10 p {found.null_corpus_log10_pvalue:.1f}), and yet an answer is "
+                "given: scan again with another control corpus, or with a key that this text did not choose"
+            )
     counts = [
         ("null key", found.null_key_histogram, record.discoveries.tested),
         ("control corpus", found.null_corpus_histogram, found.null_corpus_documents),
@@ -298,11 +307,28 @@ def hits(record: ScanRecord, rows: Rows, found: list[Hit]) -> str:
     strongest = sorted(found, key=lambda hit: (hit.log10_pvalue, hit.ordinal))[: len(record.hits)]
     if record.hits != strongest or (found and not record.hits):
         refuse("the record's hits are not the strongest of hits.jsonl")
+    pairs = max(1, record.discoveries.tested) * len(record.hypotheses)
+    if record.pairs_paid not in (0, pairs):
+        refuse(f"{record.pairs_paid:,} pairs of documents and keys are paid for on record, but there are {pairs:,}")
+    for hit in found:
+        _pays(record, hit)
     for h in record.hypotheses:
         pointed = sum(h.key in hit.points_to for hit in found)
         if h.pointed != pointed:
             refuse(f"{h.pointed:,} documents point to {h.key!r} on record, {pointed:,} in hits.jsonl")
     return f"{len(found):,} hits agree with the table, and the record has the strongest of them"
+
+
+def _pays(record: ScanRecord, hit: Hit) -> None:
+    """A document points to a key only where its p-value pays for all pairs of a document and a key.
+
+    A long document's p-value may be that of a stretch, twice as large as the whole document's under one key.
+    """
+    if not record.pairs_paid or not hit.points_to:
+        return
+    alone = hit.log10_pvalue - math.log10(2 * len(record.hypotheses))
+    if alone > math.log10(record.alpha / record.pairs_paid) + _RELATIVE * abs(alone):
+        refuse(f"hits.jsonl, document {hit.ordinal} points to a key, but its p-value does not pay for that")
 
 
 def _differences(record: ScanRecord, rows: Rows, hit: Hit, units: list[float]) -> Iterator[str]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from detect.assumptions import Assumption
 from detect.evidence import AwareHypothesis, Document, Hypothesis, Record
 from detect.multiplicity import holm_log10
+from detect.pointing import blind_and_aware
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
 
@@ -132,12 +134,15 @@ class Verdict:
         The p-value behind it, keys and documents paid for; None when refused.
     aware
         Whether it rests on the model-aware test alone (then the p-value is an upper bound).
+    keys
+        The keys that are named: those that pay for all keys and documents (`detect.pointing`).
     """
 
     kind: Literal["marked", "unmarked", "refused"]
     sentence: str
     log10_pvalue: float | None
     aware: bool = False
+    keys: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -162,10 +167,14 @@ def verdicts(record: Record) -> list[Verdict]:
     """Put into words what the record says about each document."""
     limit = math.log10(limit_per_test(record))
     aware = holm_log10([d.aware.log10_pvalue if d.aware else 0.0 for d in record.documents])
-    return [_verdict(d, limit, float(log10_p)) for d, log10_p in zip(record.documents, aware, strict=True)]
+    named = zip(*blind_and_aware(record.documents, record.alpha), strict=True)
+    return [
+        _verdict(d, limit, float(log10_p), keys)
+        for d, log10_p, keys in zip(record.documents, aware, named, strict=True)
+    ]
 
 
-def _verdict(document: Document, limit: float, log10_aware: float) -> Verdict:
+def _verdict(document: Document, limit: float, log10_aware: float, named: tuple[list[str], list[str]]) -> Verdict:
     log10_p = document.log10_pvalue if document.log10_pvalue_corpus is None else document.log10_pvalue_corpus
     if document.refused is not None:
         return Verdict("refused", f"refused: {document.refused}", None)
@@ -174,26 +183,41 @@ def _verdict(document: Document, limit: float, log10_aware: float) -> Verdict:
         sentence = "no decoy key is as extreme, which shows no more than this" if floor else "no mark found"
         return Verdict("unmarked", sentence, log10_p)
     if log10_p is not None and (log10_p <= limit or document.aware is None):
-        return Verdict("marked", f"marked by {_keys(document.hypotheses, limit)}", log10_p)
-    family = document.aware.hypotheses if document.aware else []
-    return Verdict("marked", f"marked by {_keys(family, limit)}", log10_aware, aware=True)
+        keys = tuple(named[0])
+        return Verdict("marked", f"marked by {_keys(keys, len(document.hypotheses))}", log10_p, keys=keys)
+    keys = tuple(named[1])
+    tested = len(document.aware.hypotheses) if document.aware else 0
+    return Verdict("marked", f"marked by {_keys(keys, tested)}", log10_aware, aware=True, keys=keys)
 
 
-def _keys(family: Sequence[Hypothesis | AwareHypothesis], limit: float) -> str:
-    """Name the keys whose mark was found: "this key", "the global key and the key of tenant acme"."""
-    ordered = sorted(family, key=lambda h: h.log10_pvalue_adjusted)
-    found = [_key_phrase(h.key, len(ordered) == 1) for h in ordered if h.log10_pvalue_adjusted <= limit]
+def _keys(keys: Sequence[str], tested: int) -> str:
+    """Name the keys that pay for being named: "this key", "the global key and the key of tenant acme"."""
+    found = [_key_phrase(key, tested == 1) for key in keys]
     if len(found) > _NAMED_KEYS:
         found = [*found[:_NAMED_KEYS], f"{len(found) - _NAMED_KEYS} more keys"]
     if len(found) < 2:
-        return found[0] if found else "this key"
+        return found[0] if found else "this key" if tested <= 1 else f"one of the {tested:,} keys tested"
     return f"{', '.join(found[:-1])} and {found[-1]}"
+
+
+def named_keys(document: Document, answer: Verdict) -> str:
+    """Which key to show beside a document: the only one tested, those that it points to, or "none named"."""
+    if len(document.hypotheses) == 1:
+        return key_label(document.hypotheses[0].key)
+    names = [key_label(key) for key in answer.keys[:_NAMED_KEYS]]
+    more = len(answer.keys) - len(names)
+    return ", ".join([*names, *([f"{more:,} more"] if more else [])]) or "none named"
 
 
 def _key_phrase(key: str, only: bool) -> str:
     if key.startswith(_TENANT):
         return f"the key of {key_label(key)}"
     return "this key" if only else f"the {key} key"
+
+
+def assumption_lines(assumptions: Sequence[Assumption]) -> list[str]:
+    """What a verdict assumes, one line each: the sentence, then whether the run looked at it, and what it saw."""
+    return [f"{one.says} ({one.status}: {one.how})" for one in assumptions]
 
 
 def interest(document: Document, answer: Verdict) -> tuple[int, float]:
