@@ -131,8 +131,8 @@ def _fixed(commitment: Commitment | None, opened: bool) -> Assumption:
     return Assumption(
         says=says,
         checked=False,
-        how="A commitment that names this spec and key is on record, and was not opened here. Its owner opens it: "
-        "`dyetrace verify-commitment`. Its date is the owner's clock.",
+        how="A commitment that names this spec and key is on record. It was not opened here, for its opening was not "
+        "beside it or the key is an account's; its owner opens it: `dyetrace verify-commitment`.",
     )
 
 

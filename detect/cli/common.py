@@ -68,8 +68,7 @@ commitment_on_record = option(
     "--commitment",
     "commitment_path",
     type=click.Path(path_type=Path),
-    help="The published commitment, to put on record; it is opened where its opening lies beside it.  "
-    "[e.g. --commitment commitment.json]",
+    help="The published commitment, to put on record.  [e.g. --commitment commitment.json]",
 )
 fail_when_found = option(
     "--fail", is_flag=True, help=f"End with status {EXIT_FOUND} when the mark is found.  [e.g. --fail]"

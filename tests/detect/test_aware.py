@@ -12,7 +12,7 @@ from detect.aware import aware_test, log10_evalues
 from detect.distinct import Tuples, distinct_tuples
 from detect.document import blind_test
 from detect.likelihood import Likelihood, first_contexts, likelihood
-from tests.detect.calibration import fresh_keys
+from tests.detect.calibration import fresh_keys, log10_excess
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
@@ -128,3 +128,69 @@ def test_candidates_hold_the_text_s_token_first_and_the_model_s_best(smollm2: An
     assert not duplicates.any()
     known = likelihood(smollm2, ids[4:], 2, ids[:4])
     assert len(known.tuples) == len(ids) - 4
+
+
+def _top_and_own(ranks: list[int], kept: int, seed: int, spread: float = 0.5) -> Likelihood:
+    """A fixed text whose candidates hang on it, as `likelihood` keeps them: the likeliest ones and the text's own.
+
+    Parameters
+    ----------
+    ranks
+        Of each of the text's tokens among 200, by the model: from ``kept`` on it is no candidate but for the text.
+    """
+    import torch
+
+    from detect import likelihood as module
+
+    n = len(ranks)
+    rows = np.random.default_rng(seed).standard_normal((n, 200)).astype(np.float32) * spread
+    own = np.argsort(-rows, axis=1)[np.arange(n), ranks]
+    candidates, logits = module._keep(torch.from_numpy(rows), own.astype(np.uint32))
+    sequence = np.r_[np.arange(1_000, 1_002), own].astype(np.uint32)
+    return Likelihood(Tuples(sequence, 2, np.arange(2, n + 2), np.ones(n, np.int64), 0), candidates, logits)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("rank", [0, 11, 150])
+def test_candidates_that_hang_on_the_text_keep_the_evalue_valid(
+    scheme: str, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text is fixed and the key is drawn: candidates and P may be any function of the text."""
+    monkeypatch.setattr("detect.likelihood.KEPT", 12)
+    document = _top_and_own([rank], 12, 7)
+    assert document.candidates.shape == (1, 13) and np.isfinite(document.logits).sum() == (12 if rank < 12 else 13)
+    keys = list(fresh_keys(f"own {scheme} {rank}", 8_000))
+    log10_es = log10_evalues(make_scheme(scheme, {}), keys, _everywhere(document, keys), document)
+    evalues = 10.0**log10_es
+    error = evalues.std() / math.sqrt(len(keys))
+    assert abs(evalues.mean() - 1) < 5 * error + 1e-3 and error < 0.1
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_whole_text_with_such_candidates_is_as_rare_as_markov_says(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detect.likelihood.KEPT", 12)
+    document = _top_and_own([0, 11, 150, 3] * 8, 12, 9)
+    keys = list(fresh_keys(f"whole {scheme}", 3_000))
+    log10_es = log10_evalues(make_scheme(scheme, {}), keys, _everywhere(document, keys), document)
+    for level in (0.1, 1e-2, 1e-3):
+        assert log10_excess(10.0 ** np.minimum(0.0, -log10_es), level) > -5
+
+
+def test_a_model_that_knows_the_key_breaks_the_evalue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why a model that learnt from marked text promises nothing: its probabilities hang on the key's words."""
+    monkeypatch.setattr("detect.likelihood.KEPT", 12)
+    document = _top_and_own([5] * 40, 12, 8)
+    wrong = []
+    for key in fresh_keys("taught", 40):
+        words = prf.words_among(np.repeat(key.words[None], 40, 0), document.tuples.nonces(None), document.candidates)
+        u = (words[:, 0] + 0.5) / 2**32
+        p = np.clip(-np.log(u), 0.05, 0.95)  # what a bettor who knows u would have P be
+        logits = document.logits.copy()
+        others = np.log(np.exp(logits[:, 1:]).sum(axis=1))
+        logits[:, 0] = others + np.log(p / (1 - p))
+        taught = Likelihood(document.tuples, document.candidates, logits)
+        [log10_e] = log10_evalues(make_scheme("gumbel", {}), [key], _everywhere(taught, [key]), taught)
+        wrong.append(log10_e >= 2)
+    assert np.mean(wrong) > 0.5
