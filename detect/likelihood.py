@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.distinct import I64, Mask, Tuples, distinct_tuples, first_occurrences, once, tuple_fingerprints
+from detect.student.forward import check_numbers, logits_at, most_positions, windows
 from watermark.prf import U32
 
 if TYPE_CHECKING:
@@ -103,14 +104,13 @@ def _logits(model: Any, sequence: U32, wanted: I64) -> Iterator[tuple[I64, torch
     """Yield positions and the float32 logits (n, V) of the tokens there; windows overlap by half."""
     import torch
 
-    window = min(_WINDOW, getattr(model.config.get_text_config(), "max_position_embeddings", _WINDOW))
-    start, covered = 0, 1
+    most = min(_WINDOW, most_positions(model) or _WINDOW)
     with torch.inference_mode():
-        while covered < len(sequence):
-            stop = min(len(sequence), start + window)
-            positions = wanted[(wanted >= covered) & (wanted < stop)]
-            tokens = torch.from_numpy(sequence[start:stop].astype(np.int64))[None].to(model.device)
-            keep = torch.from_numpy(positions - 1 - start).to(model.device)
+        for first, start, stop in windows(len(sequence), most):
+            positions = wanted[(wanted >= start) & (wanted < min(stop, len(sequence)))]
             if len(positions):
-                yield positions, model(input_ids=tokens, logits_to_keep=keep).logits[0].float().cpu()
-            covered, start = stop, max(start + 1, stop - window // 2)
+                tokens = torch.from_numpy(sequence[first : stop - 1].astype(np.int64))[None].to(model.device)
+                keep = torch.from_numpy(positions - 1 - first)
+                rows = logits_at(model, {"input_ids": tokens}, keep)[0].float().cpu()
+                check_numbers(rows, model)
+                yield positions, rows

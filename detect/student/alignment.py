@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.student.branches import Aligned, Tree, forward_inputs
-from detect.student.forward import KEPT, Predictions
+from detect.student.forward import KEPT, Predictions, check_numbers, logits_at, logits_width, most_positions
 from detect.student.reading import Positions, ReadingDocument, ReadingText
+from detect.student.shown import context_texts, stands_in
+from detect.student.soundness import check_branches
 from detect.student.translation import NO_TOKEN, continuing, token_bytes, translation
 from watermark.errors import DyetraceError
 from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint
@@ -196,7 +198,18 @@ class Aligner:
         if self._chat is None:
             return _clean(prompt), self._first
         chat = [{"role": "user", "content": _clean(prompt)}]
-        return self._chat.apply_chat_template(chat, tokenize=False, add_generation_prompt=True), ()
+        try:
+            return self._chat.apply_chat_template(chat, tokenize=False, add_generation_prompt=True), ()
+        except Exception as error:  # a template raises what it likes
+            reason = " ".join(str(error).split())[:200]
+            raise DyetraceError(
+                f"the model's chat template can't take a prompt: {type(error).__name__}: {reason}; "
+                "give texts without prompts to read"
+            ) from error
+
+    def shown(self, prompt: str | None) -> str:
+        """All text that the model is shown before a document: the prompt, and what its chat template adds."""
+        return self._before(prompt)[0]
 
     def _grow(self, tree: Tree, start: int, text: str, ends: Sequence[int], branches: bool) -> list[int]:
         """Put the model's ids of each beginning of a text into the tree: where it ends, -1 for nowhere.
@@ -313,15 +326,33 @@ class AlignedModel:
         The spec's tokenizer.
     vocabulary
         The spec's vocabulary size.
+    context_width
+        The spec's, h. A position whose h tokens before it stand, as text, in what the model is shown before the
+        document is left out: there the model may copy what the key chose.
     """
 
-    def __init__(self, network: Any, tokenizer: Any, owner: Any, vocabulary: int) -> None:
+    def __init__(self, network: Any, tokenizer: Any, owner: Any, vocabulary: int, context_width: int) -> None:
         self.aligner = Aligner.load(owner, tokenizer)
         self._network = network
+        self._owner = load_tokenizer(owner)
         self._vocabulary = vocabulary
+        self._width = context_width
+        self._branches_checked = False
 
     def predict(self, text: ReadingText, where: Positions) -> Predictions:
-        """Predict the token at each position from the text before it; zeros where a position is inside a character."""
+        """Predict the token at each position from the text before it.
+
+        Zeros stand where a position is inside a character, after more tokens than the model reads, or after a context
+        that stands in what the model is shown before the document.
+
+        Raises
+        ------
+        DyetraceError
+            Marked text is to be read, and the model can't be told to look along one branch of a text alone.
+        """
+        if text.marked and not (self.aligner.identity or self._branches_checked):
+            check_branches(self._network, len(self.aligner.to_token))
+            self._branches_checked = True
         ids = np.full((len(where), KEPT), NO_TOKEN, dtype=np.int32)
         probabilities = np.zeros((len(where), KEPT), dtype=np.float32)
         numbers, starts = np.unique(where.document, return_index=True)
@@ -330,8 +361,7 @@ class AlignedModel:
             self._read(text.documents[number], wanted, text.marked)
             for number, wanted in zip(numbers.tolist(), places, strict=True)
         ]
-        width = int(self._network.get_output_embeddings().weight.shape[0])
-        for batch in _batches(readings, width):
+        for batch in _batches(readings, logits_width(self._network)):
             for row, (tokens, mass) in zip(batch, self._likeliest([readings[row] for row in batch]), strict=True):
                 at = starts[row] + np.searchsorted(places[row], readings[row].tokens)
                 ids[at, : tokens.shape[1]], probabilities[at, : tokens.shape[1]] = tokens, mass
@@ -343,10 +373,21 @@ class AlignedModel:
         found = self.aligner.aligned_positions(
             prompt=document.prompt,
             token_ids=document.sequence[lead:].tolist(),
-            wanted=set((wanted - lead).tolist()),
+            wanted=set((self._not_shown(document, wanted) - lead).tolist()),
             branches=marked,
+            most_ids=most_positions(self._network),
         )
         return replace(found, tokens=found.tokens + lead)
+
+    def _not_shown(self, document: ReadingDocument, wanted: I64) -> I64:
+        """The positions whose context does not stand in what the model is shown before the document."""
+        shown = self.aligner.shown(document.prompt)
+        asked = np.flatnonzero(wanted >= self._width)
+        if not shown or not len(asked) or not self._width:
+            return wanted
+        contexts = document.sequence[wanted[asked, None] + np.arange(-self._width, 0)]
+        copied = [stands_in(text, shown) for text in context_texts(self._owner, contexts)]
+        return np.delete(wanted, asked[copied])
 
     def _likeliest(self, readings: Sequence[Aligned]) -> Iterator[tuple[I32, F32]]:
         import torch
@@ -354,7 +395,7 @@ class AlignedModel:
         keep = torch.from_numpy(np.unique(np.concatenate([reading.rows for reading in readings])))
         with torch.inference_mode():
             inputs = forward_inputs(readings, self._network)
-            logits = self._network(**inputs, logits_to_keep=keep.to(self._network.device)).logits
+            logits = logits_at(self._network, inputs, keep)
             for row, reading in enumerate(readings):
                 at = torch.searchsorted(keep, torch.from_numpy(reading.rows)).to(logits.device)
                 step = max(1, _VALUES // len(self.aligner.to_token))
@@ -363,6 +404,7 @@ class AlignedModel:
                     for some in at.split(step)  # type: ignore[no-untyped-call]
                 ]
                 top, mass = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+                check_numbers(mass, self._network)
                 yield top.int().cpu().numpy(), mass.cpu().numpy()
 
 

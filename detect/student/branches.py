@@ -14,7 +14,7 @@ from watermark.errors import DyetraceError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Aligned", "Tree", "forward_inputs"]
+__all__ = ["Aligned", "Tree", "cannot_branch", "forward_inputs"]
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -133,6 +133,12 @@ def forward_inputs(readings: Sequence[Aligned], network: Any) -> dict[str, Any]:
     return {**inputs, "position_ids": torch.from_numpy(depths).to(network.device), "attention_mask": masks}
 
 
+def cannot_branch(network: Any, why: str) -> str:
+    """The refusal of a model that can't look along one branch of a text alone."""
+    kind = network.config.get_text_config().model_type
+    return f"this model ({kind}) can't read marked text through another tokenizer: {why}; give unmarked text to read"
+
+
 def _masks_of_layers(seen: Bools, depths: I64, network: Any) -> Any:
     """Masks that are added to attention scores: one for all layers, or one by kind of layer."""
     import torch
@@ -148,10 +154,7 @@ def _masks_of_layers(seen: Bools, depths: I64, network: Any) -> Any:
     kinds = set(layers or ["full_attention"])
     window = getattr(config, "sliding_window", None)
     if kinds - {"full_attention", "sliding_attention"} or "flash" in (config._attn_implementation or ""):
-        raise DyetraceError(
-            f"this model ({config.model_type}) can't read marked text through another tokenizer: its attention takes "
-            "no mask; give unmarked text to read"
-        )
+        raise DyetraceError(cannot_branch(network, "its attention takes no mask"))
     if window is None:
         return added(seen)
     near = seen & (depths[:, :, None] - depths[:, None, :] < window)

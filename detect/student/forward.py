@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +32,7 @@ F64 = npt.NDArray[np.float64]
 KEPT = 64
 """Likeliest tokens that are kept of each distribution."""
 _SHARD = 4096  # positions; what a killed run loses, and what is in memory at once
-_FORMAT = 1  # of the shards: raise it when what they hold changes
+_FORMAT = 2  # of the shards: raise it when what they hold changes
 _LOGITS = 1 << 28  # bytes of logits that one forward pass may give
 
 Progress = Callable[[int, int], None]
@@ -98,6 +99,16 @@ def model_hash(folder: str | Path) -> str:
                     digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
     except OSError as error:
         raise DyetraceError(f"cannot read model folder {folder}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def template_hash(folder: str | Path) -> str:
+    """SHA-256 over what else decides on the text that a model is shown: the files of its chat template."""
+    digest = hashlib.sha256()
+    path = Path(folder).expanduser()
+    for file in sorted([path / "tokenizer_config.json", *path.glob("chat_template*"), *path.glob("chat_template*/*")]):
+        if file.is_file():
+            digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -185,6 +196,80 @@ def _write_shard(path: Path, part: Predictions) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def most_positions(network: Any) -> int | None:
+    """How many tokens a model was made to read at a time; None where its configuration sets no limit."""
+    config = network.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        most = getattr(config, name, None)
+        if isinstance(most, int) and most > 0:
+            return most
+    return None
+
+
+def logits_width(network: Any) -> int:
+    """How many tokens a model tells apart."""
+    head = network.get_output_embeddings()
+    weight = None if head is None else getattr(head, "weight", None)
+    return int(network.config.get_text_config().vocab_size if weight is None else weight.shape[0])
+
+
+def logits_at(network: Any, inputs: Mapping[str, Any], keep: torch.Tensor) -> torch.Tensor:
+    """One forward pass, and the logits at some places of each row, whatever the model makes of ``logits_to_keep``.
+
+    Parameters
+    ----------
+    network
+        A transformers causal language model.
+    inputs
+        Arguments of its forward pass but ``logits_to_keep``; ``input_ids`` has shape (b, m).
+    keep
+        int64, ascending, shape (k,): the places after which the next token is predicted.
+
+    Returns
+    -------
+    torch.Tensor
+        Logits, shape (b, k, V).
+
+    Raises
+    ------
+    DyetraceError
+        The forward pass fails, or gives logits for another number of places.
+    """
+    length = inputs["input_ids"].shape[1]
+    keep = keep.to(network.device)
+    some = {"logits_to_keep": keep} if "logits_to_keep" in signature(network.forward).parameters else {}
+    try:
+        logits: torch.Tensor = network(**inputs, **some).logits
+    except Exception as error:  # models raise what they like, and so does a device that is out of memory
+        reason = " ".join(str(error).split())[:200]
+        raise DyetraceError(
+            f"can't read through {_called(network)}: its forward pass fails on {length} tokens: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    if some and logits.shape[1] == len(keep):
+        return logits
+    if logits.shape[1] != length:
+        raise DyetraceError(
+            f"can't read through {_called(network)}: it gives logits at {logits.shape[1]} places for {length} tokens"
+        )
+    return logits[:, keep.to(logits.device)]
+
+
+def check_numbers(values: torch.Tensor, network: Any = None) -> None:
+    """Refuse predictions that are no numbers."""
+    if bool(values.isnan().any()):
+        of = "the model" if network is None else _called(network)
+        raise DyetraceError(
+            f"{of} predicts NaN: its weights hold NaN, or overflow in this number type; "
+            "get it again, or choose another --dtype"
+        )
+
+
+def _called(network: Any) -> str:
+    """How people call a model: its folder."""
+    return getattr(network, "name_or_path", "") or type(network).__name__
+
+
 class Predictor(Protocol):
     """Whatever predicts the spec's tokens: a model that reads them itself, or one with another tokenizer."""
 
@@ -205,7 +290,7 @@ class Model:
     """
 
     def __init__(self, network: Any, vocabulary: int) -> None:
-        width = int(network.get_output_embeddings().weight.shape[0])
+        width = logits_width(network)
         if width < vocabulary:
             raise DyetraceError(
                 f"wrong model: its vocabulary has {width} entries, the spec's {vocabulary}; a model with another "
@@ -216,17 +301,61 @@ class Model:
 
     def predict(self, text: ReadingText, where: Positions) -> Predictions:
         """Predict the token at each position from all before it in its document."""
+        most = most_positions(self._network)
         numbers, starts = np.unique(where.document, return_index=True)
-        wanted = np.split(where.position, starts[1:])
-        sequences = [text.documents[i].sequence for i in numbers.tolist()]
+        pieces = [
+            piece
+            for number, start, places in zip(
+                numbers.tolist(), starts.tolist(), np.split(where.position, starts[1:]), strict=True
+            )
+            for piece in _windows(text.documents[number].sequence, places, start, most)
+        ]
         ids = np.full((len(where), KEPT), -1, dtype=np.int32)
         probabilities = np.zeros((len(where), KEPT), dtype=np.float32)
-        for rows in _batches([len(s) for s in sequences], self._vocabulary):
-            some = likeliest(self._network, [sequences[i] for i in rows], [wanted[i] for i in rows], self._vocabulary)
-            for row, (tokens, mass) in zip(rows, some, strict=True):
-                part = slice(starts[row], starts[row] + len(tokens))
+        for rows in _batches([len(piece.sequence) for piece in pieces], self._vocabulary):
+            read = [pieces[row] for row in rows]
+            some = likeliest(
+                self._network, [one.sequence for one in read], [one.wanted for one in read], self._vocabulary
+            )
+            for one, (tokens, mass) in zip(read, some, strict=True):
+                part = slice(one.start, one.start + len(tokens))
                 ids[part, : tokens.shape[1]], probabilities[part, : tokens.shape[1]] = tokens, mass
         return Predictions(ids, probabilities)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Token ids that a model reads at once, the positions in them that are wanted, and the row of the first."""
+
+    sequence: npt.NDArray[np.uint32]
+    wanted: I64
+    start: int
+
+
+def _windows(sequence: npt.NDArray[np.uint32], wanted: I64, start: int, most: int | None) -> Iterator[_Piece]:
+    """Cut what is longer than a model reads: each window begins in the middle of the one before."""
+    if most is None or len(sequence) <= most:
+        yield _Piece(sequence, wanted, start)
+        return
+    for first, from_, to in windows(len(sequence), most):
+        part = slice(*np.searchsorted(wanted, [from_, to]).tolist())
+        if part.start < part.stop:
+            yield _Piece(sequence[first : to - 1], wanted[part] - first, start + part.start)
+
+
+def windows(length: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """How a model that reads ``most`` tokens at a time predicts all from 1 to one past the end of ``length`` tokens.
+
+    Yields
+    ------
+    tuple
+        Where a window begins, and the first and the end of the positions that are predicted from it.
+    """
+    first, covered = 0, 1
+    while covered <= length:
+        end = min(length, first + most) + 1
+        yield first, covered, end
+        first, covered = max(first + 1, end - 1 - most // 2), end
 
 
 def _batches(lengths: Sequence[int], vocabulary: int) -> Iterator[list[int]]:
@@ -270,11 +399,9 @@ def likeliest(
     keep = torch.from_numpy(np.unique(np.concatenate(wanted)) - 1)
     device = network.device
     with torch.inference_mode():
-        logits = network(
-            input_ids=ids.to(device), attention_mask=mask.to(device), logits_to_keep=keep.to(device)
-        ).logits
+        logits = logits_at(network, {"input_ids": ids.to(device), "attention_mask": mask.to(device)}, keep)
         return [
-            top_of(logits[row, torch.searchsorted(keep, torch.from_numpy(places - 1)).to(device)], vocabulary)
+            top_of(logits[row, torch.searchsorted(keep, torch.from_numpy(places - 1)).to(logits.device)], vocabulary)
             for row, places in enumerate(wanted)
         ]
 
@@ -283,6 +410,7 @@ def top_of(logits: torch.Tensor, vocabulary: int) -> tuple[I32, F32]:
     """The likeliest tokens of rows of logits (n, V) and their probabilities, each (n, k) by falling probability."""
     logs = logits[:, :vocabulary].float().log_softmax(-1)
     top = logs.topk(min(KEPT, vocabulary), dim=-1)
+    check_numbers(top.values)
     return top.indices.int().cpu().numpy(), top.values.exp().cpu().numpy()
 
 

@@ -349,7 +349,7 @@ def test_each_prediction_is_that_of_the_model_reading_the_text_before(
     documents = [document(smollm2_tokenizer, TEXTS[name]) for name in ("prose", "emoji", "crlf", "code")]
     text = ReadingText("a file", "", documents, marked)
     where = everywhere(documents)
-    model = AlignedModel(network, sentencepiece, smollm2_tokenizer, vocabulary_size(smollm2_tokenizer))
+    model = AlignedModel(network, sentencepiece, smollm2_tokenizer, vocabulary_size(smollm2_tokenizer), 2)
     found = model.predict(text, where)
     assert found.ids.shape == found.probabilities.shape == (len(where), KEPT)
     compared = 0
@@ -388,7 +388,7 @@ def test_a_prompt_is_put_through_the_models_own_template(
         (chat, "Q: Which colour are apples?\nA: "),
         (sentencepiece, "Which colour are apples?"),
     ):
-        model = AlignedModel(network, tokenizer, smollm2_tokenizer, vocabulary_size(smollm2_tokenizer))
+        model = AlignedModel(network, tokenizer, smollm2_tokenizer, vocabulary_size(smollm2_tokenizer), 2)
         found = model.predict(ReadingText("a file", "", [one], True), where)
         _, mass = alone(network, to_sentencepiece, ids_of(sentencepiece, before))
         np.testing.assert_allclose(found.probabilities[0], mass, rtol=2e-3)
@@ -399,7 +399,7 @@ def test_with_the_same_tokenizer_it_agrees_with_a_model_that_reads_ids(smollm2_t
     network = llama(size)
     documents = [document(smollm2_tokenizer, TEXTS["prose"]), document(smollm2_tokenizer, TEXTS["tabs"])]
     text, where = ReadingText("a file", "", documents, True), everywhere(documents)
-    ours: Predictions = AlignedModel(network, smollm2_tokenizer, smollm2_tokenizer, size).predict(text, where)
+    ours: Predictions = AlignedModel(network, smollm2_tokenizer, smollm2_tokenizer, size, 2).predict(text, where)
     theirs = Model(network, size).predict(text, where)
     special = list(smollm2_tokenizer.get_added_tokens_decoder())  # they are no text, so nothing is translated to them
     assert ours.known.all()
