@@ -79,6 +79,8 @@ def check_sound(network: Any, name: str, vocabulary: int) -> None:
         kept = _logs(network, name, np.stack([one, changed, padded]), mask, some, vocabulary)
     scale = float(_apart(logs[0, late:], logs[1, late:]).median())
     noise = float(_apart(logs[0], beside[0]).max())
+    if noise > MOST * scale:
+        raise DyetraceError(f"{name} can't be read: its predictions depend on other sequences of the same batch")
     exact = min(MOST * scale, EXACT * scale + ROUNDINGS * noise)
     if float(_apart(logs[0, :late], logs[1, :late]).max()) > exact:
         raise DyetraceError(
@@ -86,8 +88,6 @@ def check_sound(network: Any, name: str, vocabulary: int) -> None:
             "trained on; its attention is not causal (config.json may say so: is_causal, is_decoder, "
             "use_bidirectional_attention)"
         )
-    if noise > MOST * scale:
-        raise DyetraceError(f"{name} can't be read: its predictions depend on other sequences of the same batch")
     if float(_apart(logs[0, :short], logs[2, :short]).max()) > exact:
         raise DyetraceError(f"{name} can't be read: its predictions depend on padding after the text")
     if float(_apart(logs[:2, some], kept[:2]).median()) > _close(network) * scale:
