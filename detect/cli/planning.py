@@ -156,6 +156,7 @@ def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
     from detect.encode import Encoder
     from detect.student.forward import Model
     from detect.student.reading import positions, read_text
+    from detect.student.soundness import check_sound
     from watermark.spec import check_tokenizer
     from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
@@ -163,6 +164,7 @@ def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
     check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     text = read_text(text_path, spec, Encoder.load(model_dir))
     network, _ = load_model(model_dir, "bfloat16")
+    check_sound(network, model_dir, spec.vocabulary_size)
     where = positions(text, max(1, spec.context_width), _POSITIONS, prefixes=1)
     found = Model(network, spec.vocabulary_size).predict(text, where).probabilities.astype(np.float64)
     return np.asarray(found / found.sum(axis=1, keepdims=True))
