@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import Report, clock, json_option, quick_option
+from detect.student.weights import HALF
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
 from watermark.ledger import Ledger, answer_contexts
@@ -33,7 +34,6 @@ RING = KeyRing.from_master(KEY, tenants=("acme",))
 LENGTH = 256  # tokens of an answer
 PAUSE = 0.02  # seconds between answers; at 10 ms a step and batch 8 they would be 0.32 s apart
 DISTINCT = 1 << 24  # contexts that there are
-HALF = 3.0  # as traces weigh counts
 VOCABULARY, WALK = 256, 30  # of the model whose answers are marked, and tokens of its answers
 
 

@@ -8,6 +8,7 @@ p-value is given.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,13 @@ from watermark.spec import WatermarkSpec
 
 # Chance that sound decoys are called a contradiction: one report in ten thousand.
 LOG10_CONTRADICTION = -4.0
+
+
+def log10_control_limit(controls: int) -> float:
+    """Log10 p at or below which one of so many controls, where no mark can be, contradicts the test (Bonferroni)."""
+    return LOG10_CONTRADICTION - math.log10(max(1, controls))
+
+
 _MANY = 10_000  # p-values; the exact law takes time in proportion
 
 

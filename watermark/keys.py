@@ -26,7 +26,7 @@ from watermark.foreign_key import ForeignKey
 KEY_BYTES = 32
 _PREFIX = "dyetrace-key-v1"
 
-Purpose = Literal["epoch", "global", "tenant", "selector", "subkey", "context", "decoy", "ledger"]
+Purpose = Literal["epoch", "global", "tenant", "selector", "subkey", "context", "decoy", "ledger", "placebo"]
 
 
 class SecretKey:

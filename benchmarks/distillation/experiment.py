@@ -20,7 +20,6 @@ from benchmarks.distillation.suspects import Suspect, Suspects
 from benchmarks.distillation.teacher import ALL_PROMPTS, Mark, Teacher, owner_key
 from detect.student.forward import Model, Predictions, Predictor, candidates, model_hash, predictions
 from detect.student.hypothesis import WeightedTest
-from detect.student.open_weights import HALF
 from detect.student.reading import NO_SUBKEY, Positions, ReadingText, context_at, positions, read_text, served_subkeys
 from detect.student.score import TraceScore
 from detect.student.weights import WeightedTuples, gathered, gathered_served, readout
@@ -112,7 +111,7 @@ class Bench:
     held_out: int
     attackers_answers: int
     other: Path | None = None
-    loaded: dict[Path, Predictor] = field(default_factory=dict)
+    loaded: dict[tuple[Path, int], Predictor] = field(default_factory=dict)
 
     @property
     def teacher(self) -> Teacher:
@@ -169,29 +168,32 @@ class Bench:
 
     def predictions(self, folder: Path, of: Text) -> Predictions:
         """What a model predicts at the positions of a text."""
-        name = hashlib.sha256(f"{_hash(folder)} bfloat16 {_fingerprint(self.teacher.folder)}".encode()).hexdigest()
+        width = of.contexts.shape[1]
+        settings = f"{_hash(folder)} bfloat16 {_fingerprint(self.teacher.folder)} {width}"
+        name = hashlib.sha256(settings.encode()).hexdigest()
 
         def shown(done: int, total: int) -> None:
-            if folder in self.loaded:
+            if (folder, width) in self.loaded:
                 click.echo(f"{folder.name} reads {of.name}: {done} of {total} positions", err=True)
 
         return predictions(
-            lambda: self._load(folder), name, of.text, of.where, self.suspects.keep / "predictions", shown
+            lambda: self._load(folder, width), name, of.text, of.where, self.suspects.keep / "predictions", shown
         )
 
-    def _load(self, folder: Path) -> Predictor:
-        if folder not in self.loaded:
+    def _load(self, folder: Path, width: int) -> Predictor:
+        if (folder, width) not in self.loaded:
             self.loaded.clear()  # one at a time
             network, tokenizer = load_model(folder)
             network.to(self.teacher.device)
             vocabulary = self.teacher.spec(Mark("gumbel", 2)).vocabulary_size
             if _fingerprint(folder) == _fingerprint(self.teacher.folder):
-                self.loaded[folder] = Model(network, vocabulary)
+                self.loaded[folder, width] = Model(network, vocabulary)
             else:
                 from detect.student.alignment import AlignedModel
 
-                self.loaded[folder] = AlignedModel(network, tokenizer, self.teacher.tokenizer, vocabulary)
-        return self.loaded[folder]
+                model = AlignedModel(network, tokenizer, self.teacher.tokenizer, vocabulary, width)
+                self.loaded[folder, width] = model
+        return self.loaded[folder, width]
 
 
 @cache
@@ -251,7 +253,7 @@ class Seen:
             subkeys = of.subkeys[self.chosen] if known else np.full(len(groups), NO_SUBKEY, dtype=np.int64)
             return gathered(of.contexts[self.chosen], groups, subkeys, self.ids, weights)
         contexts, prints = of.contexts[self.chosen], of.where.fingerprint[self.chosen]
-        return gathered_served(contexts, prints, self._counts(known), self.ids, weights, HALF)
+        return gathered_served(contexts, prints, self._counts(known), self.ids, weights, marked=True)
 
     def published(self, known: bool) -> WeightedTuples:
         """The published test; on held-out text with its filter on served contexts."""

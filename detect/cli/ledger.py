@@ -1,4 +1,4 @@
-"""The commands for ledgers of served contexts. Neither needs a key."""
+"""The commands for what a server keeps of its answers: ledgers of contexts, lists of hashes. None needs a key."""
 
 from __future__ import annotations
 
@@ -53,6 +53,21 @@ def info(path: Path, as_json: bool) -> None:
     )
     if found.noise_median >= 1:
         click.echo("more than half of the contexts that were never served look served: make the next ledger larger")
+
+
+@ledger.command()
+@click.argument("answers", metavar="ANSWERS", type=click.Path(path_type=Path))
+def hashes(answers: Path) -> None:
+    """Print a SHA-256 for each of the served ANSWERS (JSONL), with its account: a list to keep when they are served,
+    by which a trace shows that it read all of them (--complete). It holds no text.
+
+    \b
+    Example: dyetrace ledger hashes answers.jsonl > served.sha256
+    """
+    from detect.student.complete import hash_lines
+
+    for line in hash_lines(answers):
+        click.echo(line)
 
 
 @ledger.command()

@@ -254,6 +254,13 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
 @option("--seed", type=int, help="Seed of the unmarked randomness, to repeat a run.  [e.g. --seed 1]")
 @option("--limit", type=int, help="Only the first N prompts.  [e.g. --limit 10]")
 @option("--raw", is_flag=True, help="Do not use the model's chat template.  [e.g. --raw]")
+@option(
+    "--placebo",
+    "as_placebo",
+    is_flag=True,
+    help="Mark with the placebo key, which is derived from yours: answers to keep, and never to serve to anybody. A "
+    "trace runs on them as on real ones (--placebo there) and must find nothing.  [e.g. --placebo]",
+)
 def generate(
     prompts: str,
     output: str,
@@ -264,6 +271,7 @@ def generate(
     dtype: str,
     limit: int | None,
     raw: bool,
+    as_placebo: bool,
     **sampling: Any,
 ) -> None:
     """Answer prompts with a local model, marked; JSONL out, one answer a line as soon as its batch is done.
@@ -272,12 +280,18 @@ def generate(
     Example: echo "Why is the sky blue?" | dyetrace generate --spec spec.json --key file:owner.key
     """
     from watermark.generate import Sampling, generate_answers, read_prompts, write_answers
+    from watermark.keys import load_master
+    from watermark.placebo import placebo
     from watermark.spec import load_spec
 
     settings = Sampling(**sampling)
     made = None if spec_path is None else load_spec(spec_path)
     accounts = () if tenant is None else (tenant,)
     ring = None if made is None else load_ring(required(key, "--spec needs --key"), made, accounts)
+    if as_placebo:
+        if made is None:
+            raise DyetraceError("--placebo marks with a key that is derived from yours: give --spec and --key as well")
+        made, ring = placebo(made, load_master(required(key, "--spec needs --key")), accounts)
     texts = read_prompts(prompts)[:limit]
     model, tokenizer = load_model(model_dir, dtype)
     answers = generate_answers(model, tokenizer, texts, settings, made, ring, tenant, chat=not raw)

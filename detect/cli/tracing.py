@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,9 @@ from detect.cli.common import (
     tested_key,
 )
 from watermark.errors import DyetraceError
+
+if TYPE_CHECKING:
+    from detect.student.api.plan import PlannedPrompt, PromptChoice
 
 
 @click.group()
@@ -61,8 +64,10 @@ _json = option("--json", "as_json", is_flag=True, help="Print the record as JSON
 
 _served_answers = option(
     "--served",
-    help="Your served answers (JSONL of `dyetrace generate`), or a server's ledger of them that nobody writes to: "
-    "contexts that stand in more of them weigh more, and others nothing.  [e.g. --served answers.jsonl]",
+    help="Your served answers (JSONL of `dyetrace generate`), or a server's ledger of them that nobody writes to: only "
+    "contexts that were served count, under the sub-keys that they were served with. Where the answers are marked, the "
+    "evidence counts at looks that are fixed beforehand (after 1, 2, 4, 8, ... prompts and the last).  "
+    "[e.g. --served answers.jsonl]",
 )
 _served_tenant = option(
     "--served-tenant",
@@ -135,11 +140,31 @@ def _share_of(
     "--served",
     help="Served answers, or a server's ledger of them that nobody writes to: of unmarked readings only contexts that "
     "stand in them are read, those in more of them weigh more, and each is tested under the sub-keys that it was "
-    "served with. Which were served depends a little on the key where answers are marked; unmarked answers of the same "
-    "model leave no doubt.  [e.g. --served served.ledger]",
+    "served with. What was served is the key's work where the answers are marked: then counts weigh only as far as the "
+    "key had not decided them yet, and the verdict rests on the e-value.  [e.g. --served served.ledger]",
 )
 @_served_tenant
 @option("--read-tenant", help="Read only the answers made for this account.  [e.g. --read-tenant acme]")
+@option(
+    "--taken",
+    type=click.Choice(["all", "random", "filtered"]),
+    help="How the marked answers that are read were taken from those that were served: all of them, a random part "
+    "(drawn without looking at them), or filtered by what they say, how long they are or whether they ended. Filtered "
+    "ones are refused: the key decided what the filter looked at, and an innocent model would look guilty.  "
+    "[e.g. --taken all]",
+)
+@option(
+    "--complete",
+    type=click.Path(path_type=Path),
+    help="What was recorded when the answers were served: a server's ledger, or a list of hashes (`dyetrace ledger "
+    "hashes`). Every answer in it must be among those that are read.  [e.g. --complete served.sha256]",
+)
+@option(
+    "--placebo",
+    "placebo_answers",
+    help="Answers that `dyetrace generate --placebo` made and that nobody was served: the same trace runs on them and "
+    "must find nothing, else no verdict is given. It needs the master key.  [e.g. --placebo placebo.jsonl]",
+)
 @tenant_names
 @tenants_in_file
 @option(
@@ -180,6 +205,9 @@ def weights(
     served: str | None,
     served_tenant: str | None,
     read_tenant: str | None,
+    taken: Any,
+    complete: Path | None,
+    placebo_answers: str | None,
     tenants: tuple[str, ...],
     tenants_file: Path | None,
     readout: Any,
@@ -203,14 +231,26 @@ def weights(
                  --spec spec.json --key file:owner.key -o evidence/
     """
     from detect.student.evidence import TraceSettings
-    from detect.student.open_weights import WeightsJob, trace_weights
+    from detect.student.open_weights import Placebo, WeightsJob, trace_weights
     from watermark.commitment import load_commitment
+    from watermark.keys import load_master
+    from watermark.placebo import placebo as placebo_of
     from watermark.spec import load_spec
 
     made = load_spec(spec_path)
     commitment = None if commitment_path is None else load_commitment(commitment_path)
-    ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    if taken == "filtered":
+        raise DyetraceError(
+            "answers that were chosen by what they say, their length or whether they ended can't be read: the key "
+            "decided all of that, and an innocent model would look guilty; read all that were served, or a random part "
+            "of them"
+        )
+    accounts = (*tenants, *read_names(tenants_file))
+    ring = load_ring(key, made, accounts)
     _check_served(served, served_tenant)
+    placebo = None
+    if placebo_answers is not None:
+        placebo = Placebo(placebo_answers, *placebo_of(made, load_master(key), accounts))
     job = WeightsJob(
         student=model_dir,
         texts=texts,
@@ -220,6 +260,9 @@ def weights(
         served=served,
         served_tenant=served_tenant,
         tenant=read_tenant,
+        taken=taken,
+        complete=complete,
+        placebo=placebo,
         contexts=contexts,
         readout=readout,
         dtype=dtype,
@@ -234,6 +277,9 @@ def weights(
         "served": served,
         "served_tenant": served_tenant,
         "read_tenant": read_tenant,
+        "taken": taken,
+        "complete": None if complete is None else str(complete),
+        "placebo": placebo_answers,
         "tenants": list(ring.tenants),
         "readout": readout,
         "contexts": contexts,
@@ -269,10 +315,22 @@ def weights(
 @option(
     "--prompts",
     "prompts_path",
-    help="Prompts to ask, one a line or JSONL with 'prompt'; by default those of the --served answers whose contexts "
-    "were served most (a ledger holds none).  [e.g. --prompts prompts.txt]",
+    help="Prompts to offer, one a line or JSONL with 'prompt'; by default those of the --served answers (a ledger "
+    "holds none). Offer prompts that nobody chose by what was answered to them.  [e.g. --prompts prompts.txt]",
 )
-@option("--count", type=click.IntRange(1), default=500, help="Most prompts to ask.  [e.g. --count 2000]")
+@option(
+    "--count",
+    type=click.IntRange(1),
+    default=500,
+    help="Most prompts to ask: of those that are offered, the first in the order of their hashes under --seed.  "
+    "[e.g. --count 2000]",
+)
+@option(
+    "--seed",
+    default="dyetrace",
+    help="Public seed of the choice of prompts; it stands in the plan. Best one that nobody could choose, such as a "
+    "lottery's numbers of a coming day.  [e.g. --seed 2026-12-24]",
+)
 @option("--samples", type=click.IntRange(1), default=4, help="Answers to each prompt.  [e.g. --samples 8]")
 @option(
     "--per-request",
@@ -294,6 +352,11 @@ def weights(
 @option("--temperature", type=float, default=1.0, help="Of sampling.  [e.g. --temperature 0.7]")
 @option("--max-tokens", type=click.IntRange(1), default=200, help="Most tokens of an answer.  [e.g. --max-tokens 100]")
 @_endpoint_reference
+@option(
+    "--tokenizer",
+    help="Model folder or tokenizer.json of the spec: looks for the mark in the prompts already now, and not only when "
+    "they are about to be asked.  [e.g. --tokenizer ./my-model]",
+)
 @tenant_names
 @tenants_in_file
 @_alpha
@@ -313,6 +376,7 @@ def plan(
     served_tenant: str | None,
     prompts_path: str | None,
     count: int,
+    seed: str,
     samples: int,
     per_request: int,
     endpoint: Any,
@@ -320,6 +384,7 @@ def plan(
     temperature: float,
     max_tokens: int,
     reference: Path | None,
+    tokenizer: str | None,
     tenants: tuple[str, ...],
     tenants_file: Path | None,
     alpha: float,
@@ -331,7 +396,8 @@ def plan(
     commitment_path: Path | None,
 ) -> None:
     """Fix prompts, statistic, keys and target of a trace through the endpoint at URL, before the first query; print the
-    plan's SHA-256, to be published or deposited.
+    plan's SHA-256, to be published or deposited. Prompts are picked by a public seed, whatever was answered to them:
+    the key had a say in every answer, and a choice by answers can make an innocent endpoint look guilty.
 
     \b
     Example: dyetrace trace plan https://host/v1 --model their-model --served answers.jsonl \\
@@ -340,13 +406,10 @@ def plan(
     from datetime import UTC, datetime
 
     from detect.document import tested_keys
-    from detect.student.api.plan import Budgets, PlannedPrompt, SamplingPlan, TracePlan, write_plan
-    from detect.student.api.prompts import choose_prompts, read_answers
-    from detect.student.endpoint import statistic_of
+    from detect.student.api.plan import Budgets, SamplingPlan, TracePlan, write_plan
+    from detect.student.endpoint import check_prompts, statistic_of
     from detect.student.served import counted_account
     from watermark.commitment import load_commitment
-    from watermark.generate import read_prompts
-    from watermark.ledger_file import is_ledger
     from watermark.spec import load_spec
 
     if reference is not None and logprobs is None:
@@ -355,15 +418,7 @@ def plan(
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
     _check_served(served, served_tenant)
     account = counted_account(served, made, ring, served_tenant)
-    if prompts_path is not None:
-        prompts = [PlannedPrompt(prompt=text) for text in dict.fromkeys(read_prompts(prompts_path))][:count]
-    elif served is not None and is_ledger(Path(served)):
-        raise DyetraceError(f"{served} is a ledger, which holds no prompts to choose from: give --prompts as well")
-    elif served is not None:
-        answers = (answer for answer in read_answers(Path(served)) if account in (None, answer.tenant))
-        prompts = choose_prompts(answers, made, count)
-    else:
-        raise DyetraceError("a plan needs prompts: give --prompts, or --served answers to choose them from")
+    prompts, choice = _chosen_prompts(prompts_path, served, account, count, seed)
     fixed = TracePlan(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         url=url,
@@ -371,6 +426,7 @@ def plan(
         endpoint=endpoint,
         evidence="samples" if logprobs is None else "logprobs",
         prompts=prompts,
+        choice=choice,
         samples=samples,
         per_request=min(per_request, samples),
         sampling=SamplingPlan(temperature=temperature, max_tokens=max_tokens, top_logprobs=logprobs or 0),
@@ -386,9 +442,40 @@ def plan(
         alpha=alpha,
         budgets=Budgets(requests=max_requests, tokens=max_total_tokens),
     )
+    if tokenizer is not None:
+        check_prompts(fixed, made, ring, tokenizer)
     digest = write_plan(output, fixed)
-    say(f"wrote {output}: {len(prompts)} prompts, {samples} answers each")
+    say(f"wrote {output}: {len(prompts)} of {choice.offered} prompts by seed {seed!r}, {samples} answers each")
     click.echo(digest)
+
+
+def _chosen_prompts(
+    prompts_path: str | None, served: str | None, account: str | None, count: int, seed: str
+) -> tuple[list[PlannedPrompt], PromptChoice]:
+    """The prompts that a seed picks from a file, and what the plan says of that."""
+    from detect.student.api.plan import PlannedPrompt, PromptChoice
+    from detect.student.api.prompts import choose_prompts, prompts_of, read_answers
+    from detect.student.served import served_file
+    from watermark.generate import read_prompts
+    from watermark.ledger_file import is_ledger
+
+    source = prompts_path or served
+    if source is None:
+        raise DyetraceError("a plan needs prompts: give --prompts, or --served answers to choose them from")
+    if prompts_path is None and is_ledger(Path(source)):
+        raise DyetraceError(f"{source} is a ledger, which holds no prompts to choose from: give --prompts as well")
+    if prompts_path is not None:
+        offered = [PlannedPrompt(prompt=text) for text in read_prompts(prompts_path)]
+    else:
+        offered = list(prompts_of(a for a in read_answers(Path(source)) if account in (None, a.tenant)))
+    choice = PromptChoice(
+        source=source,
+        sha256="" if source == "-" else served_file(source).sha256,
+        offered=len({planned.prompt for planned in offered if isinstance(planned.prompt, str)}),
+        seed=seed,
+        account=account if prompts_path is None else None,
+    )
+    return choose_prompts(offered, count, seed), choice
 
 
 @trace.command()

@@ -14,7 +14,6 @@ from detect.report.trace_text import share_lines, summary
 from detect.report.trace_wording import (
     RECOMPUTE,
     VERIFY,
-    accounts,
     control_lines,
     decoys_beside,
     deviations,
@@ -24,6 +23,7 @@ from detect.report.trace_wording import (
     strongest_keys,
     tenants_tested,
 )
+from detect.report.wording import assumption_lines
 from detect.student.record import TraceRecord
 
 KEYS = 200  # of the table of keys
@@ -42,7 +42,6 @@ def render_trace_html(record: TraceRecord) -> str:
         readouts=readouts(record),
         rows=ROWS,
         key_label=scan_key_label,
-        accounts=accounts,
         percent=percent,
         number=number,
         signed=signed,
@@ -58,6 +57,7 @@ def render_trace_html(record: TraceRecord) -> str:
         spec=pretty_json(record.spec),
         verify=VERIFY,
         command=RECOMPUTE,
+        assumptions=assumption_lines(record.assumptions),
     )
 
 

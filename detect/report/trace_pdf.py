@@ -20,7 +20,6 @@ from detect.report.trace_text import share_lines, summary
 from detect.report.trace_wording import (
     RECOMPUTE,
     VERIFY,
-    accounts,
     control_lines,
     decoys_beside,
     deviations,
@@ -130,16 +129,6 @@ def _evidence(record: TraceRecord) -> Blocks:
         typeset.text(text, n=len(record.hypotheses), shown=len(rows)),
         typeset.table(head, "l" + "r" * (len(head) - 1), [3, *[0] * (len(head) - 1)], rows),
     ]
-    if record.coalitions:
-        groups = [
-            [typeset.name(", ".join(accounts(c.tenants))), p_value(c.log10_pvalue_adjusted), p_value(c.log10_pvalue)]
-            for c in record.coalitions[:ROWS]
-        ]
-        blocks += [
-            typeset.heading("Groups of tenants"),
-            typeset.text("Tenants whose evidence adds up: one of them at least left a mark. “p” pays for the choice."),
-            typeset.table(["Tenants", "p", "p, alone"], "lrr", [3, 0, 0], groups),
-        ]
     return [*blocks, *_readouts(record)]
 
 

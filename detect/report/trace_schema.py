@@ -98,8 +98,8 @@ def _contradictions(record: TraceRecord) -> Iterator[str]:
         yield "an endpoint's trace must say what was asked, and no other may"
     if record.mode == "weights" and record.plan is not None:
         yield "a trace of open weights has no plan of queries"
-    if record.basis == "p-value" and any(reading.marked for reading in record.readings):
-        yield "marked text was read, so that the verdict must rest on the e-value"
+    if record.basis == "p-value" and (record.served_marked or any(reading.marked for reading in record.readings)):
+        yield "marked text was read or counted, so that the verdict must rest on the e-value"
     yield from _of_keys(record)
     yield from _of_counts(record)
     yield from _of_share(record)
@@ -113,7 +113,8 @@ def _pvalues(record: TraceRecord) -> Iterator[tuple[str, list[float]]]:
         yield f"hypotheses[{i}]", tails
     for i, c in enumerate(record.coalitions):
         yield f"coalitions[{i}]", [c.log10_pvalue, c.log10_pvalue_adjusted]
-    yield "the readouts", [result.log10_pvalue for result in record.comparisons]
+    yield "all accounts together", [p for p in (record.together,) if p is not None]
+    yield "the readouts", [result.log10_pvalue for result in record.comparisons if result.log10_pvalue is not None]
     yield "the curve", [point.log10_pvalue for point in record.curve if point.log10_pvalue is not None]
     yield "the control models", [control.log10_pvalue for control in record.controls.models]
 
@@ -128,6 +129,8 @@ def _of_keys(record: TraceRecord) -> Iterator[str]:
         for what in _of_hypothesis(h, record.contexts):
             yield f"hypotheses[{i}] {what}"
     tested = {tenant_name(h.key) for h in record.hypotheses if h.key.startswith(_TENANT)}
+    if record.together is not None and (len(tested) < 2 or record.refused is not None):
+        yield "together is a p-value of two accounts or more, where an answer is given"
     groups = [(f"coalitions[{i}]", coalition.tenants) for i, coalition in enumerate(record.coalitions)]
     for where, tenants in [("identified", record.identified), *groups]:
         unknown = [name for name in tenants if tenant_name(name) not in tested]

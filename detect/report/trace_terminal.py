@@ -14,13 +14,13 @@ from rich.table import Table
 from detect.report.runs import plain
 from detect.report.scan_terminal import print_table
 from detect.report.scan_wording import interval, scan_key_label
-from detect.report.terminal import Shown
+from detect.report.terminal import Shown, print_assumptions
 from detect.report.trace_wording import (
     RECOMPUTE,
-    accounts,
     answer,
     control_lines,
     deviations,
+    identification,
     number,
     readouts,
     signed,
@@ -32,7 +32,6 @@ from detect.student.record import ModelSeen, TraceRecord
 
 KEYS = 8
 READINGS = 4
-COALITIONS = 3
 _STYLES = {"marked": "bold green", "unmarked": "bold", "refused": "bold yellow"}
 _TOKENIZERS = {"same": "same tokenizer", "aligned": "another tokenizer, aligned", "text": "through its text"}
 
@@ -54,6 +53,7 @@ def print_trace(record: TraceRecord, console: Console) -> None:
     about = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"
     console.print(shown.whole(about, "dim"))
     console.print(shown.whole(f"recompute: {RECOMPUTE}", "dim"))
+    print_assumptions(record.assumptions, console)
 
 
 def _answer_lines(record: TraceRecord) -> Iterator[str]:
@@ -73,10 +73,7 @@ def _answer_lines(record: TraceRecord) -> Iterator[str]:
     if says.kind == "marked" and says.tosses > 9:
         yield f"As likely as calling {says.tosses:,} tosses of a fair coin, each one right."
     if tenants_tested(record):
-        yield record.identification
-    for coalition in record.coalitions[:COALITIONS]:
-        tenants = ", ".join(accounts(coalition.tenants))
-        yield f"together: {tenants}: p = {format_p(coalition.log10_pvalue_adjusted)}, the choice paid for"
+        yield identification(record)
 
 
 def _print_facts(record: TraceRecord, console: Console, shown: Shown) -> None:
@@ -97,6 +94,8 @@ def _facts(record: TraceRecord) -> Iterator[tuple[str, str]]:
         counts = (
             f"{reading.documents:,} {what} {reading.name}, {reading.tokens:,} tokens, {reading.contexts:,} contexts"
         )
+        if reading.barred:
+            counts += f"; {reading.barred:,} stood in a prompt and did not count"
         yield "read" if record.mode == "weights" else "asked", counts
     if record.queries is not None:
         asked = record.queries
@@ -144,12 +143,13 @@ def _print_readouts(record: TraceRecord, console: Console, shown: Shown) -> None
     rows = readouts(record)
     if record.refused is not None or len(rows) < 2:
         return
+    exact = record.basis == "p-value"  # else there is no p-value of a readout that is valid
     columns = {
         "sd": [signed(result.z) for _, result in rows],
-        "p": [format_p(result.log10_pvalue) for _, result in rows],
+        **({"p": [format_p(r.log10_pvalue) if r.log10_pvalue is not None else "-" for _, r in rows]} if exact else {}),
         "contexts to 10^-10": ["-" if r.contexts_needed is None else f"{r.contexts_needed:,}" for _, r in rows],
     }
-    names = {"readout": [shown(f"{result.readout}{' (the verdict)' if own else ''}") for own, result in rows]}
+    names = {"readout": [shown(f"{result.readout}{' (the one used)' if own else ''}") for own, result in rows]}
     print_table(
         console, shown, names, columns, {"sd", "contexts to 10^-10"}, "other readouts have no part in the verdict"
     )

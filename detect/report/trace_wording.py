@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from detect.decoys import LOG10_CONTRADICTION
+from detect.decoys import LOG10_CONTRADICTION, log10_control_limit
 from detect.report.runs import Runs, e_value, p_value, runs
 from detect.report.scan_wording import key_phrase
-from detect.report.trace_schema import tenant_name
-from detect.report.wording import coin_tosses, key_label
+from detect.report.wording import coin_tosses, format_p
 from detect.student.record import ReadoutResult, TraceHypothesis, TraceRecord
 
 RECOMPUTE = "dyetrace recompute report.json --key file:KEYFILE"
@@ -89,9 +88,21 @@ def names(given: Sequence[str], more: str) -> list[Runs]:
     return shown
 
 
-def accounts(given: Sequence[str]) -> list[str]:
-    """Accounts as they are named on the page: "tenant acme"."""
-    return [key_label(f"tenant:{tenant_name(name)}") for name in given]
+def one_of_them(accounts: int, log10_p: float, *, bound: bool) -> str:
+    """Say that none of the accounts stands out and yet not all of them are innocent; ``bound``: p is an upper bound."""
+    sign = "<=" if bound else "="
+    return (
+        f"No single account is identified. One at least of the {accounts:,} accounts tested left its mark "
+        f"(p {sign} {format_p(log10_p)})."
+    )
+
+
+def identification(record: TraceRecord) -> str:
+    """Who is identified. Reports of dyetrace 0.1.0 named a group where nobody was; such names are not repeated."""
+    if not record.coalitions or record.identified:
+        return record.identification
+    log10_p = record.coalitions[0].log10_pvalue_adjusted
+    return one_of_them(len(tenants_tested(record)), log10_p, bound=record.basis == "e-value")
 
 
 def unit(record: TraceRecord) -> str:
@@ -124,7 +135,7 @@ def readouts(record: TraceRecord) -> list[tuple[bool, ReadoutResult]]:
             readout=record.readout,
             contexts=first.contexts,
             z=z,
-            log10_pvalue=first.log10_pvalue,
+            log10_pvalue=None if record.basis == "e-value" else first.log10_pvalue,
             contexts_needed=needed(z, first.contexts),
         )
         rows.append((True, own))
@@ -141,11 +152,10 @@ def target(record: TraceRecord) -> float | None:
 
 
 def decoys_beside(record: TraceRecord) -> float | None:
-    """log10 p of the first key in the test that the decoys took; None where it may not be shown."""
+    """log10 p of the first key, to be seen beside the decoys'; None where it may not be shown."""
     if record.refused is not None or not record.hypotheses:
         return None
-    first = record.hypotheses[0]
-    return first.log10_pvalue_tested if record.basis == "p-value" else first.log10_pvalue
+    return record.hypotheses[0].log10_pvalue_tested
 
 
 def control_lines(record: TraceRecord) -> list[tuple[bool, Runs]]:
@@ -160,11 +170,12 @@ def control_lines(record: TraceRecord) -> list[tuple[bool, Runs]]:
         lines.append((sound, runs(f"$n decoy keys {says} (p of agreement $p)", n=decoys, p=agreement)))
     else:
         lines.append((False, runs("no decoy keys were run")))
-    limit = math.log10(record.alpha)
+    limit = log10_control_limit(len(controls.models))
     for control in controls.models:
-        sound = control.log10_pvalue > limit and control.log10_evalue < -limit
+        sound = control.log10_pvalue > limit
+        at_most = "p <= $p" if record.basis == "e-value" or control.what == "placebo key" else "p = $p"
         line = runs(
-            "$what ($name): p = $p, e = $e",
+            f"$what ($name): {at_most}, e = $e",
             what=control.what,
             name=control.model.name,
             p=p_value(control.log10_pvalue),

@@ -11,13 +11,15 @@ import numpy as np
 from detect.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.report.trace_schema import tenant_name
+from detect.report.trace_wording import one_of_them
 from detect.report.verify_documents import NotDone
 from detect.report.verify_numbers import close, refuse
 from detect.report.wording import format_time
-from detect.student.conclude import tested_log10
+from detect.student.conclude import tails, tested_log10
 from detect.student.evidence import EVIDENCE_FILE, read_evidence
 from detect.student.hypothesis import WeightedTest
 from detect.student.record import TraceHypothesis, TraceRecord, log10_naming_level
+from detect.student.recording import failed_control
 from detect.student.score import TraceScore
 
 _BOTH_TAILS = 1e-6  # by which the tails of one total may fall short of 1 together, being rounded
@@ -56,8 +58,8 @@ def keys(record: TraceRecord) -> str:
 
 def _within_bounds(record: TraceRecord, h: TraceHypothesis) -> None:
     """Refuse tails above Cantelli's bound by the deviation, or above the inverse of an e-value that grows with it."""
-    if record.calibration is not None:
-        return  # ranks among decoys
+    if record.calibration is not None or record.basis == "e-value":
+        return  # ranks among decoys, or bounds
     z = (h.total - h.expected) / h.sd if h.sd > 0 else 0.0
     tail = h.log10_pvalue if z > 0 else h.log10_pvalue_lower
     if tail > -math.log10(1 + z**2) + _BOTH_TAILS:
@@ -81,7 +83,7 @@ def answer(record: TraceRecord) -> str:
 
 
 def identification(record: TraceRecord) -> str:
-    """Who is named is who passes the level, and no group is named whose choice was not paid for."""
+    """Who is named is who passes the level, and "one of them at least" is said only where that passes it."""
     limit = log10_naming_level(record.alpha, sum(h.key.startswith("tenant:") for h in record.hypotheses))
     passing = {
         tenant_name(h.key)
@@ -93,12 +95,15 @@ def identification(record: TraceRecord) -> str:
         odd = sorted(said ^ passing)[0]
         verb = "is named, but its p-value is above" if odd in said else "is not named, but its p-value is at or below"
         refuse(f"tenant {odd!r} {verb} the level")
-    for coalition in record.coalitions:
-        who = ", ".join(coalition.tenants)
-        if coalition.log10_pvalue_adjusted < coalition.log10_pvalue:
-            refuse(f"the group {who}: its adjusted p-value is smaller than its own")
-        if coalition.log10_pvalue_adjusted > math.log10(record.alpha):
-            refuse(f"the group {who} is named, but its p-value is above the level")
+    for group in record.coalitions:  # of older reports
+        if group.log10_pvalue_adjusted < group.log10_pvalue or group.log10_pvalue_adjusted > math.log10(record.alpha):
+            refuse("accounts are said to have left a mark together, but the p-value of that is above the level")
+    if record.together is not None:
+        tested = sum(h.key.startswith("tenant:") for h in record.hypotheses)
+        one = one_of_them(tested, record.together, bound=record.basis == "e-value")
+        passes = record.together <= limit and not said and record.refused is None
+        if passes != (record.identification == one):
+            refuse(f"the identification does not fit the p-value of all accounts together: {record.identification!r}")
     return f"those named are the tenants whose adjusted p-value is at or below the level of names ({len(said):,})"
 
 
@@ -109,6 +114,9 @@ def controls(record: TraceRecord) -> str:
     close("agreement of the decoys", [found.decoy_log10_agreement], [agreement])
     if agreement < LOG10_CONTRADICTION and record.refused is None:
         refuse("the decoys contradict the test, and yet an answer is given")
+    failed = failed_control(found.models)
+    if failed is not None and record.refused is None:
+        refuse(f"an answer is given, and yet {failed}")
     stated = record.arguments.get("decoy_seed", found.decoy_seed)
     if stated != found.decoy_seed:
         refuse(f"argument decoy_seed was {stated!r}, but the record goes by {found.decoy_seed!r}")
@@ -148,9 +156,13 @@ def plan(record: TraceRecord) -> str:
         refuse("asking stopped at its target, and yet the verdict rests on a p-value that forbids looking")
     if record.plan is None:
         return "no plan is on record"
+    if asked.before_plan and record.refused is None:
+        refuse(f"{asked.before_plan:,} answers were on record before the plan, and yet an answer is given")
     first = record.plan.first_query
     if first is None:
         return "the plan is on record; no query went out"
+    if asked.before_plan:
+        return "answers were on record before the plan, and no answer is given"
     if _after(record.plan.created, first):
         refuse(f"the plan was made on {format_time(record.plan.created)}, after the first query")
     return "the plan is older than the first query, by the clocks on record"
@@ -184,8 +196,9 @@ def evidence(record: TraceRecord, folder: Path) -> str:
         close(f"mean and deviation of {h.key!r}", [h.expected, h.sd], whole.moments)
         if record.calibration is not None:
             raise NotDone("its key was ranked among decoys, which takes the key: `dyetrace recompute`")
-        tails = [float(p([h.total])[0]) for p in (whole.log10_pvalues, whole.log10_pvalues_lower)]
-        close(f"tails of {h.key!r}", [h.log10_pvalue, h.log10_pvalue_lower], tails)
+        if found.planned:
+            raise NotDone("the e-value is of several looks, whose totals take the key: `dyetrace recompute`")
+        close(f"tails of {h.key!r}", [h.log10_pvalue, h.log10_pvalue_lower], tails(whole, h.total, record.basis))
         close(f"e-value of {h.key!r}", [h.log10_evalue], [whole.log10_evalue(h.total, record.sided)])
     return f"the exact tails and e-values of the totals follow from {EVIDENCE_FILE}, which takes no key"
 

@@ -1,13 +1,14 @@
 """From a suspect's answers to weighted tuples: which tokens of an answer count, and what their weight is.
 
-A context counts where it stands first in an answer, unless it stood in the prompt: a student copies from its window.
-It also counts for the first prompt alone in whose answers it comes up, so that the weights of each step are decided by
-what was seen before.
+A context counts where it stands first in an answer, unless it stood in a prompt: a student copies from its window, and
+an endpoint may remember what it was asked before, so that the contexts of all prompts are left out, and those whose
+text stands in the prompt at hand. A context also counts for the first prompt alone in whose answers it comes up, so
+that each word is bet on once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from detect.student.api.plan import prompt_text
 from detect.student.forward import F64, I64, KEPT, Predictions
 from detect.student.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_fingerprints
 from detect.student.served import ServedOf
+from detect.student.shown import context_texts, stands_in
 from detect.student.weights import Readout, Served, WeightedTuples, gathered, gathered_served, readout
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
@@ -47,8 +49,10 @@ class AnswerReader:
     served
         In how many served answers each context stands under each sub-key (`served.open_served`); None weighs all
         contexts alike. Contexts that were not served weigh nothing, and of the others only sub-keys that were.
-    half
-        Served counts at which a context weighs half.
+    served_marked
+        Whether those served answers were marked (`gathered_served`).
+    asked
+        Contexts of all prompts of the plan (`asked_contexts`).
     taken
         Contexts that earlier prompts' answers gave.
     """
@@ -59,7 +63,8 @@ class AnswerReader:
     reference: Reader | None = None
     encode_prompt: Callable[[Any], U32] | None = None
     served: ServedOf | None = None
-    half: float = 1.0
+    served_marked: bool = False
+    asked: frozenset[int] = frozenset()
     taken: set[int] = field(default_factory=set)
 
     def tuples(self, prompt: Any, answers: Sequence[SuspectAnswer]) -> WeightedTuples | None:
@@ -73,8 +78,8 @@ class AnswerReader:
             All answers to it.
         """
         width = self.spec.context_width
-        told = self._plain(prompt)
-        before = set(context_fingerprints(told, width).tolist()) if len(told) >= width else set()
+        shown = prompt_text(prompt)
+        before = self.asked | asked_contexts(self.tokenizer, [prompt], width)
         lead = np.empty(0, dtype=np.uint32) if self.encode_prompt is None else self.encode_prompt(prompt)
         documents, places, prints, spans = [], [], [], []
         encodings = [self.tokenizer.encode(answer.text, add_special_tokens=False) for answer in answers]
@@ -91,6 +96,10 @@ class AnswerReader:
                 for place, value in zip(at.tolist(), values, strict=True)
                 if value not in before and value not in self.taken and (served is None or value in served)
             ]
+            texts = context_texts(
+                self.tokenizer, ids[np.array(kept, dtype=np.int64)[:, None] - np.arange(width, 0, -1)]
+            )
+            kept = [place for place, text in zip(kept, texts, strict=True) if not stands_in(text, shown)]
             if answer.tokens is not None:
                 ends = _ends(answer)
                 kept = [place for place in kept if _start(answer.text, encoding.offsets[place][0]) in ends]
@@ -133,7 +142,7 @@ class AnswerReader:
         if served is None:
             subkeys = np.full(len(where), NO_SUBKEY, dtype=np.int64)
             return gathered(contexts, fingerprint.astype(np.int64), subkeys, tokens, weights)
-        return gathered_served(contexts, fingerprint, served, tokens, weights, self.half)
+        return gathered_served(contexts, fingerprint, served, tokens, weights, marked=self.served_marked)
 
     def _of_logprobs(
         self, spans: Sequence[tuple[SuspectAnswer, int]], reference: Predictions | None
@@ -179,8 +188,15 @@ class AnswerReader:
     def _cache(self) -> dict[bytes, int | None]:
         return {}
 
-    def _plain(self, prompt: Any) -> U32:
-        return np.array(self.tokenizer.encode(prompt_text(prompt), add_special_tokens=False).ids, dtype=np.uint32)
+
+def asked_contexts(tokenizer: Tokenizer, prompts: Iterable[Any], width: int) -> frozenset[int]:
+    """Fingerprints of all contexts that stand in prompts, each a string or messages."""
+    found: set[int] = set()
+    for prompt in prompts:
+        told = np.array(tokenizer.encode(prompt_text(prompt), add_special_tokens=False).ids, dtype=np.uint32)
+        if len(told) >= width:
+            found.update(context_fingerprints(told, width).tolist())
+    return frozenset(found)
 
 
 def _ends(answer: SuspectAnswer) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""From evidence and keys to what a trace concludes: keys, tenants, coalitions, the curve, decoys, power.
+"""From evidence and keys to what a trace concludes: keys, accounts, the curve, decoys, power.
 
 It is one function of evidence, spec, keys and settings, so that a recomputation is the same call.
 """
@@ -18,7 +18,6 @@ from detect.multiplicity import holm_log10, mean_log10_e
 from detect.student.evidence import Basis, Evidence, TraceSettings
 from detect.student.hypothesis import I64, Floats, Sided, WeightedTest, key_test
 from detect.student.record import (
-    Coalition,
     CurvePoint,
     Power,
     ReadoutResult,
@@ -32,7 +31,8 @@ from watermark.formats.protocol import is_exact
 from watermark.keys import KeyRing, MarkingKey
 from watermark.spec import WatermarkSpec
 
-LARGEST_COALITION = 5
+MOST_TOGETHER = 5
+"""Accounts whose totals are summed at most."""
 NEEDED_LOG10_P = -10.0
 """At which readouts are compared."""
 _CURVE_POINTS = 16
@@ -44,8 +44,8 @@ class Conclusion:
     """What a record says of keys; the fields are `detect.student.record.TraceRecord`'s."""
 
     hypotheses: list[TraceHypothesis]
-    coalitions: list[Coalition]
     identified: list[str]
+    together: float | None
     identification: str
     log10_pvalue: float | None
     log10_evalue: float
@@ -88,13 +88,19 @@ def check_basis(spec: WatermarkSpec, basis: Basis) -> None:
     scheme = spec.build_scheme()
     if basis == "e-value" and not is_exact(scheme):
         raise DyetraceError(
-            f"{scheme.name} is not exact, so its key is ranked among decoys once, at the end: read unmarked text, and "
-            "weights instead of an endpoint"
+            f"{scheme.name} is not exact, so its key is ranked among decoys once, at the end, with weights that the "
+            "key had no part in: read unmarked text without --served (or with unmarked answers there), and weights "
+            "instead of an endpoint"
         )
 
 
 def conclude(
-    evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, basis: Basis, settings: TraceSettings
+    evidence: Evidence,
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    basis: Basis,
+    settings: TraceSettings,
+    objection: str | None = None,
 ) -> Conclusion:
     """Test every key of the ring.
 
@@ -109,6 +115,8 @@ def conclude(
         (marked reading text), or where somebody looked before the end (an endpoint).
     settings
         Level, sidedness and decoys.
+    objection
+        Why no verdict may be given whatever the keys say: a control that failed, answers that were seen too early.
 
     Raises
     ------
@@ -123,41 +131,72 @@ def conclude(
         for owner in (True, False)
     }
     family = _Family(basis, settings.sided, tests)
-    hypotheses = _hypotheses(family, keys)
+    hypotheses = _hypotheses(family, keys, evidence, spec, ring)
     decoys = _decoys(family, spec, ring, settings)
-    refused = _refusal(evidence, decoys)
+    refused = _refusal(evidence, decoys) or objection
     log10_alpha = math.log10(settings.alpha)
     log10_p = min(h.log10_pvalue_adjusted for h in hypotheses)
-    coalitions: list[Coalition] = []
+    limit = log10_naming_level(settings.alpha, len(keys.keys() - {GLOBAL}))
     identified: list[str] = []
+    together = None
     if refused is None:
-        coalitions = _coalitions(family, keys, log10_alpha)
-        limit = log10_naming_level(settings.alpha, len(keys.keys() - {GLOBAL}))
-        tenants = [h for h in hypotheses if h.key != GLOBAL and h.log10_pvalue_adjusted <= limit]
-        identified = [h.key.removeprefix("tenant:") for h in tenants]
+        identified = _identified(hypotheses, limit)
+        together = _together(family, keys, evidence, spec, ring)
     found = refused is None and log10_p <= log10_alpha
     return Conclusion(
         hypotheses=hypotheses,
-        coalitions=coalitions,
         identified=identified,
-        identification=_identification(keys, identified, coalitions, found),
+        together=together,
+        identification=_identification(
+            keys, identified, together, limit, refused=refused is not None, found=found, bound=basis == "e-value"
+        ),
         log10_pvalue=None if refused else log10_p,
         log10_evalue=mean_log10_e([h.log10_evalue for h in hypotheses]),
         refused=refused,
         found=found,
-        curve=_curve(evidence, spec, ring, settings),
+        curve=_curve(evidence, spec, ring, basis, settings),
         power=_power(hypotheses[0], log10_alpha),
         controls=decoys,
     )
 
 
-def _hypotheses(family: _Family, keys: dict[str, MarkingKey]) -> list[TraceHypothesis]:
+def log10_evalue_of(
+    evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, keys: Sequence[MarkingKey], sided: Sided, *, of_global: bool
+) -> float | None:
+    """Log10 of the e-value of a key, or of several accounts' summed totals; None before the first of several looks.
+
+    Where the moments of looking were fixed beforehand, it is the mean of the values at those that were reached, others
+    counting 0. A mean of e-values is one, and what is left out is not below 0: so whoever stops for what was seen at a
+    look gains nothing (Markov's inequality; line "looks" of `docs/validity.md`). It serves where weights are
+    predictable in the order in which served answers were generated, which is not the order in which they are asked for.
+    """
+
+    def value(known: Evidence) -> float:
+        test = key_test(spec, ring.selector, known.tuples, of_global=of_global)
+        return test.log10_evalue(int(test.totals(keys).sum()), sided, keys=len(keys))
+
+    if not evidence.planned:
+        return value(evidence)
+    if not evidence.looks:
+        return None
+    values = np.array([value(evidence.until(look)) for look in evidence.looks])
+    top = float(values.max())
+    return top + math.log10(float(np.sum(10.0 ** (values - top)))) - math.log10(evidence.planned)
+
+
+def _hypotheses(
+    family: _Family, keys: dict[str, MarkingKey], evidence: Evidence, spec: WatermarkSpec, ring: KeyRing
+) -> list[TraceHypothesis]:
     found = []
     for name, key in keys.items():
         test = family.test_of(name)
         total = int(test.totals([key])[0])
-        upper, lower = float(test.log10_pvalues([total])[0]), float(test.log10_pvalues_lower([total])[0])
-        log10_e = test.log10_evalue(total, family.sided)
+        if evidence.planned:
+            log10_e = log10_evalue_of(evidence, spec, ring, [key], family.sided, of_global=name == GLOBAL) or 0.0
+            upper, lower = min(0.0, -log10_e), 0.0
+        else:
+            log10_e = test.log10_evalue(total, family.sided)
+            upper, lower = tails(test, total, family.basis)
         mean, sd = test.moments
         found.append(
             TraceHypothesis(
@@ -178,53 +217,72 @@ def _hypotheses(family: _Family, keys: dict[str, MarkingKey]) -> list[TraceHypot
     return [msgspec.structs.replace(h, log10_pvalue_adjusted=float(a)) for h, a in zip(found, adjusted, strict=True)]
 
 
-def _coalitions(family: _Family, keys: dict[str, MarkingKey], log10_alpha: float) -> list[Coalition]:
-    """The smallest set of tenants whose totals together reject that none of them left a mark, if one alone doesn't.
+def _identified(hypotheses: Sequence[TraceHypothesis], limit: float) -> list[str]:
+    """The accounts whose own p-value, the choice among all keys paid for, is at or below the level of names.
 
-    The tenants with the largest totals are taken together. The choice of the set among all of its size, the sizes
-    tried, and the question about single tenants are paid for (Bonferroni).
+    An innocent is named with a chance of at most that level whoever else is guilty. Given the suspect, whatever it
+    learnt from others, an innocent's key is still as drawn: its total rests on the words of this key alone, with
+    weights that it had no part in, so that its p-value is valid. Holm's rule pays for all keys however they depend.
     """
-    tenants = [(name, key) for name, key in keys.items() if name != GLOBAL]
-    sizes = range(2, min(LARGEST_COALITION, len(tenants)) + 1)
+    tenants = [h for h in hypotheses if h.key != GLOBAL and h.log10_pvalue_adjusted <= limit]
+    return [h.key.removeprefix("tenant:") for h in tenants]
+
+
+def _together(
+    family: _Family, keys: dict[str, MarkingKey], evidence: Evidence, spec: WatermarkSpec, ring: KeyRing
+) -> float | None:
+    """Log10 of the adjusted p-value of "none of the accounts left its mark"; None where fewer than two were tested.
+
+    The largest totals are summed, two, three and so on up to `MOST_TOGETHER`, and the smallest p-value pays for all
+    groups of each size and for the sizes (Bonferroni). Which accounts are summed says nothing: where some are guilty
+    the group may hold an innocent with a large total, so that only "one of all of them at least" can be concluded.
+    """
+    tenants = [key for name, key in keys.items() if name != GLOBAL]
+    sizes = range(2, min(MOST_TOGETHER, len(tenants)) + 1)
     if not sizes:
-        return []
+        return None
     test = family.tests[False]
-    totals = test.totals([key for _, key in tenants])
-    order = np.argsort(-totals, kind="stable")
-    best = float(_tested(test, family, int(totals[order[0]]), 1)) + math.log10(len(tenants))
-    if best <= log10_alpha - _LOG10_2:
-        return []
+    totals = test.totals(tenants)
+    order = np.argsort(-totals, kind="stable").tolist()
+    adjusted = []
     for size in sizes:
         chosen = order[:size]
-        log10_p = _tested(test, family, int(totals[chosen].sum()), size)
-        adjusted = min(0.0, log10_p + math.log10(2 * math.comb(len(tenants), size) * len(sizes)))
-        if adjusted <= log10_alpha:
-            names = [tenants[i][0].removeprefix("tenant:") for i in chosen.tolist()]
-            return [Coalition(tenants=names, log10_pvalue=log10_p, log10_pvalue_adjusted=adjusted)]
-    return []
-
-
-def _tested(test: WeightedTest, family: _Family, total: int, keys: int) -> float:
-    """Of a sum over several keys; a coalition is looked for on the upper side only."""
-    if family.basis == "e-value":
-        return min(0.0, -test.log10_evalue(total, keys=keys))
-    return float(test.log10_pvalues([total], keys=keys)[0])
+        total = int(totals[chosen].sum())
+        if evidence.planned:
+            summed = [tenants[i] for i in chosen]
+            log10_p = -(log10_evalue_of(evidence, spec, ring, summed, "upper", of_global=False) or 0.0)
+        elif family.basis == "e-value":
+            log10_p = -test.log10_evalue(total, keys=size)
+        else:
+            log10_p = float(test.log10_pvalues([total], keys=size)[0])
+        adjusted.append(log10_p + math.log10(math.comb(len(tenants), size) * len(sizes)))
+    return min(0.0, *adjusted)
 
 
 def _identification(
-    keys: dict[str, MarkingKey], identified: Sequence[str], coalitions: Sequence[Coalition], found: bool
+    keys: dict[str, MarkingKey],
+    identified: Sequence[str],
+    together: float | None,
+    limit: float,
+    *,
+    refused: bool,
+    found: bool,
+    bound: bool,
 ) -> str:
-    tenants = [name for name in keys if name != GLOBAL]
+    accounts = len(keys.keys() - {GLOBAL})
+    if not accounts:
+        return "Not identified: no account was tested."
+    if refused:
+        return "Not identified: no answer is given."
     if identified:
         return f"The outputs of {', '.join(identified)} were in the training data, as far as this test can tell."
-    if coalitions:
-        names = ", ".join(coalitions[0].tenants)
-        return f"No single tenant is identified; together {names} are: outputs of at least one of them were used."
-    if not tenants:
-        return "Not identified: no tenant was tested."
+    if together is not None and together <= limit:
+        from detect.report.trace_wording import one_of_them
+
+        return one_of_them(accounts, together, bound=bound)
     if found:
-        return f"Not identified: the mark is there, but none of the {len(tenants)} tenants tested stands out."
-    return f"Not identified: none of the {len(tenants)} tenants tested left evidence."
+        return f"Not identified: the mark is there, but none of the {accounts:,} accounts tested stands out."
+    return f"Not identified: none of the {accounts:,} accounts tested left evidence."
 
 
 def _decoys(family: _Family, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> TraceControls:
@@ -262,6 +320,13 @@ def _refusal(evidence: Evidence, decoys: TraceControls) -> str | None:
     return None
 
 
+def tails(test: WeightedTest, total: int, basis: Basis) -> tuple[float, float]:
+    """Log10 p-values of totals as large and as small that are valid on this basis: exact, or bounds by e-values."""
+    if basis == "e-value":
+        return test.log10_bounds(total)
+    return float(test.log10_pvalues([total])[0]), float(test.log10_pvalues_lower([total])[0])
+
+
 def first_test(spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> tuple[WeightedTest, int]:
     """The test of the ring's first key on its contexts, and its total."""
     name, key = next(iter(tested_keys(spec, ring).items()))
@@ -269,31 +334,38 @@ def first_test(spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> tu
     return test, int(test.totals([key])[0])
 
 
-def compared(label: str, spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> ReadoutResult:
-    """The first key's test of some weighted tuples, as a row of the record."""
+def compared(label: str, spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples, basis: Basis) -> ReadoutResult:
+    """The first key's test of some weighted tuples, as a row of the record; a p-value only where one is valid."""
     test, total = first_test(spec, ring, tuples)
     z, contexts = test.z(total), len(test.tuples.contexts)
     return ReadoutResult(
         readout=label,
         contexts=contexts,
         z=z,
-        log10_pvalue=float(test.log10_pvalues([total])[0]),
+        log10_pvalue=None if basis == "e-value" else float(test.log10_pvalues([total])[0]),
         contexts_needed=None if z <= 0 else math.ceil(contexts * (_z_of(NEEDED_LOG10_P) / z) ** 2),
     )
 
 
-def _curve(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> list[CurvePoint]:
+def _curve(
+    evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, basis: Basis, settings: TraceSettings
+) -> list[CurvePoint]:
     """The first key's evidence as it grew; none where each point would take decoys of its own."""
     if not is_exact(spec.build_scheme()):
         return []
     last = int(evidence.steps[-1]) if evidence.contexts else 0
     points = []
     for step in np.unique(np.linspace(0, last, _CURVE_POINTS + 1).astype(np.int64))[1:].tolist():
-        test, total = first_test(spec, ring, evidence.until(step).tuples)
-        log10_p = float(test.log10_pvalues([total])[0])
-        points.append(
-            CurvePoint(count=step, log10_pvalue=log10_p, log10_evalue=test.log10_evalue(total, settings.sided))
-        )
+        known = evidence.until(step)
+        name, key = next(iter(tested_keys(spec, ring).items()))
+        log10_e = log10_evalue_of(known, spec, ring, [key], settings.sided, of_global=name == GLOBAL)
+        if log10_e is None:
+            continue
+        log10_p = None
+        if basis == "p-value":
+            test, total = first_test(spec, ring, known.tuples)
+            log10_p = float(test.log10_pvalues([total])[0])
+        points.append(CurvePoint(count=step, log10_pvalue=log10_p, log10_evalue=log10_e))
     return points
 
 

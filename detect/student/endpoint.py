@@ -8,9 +8,11 @@ record.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 from detect.corpus.record import FileHash
 from detect.document import GLOBAL, tested_keys
 from detect.encode import Encoder
-from detect.student.answers import AnswerReader
+from detect.student.answers import AnswerReader, asked_contexts
 from detect.student.api.account import Account
 from detect.student.api.asking import ask_all
 from detect.student.api.credentials import ApiKey
@@ -29,10 +31,11 @@ from detect.student.api.plan import Budgets, TracePlan, plan_sha256, prompt_mess
 from detect.student.conclude import check_basis, compared
 from detect.student.evidence import Evidence, TraceSettings
 from detect.student.forward import Model, model_hash
-from detect.student.hypothesis import Floats, key_test, log10_mean
+from detect.student.hypothesis import EFFECTS, Floats, key_test, log10_mean
+from detect.student.marked import LOG10_MARKED, marked_log10
 from detect.student.record import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
 from detect.student.recording import check_traceable, write_report
-from detect.student.served import ServedOf, counted_account, open_served, served_file
+from detect.student.served import ServedContexts, counted_account, open_served, served_file
 from detect.student.share import not_identified
 from detect.student.weights import WeightedTuples, joined
 from watermark.errors import DyetraceError
@@ -84,8 +87,69 @@ def statistic_of(
         **({} if account is None else {"served_account": account}),
         "served_sha256": None if served is None else served_file(served).sha256,
         "reference_sha256": None if reference is None else model_hash(reference),
-        "contexts": "first in each answer, not in the prompt, first prompt alone; served sub-keys where they are known",
+        "contexts": "first in each answer, in no prompt, first prompt alone; served sub-keys where they are known",
+        "looks": "at any time; where marked served answers are counted, after prompts 1, 2, 4, 8, ... and the last",
     }
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The evidence of each key as it grows, and what of it counts.
+
+    Where weights are fixed or rest on earlier answers, an e-process may be looked at whenever one likes. Where they
+    rest on marked served answers they are predictable in the order in which those were made, which is another one: the
+    evidence then is the mean of the e-values at looks that were fixed beforehand (`conclude.log10_evalue_of`).
+    """
+
+    growths: dict[str, Floats]
+    moments: frozenset[int]
+    looks: list[int] = field(default_factory=list)
+    values: list[list[float]] = field(default_factory=list)
+
+    @classmethod
+    def over(cls, keys: Iterable[str], prompts: int, *, fixed: bool) -> _Watch:
+        """Watch the evidence of some keys over so many prompts; ``fixed``: only at moments fixed beforehand."""
+        powers = {2**i for i in range(prompts.bit_length())}
+        growths = {name: np.zeros(len(EFFECTS)) for name in keys}
+        return cls(growths, frozenset(powers | {prompts}) if fixed else frozenset())
+
+    def look(self, answered: int) -> None:
+        """Take down what the evidence is after so many answers."""
+        self.looks.append(answered)
+        self.values.append([log10_mean(growths) for growths in self.growths.values()])
+
+    @property
+    def log10_evalue(self) -> float:
+        """Of the strongest key, the choice among keys paid for."""
+        if not self.moments:
+            found = [log10_mean(growths) for growths in self.growths.values()]
+        else:
+            found = [_log10_sum(own) - math.log10(len(self.moments)) for own in zip(*self.values, strict=True)]
+        return max(found, default=0.0) - math.log10(len(self.growths))
+
+
+def _log10_sum(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log10(math.fsum(10.0 ** (value - top) for value in values))
+
+
+def check_prompts(plan: TracePlan, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any) -> float:
+    """Log10 p of the mark in a plan's prompts.
+
+    Raises
+    ------
+    DyetraceError
+        They carry it: an endpoint that repeats what it is asked would look guilty.
+    """
+    loaded = load_tokenizer(tokenizer)
+    asked = [loaded.encode(prompt_text(planned.prompt), add_special_tokens=False).ids for planned in plan.prompts]
+    found = marked_log10(spec, ring, [np.array(ids, dtype=np.uint32) for ids in asked])
+    if found <= LOG10_MARKED:
+        raise DyetraceError(
+            f"the prompts carry the mark of this key themselves (p = 10^{found:.1f}), as prompts do that quote marked "
+            "answers: an endpoint that repeats them would look guilty; plan with prompts that quote none"
+        )
+    return found
 
 
 def trace_endpoint(
@@ -132,41 +196,50 @@ def trace_endpoint(
     settings = TraceSettings(plan.alpha, "upper", plan.decoys, plan.decoy_seed)
     keys = tested_keys(spec, ring)
     target = -plan.target_log10_p
-    growths: dict[str, Floats] = {}
+    prompts_log10 = check_prompts(plan, spec, ring, tokenizer)
     parts: list[WeightedTuples] = []
     steps: list[np.ndarray[Any, np.dtype[np.int64]]] = []
-    answered = 0
+    entries: list[int] = []
+    answered = asked = 0
     reached = False
     with (
         _reader(plan, spec, ring, tokenizer, served, reference) as (reader, seen, counted),
         Ledger(output / LEDGER_FILE) as ledger,
         ask_all(plan, ledger, key=api_key, budgets=budgets) as asking,
     ):
-        for number, answers in enumerate(asking):
+        marked = counted is not None and counted.marked
+        watch = _Watch.over(keys, len(plan.prompts), fixed=marked)
+        for asked, answers in enumerate(asking, 1):
             answered += len(answers)
-            tuples = reader.tuples(plan.prompts[number].prompt, answers) if answers else None
+            entries += [answer.entry for answer in answers]
+            tuples = reader.tuples(plan.prompts[asked - 1].prompt, answers) if answers else None
             if tuples is not None and len(tuples):
                 parts.append(tuples)
                 steps.append(np.full(len(tuples.contexts), answered, dtype=np.int64))
                 for name, key in keys.items():
                     test = key_test(spec, ring.selector, tuples, of_global=name == GLOBAL)
-                    grown = test.log_growths(int(test.totals([key])[0]))
-                    growths[name] = growths.get(name, 0.0) + grown
-            best = max((log10_mean(g) for g in growths.values()), default=0.0) - math.log10(len(keys))
+                    watch.growths[name] += test.log_growths(int(test.totals([key])[0]))
+            if asked in watch.moments:
+                watch.look(answered)
+            best = watch.log10_evalue
             if progress is not None:
-                progress(Standing(answered, number + 1, len(plan.prompts), best, target, asking.account))
+                progress(Standing(answered, asked, len(plan.prompts), best, target, asking.account))
             if best >= target:
                 reached = True
                 break
         asking.close()
         account = asking.account
         sha256 = plan_sha256(plan)
-        standing, head = ledger.standing(sha256), ledger.head
+        first_query = ledger.asked_at(min(entries)) if entries else None
+        head = ledger.head
+        own_end = account.stopped == "budget spent" and budgets in (None, Budgets())
+        if marked and own_end and not reached and asked not in watch.moments:
+            watch.look(answered)  # the plan's own budget was fixed with it, and nothing that was seen ends there
     if not parts:
         raise DyetraceError(
             f"the {answered} answers hold no context that counts; ask more prompts, or leave --served out"
         )
-    evidence = Evidence(joined(parts), np.concatenate(steps))
+    evidence = Evidence(joined(parts), np.concatenate(steps), tuple(watch.looks), len(watch.moments))
     return write_report(
         output,
         evidence,
@@ -191,13 +264,22 @@ def trace_endpoint(
                 documents=answered,
                 tokens=account.completion_tokens,
                 contexts=evidence.contexts,
+                prompts_log10_pvalue=prompts_log10,
             )
         ],
-        served=counted,
+        served=None if counted is None else counted.file,
+        served_marked=marked,
         readout=plan.readout,
+        objection=_seen_before(account.before_plan),
         comparisons=_plain(evidence, spec, ring),
         share=not_identified("it takes the suspect's weights and students that were trained on known shares"),
-        plan=PlanSeen(sha256=sha256, created=plan.created, first_query=standing.first_query),
+        plan=PlanSeen(
+            sha256=sha256,
+            created=plan.created,
+            first_query=first_query,
+            seed=None if plan.choice is None else plan.choice.seed,
+            offered=0 if plan.choice is None else plan.choice.offered,
+        ),
         queries=Queries(
             evidence=plan.evidence,
             requests=account.requests,
@@ -207,7 +289,19 @@ def trace_endpoint(
             ledger_sha256=FileHash.of(LEDGER_FILE, (output / LEDGER_FILE).read_bytes()).sha256,
             ledger_head=head,
             stopped="target reached" if reached else account.stopped or "plan finished",
+            before_plan=account.before_plan,
+            looks=evidence.planned,
         ),
+    )
+
+
+def _seen_before(answers: int) -> str | None:
+    """Why answers that were on record before the plan allow no verdict."""
+    if not answers:
+        return None
+    return (
+        f"{answers:,} of the answers were on record before this plan was made, so that its prompts may have been "
+        "chosen by them; ask this plan in a folder of its own"
     )
 
 
@@ -243,25 +337,34 @@ def _account(plan: TracePlan) -> str | None:
 @contextmanager
 def _reader(
     plan: TracePlan, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, served: str | None, reference: Path | None
-) -> Iterator[tuple[AnswerReader, ModelSeen | None, FileHash | None]]:
-    """What turns answers into weights, the reference that it uses, and the file of served counts that it looks into."""
+) -> Iterator[tuple[AnswerReader, ModelSeen | None, ServedContexts | None]]:
+    """What turns answers into weights, the reference that it uses, and the served counts that it looks into."""
     with open_served(served, spec, ring, Encoder.load(tokenizer), _account(plan)) as counted:
-        file, counts = (None, None) if counted is None else (counted.file, counted.of)
-        yield *_loaded_reader(plan, spec, tokenizer, counts, reference), file
+        yield *_loaded_reader(plan, spec, tokenizer, counted, reference), counted
 
 
 def _loaded_reader(
-    plan: TracePlan, spec: WatermarkSpec, tokenizer: Any, counts: ServedOf | None, reference: Path | None
+    plan: TracePlan, spec: WatermarkSpec, tokenizer: Any, counted: ServedContexts | None, reference: Path | None
 ) -> tuple[AnswerReader, ModelSeen | None]:
     loaded = load_tokenizer(tokenizer)
+    bare = AnswerReader(
+        spec,
+        loaded,
+        plan.readout,  # type: ignore[arg-type]
+        served=None if counted is None else counted.of,
+        served_marked=counted is not None and counted.marked,
+        asked=asked_contexts(loaded, (planned.prompt for planned in plan.prompts), spec.context_width),
+    )
     if reference is None:
-        return AnswerReader(spec, loaded, plan.readout, served=counts), None  # type: ignore[arg-type]
+        return bare, None
+    from detect.student.soundness import check_sound
     from watermark.demo_model import load_model
 
-    network, own = load_model(reference)
+    network, own = load_model(reference, progress=partial(print, file=sys.stderr))
     if tokenizer_fingerprint(own) != spec.tokenizer:
         raise DyetraceError(f"reference {reference} has another tokenizer; through an endpoint it needs the spec's own")
     model = Model(network, spec.vocabulary_size)
+    check_sound(network, str(reference), spec.vocabulary_size)
 
     def encode(prompt: Any) -> U32:
         if plan.endpoint == "completions" or not own.chat_template:
@@ -272,8 +375,7 @@ def _loaded_reader(
         return np.array(loaded.encode(told, add_special_tokens=False).ids, dtype=np.uint32)
 
     seen = ModelSeen(name=str(reference), sha256=str(plan.statistic["reference_sha256"]), tokenizer="same")
-    reader = AnswerReader(spec, loaded, plan.readout, model.predict, encode, counts)  # type: ignore[arg-type]
-    return reader, seen
+    return replace(bare, reference=model.predict, encode_prompt=encode), seen
 
 
 def _plain(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing) -> list[ReadoutResult]:
@@ -287,4 +389,4 @@ def _plain(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing) -> list[Reado
         np.ones(int(positive.sum()), dtype=np.int64),
         tuples.subkeys,
     )
-    return [compared("each tuple once", spec, ring, plain)]
+    return [compared("each tuple once", spec, ring, plain, "e-value")]

@@ -35,10 +35,17 @@ class Evidence:
         Contexts in the order in which they were found.
     steps
         The step that found each context, ascending from 1, shape (c,): its own number, or that of the answer.
+    looks
+        Steps after which the evidence was looked at, ascending, where their moments were fixed beforehand; none where
+        it is one look at the end, or where one may look at any time (`detect.student.conclude.log10_evalue`).
+    planned
+        How many looks there might have been.
     """
 
     tuples: WeightedTuples
     steps: I64
+    looks: tuple[int, ...] = ()
+    planned: int = 0
 
     @property
     def contexts(self) -> int:
@@ -48,7 +55,8 @@ class Evidence:
     def until(self, step: int) -> Evidence:
         """What was known after so many steps."""
         known = self.steps <= step
-        return Evidence(self.tuples.of_contexts(known), self.steps[known])
+        looks = tuple(look for look in self.looks if look <= step)
+        return Evidence(self.tuples.of_contexts(known), self.steps[known], looks, self.planned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,8 @@ def encode_evidence(evidence: Evidence) -> bytes:
         "tokens": tuples.tokens.astype("<u4"),
         "weights": tuples.weights.astype("<i2"),
     }
+    if evidence.planned:
+        arrays |= {"looks": np.array(evidence.looks, dtype="<i8"), "planned": np.array(evidence.planned)}
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, array in arrays.items():
@@ -128,12 +138,16 @@ def read_evidence(path: Path) -> Evidence:
             arrays["subkeys"].astype(np.int64),
         )
         steps = arrays["steps"].astype(np.int64)
+        planned = int(arrays.get("planned", 0))
+        looks = tuple(arrays["looks"].astype(np.int64).tolist()) if planned else ()
     except (KeyError, TypeError, ValueError) as error:
         raise DyetraceError(
             f"{path} is not a trace's evidence ({error}); give the report's own {EVIDENCE_FILE}"
         ) from None
     _check(tuples, steps, path)
-    return Evidence(tuples, steps)
+    if len(looks) > planned or list(looks) != sorted(looks):
+        raise DyetraceError(f"{path} is damaged: its looks don't fit their number; restore it from a copy")
+    return Evidence(tuples, steps, looks, planned)
 
 
 def _check(tuples: WeightedTuples, steps: I64, path: Path) -> None:

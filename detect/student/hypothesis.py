@@ -197,6 +197,14 @@ class WeightedTest:
             return float(log10_evalues(np.array(p)))
         return log10_mean(self.log_growths(total, sided, keys=keys))
 
+    def log10_bounds(self, total: int) -> tuple[float, float]:
+        """What e-values say of totals as large, and as small: log10 of valid p-values when weights are predictable.
+
+        By Markov's inequality p = min(1, 1 / e) of the mixture over positive thetas, and over negative ones.
+        """
+        growths = self.log_growths(total, "two-sided").reshape(2, -1)
+        return min(0.0, -log10_mean(growths[0])), min(0.0, -log10_mean(growths[1]))
+
     def _ranks(self, totals: npt.ArrayLike, side: int) -> Floats:
         """Log10 of each total's rank among decoys' from above (``side`` 1) or from below (-1)."""
         assert self.decoys is not None

@@ -7,16 +7,20 @@ The way of the data: texts -> positions that count (`reading`) -> predictions of
 from __future__ import annotations
 
 import hashlib
+import math
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from detect.document import tested_keys
 from detect.encode import Encoder
-from detect.student.conclude import check_basis, compared, first_test
+from detect.student.complete import check_complete
+from detect.student.conclude import check_basis, compared, first_test, tails
 from detect.student.evidence import Basis, Evidence, TraceSettings
 from detect.student.forward import (
     F64,
@@ -27,7 +31,10 @@ from detect.student.forward import (
     candidates,
     model_hash,
     predictions,
+    template_hash,
 )
+from detect.student.hypothesis import Sided
+from detect.student.marked import LOG10_MARKED, marked_log10
 from detect.student.reading import (
     Positions,
     ReadingText,
@@ -56,6 +63,7 @@ from detect.student.weights import (
     WeightedTuples,
     gathered,
     gathered_served,
+    growing_shares,
     joined,
     mixture_shares,
     readout,
@@ -64,12 +72,20 @@ from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.files import make_folder
 from watermark.keys import KeyRing
+from watermark.model_folder import check_folder
 from watermark.spec import WatermarkSpec
-from watermark.tokenizer import tokenizer_fingerprint
+from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 Progress = Callable[[str, int, int], None]
-HALF = 3.0
-"""Served counts at which a context weighs half: what a student remembers of it saturates."""
+
+
+@dataclass(frozen=True)
+class Placebo:
+    """Answers that were never served to anybody, and the watermark that they carry (`watermark.placebo`)."""
+
+    source: str
+    spec: WatermarkSpec
+    ring: KeyRing
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,12 @@ class WeightsJob:
         Count only the answers served to this account.
     tenant
         Read only this account's records.
+    taken
+        How the marked answers were taken from all that were served, as the analyst says: "all" or "random".
+    complete
+        A server's ledger or list of hashes that they must be all of.
+    placebo
+        Answers under the placebo key, with its spec and ring: the same trace must find nothing in them.
     contexts
         Most contexts to read in each text.
     readout
@@ -109,6 +131,9 @@ class WeightsJob:
     served: str | None = None
     served_tenant: str | None = None
     tenant: str | None = None
+    taken: Literal["all", "random"] | None = None
+    complete: Path | None = None
+    placebo: Placebo | None = None
     contexts: int = 50_000
     readout: Readout | None = None
     dtype: str = "bfloat16"
@@ -117,36 +142,50 @@ class WeightsJob:
 
 @dataclass(frozen=True, eq=False)
 class _Text:
-    """A text, the positions that count in it, their contexts, and, for unmarked text, what was served of contexts."""
+    """A text, the positions that count in it, their contexts, and, for unmarked text, what was served of contexts.
+
+    ``served_marked`` says whether what was served was marked; ``complete`` and the two p-values are for the record.
+    """
 
     text: ReadingText
     where: Positions
     contexts: np.ndarray[Any, np.dtype[np.uint32]]
     subkeys: I64
     served: Served | None
+    served_marked: bool
+    complete: str | None
+    texts_log10_pvalue: float | None
+    prompts_log10_pvalue: float | None
 
 
 class _Bench:
     """Models by folder, their hashes, and their predictions of each text."""
 
     def __init__(self, job: WeightsJob, spec: WatermarkSpec, tokenizer: Any, keep: Path, progress: Progress) -> None:
-        self.spec = spec
-        self._job, self._tokenizer, self._keep, self._progress = job, tokenizer, keep, progress
+        self.spec, self.tokenizer = spec, tokenizer
+        self._job, self._keep, self._progress = job, keep, progress
         self._seen: dict[Path, ModelSeen] = {}
         self._loaded: tuple[Path, Predictor] | None = None
 
     def seen(self, folder: Path) -> ModelSeen:
         """What the record says of a model; it is hashed once."""
         if folder not in self._seen:
+            check_folder(folder)
             same = tokenizer_fingerprint(str(folder)) == self.spec.tokenizer
             digest = model_hash(folder)
             self._seen[folder] = ModelSeen(name=str(folder), sha256=digest, tokenizer="same" if same else "aligned")
+            if folder in self._job.references and digest == self.seen(self._job.student).sha256:
+                raise DyetraceError(
+                    f"the suspect and the reference {folder} are the same model: nothing can be seen beside itself; "
+                    "give its base model as --reference, or another one"
+                )
         return self._seen[folder]
 
     def predictions(self, folder: Path, of: _Text) -> Predictions:
         """What the model predicts at the positions of a text."""
         seen = self.seen(folder)
-        name = hashlib.sha256(f"{seen.sha256} {self._job.dtype} {self.spec.tokenizer}".encode()).hexdigest()
+        settings = (seen.sha256, template_hash(folder), self._job.dtype, self.spec.tokenizer, self.spec.context_width)
+        name = hashlib.sha256(" ".join(map(str, settings)).encode()).hexdigest()
         label = f"{folder.name} reads {Path(of.text.name).name}"
         return predictions(
             lambda: self._model(folder, seen),
@@ -165,18 +204,25 @@ class _Bench:
         return self._loaded[1]
 
     def _load(self, folder: Path, seen: ModelSeen) -> Predictor:
+        """The model of a folder, once it has passed its self-test; what was mended is said on standard error."""
+        from detect.student.soundness import check_sound
         from watermark.demo_model import load_model
 
-        network, tokenizer = load_model(folder, self._job.dtype)
+        network, tokenizer = load_model(folder, self._job.dtype, partial(print, file=sys.stderr))
         import torch
 
         if torch.cuda.is_available():
             network = network.to("cuda")
         if seen.tokenizer == "same":
-            return Model(network, self.spec.vocabulary_size)
+            model = Model(network, self.spec.vocabulary_size)
+            check_sound(network, str(folder), self.spec.vocabulary_size)
+            return model
         from detect.student.alignment import AlignedModel
 
-        return AlignedModel(network, tokenizer, self._tokenizer, self.spec.vocabulary_size)
+        check_sound(network, str(folder), vocabulary_size(tokenizer))
+        return AlignedModel(
+            network, tokenizer, self.tokenizer, self.spec.vocabulary_size, context_width=self.spec.context_width
+        )
 
 
 def trace_weights(
@@ -223,8 +269,8 @@ def trace_weights(
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
     encoder = Encoder.load(tokenizer)
     with open_served(job.served, spec, ring, encoder, job.served_tenant) as served:
-        texts = _texts(job, spec, encoder, served)
-    basis: Basis = "e-value" if any(t.text.marked for t in texts) else "p-value"
+        texts = _texts(job, spec, ring, encoder, served)
+    basis: Basis = "e-value" if any(t.text.marked or t.served_marked for t in texts) else "p-value"
     check_basis(spec, basis)
     readings = _read(bench, job.student, job.references, texts)
     shares = _shares(readings)
@@ -242,7 +288,7 @@ def trace_weights(
         student=models[0],
         references=[
             Reference(model=bench.seen(folder), share=share)
-            for folder, share in zip(job.references, shares.tolist(), strict=True)
+            for folder, share in zip(job.references, shares[-1].tolist(), strict=True)
         ],
         readings=[
             Reading(
@@ -252,26 +298,37 @@ def trace_weights(
                 documents=len(t.text.documents),
                 tokens=sum(len(d.sequence) - d.lead for d in t.text.documents),
                 contexts=len(np.unique(t.where.fingerprint[r.known])),
+                barred=sum(len(d.barred) for d in t.text.documents),
+                taken=job.taken if t.text.marked else None,
+                complete=t.complete,
+                texts_log10_pvalue=t.texts_log10_pvalue,
+                prompts_log10_pvalue=t.prompts_log10_pvalue,
             )
             for t, r in zip(texts, readings, strict=True)
         ],
         served=None if served is None else served.file,
+        served_marked=served is not None and served.marked,
         readout=chosen,
-        comparisons=_comparisons(spec, ring, readings, chosen, shares),
+        comparisons=_comparisons(spec, ring, readings, chosen, shares, basis),
         share=_share(job, spec, ring, bench, texts, readings, shares),
-        models=_controls(job, spec, ring, bench, texts, chosen),
+        models=_controls(job, spec, ring, bench, texts, chosen, basis),
         plan=None,
         queries=None,
     )
 
 
-def _texts(job: WeightsJob, spec: WatermarkSpec, encoder: Encoder, counted: ServedContexts | None) -> list[_Text]:
+def _texts(
+    job: WeightsJob, spec: WatermarkSpec, ring: KeyRing, encoder: Encoder, counted: ServedContexts | None
+) -> list[_Text]:
     """Read the texts; a context that an earlier text gave counts there alone."""
     width = spec.context_width
     taken: set[int] = set()
     texts = []
     for name in job.texts:
         text = read_text(name, spec, encoder, tenant=job.tenant)
+        complete = _complete(job, text, spec, ring)
+        texts_log10 = None if text.marked else _unmarked(text, spec, ring)
+        told = [document.told for document in text.documents if len(document.told)]
         served = None if text.marked or counted is None else counted.in_documents(text.documents, width)
         where = positions(text, width, job.contexts, taken=taken, among=served)
         if not len(where):
@@ -279,10 +336,42 @@ def _texts(job: WeightsJob, spec: WatermarkSpec, encoder: Encoder, counted: Serv
             raise DyetraceError(f"{name} gives no context that was not read before{of_use}; leave it out")
         contexts = context_at(text.documents, where, width)
         subkeys = np.array([text.documents[i].subkey for i in where.document.tolist()], dtype=np.int64)
-        texts.append(_Text(text, where, contexts, subkeys, served))
+        texts.append(
+            _Text(
+                text,
+                where,
+                contexts,
+                subkeys,
+                served,
+                served is not None and counted is not None and counted.marked,
+                complete,
+                texts_log10,
+                marked_log10(spec, ring, told) if told else None,
+            )
+        )
         if len(job.texts) > 1:
             taken |= contexts_of(text, width)
+    if job.complete is not None and not any(t.complete for t in texts):
+        raise DyetraceError("--complete is a record of served answers, and no marked answers are read: leave it out")
     return texts
+
+
+def _complete(job: WeightsJob, text: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> str | None:
+    if job.complete is None or not text.marked:
+        return None
+    return check_complete(text.name, job.complete, spec, ring, job.tenant)
+
+
+def _unmarked(text: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> float:
+    """Log10 p of the mark in a text that is taken for unmarked; refused where it is there."""
+    found = marked_log10(spec, ring, [document.sequence[document.lead :] for document in text.documents])
+    if found <= LOG10_MARKED:
+        raise DyetraceError(
+            f"{text.name} is taken for text without the mark, as its records don't name this spec, and yet it carries "
+            f"the mark (p = 10^{found:.1f}): a model that only copies what it reads would look guilty. Served answers "
+            "need their 'spec_id' (JSONL of `dyetrace generate`); other text must be free of the mark"
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,20 +406,27 @@ class _Readings:
 
     def weights(self, name: Readout, shares: F64) -> WeightedTuples:
         """The weighted tuples of a readout."""
-        reference = np.tensordot(shares, self.references, 1) if len(shares) else None
+        reference = self._mixed(shares) if shares.shape[1] else None
         return self.gathered(readout(name, self.suspect, reference))
 
     def differences(self, shares: F64) -> WeightedTuples:
         """Weights q - r (or q without a reference), in which the effect is linear in what was remembered."""
-        reference = np.tensordot(shares, self.references, 1) if len(shares) else 0.0
+        reference = self._mixed(shares) if shares.shape[1] else 0.0
         return self.gathered(2 * (self.suspect - reference))
+
+    def _mixed(self, shares: F64) -> F64:
+        """The references' mixture, (n, m), by shares of shape (n, k) or (1, k)."""
+        own = shares if len(shares) == len(self.suspect) else shares[-1:]
+        rows = np.broadcast_to(own, (len(self.suspect), own.shape[1]))
+        return np.asarray(np.einsum("nk,knm->nm", rows, self.references))
 
     def gathered(self, weights: F64) -> WeightedTuples:
         """Put the weights of candidates together by context."""
         of, known = self.text, self.known
         contexts, prints = of.contexts[known], of.where.fingerprint[known]
         if of.served is not None:
-            return gathered_served(contexts, prints, of.served, self.ids[known], weights[known], HALF)
+            marked = of.served_marked
+            return gathered_served(contexts, prints, of.served, self.ids[known], weights[known], marked=marked)
         return gathered(contexts, prints.astype(np.int64), of.subkeys[known], self.ids[known], weights[known])
 
 
@@ -342,8 +438,10 @@ def _read(bench: _Bench, student: Path, references: Sequence[Path], texts: Seque
 
 
 def _shares(readings: Sequence[_Readings]) -> F64:
-    """Each reference's share in the mixture, from the first text."""
-    return mixture_shares(readings[0].suspect, readings[0].references)
+    """Each reference's share in the mixture, from the first text: (1, k), or (n, k) where it is marked."""
+    first = readings[0]
+    fit = growing_shares if first.text.text.marked else mixture_shares
+    return np.atleast_2d(fit(first.suspect, first.references))
 
 
 def _evidence(tuples: Sequence[WeightedTuples]) -> Evidence:
@@ -352,17 +450,17 @@ def _evidence(tuples: Sequence[WeightedTuples]) -> Evidence:
 
 
 def _comparisons(
-    spec: WatermarkSpec, ring: KeyRing, readings: Sequence[_Readings], chosen: Readout, shares: F64
+    spec: WatermarkSpec, ring: KeyRing, readings: Sequence[_Readings], chosen: Readout, shares: F64, basis: Basis
 ) -> list[ReadoutResult]:
     """Every readout on all texts, and the chosen one on each text alone."""
     rows = []
     for name in READOUTS:
-        if name != "reference" or len(shares):
-            rows.append(compared(name, spec, ring, joined([r.weights(name, shares) for r in readings])))
+        if name != "reference" or shares.shape[1]:
+            rows.append(compared(name, spec, ring, joined([r.weights(name, shares) for r in readings]), basis))
     if len(readings) > 1:
         for r in readings:
             label = f"{chosen}, {Path(r.text.text.name).name} alone"
-            rows.append(compared(label, spec, ring, r.weights(chosen, shares)))
+            rows.append(compared(label, spec, ring, r.weights(chosen, shares), basis))
     return rows
 
 
@@ -373,23 +471,52 @@ def _controls(
     bench: _Bench,
     texts: Sequence[_Text],
     chosen: Readout,
+    basis: Basis,
 ) -> list[Control]:
-    """The same test of models that can't know the mark: the references and what the analyst names."""
-    models = []
+    """The same test where no mark can be: of the references, of models that the analyst names, of placebo answers."""
+    models = [] if job.placebo is None else [_of_placebo(job, job.placebo, bench, chosen)]
     for folder in (*job.references, *job.controls):
         others = [other for other in job.references if other != folder]
         name: Readout = "entropy" if chosen == "reference" and not others else chosen
         readings = _read(bench, folder, others, texts)
-        test, total = first_test(spec, ring, joined([r.weights(name, _shares(readings)) for r in readings]))
-        models.append(
-            Control(
-                what="reference in the suspect's place" if folder in job.references else "control model",
-                model=bench.seen(folder),
-                log10_pvalue=float(test.log10_pvalues([total])[0]),
-                log10_evalue=test.log10_evalue(total, job.settings.sided),
-            )
-        )
+        what = "reference in the suspect's place" if folder in job.references else "control model"
+        tuples = joined([r.weights(name, _shares(readings)) for r in readings])
+        models.append(_control(what, bench.seen(folder), spec, ring, tuples, basis, job.settings.sided))
     return models
+
+
+def _of_placebo(job: WeightsJob, given: Placebo, bench: _Bench, chosen: Readout) -> Control:
+    """The suspect's own trace under the placebo key, on answers that were never served to anybody."""
+    encoder = Encoder.load(bench.tokenizer)
+    alone = replace(job, texts=(given.source,), served=None, complete=None, placebo=None)
+    texts = _texts(alone, given.spec, given.ring, encoder, None)
+    if not all(t.text.marked for t in texts):
+        raise DyetraceError(
+            f"{given.source} does not hold answers under the placebo key; make them with `dyetrace generate --placebo`"
+        )
+    readings = _read(bench, job.student, job.references, texts)
+    tuples = joined([r.weights(chosen, _shares(readings)) for r in readings])
+    seen = bench.seen(job.student)
+    return _control("placebo key", seen, given.spec, given.ring, tuples, "e-value", job.settings.sided)
+
+
+def _control(
+    what: str,
+    model: ModelSeen,
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    tuples: WeightedTuples,
+    basis: Basis,
+    sided: Sided,
+) -> Control:
+    test, total = first_test(spec, ring, tuples)
+    upper, lower = tails(test, total, basis)
+    return Control(
+        what=what,
+        model=model,
+        log10_pvalue=upper if sided == "upper" else min(0.0, math.log10(2) + min(upper, lower)),
+        log10_evalue=test.log10_evalue(total, sided),
+    )
 
 
 def _share(

@@ -3,7 +3,11 @@
 A student copies from its own window. Where the text is itself marked, a context that stood there before was followed by
 a token that the key chose, and a copying student that never saw the mark would repeat it. So in each document only the
 first occurrence of a context counts; and of marked text only the first in all documents, so that each weight is decided
-by words of earlier contexts alone.
+by words of earlier contexts alone. A context whose text stands in the document's prompt does not count at all, whatever
+tokens it is made of there: line "shown text" of `docs/validity.md`.
+
+Marked documents are read in the order of their prompts' hashes. The order of the file may be one of length or of
+anything else that the key decided.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Container, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -19,6 +23,7 @@ import numpy.typing as npt
 
 from detect.distinct import first_occurrences, tuple_fingerprints
 from detect.encode import Encoder
+from detect.student.shown import context_texts, stands_in
 from watermark.errors import DyetraceError
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
@@ -47,6 +52,10 @@ class ReadingDocument:
         The sub-key that marked it where that is on record, else `NO_SUBKEY`.
     text, prompt
         As text, for models with another tokenizer; None where only ids are known.
+    told
+        The whole prompt's token ids, shape (m,); more than ``lead`` where it was cut, none where none is known.
+    barred
+        Fingerprints of contexts that don't count here, as their text stands in the prompt.
     """
 
     name: str
@@ -55,6 +64,8 @@ class ReadingDocument:
     subkey: int = NO_SUBKEY
     text: str | None = None
     prompt: str | None = None
+    told: U32 = field(default_factory=lambda: np.empty(0, dtype=np.uint32))
+    barred: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +77,7 @@ class ReadingText:
     name, sha256
         The file's.
     documents
-        In their order in the file.
+        In their order in the file; marked ones in that of their prompts' hashes.
     marked
         Whether they are marked with the spec's key.
     """
@@ -115,13 +126,16 @@ def read_text(source: str, spec: WatermarkSpec, encoder: Encoder, *, tenant: str
             data = file.read()
     except OSError as error:
         raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
-    found: list[ReadingDocument] = []
+    read: list[tuple[bytes, list[ReadingDocument]]] = []
     marks = set()
     for place, line in _records(data, source):
         if tenant is not None and line.tenant != tenant:
             continue
         marks.add(line.spec_id == spec.spec_id)
-        found.extend(_pieces(place, line, spec, encoder))
+        read.append((_rank(line), list(_pieces(place, line, spec, encoder))))
+    if marks == {True}:
+        read.sort(key=lambda pair: pair[0])  # stable: answers to one prompt stay in their order
+    found = [document for _, pieces in read for document in pieces]
     if len(marks) > 1:
         raise DyetraceError(
             f"{source} mixes answers marked under this spec with other text; put them into files of their own"
@@ -153,6 +167,11 @@ def _records(data: bytes, source: str) -> Iterator[tuple[str, _Line]]:
         yield place, record
 
 
+def _rank(line: _Line) -> bytes:
+    """Where a marked record stands among others, by its prompt alone."""
+    return hashlib.sha256(msgspec.json.encode([line.prompt, line.prompt_token_ids])).digest()
+
+
 def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> Iterator[ReadingDocument]:
     ids = _checked(line.token_ids, spec, place)
     if ids is None:
@@ -167,7 +186,8 @@ def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> I
     room = WINDOW - len(lead)
     if len(ids) <= room:
         sequence = np.concatenate([lead, ids])
-        yield ReadingDocument(place, sequence, len(lead), subkey, line.text, line.prompt)
+        whole = ReadingDocument(place, sequence, len(lead), subkey, line.text, line.prompt)
+        yield _told(whole, before, line.prompt, spec.context_width, encoder)
         return
     # A piece after the first is read without what came before, as any text is.
     cuts = [0, *range(room, len(ids), WINDOW)]
@@ -175,7 +195,29 @@ def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> I
         stop = cuts[number + 1] if number + 1 < len(cuts) else len(ids)
         first = lead if number == 0 else lead[:0]
         sequence = np.concatenate([first, ids[start:stop]])
-        yield ReadingDocument(f"{place}, piece {number + 1}", sequence, len(first), subkey, None, None)
+        piece = ReadingDocument(f"{place}, piece {number + 1}", sequence, len(first), subkey, None, None)
+        yield _told(piece, before, line.prompt, spec.context_width, encoder) if number == 0 else piece
+
+
+def _told(
+    document: ReadingDocument, before: U32 | None, prompt: str | None, width: int, encoder: Encoder
+) -> ReadingDocument:
+    """The document with what it was told, and the contexts that don't count for it."""
+    told = encoder.encode(prompt or "") if before is None else before
+    if not len(told):
+        return document
+
+    def spelled(ids: U32) -> str:
+        return encoder.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+
+    shown = f"{prompt or ''}\n{spelled(told)}"
+    prints = context_fingerprints(document.sequence, width)
+    starts = np.arange(max(0, document.lead - width), len(prints))
+    texts = context_texts(encoder.tokenizer, document.sequence[starts[:, None] + np.arange(width)])
+    barred = {int(prints[start]) for start, text in zip(starts, texts, strict=True) if stands_in(text, shown)}
+    if document.lead >= width and len(starts) and not stands_in(texts[0], spelled(told[:-1])):
+        barred.discard(int(prints[starts[0]]))  # the prompt's own end: nothing has followed it yet
+    return replace(document, told=told, barred=frozenset(barred))
 
 
 def _checked(ids: list[int] | None, spec: WatermarkSpec, place: str) -> U32 | None:
@@ -234,7 +276,8 @@ def positions(
     width
         h, the context width, at least 1.
     most_contexts
-        Stop when so many distinct contexts were chosen.
+        Stop when so many distinct contexts were seen. Those that are not in ``among`` count as well: which ones those
+        are may be the key's work, and must not decide where reading ends.
     prefixes
         How many documents may serve one context of unmarked text; of marked text only the first may.
     taken
@@ -256,21 +299,22 @@ def positions(
         first = first_occurrences(prints_here)
         at = np.flatnonzero(first)
         at = at[at + width >= max(document.lead, width)]
-        if taken:
-            at = at[[value not in taken for value in prints_here[at].tolist()]]
-        if among is not None:
-            at = at[[value in among for value in prints_here[at].tolist()]]
-        salt = np.uint64((document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64 if apart else 0)
+        for closed in (taken, document.barred):
+            if closed:
+                at = at[[value not in closed for value in prints_here[at].tolist()]]
+        salt = (document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64 if apart else 0
         kept = []
-        for place, value in zip(at.tolist(), (prints_here[at] ^ salt).tolist(), strict=True):
+        for place, bare in zip(at.tolist(), prints_here[at].tolist(), strict=True):
+            value = bare ^ salt
             before = seen.get(value, 0)
             if before < limit and (before or chosen < most_contexts):
                 chosen += not before
                 seen[value] = before + 1
-                kept.append((place + width, value))
+                if among is None or bare in among:
+                    kept.append((place + width, value))
         if text.marked:
             # Its words chose what follows a context here, so they are no longer fresh in later documents.
-            answered = prints_here[max(0, document.lead - width) :] ^ salt
+            answered = prints_here[max(0, document.lead - width) :] ^ np.uint64(salt)
             seen.update(dict.fromkeys(answered.tolist(), limit))
         documents.append(np.full(len(kept), number, dtype=np.int64))
         places.append(np.array([place for place, _ in kept], dtype=np.int64))
@@ -302,9 +346,9 @@ def served_subkeys(source: Sequence[ReadingDocument], width: int) -> dict[int, d
     """In how many documents each context stands under each sub-key: fingerprint -> sub-key -> count.
 
     Documents are counted, not occurrences: whether a context comes up in a document was decided before its own words
-    were first used there, while how often it comes back depends on them. A document's sub-key was drawn at random, so
-    to look only where a context was served under it uses no word of the key. Where one of a context's documents names
-    no sub-key, all of them are in question: `NO_SUBKEY` alone.
+    were first used there, while how often it comes back depends on them. Of marked documents only some of these counts
+    may have a say in a context's weight (`detect.student.weights.gathered_served`). Where one of a context's documents
+    names no sub-key, all of them are in question: `NO_SUBKEY` alone.
     """
     counts: dict[int, dict[int, int]] = {}
     for document in source:

@@ -50,7 +50,7 @@ def recompute_trace(record: TraceRecord, ring: KeyRing, folder: Path) -> list[st
     settings = TraceSettings(
         record.alpha, record.sided, len(record.controls.decoy_log10_pvalues), record.controls.decoy_seed
     )
-    again = conclude(read_evidence(path), record.spec, ring, record.basis, settings)
+    again = conclude(read_evidence(path), record.spec, ring, record.basis, settings, record.refused)
     return list(_differences(record, again))
 
 
@@ -60,6 +60,8 @@ def _differences(before: TraceRecord, after: Conclusion) -> Iterator[str]:
         yield "other totals"
     if (before.identified, before.found) != (after.identified, after.found):
         yield "other conclusions"
+    if before.together is not None and not close(before.together, after.together):  # older reports have none
+        yield "other p-value of all accounts together"
     for what, pair in _numbers(before, after).items():
         if len(pair[0]) != len(pair[1]) or not all(map(close, *pair)):
             yield f"other {what}"
@@ -68,10 +70,9 @@ def _differences(before: TraceRecord, after: Conclusion) -> Iterator[str]:
 def _numbers(*parts: Any) -> dict[str, list[list[float | None]]]:
     return {
         "p-values": [[h.log10_pvalue_adjusted for h in part.hypotheses] for part in parts],
-        "exact tails": [[v for h in part.hypotheses for v in (h.log10_pvalue, h.log10_pvalue_lower)] for part in parts],
+        "tails": [[v for h in part.hypotheses for v in (h.log10_pvalue, h.log10_pvalue_lower)] for part in parts],
         "e-values": [[h.log10_evalue for h in part.hypotheses] for part in parts],
         "verdict": [[part.log10_pvalue] for part in parts],
-        "groups of tenants": [[c.log10_pvalue_adjusted for c in part.coalitions] for part in parts],
         "decoys": [part.controls.decoy_log10_pvalues for part in parts],
         "curve": [[v for point in part.curve for v in (point.log10_pvalue, point.log10_evalue)] for part in parts],
     }

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from detect.assumptions import Assumption
 from detect.corpus.record import FileHash, Interval
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
@@ -58,6 +59,17 @@ class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Read; for an endpoint, answers received and their tokens under the spec's tokenizer.
     contexts
         Distinct contexts that gave evidence.
+    barred
+        Contexts that did not count, as they stood in a prompt.
+    taken
+        How marked documents were taken from all that were served, as the analyst says: "all" or "random"; null where
+        nobody said, and for unmarked text.
+    complete
+        What they were held against and found to be all of (a ledger or a list of hashes); null where there was none.
+    texts_log10_pvalue
+        Of the blind test of unmarked documents under the keys in question (`detect.student.marked`); null for marked.
+    prompts_log10_pvalue
+        The same of the documents' prompts, or of those that were asked; null where there are none.
     """
 
     name: str
@@ -66,6 +78,11 @@ class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     documents: int
     tokens: int
     contexts: int
+    barred: int = 0
+    taken: Literal["all", "random"] | None = None
+    complete: str | None = None
+    texts_log10_pvalue: float | None = None
+    prompts_log10_pvalue: float | None = None
 
 
 class TraceHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,7 +99,8 @@ class TraceHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     expected, sd
         Its exact mean and standard deviation when the key is independent of the suspect.
     log10_pvalue, log10_pvalue_lower
-        Exact tails given the weights: of totals as large (the suspect leans to the mark) or as small (against it).
+        Of totals as large (the suspect leans to the mark) or as small (against it): exact tails given the weights, or
+        bounds by e-values where the verdict rests on those.
     log10_evalue
         Mixture e-value of the total, or of the e-process for an endpoint.
     log10_pvalue_tested
@@ -105,18 +123,19 @@ class TraceHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 def log10_naming_level(alpha: float, tenants: int) -> float:
-    """Log10 of the level at which a single tenant is named.
+    """Log10 of the level at which a single account is named.
 
-    Where groups of tenants are looked at as well, each of the two questions has half of alpha, so that the chance of
-    any wrong name is at most alpha.
+    Where there are several accounts it is also asked whether one of them at least left its mark
+    (`TraceRecord.together`): each of the two questions has half of alpha, so that the chance that either of them is
+    answered wrongly is at most alpha.
     """
     return math.log10(alpha / 2 if tenants > 1 else alpha)
 
 
 class Coalition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Tenants whose evidence adds up: the hypothesis that none of them left a mark is rejected, the choice paid for.
+    """Accounts that reports of dyetrace 0.1.0 named together. No report does any more, and none shows their names.
 
-    ``log10_pvalue_adjusted`` pays for all groups, and for the question about single tenants (`log10_naming_level`).
+    Where somebody was guilty such a group could hold an innocent: only "one of all accounts at least" was shown.
     """
 
     tenants: list[str]
@@ -133,6 +152,8 @@ class ReadoutResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         Its name (`detect.student.readout.READOUTS`).
     z
         (total - expected) / sd.
+    log10_pvalue
+        Exact; null where weights or stopping depend on the key, so that there is none (the verdict is the e-value's).
     contexts_needed
         Contexts at which log10 p = -10 is expected, by z^2 growing with their number; null where z is not positive.
     """
@@ -140,7 +161,7 @@ class ReadoutResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     readout: str
     contexts: int
     z: float
-    log10_pvalue: float
+    log10_pvalue: float | None
     contexts_needed: int | None
 
 
@@ -246,11 +267,23 @@ class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class PlanSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The plan that fixed prompts, statistic, keys and target before the first query."""
+    """The plan that fixed prompts, statistic, keys and target before the first query.
+
+    Attributes
+    ----------
+    sha256, created
+        Of the plan.
+    first_query
+        When the first of the answers that were used was asked for; null where none was.
+    seed
+        Public seed by which prompts were chosen among the ``offered`` ones; null where they were not chosen so.
+    """
 
     sha256: str
     created: str
     first_query: str | None
+    seed: str | None = None
+    offered: int = 0
 
 
 class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -268,6 +301,10 @@ class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Of the ledger file, and the last hash of its chain.
     stopped
         Why it stopped: "target reached", "budget spent", "plan finished".
+    before_plan
+        Answers that were on record before the plan was; they forbid a verdict.
+    looks
+        How many moments of looking were fixed beforehand; 0 where one may look at any time.
     """
 
     evidence: Literal["samples", "logprobs"]
@@ -278,6 +315,8 @@ class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ledger_sha256: str
     ledger_head: str
     stopped: str
+    before_plan: int = 0
+    looks: int = 0
 
 
 class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -301,12 +340,22 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         That no key left its mark in the suspect: the smallest adjusted p-value. Null when it is refused.
     log10_evalue
         Mean of the keys' e-values.
+    coalitions
+        Of older reports alone.
     identified
-        Tenants whose own adjusted p-value is at or below alpha.
+        Accounts whose own adjusted p-value is at or below `log10_naming_level`.
+    together
+        Log10 of the p-value of "none of the accounts tested left its mark", the choice among their sums paid for;
+        null where fewer than two were tested, or no answer is given. It is at or below `log10_naming_level` where one
+        of them at least left its mark, though which one is not known.
     identification
         One sentence: who, or that nobody is identified.
     files
         Files that belong to the report.
+    served_marked
+        Whether the answers that ``served`` counts were marked: weights are then predictable, not fixed.
+    assumptions
+        What the verdict assumes, and what of it was checked.
     """
 
     format: Literal["dyetrace-trace"] = "dyetrace-trace"
@@ -329,8 +378,9 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     basis: Literal["p-value", "e-value"]
     contexts: int
     hypotheses: list[TraceHypothesis]
-    coalitions: list[Coalition]
+    coalitions: list[Coalition] = []
     identified: list[str]
+    together: float | None = None
     identification: str
     log10_pvalue: float | None
     log10_evalue: float
@@ -345,3 +395,5 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     queries: Queries | None
     files: list[FileHash]
     calibration: str | None = None
+    served_marked: bool = False
+    assumptions: list[Assumption] = []

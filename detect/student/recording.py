@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import msgspec
 
 from detect.calibration import explanation
 from detect.corpus.record import FileHash
+from detect.decoys import log10_control_limit
 from detect.evidence import versions
+from detect.student.assumed import assumptions
 from detect.student.conclude import conclude, keys_to_test
 from detect.student.evidence import EVIDENCE_FILE, Basis, Evidence, TraceSettings, encode_evidence
-from detect.student.record import TraceRecord
+from detect.student.record import Control, TraceRecord
 from watermark.errors import DyetraceError
 from watermark.files import write_atomically
 from watermark.keys import KeyRing
@@ -28,6 +31,32 @@ def check_traceable(spec: WatermarkSpec, ring: KeyRing, tokenizer: Any) -> None:
     if spec.context_width < 1:
         raise DyetraceError("a spec without a context (context_width 0) marks token types, which no student reveals")
     keys_to_test(spec, ring)
+
+
+def failed_control(models: Sequence[Control]) -> str | None:
+    """Why a control forbids a verdict: where no mark can be it must not be found, their number paid for."""
+    if not models:
+        return None
+    limit = log10_control_limit(len(models))
+    worst = min(models, key=lambda control: control.log10_pvalue)
+    if worst.log10_pvalue > limit:
+        return None
+    said = f"p = 10^{worst.log10_pvalue:.1f}"
+    if worst.what == "placebo key":
+        return (
+            f"the same trace finds the placebo key's mark ({said}), which was never served to anybody: what is "
+            "measured here is not training (a model that copies, looks ahead or was loaded wrongly; or texts chosen by "
+            "answers)"
+        )
+    if worst.what == "control model":
+        return (
+            f"the same trace finds the mark in the control model {worst.model.name} ({said}): either it has seen the "
+            "mark and is no control, or the trace accuses the innocent"
+        )
+    return (
+        f"the same trace finds the mark in {worst.model.name} in the suspect's place ({said}): a reference that has "
+        "seen the mark takes the suspect's away, so compare with another, or trace without one"
+    )
 
 
 def write_report(
@@ -48,11 +77,14 @@ def write_report(
     evidence, spec, ring, basis, settings
         As for `detect.student.conclude.conclude`.
     seen
-        The fields of the record that this kind of trace knows alone. ``models`` are the controls by other models.
+        The fields of the record that this kind of trace knows alone. ``models`` are the controls by other models;
+        ``objection`` says why the way in which the evidence was gathered allows no verdict.
     """
-    found = conclude(evidence, spec, ring, basis, settings)
+    models: list[Control] = seen.pop("models", [])
+    objection = failed_control(models) or seen.pop("objection", None)
+    seen.pop("objection", None)
+    found = conclude(evidence, spec, ring, basis, settings, objection)
     data = encode_evidence(evidence)
-    models = seen.pop("models", [])
     record = TraceRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
@@ -64,8 +96,8 @@ def write_report(
         basis=basis,
         contexts=evidence.contexts,
         hypotheses=found.hypotheses,
-        coalitions=found.coalitions,
         identified=found.identified,
+        together=found.together,
         identification=found.identification,
         log10_pvalue=found.log10_pvalue,
         log10_evalue=found.log10_evalue,
@@ -78,6 +110,7 @@ def write_report(
         calibration=explanation(spec.build_scheme(), by_rank=True),
         **seen,
     )
+    record = msgspec.structs.replace(record, assumptions=assumptions(record))
     from detect.report.trace_schema import write_trace
 
     write_atomically(output / EVIDENCE_FILE, data)

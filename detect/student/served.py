@@ -40,10 +40,14 @@ class ServedContexts:
         What was read.
     of
         Looks up counts.
+    marked
+        Whether the answers were marked with the spec's key, as those of a server's ledger are. Then counts are the
+        key's own work, and `detect.student.weights.gathered_served` uses only what it may.
     """
 
     file: FileHash
     of: ServedOf
+    marked: bool
 
     def in_documents(self, documents: Sequence[ReadingDocument], width: int) -> Served:
         """What was served of the contexts in which the documents' own tokens stand."""
@@ -77,12 +81,13 @@ def open_served(
         return
     file = served_file(source)
     if not is_ledger(Path(source)):
-        counts = served_subkeys(read_text(source, spec, encoder, tenant=tenant).documents, spec.context_width)
-        yield ServedContexts(file, lambda _: counts)
+        answers = read_text(source, spec, encoder, tenant=tenant)
+        counts = served_subkeys(answers.documents, spec.context_width)
+        yield ServedContexts(file, lambda _: counts, answers.marked)
         return
     account = counted_account(source, spec, ring, tenant)
     with Ledger.open(Path(source), spec, ring) as ledger:
-        yield ServedContexts(file, lambda sequences: _looked_up(ledger, account, sequences, spec.context_width))
+        yield ServedContexts(file, lambda sequences: _looked_up(ledger, account, sequences, spec.context_width), True)
     if served_file(source).sha256 != file.sha256:
         raise DyetraceError(
             f"ledger {source} was changed while it was read; trace with a copy of it that no server writes to"

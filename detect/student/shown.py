@@ -7,6 +7,7 @@ ids; the text stays. So contexts are compared as text, and rather left out once 
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from functools import lru_cache
 from typing import Any
@@ -37,7 +38,10 @@ def context_texts(tokenizer: Any, contexts: npt.NDArray[np.uint32]) -> list[str]
         n texts without white space and parts of characters at their ends, and without what normalisers of tokenizers
         take away: case, forms of compatibility, kinds and lengths of white space.
     """
-    found = load_tokenizer(tokenizer).decode_batch(contexts.tolist(), skip_special_tokens=False)
+    if isinstance(tokenizer, str | os.PathLike):
+        tokenizer = load_tokenizer(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)  # as it is: a copy would take a while
+    found = backend.decode_batch(contexts.tolist(), skip_special_tokens=False)
     return [_folded(text).strip(" " + _UNKNOWN) for text in found]
 
 

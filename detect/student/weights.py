@@ -1,7 +1,9 @@
 """From what models predict to the weight of each (context, token): readouts, references, context weights, rounding.
 
-Everything here is decided without a key. So, given the weights, the trace's total is a weighted sum of independent
-scores whose law is known, whatever the readout, the references or the suspect are; they decide its power alone.
+Readouts and references are decided without the key, or from earlier words alone. So, given the weights, each step of
+the trace's total is a weighted sum of independent scores whose law is known, whatever the suspect and the references
+are, as long as none of them learnt from text that was marked with the key and is not in question (a reference that did
+is caught by its own control). What of the served answers may have a say is in `gathered_served`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ Readout = Literal["argmax", "mass", "entropy", "log", "reference"]
 READOUTS: tuple[Readout, ...] = get_args(Readout)
 STEPS = 32  # of a weight of 1; finer steps double the number of tuples and add nothing to the signal
 LARGEST_WEIGHT = 2 * STEPS  # the largest readout
+HALF = 1.0
+"""Served answers at which a context weighs half of what it can weigh at most."""
+_BEFORE_SHARES = 256  # positions
 _FLOOR = 1e-5  # probabilities below are as good as this: their logarithms are noise
 _CLIP = 2.0  # nats
 
@@ -99,10 +104,26 @@ def mixture_shares(suspect: Floats, references: Floats, rounds: int = 100) -> Fl
     return shares
 
 
-def context_weight(counts: npt.ArrayLike, half: float) -> Floats:
-    """f / (f + half) for contexts that were served f times: what a student can remember of them saturates."""
+def growing_shares(suspect: Floats, references: Floats) -> Floats:
+    """`mixture_shares` of each position from the positions before it alone: (n, m), (k, n, m) -> (n, k).
+
+    What a model predicts in marked text depends on the text's words, and so on the key. Shares that were fitted to all
+    of it would give earlier positions weights that depend on later words, which no bet may. They are fitted anew each
+    time that the positions have doubled; the first `_BEFORE_SHARES` have equal shares.
+    """
+    k, n = len(references), len(suspect)
+    shares = np.full((n, k), 1 / max(1, k))
+    start = _BEFORE_SHARES
+    while k > 1 and start < n:
+        shares[start:] = mixture_shares(suspect[:start], references[:, :start])
+        start *= 2
+    return shares
+
+
+def context_weight(counts: npt.ArrayLike) -> Floats:
+    """2 f / (f + `HALF`) for contexts that were served f times: 1 for one answer; what is remembered saturates."""
     f = np.asarray(counts, dtype=np.float64)
-    return f / (f + half)
+    return (1 + HALF) * f / (f + HALF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,11 +236,18 @@ def gathered_served(
     served: Served,
     tokens: I64,
     weights: Floats,
-    half: float,
+    *,
+    marked: bool,
 ) -> WeightedTuples:
-    """`gathered`, each context under the sub-keys that it was served with and weighed by its count there.
+    """`gathered`, each context under the sub-keys that it was served with and weighed by how often it was served.
 
     A context that was served under several sub-keys counts under each; one that was never served, not at all.
+
+    Counts of marked answers are the key's own work: a word under a context decides which contexts come up after it, and
+    so how often others are served (line "served counts" of `docs/validity.md`). So of marked answers a context under
+    sub-key k weighs by its counts under the sub-keys before k alone. Lay the served answers open sub-key by sub-key and
+    token by token: that (c, k) comes up is known before the word that follows it there is, and those counts are known
+    as well. So every weight is fixed before the words that it weighs, and the e-value is a test martingale's.
 
     Parameters
     ----------
@@ -229,16 +257,30 @@ def gathered_served(
         Of each reading's context, shape (n,).
     served
         Fingerprint -> sub-key -> number of answers (`detect.student.reading.served_subkeys`).
-    half
-        Count at which a context weighs half (`context_weight`).
+    marked
+        Whether the served answers were marked with the key in question.
     """
-    under = [list(served.get(value, {}).items()) for value in fingerprints.tolist()]
+    counted = _counts_before if marked else dict[int, int].items
+    under = [list(counted(dict(served.get(value, {})))) for value in fingerprints.tolist()]
     row = np.repeat(np.arange(len(under)), [len(some) for some in under])
-    pairs = np.array([pair for some in under for pair in some], dtype=np.int64).reshape(-1, 2)
-    subkeys, counts = np.ascontiguousarray(pairs.T)
+    pairs = [pair for some in under for pair in some]
+    subkeys = np.array([subkey for subkey, _ in pairs], dtype=np.int64)
+    counts = np.array([count for _, count in pairs], dtype=np.float64)
     _, group = np.unique(np.stack([fingerprints[row].view(np.int64), subkeys]), axis=1, return_inverse=True)
-    weighed = context_weight(counts, half)
+    weighed = context_weight(counts)
     return gathered(contexts[row], group.ravel(), subkeys, tokens[row], weights[row], weighed)
+
+
+def _counts_before(counts: Mapping[int, int]) -> list[tuple[int, float]]:
+    """Each sub-key that a context was served with, and what its count there may be put at: the mean of those before.
+
+    It was served once at least; for a context whose sub-keys are unknown (`NO_SUBKEY`) nothing more may be used.
+    """
+    found, seen = [], 0
+    for subkey in sorted(counts):
+        found.append((subkey, max(1.0, (1 + seen) / (1 + max(0, subkey)))))
+        seen += counts[subkey]
+    return found
 
 
 def joined(parts: Sequence[WeightedTuples]) -> WeightedTuples:

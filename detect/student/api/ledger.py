@@ -229,6 +229,12 @@ class Ledger:
         found = self._rows("WHERE key = ? AND kind = 'answered' ORDER BY number LIMIT 1", (key,))
         return found[0] if found else None
 
+    def asked_at(self, number: int) -> str:
+        """When the request was sent that entry ``number`` answers."""
+        (answered,) = self._rows("WHERE number = ?", (number,))
+        asked = self._rows("WHERE number = ?", (answered.asked,))
+        return asked[0].time if asked else answered.time
+
     def spent(self, plan: str) -> Spent:
         """What a plan's requests have cost, those included whose outcome a crash left unknown."""
         with self._guard, _readable(self.path):

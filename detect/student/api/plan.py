@@ -20,7 +20,8 @@ from watermark.errors import DyetraceError
 from watermark.files import write_atomically
 from watermark.versioned import parse_versioned
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+"""Version 1 chose prompts by the contexts of marked answers, which can make an innocent endpoint look guilty."""
 MOST_SAMPLES = 1024
 _OWN_FIELDS = {"model", "messages", "prompt", "n", "stream", "temperature", "top_p", "seed", "logprobs", "top_logprobs"}
 _OWN_FIELDS |= {"max_tokens", "max_completion_tokens"}
@@ -41,11 +42,33 @@ class PlannedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     prompt
         Messages, or a plain string: for a chat endpoint the user's one message, for completions the text to go on from.
     answer
-        Id of the owner's served answer for whose contexts this prompt was chosen.
+        Id of one of the owner's served answers to it.
     """
 
     prompt: str | list[Message]
     answer: str | None = None
+
+
+class PromptChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How prompts were chosen: by the SHA-256 of a public seed and each prompt (`detect.student.api.prompts`).
+
+    Attributes
+    ----------
+    source, sha256
+        The file that they come from.
+    offered
+        Distinct prompts in it, of which the first by hash were taken.
+    seed
+        Public.
+    account
+        Only prompts of this account's answers were offered; null for all.
+    """
+
+    source: str
+    sha256: str
+    offered: int
+    seed: str
+    account: str | None = None
 
 
 class SamplingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -133,6 +156,8 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         "samples" (texts alone) or "logprobs" (alternatives at each position too).
     prompts
         In the order in which they are asked and their answers are counted.
+    choice
+        How they were chosen; null where whoever made the plan in Python answers for that.
     samples
         Answers to each prompt.
     per_request
@@ -157,6 +182,7 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     endpoint: Literal["chat", "completions"] = "chat"
     evidence: Literal["samples", "logprobs"] = "samples"
     prompts: list[PlannedPrompt]
+    choice: PromptChoice | None = None
     samples: int = 1
     per_request: int = 1
     sampling: SamplingPlan = msgspec.field(default_factory=SamplingPlan)
@@ -196,6 +222,11 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 def _check_version(version: int) -> None:
+    if version == 1:
+        raise DyetraceError(
+            "this plan has version 1, which chose its prompts by the contexts of marked answers: a choice that can "
+            "make an innocent endpoint look guilty; make a new plan with `dyetrace trace plan`"
+        )
     if version != PLAN_VERSION:
         raise DyetraceError(
             f"this plan has version {version}, but this dyetrace reads version {PLAN_VERSION}; "

@@ -394,6 +394,85 @@ def test_a_prompt_is_put_through_the_models_own_template(
         np.testing.assert_allclose(found.probabilities[0], mass, rtol=2e-3)
 
 
+TEMPLATE = "You are a clever machine.\n{% for m in messages %}Q: {{ m['content'] }}\nA: {% endfor %}"
+
+
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_what_follows_a_context_that_the_model_was_shown_is_left_out(
+    template: str | None, marked: bool, smollm2_tokenizer: Tokenizer, sentencepiece: Tokenizer
+) -> None:
+    own = PreTrainedTokenizerFast(tokenizer_object=sentencepiece, chat_template=template)
+    network, size = llama(vocabulary_size(sentencepiece)), vocabulary_size(smollm2_tokenizer)
+    shown = "The cat sat on the mat, and then it slept."
+    one = document(
+        smollm2_tokenizer,
+        f"{shown} Afterwards nobody came. You are a clever machine.",
+        prompt=f"Correct this text: {shown.replace(', and', ',  and').replace('The', 'THE')}",
+    )
+    text, where = ReadingText("a file", "", [one], marked), everywhere([one])
+    left, found = (
+        AlignedModel(network, own, smollm2_tokenizer, size, width).predict(text, where).known for width in (2, 99)
+    )
+    inside = len(ids_of(smollm2_tokenizer, shown))  # tokens of the answer that the prompt held
+    at = where.position - one.lead
+    assert found[at >= 2].sum() > 20 and not left[(at >= 2) & (at <= inside)].any()
+    after = len(ids_of(smollm2_tokenizer, f"{shown} Afterwards nobody came."))
+    fresh = (at > inside + 1) & (at <= after)
+    assert fresh.sum() > 2 and (left[fresh] == found[fresh]).all() and left[fresh].any()
+    own_words = at > after + 2
+    assert found[own_words].any() and left[own_words].any() == (template is None)
+
+
+def test_nothing_is_left_out_where_nothing_is_shown(smollm2_tokenizer: Tokenizer, sentencepiece: Tokenizer) -> None:
+    network, size = llama(vocabulary_size(sentencepiece)), vocabulary_size(smollm2_tokenizer)
+    documents = [document(smollm2_tokenizer, TEXTS["prose"])]
+    text, where = ReadingText("a file", "", documents, True), everywhere(documents)
+    wide, narrow = (
+        AlignedModel(network, sentencepiece, smollm2_tokenizer, size, width).predict(text, where) for width in (99, 1)
+    )
+    np.testing.assert_array_equal(wide.ids, narrow.ids)
+
+
+def test_places_after_more_than_the_model_reads_are_left_out(
+    smollm2_tokenizer: Tokenizer, sentencepiece: Tokenizer
+) -> None:
+    network, size = llama(vocabulary_size(sentencepiece)), vocabulary_size(smollm2_tokenizer)
+    documents = [document(smollm2_tokenizer, "They are red, and round, and sweet. " * 10)]
+    text, where = ReadingText("a file", "", documents, True), everywhere(documents)
+    model = AlignedModel(network, sentencepiece, smollm2_tokenizer, size, 2)
+    whole = model.predict(text, where)
+    network.config.max_position_embeddings = 40
+    cut = model.predict(text, where)
+    assert 20 < cut.known.sum() < whole.known.sum()
+    first = np.flatnonzero(cut.known)
+    assert first.max() < 60 and (cut.ids[first] == whole.ids[first]).mean() > 0.99
+
+
+def test_a_template_that_raises_is_one_line(smollm2_tokenizer: Tokenizer, sentencepiece: Tokenizer) -> None:
+    own = PreTrainedTokenizerFast(tokenizer_object=sentencepiece, chat_template="{{ raise_exception('no\n users') }}")
+    network, size = llama(vocabulary_size(sentencepiece)), vocabulary_size(smollm2_tokenizer)
+    one = document(smollm2_tokenizer, "They are red.", prompt="Which colour?")
+    with pytest.raises(DyetraceError, match="chat template can't take a prompt: TemplateError: no users"):
+        model = AlignedModel(network, own, smollm2_tokenizer, size, 2)
+        model.predict(ReadingText("a file", "", [one], True), everywhere([one]))
+
+
+def test_a_model_that_sees_beside_its_branch_reads_no_marked_text(
+    smollm2_tokenizer: Tokenizer, sentencepiece: Tokenizer
+) -> None:
+    from tests.tiny_models import CAUSAL, made
+
+    kind, fields = CAUSAL["bloom"]
+    network = made((kind, {**fields, "vocab_size": vocabulary_size(sentencepiece)}))
+    documents = [document(smollm2_tokenizer, TEXTS["prose"])]
+    model = AlignedModel(network, sentencepiece, smollm2_tokenizer, vocabulary_size(smollm2_tokenizer), 2)
+    where = everywhere(documents)
+    assert model.predict(ReadingText("a file", "", documents, False), where).known.any()
+    with pytest.raises(DyetraceError, match="can't read marked text through another tokenizer"):
+        model.predict(ReadingText("a file", "", documents, True), where)
+
+
 def test_with_the_same_tokenizer_it_agrees_with_a_model_that_reads_ids(smollm2_tokenizer: Tokenizer) -> None:
     size = vocabulary_size(smollm2_tokenizer)
     network = llama(size)

@@ -83,19 +83,19 @@ _PRINTS = context_fingerprints(np.array([0, 1, 2], dtype=np.uint32), 2).tolist()
 
 
 def test_a_context_served_under_several_subkeys_counts_under_each(tokenizer: Tokenizer) -> None:
-    one = reader(tokenizer, served=lambda _: {_PRINTS[0]: {0: 1, 3: 9}}, half=1.0)
+    one = reader(tokenizer, served=lambda _: {_PRINTS[0]: {0: 1, 3: 9}})
     found = one.tuples("q", [answer("abcde"), answer("abd", 1)])
     assert found is not None
     assert sorted(zip(found.subkeys[found.context].tolist(), found.tokens.tolist(), found.weights.tolist())) == [  # noqa: B905
-        (0, 2, 11), (0, 3, 11), (3, 2, 20), (3, 3, 20),
+        (0, 2, 23), (0, 3, 23), (3, 2, 41), (3, 3, 41),
     ]  # fmt: skip
 
 
 def test_contexts_weigh_by_how_often_they_were_served(tokenizer: Tokenizer) -> None:
     prints = _PRINTS
     served = {prints[0]: {2: 1}, prints[1]: {0: 3}}
-    found = weights(reader(tokenizer, served=lambda _: served, half=1.0).tuples("q", [answer("abcde")]))
-    assert found == {"ab:c": 16, "bc:d": 24}
+    found = weights(reader(tokenizer, served=lambda _: served).tuples("q", [answer("abcde")]))
+    assert found == {"ab:c": 32, "bc:d": 48}
 
 
 def predicting(r: float) -> Any:

@@ -1,16 +1,18 @@
-"""What a trace concludes: the right tenants and no others, coalitions that are paid for, and refusal."""
+"""What a trace concludes: the right accounts and no others whoever is guilty, and refusal."""
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import numpy as np
 import pytest
 
 from detect.multiplicity import holm_log10
-from detect.student.conclude import Conclusion, conclude
+from detect.report.wording import format_p
+from detect.student.conclude import Conclusion, conclude, log10_evalue_of
 from detect.student.conclude import tested_log10 as log10_used
-from detect.student.evidence import Evidence, TraceSettings
+from detect.student.evidence import Evidence, TraceSettings, encode_evidence, read_evidence
 from detect.student.hypothesis import key_test, of_global_key
 from detect.student.score import TraceScore
 from detect.student.weights import WeightedTuples
@@ -67,7 +69,7 @@ def concluded(lean: dict[str, float], spec: WatermarkSpec = SPLIT, **more: Any) 
 @pytest.mark.parametrize("basis", ["p-value", "e-value"])
 def test_the_tenant_whose_answers_were_used_is_named_and_no_other(basis: str) -> None:
     found = concluded({"cygnus": 0.35}, basis=basis)
-    assert found.found and found.identified == ["cygnus"] and not found.coalitions
+    assert found.found and found.identified == ["cygnus"]
     assert found.identification.startswith("The outputs of cygnus were")
     for h in found.hypotheses:
         assert (h.log10_pvalue_adjusted <= -6) == (h.key == "tenant:cygnus")
@@ -89,19 +91,49 @@ def test_two_tenants_who_each_left_enough_are_both_named() -> None:
 COLLUDING = {"acme": 0.1, "delphi": 0.1, "ember": 0.1}
 
 
-def test_colluding_tenants_are_named_together_where_none_stands_out_alone() -> None:
-    found = concluded(COLLUDING)
+@pytest.mark.parametrize("basis", ["p-value", "e-value"])
+def test_where_no_account_stands_out_it_is_said_that_one_of_all_left_its_mark(basis: str) -> None:
+    lean = COLLUDING if basis == "p-value" else {name: 0.12 for name in COLLUDING}
+    found = concluded(lean, basis=basis)
     assert found.identified == []
-    (together,) = found.coalitions
-    assert set(together.tenants) <= COLLUDING.keys() and len(together.tenants) >= 2
-    assert together.log10_pvalue < together.log10_pvalue_adjusted <= -6
-    assert found.identification.startswith("No single tenant is identified; together ")
+    assert found.together is not None and found.together <= -6 - np.log10(2)
+    sign = "=" if basis == "p-value" else "<="
+    assert found.identification == (
+        "No single account is identified. One at least of the 6 accounts tested left its mark "
+        f"(p {sign} {format_p(found.together)})."
+    )
+    assert not any(name in found.identification for name in TENANTS)
+
+
+def test_the_sums_are_paid_for() -> None:
+    """The best of the sums of two to five totals, times groups of that size, times four sizes."""
+    some = evidence(SPLIT, COLLUDING)
+    found = conclude(some, SPLIT, RING, "p-value", SETTINGS)
+    test = key_test(SPLIT, RING.selector, some.tuples, of_global=False)
+    largest = sorted((h.total for h in found.hypotheses if h.key != "global"), reverse=True)
+    paid = [
+        float(test.log10_pvalues([sum(largest[:size])], keys=size)[0]) + np.log10(comb(6, size) * 4)
+        for size in (2, 3, 4, 5)
+    ]
+    assert found.together == pytest.approx(min(paid))
+    alone = KeyRing.from_master(KEY, 0, ("acme",))
+    assert conclude(some, SPLIT, alone, "p-value", SETTINGS).together is None
+
+
+def test_sums_at_looks_fixed_beforehand_have_the_mean_of_their_evalues() -> None:
+    once = evidence(SPLIT, {name: 0.15 for name in COLLUDING})
+    looked = Evidence(once.tuples, once.steps, (150, 300, 600), 6)
+    found = conclude(looked, SPLIT, RING, "e-value", SETTINGS)
+    whole = conclude(once, SPLIT, RING, "e-value", SETTINGS)
+    assert found.together is not None and whole.together is not None
+    # Three of six looks were reached; the last one holds nearly all of the evidence.
+    assert found.together == pytest.approx(whole.together + np.log10(6), abs=0.05)
 
 
 def test_too_little_from_each_of_them_is_not_identified() -> None:
     found = concluded({name: 0.02 for name in COLLUDING})
-    assert found.identified == [] and found.coalitions == [] and not found.found
-    assert found.identification == "Not identified: none of the 6 tenants tested left evidence."
+    assert found.identified == [] and found.together is not None and found.together > -6 and not found.found
+    assert found.identification == "Not identified: none of the 6 accounts tested left evidence."
 
 
 def test_a_mark_of_the_global_key_alone_identifies_nobody() -> None:
@@ -114,7 +146,7 @@ def test_without_tenants_nobody_can_be_identified() -> None:
     spec = make_spec()
     found = concluded({"global": 0.4}, spec)
     assert found.found and [h.key for h in found.hypotheses] == ["global"]
-    assert found.identification == "Not identified: no tenant was tested."
+    assert found.identification == "Not identified: no account was tested." and found.together is None
 
 
 def test_nobody_is_named_and_nothing_found_under_fresh_keys() -> None:
@@ -128,6 +160,43 @@ def test_nobody_is_named_and_nothing_found_under_fresh_keys() -> None:
         assert found.log10_pvalue is not None
         p.append(10**found.log10_pvalue)
     assert_calibrated(np.array(p))
+
+
+INNOCENTS = tuple(f"innocent-{i}" for i in range(20))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.2, 0.4])
+def test_no_innocent_is_named_whoever_is_guilty(strength: float) -> None:
+    """One guilty account with no mark, too little of it to be named, or enough; 20 innocents; 1,000 fresh keys.
+
+    The suspect and its weights are those that the guilty account's text made; the innocents' keys are drawn anew. To
+    save time, keys are passed over where no innocent reaches 3 standard deviations (to be named takes 3.5) and, where
+    nobody is guilty, no sum 3.9 (4.4 is the least that counts).
+    """
+    guilty = evidence(SPLIT, {"acme": strength}, contexts=60, seed=4)
+    settings = TraceSettings(alpha=0.01, decoy_count=0)
+    test = key_test(SPLIT, RING.selector, guilty.tuples, of_global=False)
+    accused = together = named = looked_at = 0
+    for key in fresh_keys(f"innocents{strength}", 1_000):
+        others = KeyRing.from_master(key, 0, INNOCENTS).tenants
+        ring = KeyRing(RING.master_fingerprint, RING.selector, None, {"acme": RING.tenants["acme"], **others})
+        zs = np.array([test.z(total) for total in test.totals(list(ring.tenants.values())).tolist()])
+        sums = np.cumsum(np.sort(zs)[:-6:-1]) / np.sqrt(np.arange(1, 6))
+        if zs[1:].max() < 3 and (strength > 0 or sums[1:].max() < 3.9):
+            continue
+        found = conclude(guilty, SPLIT, ring, "p-value", settings)
+        assert found.together is not None
+        looked_at += 1
+        accused += bool(set(found.identified) - {"acme"})
+        named += "acme" in found.identified
+        together += found.together <= np.log10(settings.alpha / 2)
+    # Binomial: more than 12 of 1,000 at a chance of .005, or 18 at .01, happens once in 150 at most.
+    assert accused <= 12
+    if strength == 0.0:
+        assert named == 0 and together <= 12
+    else:
+        assert named == (looked_at if strength == 0.4 else 0)
+        assert together >= 10  # that one of all of them left its mark, which is true
 
 
 def test_decoys_that_contradict_the_test_leave_no_answer() -> None:
@@ -144,7 +213,8 @@ def test_decoys_that_contradict_the_test_leave_no_answer() -> None:
     spoiled = Evidence(tuples, np.arange(1, len(tuples.contexts) + 1))
     found = conclude(spoiled, SPLIT, RING, "p-value", TraceSettings())
     assert found.refused is not None and "decoy keys contradict" in found.refused
-    assert found.log10_pvalue is None and not found.found and not found.identified and not found.coalitions
+    assert found.log10_pvalue is None and not found.found and not found.identified and found.together is None
+    assert found.identification == "Not identified: no answer is given."
     assert conclude(once, SPLIT, RING, "p-value", TraceSettings()).refused is None
 
 
@@ -207,3 +277,48 @@ def test_tests_of_steps_are_those_of_the_whole() -> None:
         assert whole.totals([key])[0] == sum(part.totals([key])[0] for part in parts)
         growth = sum(part.log_growths(int(part.totals([key])[0])) for part in parts)
         np.testing.assert_allclose(whole.log_growths(int(whole.totals([key])[0])), growth, atol=1e-9)
+
+
+# --- looks at moments fixed beforehand ------------------------------------------------------------------
+
+
+def looked(made: Evidence, looks: tuple[int, ...], planned: int) -> Evidence:
+    return Evidence(made.tuples, made.steps, looks, planned)
+
+
+def test_the_evidence_of_several_looks_is_the_mean_of_their_evalues_those_not_reached_counting_nothing() -> None:
+    spec = make_spec()
+    made = evidence(spec, {"global": 0.4})
+    key = RING.global_key
+    assert key is not None
+    alone = [log10_evalue_of(made.until(n), spec, RING, [key], "upper", of_global=True) for n in (100, 300)]
+    assert all(value is not None for value in alone)
+    expected = np.log10(sum(10.0**value for value in alone if value is not None) / 5)
+    found = log10_evalue_of(looked(made, (100, 300), 5), spec, RING, [key], "upper", of_global=True)
+    assert found == pytest.approx(expected)
+    assert log10_evalue_of(looked(made, (), 5), spec, RING, [key], "upper", of_global=True) is None
+
+
+def test_who_stops_at_the_best_look_gains_nothing() -> None:
+    """Whatever look the key makes best: the mean over all planned ones exceeds 20 in 5% of keys at most."""
+    spec = make_spec()
+    made = evidence(spec, {})
+    looks = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600)
+    found = []
+    for key in fresh_keys("looks", 400):
+        ring = KeyRing.from_master(key)
+        assert ring.global_key is not None
+        values = [
+            log10_evalue_of(looked(made, looks[:n], len(looks)), spec, ring, [ring.global_key], "upper", of_global=True)
+            for n in (1, 4, 8, len(looks))
+        ]
+        found.append(max(value for value in values if value is not None))
+    assert np.mean(np.array(found) >= np.log10(20)) <= 0.05
+
+
+def test_looks_stand_in_the_evidence_file(tmp_path: Any) -> None:
+    made = looked(evidence(make_spec(), {}, contexts=20), (3, 3, 7), 6)
+    path = tmp_path / "evidence.npz"
+    path.write_bytes(encode_evidence(made))
+    again = read_evidence(path)
+    assert (again.looks, again.planned) == ((3, 3, 7), 6)

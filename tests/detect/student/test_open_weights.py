@@ -166,7 +166,7 @@ def found(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trace
 def test_a_student_of_marked_answers_is_found_by_reading_text_that_it_never_saw(found: Any) -> None:
     record, _ = found
     assert record.found and record.log10_pvalue < -6
-    assert record.basis == "p-value" and record.readout == "reference"
+    assert record.basis == "e-value" and record.served_marked and record.readout == "reference"
     assert record.references[0].share == 1.0
     assert record.controls.decoy_log10_agreement > -4
 

@@ -154,11 +154,11 @@ def test_served_contexts_are_counted_by_document_and_in_answers_alone() -> None:
     assert by_context == {(1, 2): {0: 1, 1: 1}, (2, 1): {0: 1}, (7, 7): None, (7, 1): None, (2, 3): {1: 1}}
 
 
-def test_only_contexts_of_use_are_read_and_others_do_not_count_against_the_limit() -> None:
+def test_only_contexts_of_use_are_read_and_where_reading_ends_does_not_depend_on_which_those_are() -> None:
     text = text_of(([1, 2, 3, 4, 5, 6], 0, NO_SUBKEY), marked=False)
     prints = context_fingerprints(text.documents[0].sequence, 2).tolist()
-    where = positions(text, 2, 2, among={prints[1], prints[3], prints[4]})
-    assert where.position.tolist() == [3, 5]
+    assert positions(text, 2, 4, among={prints[1], prints[3], prints[4]}).position.tolist() == [3, 5]
+    assert positions(text, 2, 4, among=set(prints)).position.tolist() == [2, 3, 4, 5]
 
 
 def test_served_subkeys_are_all_of_them_where_one_is_unknown() -> None:
@@ -225,3 +225,49 @@ def test_broken_files_are_refused_with_their_line(
     with pytest.raises(DyetraceError, match=message) as error:
         read_text(write(tmp_path / "x.jsonl", *lines), SPEC, encoder)
     assert "\n" not in str(error.value)
+
+
+# --- what was shown before ---------------------------------------------------------------------------------
+
+
+def file_of(path: Path, *records: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def test_a_context_whose_text_stands_in_the_prompt_does_not_count_though_its_ids_were_cut(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    """The prompt is longer than what is kept of its ids, and another record has it as text alone."""
+    long = [1, 2, 3, *[9] * WINDOW]
+    answer = {"token_ids": [1, 2, 3, 4], "spec_id": SPEC.spec_id, "subkey": 0}
+    by_ids = read_text(
+        file_of(tmp_path / "a.jsonl", {**answer, "prompt": "p", "prompt_token_ids": long}), SPEC, encoder
+    )
+    by_text = read_text(file_of(tmp_path / "b.jsonl", {**answer, "prompt": "say w1 w2 w3 again"}), SPEC, encoder)
+    for text in (by_ids, by_text):
+        where = positions(text, 2, 99)
+        assert [1, 2] not in context_at(text.documents, where, 2).tolist()
+        assert [2, 3] not in context_at(text.documents, where, 2).tolist()
+        assert [3, 4] in context_at(text.documents, where, 2).tolist()
+
+
+def test_the_end_of_a_prompt_counts_unless_it_stood_there_before(encoder: Encoder, tmp_path: Path) -> None:
+    answer = {"token_ids": [5, 6], "spec_id": SPEC.spec_id, "subkey": 0}
+    once = file_of(tmp_path / "a.jsonl", {**answer, "prompt_token_ids": [7, 1, 2]})
+    twice = file_of(tmp_path / "b.jsonl", {**answer, "prompt_token_ids": [1, 2, 7, 1, 2]})
+    texts = [read_text(name, SPEC, encoder) for name in (once, twice)]
+    assert [[1, 2] in context_at(t.documents, positions(t, 2, 99), 2).tolist() for t in texts] == [True, False]
+
+
+def test_marked_records_are_read_in_an_order_that_their_answers_do_not_decide(encoder: Encoder, tmp_path: Path) -> None:
+    records = [
+        {"token_ids": [i, i + 1, i + 2], "prompt": f"prompt {i}", "spec_id": SPEC.spec_id, "subkey": 0}
+        for i in range(1, 9)
+    ]
+    one = read_text(file_of(tmp_path / "a.jsonl", *records), SPEC, encoder)
+    other = read_text(file_of(tmp_path / "b.jsonl", *reversed(records)), SPEC, encoder)
+    assert [d.sequence.tolist() for d in one.documents] == [d.sequence.tolist() for d in other.documents]
+    changed = [{**record, "token_ids": [1] * (5 + i)} for i, record in enumerate(records)]
+    third = read_text(file_of(tmp_path / "c.jsonl", *changed), SPEC, encoder)
+    assert [d.prompt for d in third.documents] == [d.prompt for d in one.documents]

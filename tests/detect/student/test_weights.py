@@ -84,8 +84,7 @@ def test_the_mixture_survives_a_reference_that_knows_nothing() -> None:
 
 
 def test_contexts_that_were_served_more_weigh_more_and_unserved_ones_nothing() -> None:
-    weights = context_weight([0, 1, 3, 300], 3.0)
-    assert weights.tolist() == pytest.approx([0, 0.25, 0.5, 300 / 303])
+    assert context_weight([0, 1, 3, 300]).tolist() == pytest.approx([0, 1, 1.5, 600 / 301])
 
 
 # --- putting readings together ---------------------------------------------------------------------------
@@ -95,10 +94,32 @@ def test_a_context_counts_under_each_subkey_it_was_served_with_and_unserved_ones
     contexts = np.array([[1, 2], [3, 4], [1, 2]], dtype=np.uint32)
     prints = np.array([11, 2**63 + 5, 11], dtype=np.uint64)  # above what int64 holds
     tokens, weights = np.array([[7], [8], [7]]), np.array([[1.0], [1.0], [0.5]])
-    found = gathered_served(contexts, prints, {11: {0: 3, 2: 9}}, tokens, weights, 3.0)
+    found = gathered_served(contexts, prints, {11: {0: 3, 2: 9}}, tokens, weights, marked=False)
     assert found.contexts.tolist() == [[1, 2], [1, 2]] and found.subkeys.tolist() == [0, 2]
-    assert found.weights.tolist() == rounded(np.array([1.5 / 2**0.5 / 2, 1.5 / 2**0.5 * 0.75])).tolist()
-    assert not len(gathered_served(contexts, prints, {}, tokens, weights, 3.0))
+    assert found.weights.tolist() == rounded(1.5 / 2**0.5 * np.array([1.5, 1.8])).tolist()
+    assert not len(gathered_served(contexts, prints, {}, tokens, weights, marked=False))
+
+
+@given(st.dictionaries(st.integers(0, 3), st.integers(1, 9), min_size=1), st.integers(0, 3), st.integers(1, 9))
+def test_counts_of_marked_answers_weigh_only_under_later_subkeys(
+    counts: dict[int, int], changed: int, count: int
+) -> None:
+    """What was served under a sub-key decides nothing of its own weight or of those before: the key decided it."""
+    contexts, prints = np.array([[1, 2]], dtype=np.uint32), np.array([11], dtype=np.uint64)
+    if changed not in counts:
+        return
+    one, other = (
+        gathered_served(contexts, prints, {11: served}, np.array([[7]]), np.array([[1.0]]), marked=True)
+        for served in (counts, {**counts, changed: count})
+    )
+    before = one.subkeys[one.context] <= changed
+    assert one.weights[before].tolist() == other.weights[before].tolist()
+
+
+def test_counts_of_marked_answers_do_weigh_under_later_subkeys() -> None:
+    contexts, prints = np.array([[1, 2]], dtype=np.uint32), np.array([11], dtype=np.uint64)
+    found = gathered_served(contexts, prints, {11: {0: 9, 1: 1}}, np.array([[7]]), np.array([[1.0]]), marked=True)
+    assert found.weights.tolist() == rounded(np.array([1.0, 2 * 5 / 6])).tolist()
 
 
 def as_dict(tuples: WeightedTuples) -> dict[tuple[tuple[int, ...], int], int]:

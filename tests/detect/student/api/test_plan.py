@@ -76,8 +76,9 @@ def test_unknown_fields_other_versions_and_broken_files_are_refused(tmp_path: Pa
     good = json.loads(msgspec.json.encode(plan()))
     for change, words in (
         ({"surprise": 1}, "unknown field"),
-        ({"version": 2}, "use the release that wrote it"),
-        ({"version": 2, "surprise": 1}, "use the release that wrote it"),
+        ({"version": 3}, "use the release that wrote it"),
+        ({"version": 3, "surprise": 1}, "use the release that wrote it"),
+        ({"version": 1}, "can make an innocent endpoint look guilty; make a new plan"),
         ({"format": "other"}, "not a plan"),
         ({"alpha": 2.0}, "plan field alpha must lie in 0.0 .. 1.0 (got 2.0)"),
     ):

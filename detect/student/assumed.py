@@ -1,0 +1,173 @@
+"""What a trace's verdict assumes, from its record: a sentence for each, and whether this run looked at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detect.assumptions import Assumption
+from detect.student.record import Reading, TraceRecord
+
+
+def assumptions(record: TraceRecord) -> list[Assumption]:
+    """All of them: of the key, of what was read, of the models, and of the way there."""
+    parts = [_of_key(record), _of_texts(record), _of_served(record)]
+    parts.append(_of_endpoint(record) if record.mode == "api" else _of_models(record))
+    parts.append(_of_accounts(record))
+    return [one for part in parts for one in part]
+
+
+def _made(says: str, how: str, *, checked: bool) -> Assumption:
+    return Assumption(says=says, checked=checked, how=how)
+
+
+def _of_key(record: TraceRecord) -> Iterator[Assumption]:
+    yield _made(
+        "The key was drawn at random, and nobody who had a hand in the suspect had it.",
+        "No statistic can tell; ask who held the key and since when.",
+        checked=False,
+    )
+    committed = record.commitment
+    yield _made(
+        "The key was fixed before the suspect was made.",
+        "No commitment is on record."
+        if committed is None
+        else f"A commitment of {committed.created} by the owner's clock is on record; whether it was published then is "
+        "for others to confirm.",
+        checked=False,
+    )
+
+
+def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
+    marked = [reading for reading in record.readings if reading.marked]
+    plain = [reading for reading in record.readings if not reading.marked and record.mode == "weights"]
+    for reading in marked:
+        yield _made(
+            f"The answers of {reading.name} were taken from those that were served without regard to what they say, "
+            "how long they are, or whether they ended.",
+            _taken(reading),
+            checked=reading.complete is not None,
+        )
+    for reading in plain:
+        yield _made(
+            f"The text of {reading.name} does not carry the mark.",
+            f"Its blind test gives p = {_p(reading.texts_log10_pvalue)}.",
+            checked=True,
+        )
+        yield _made(
+            f"The text of {reading.name} was not chosen with the key.",
+            "Only who chose it knows.",
+            checked=False,
+        )
+    for reading in record.readings:
+        if record.mode == "weights" and reading.prompts_log10_pvalue is not None:
+            yield _made(
+                f"The prompts of {reading.name} were written without regard to answers under this key.",
+                f"Their blind test gives p = {_p(reading.prompts_log10_pvalue)}; {reading.barred:,} contexts that "
+                "stand in them did not count. Prompts that speak of earlier answers without quoting them are not seen.",
+                checked=True,
+            )
+
+
+def _taken(reading: Reading) -> str:
+    if reading.complete is not None:
+        return f"They are all that was served, held against {reading.complete}."
+    said = {"all": "they are all that was served", "random": "they were drawn at random"}
+    if reading.taken is None:
+        return (
+            "Nobody said how they were taken (--taken), and no record of what was served was at hand (--complete). A "
+            "choice by length or content can make an innocent model look guilty."
+        )
+    return f"The analyst says that {said[reading.taken]}; no record of what was served was at hand (--complete)."
+
+
+def _of_served(record: TraceRecord) -> Iterator[Assumption]:
+    if record.served is not None and record.served_marked:
+        yield _made(
+            f"What {record.served.name} counts was recorded as it was served, without regard to what the answers say.",
+            "Counts weigh only where the key had not decided them yet, so that the verdict is an e-value's; whether "
+            "answers are missing was not looked at.",
+            checked=False,
+        )
+
+
+def _of_models(record: TraceRecord) -> Iterator[Assumption]:
+    yield _made(
+        "The models were loaded with the weights of their folders, and predict each token from earlier ones alone.",
+        "All parameters fitted, and later tokens moved no prediction.",
+        checked=True,
+    )
+    controls = record.controls.models
+    for reference in record.references:
+        own = [c for c in controls if c.what.startswith("reference") and c.model.sha256 == reference.model.sha256]
+        yield _made(
+            f"The reference {reference.model.name} never learnt from text with this mark.",
+            f"The same trace of it gives p = {_p(own[0].log10_pvalue)}." if own else "It was not traced.",
+            checked=bool(own),
+        )
+    placebo = [control for control in controls if control.what == "placebo key"]
+    yield _made(
+        "What is measured is training, and neither copying nor the way in which texts were chosen.",
+        f"The same trace under a placebo key, on answers that nobody was served, gives p = "
+        f"{_p(placebo[0].log10_pvalue)}."
+        if placebo
+        else "No placebo key was run (--placebo).",
+        checked=bool(placebo),
+    )
+
+
+def _of_endpoint(record: TraceRecord) -> Iterator[Assumption]:
+    plan, asked = record.plan, record.queries
+    if plan is not None and plan.seed is not None:
+        yield _made(
+            "The prompts were chosen without regard to what was answered to them.",
+            f"The plan took them from {plan.offered:,} by the public seed {plan.seed!r}; that nobody chose those that "
+            "were offered, or the seed, with the key is not seen here.",
+            checked=True,
+        )
+    else:
+        yield _made(
+            "The prompts were chosen without regard to what was answered to them.",
+            "The plan does not say how they were chosen.",
+            checked=False,
+        )
+    for reading in record.readings:
+        yield _made(
+            "The prompts do not carry the mark.",
+            f"Their blind test gives p = {_p(reading.prompts_log10_pvalue)}, and their contexts did not count.",
+            checked=reading.prompts_log10_pvalue is not None,
+        )
+    yield _made(
+        "The plan was made before any of the answers was seen.",
+        f"{asked.before_plan:,} answers were on record before it in this ledger; answers that were asked for elsewhere "
+        "can't be seen."
+        if asked is not None
+        else "No queries are on record.",
+        checked=asked is not None,
+    )
+    yield _made(
+        "Nothing with the mark was put before the suspect but what it was asked: no hidden system prompt, retrieval or "
+        "memory that holds served answers.",
+        "Only the endpoint's keeper knows.",
+        checked=False,
+    )
+    for reference in record.references:
+        yield _made(
+            f"The reference {reference.model.name} never learnt from text with this mark.",
+            "Trace it by its weights to see.",
+            checked=False,
+        )
+
+
+def _of_accounts(record: TraceRecord) -> Iterator[Assumption]:
+    if any(h.key.startswith("tenant:") for h in record.hypotheses):
+        yield _made(
+            "The server marked each account's answers with that account's key.",
+            "The server's own records tell; `dyetrace serve-check` looks from outside.",
+            checked=False,
+        )
+
+
+def _p(log10_pvalue: float | None) -> str:
+    if log10_pvalue is None:
+        return "(not known)"
+    return f"{10**log10_pvalue:.2g}" if log10_pvalue > -4 else f"10^{log10_pvalue:.1f}"

@@ -1,0 +1,101 @@
+"""A control that fails, or answers seen too early, withhold the verdict; and a report says what it assumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detect.report.trace_terminal import print_trace
+from detect.report.verify_trace import controls as verified_controls
+from detect.student.evidence import TraceSettings
+from detect.student.record import Control, ModelSeen, Reading, TraceRecord
+from detect.student.recording import failed_control, write_report
+from detect.student.share import not_identified
+from tests.detect.student.test_conclude import RING, SPLIT, evidence
+
+MODEL = ModelSeen(name="./other", sha256="0" * 64, tokenizer="same")
+
+
+def control(log10_p: float, what: str = "control model") -> Control:
+    return Control(what=what, model=MODEL, log10_pvalue=log10_p, log10_evalue=0.0)
+
+
+def reported(folder: Path, *, basis: Any = "p-value", lean: float = 1.0, **seen: Any) -> TraceRecord:
+    """A trace of a student that leans to the global key."""
+    fields: dict[str, Any] = {
+        "mode": "weights",
+        "arguments": {},
+        "commitment": None,
+        "student": MODEL,
+        "references": [],
+        "readings": [
+            Reading(
+                name="served.jsonl", sha256="1" * 64, marked=basis == "e-value", documents=9, tokens=900, contexts=600
+            )
+        ],
+        "served": None,
+        "readout": "entropy",
+        "comparisons": [],
+        "share": not_identified("none"),
+        "plan": None,
+        "queries": None,
+    }
+    made = evidence(SPLIT, {"global": lean})
+    folder.mkdir(exist_ok=True)
+    return write_report(folder, made, SPLIT, RING, basis, TraceSettings(decoy_count=20), **fields | seen)
+
+
+@pytest.mark.parametrize("what", ["control model", "reference in the suspect's place", "placebo key"])
+def test_a_control_that_is_found_withholds_the_verdict_and_says_why(tmp_path: Path, what: str) -> None:
+    assert reported(tmp_path / "a", models=[control(-3.0, what)]).found
+    record = reported(tmp_path / "b", models=[control(-2.0), control(-54.0, what)])
+    assert not record.found and record.log10_pvalue is None and not record.identified
+    assert record.refused is not None and "10^-54.0" in record.refused
+
+
+def test_the_number_of_controls_is_paid_for() -> None:
+    assert failed_control([control(-4.1)]) is not None
+    assert failed_control([control(-4.1), control(-0.1)]) is None
+    assert failed_control([]) is None
+
+
+def test_an_answer_beside_a_failed_control_does_not_verify(tmp_path: Path) -> None:
+    import msgspec
+
+    record = reported(tmp_path, models=[])
+    forged = msgspec.structs.replace(record, controls=msgspec.structs.replace(record.controls, models=[control(-20.0)]))
+    with pytest.raises(
+        Exception, match="an answer is given, and yet the same trace finds the mark in the control model"
+    ):
+        verified_controls(forged)
+
+
+def test_an_objection_to_how_evidence_was_gathered_withholds_the_verdict(tmp_path: Path) -> None:
+    record = reported(tmp_path, objection="7 of the answers were on record before this plan was made")
+    assert record.refused is not None and record.refused.startswith("7 of the answers") and not record.found
+
+
+def test_where_weights_are_not_fixed_no_tail_is_given_that_needs_them_fixed(tmp_path: Path) -> None:
+    record = reported(tmp_path, basis="e-value")
+    assert record.found
+    for h in record.hypotheses:
+        assert h.log10_pvalue == pytest.approx(min(0.0, -h.log10_evalue))
+    assert all(point.log10_pvalue is None for point in record.curve)
+    exact = reported(tmp_path / "exact")
+    assert exact.hypotheses[0].log10_pvalue < record.hypotheses[0].log10_pvalue
+
+
+def test_a_report_says_whether_anybody_saw_that_served_answers_are_complete(tmp_path: Path) -> None:
+    record = reported(tmp_path, basis="e-value")
+    (said,) = [one for one in record.assumptions if "served.jsonl were taken" in one.says]
+    assert not said.checked and "Nobody said how they were taken" in said.how
+    from io import StringIO
+
+    from rich.console import Console
+
+    out = StringIO()
+    print_trace(record, Console(file=out, width=200))
+    assert "What this verdict assumes" in out.getvalue()
+    assert "(not checked here: Nobody said how they were taken" in " ".join(out.getvalue().split())
