@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 import detect.student.forward as forward
-from detect.student.forward import KEPT, Model, Predictions, candidates, likeliest, model_hash, predictions
+from detect.student.forward import (
+    KEPT,
+    Model,
+    Predictions,
+    candidates,
+    likeliest,
+    model_hash,
+    predictions,
+    template_hash,
+)
 from detect.student.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, positions
 from watermark.errors import DyetraceError
 
@@ -175,6 +184,17 @@ def test_another_model_or_text_never_gets_kept_predictions(run: Callable[..., An
     other = ReadingText("text", "", [ReadingDocument("d", sequence, 0), *TEXT.documents[1:]], marked=False)
     assert run(text=other)[1] > 0
     assert run()[1] == 0
+
+
+def test_the_hash_of_templates_follows_what_a_model_is_shown(tmp_path: Path) -> None:
+    hashes = {template_hash(tmp_path)}
+    for name in ("tokenizer_config.json", "chat_template.jinja", "chat_templates/tool.jinja"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        for text in ("{}", "{ }"):
+            (tmp_path / name).write_text(text)
+            hashes.add(template_hash(tmp_path))
+    (tmp_path / "notes.txt").write_text("of no effect")
+    assert template_hash(tmp_path) in hashes and len(hashes) == 7
 
 
 def test_progress_counts_positions_to_the_end(network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

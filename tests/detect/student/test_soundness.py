@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from detect.cli import main
+from detect.student.evidence import EVIDENCE_FILE
 from detect.student.forward import Model, logits_at, windows
 from detect.student.reading import Positions, ReadingDocument, ReadingText, positions
 from detect.student.soundness import check_branches, check_sound
@@ -303,6 +305,22 @@ def test_what_else_cannot_be_read_is_one_line(
     words = [bench / word if not word.startswith("-") else word for word in more]
     status, output = trace(bench, tmp_path / "out", student, *words)
     assert status == 2 and sum(says in line for line in output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model.", "wrapped."])
+def test_a_suspect_saved_by_a_wrapper_gives_the_same_evidence_or_none(prefix: str, bench: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(bench / "causal", tmp_path / "wrapped")
+    file = tmp_path / "wrapped" / "model.safetensors"
+    save_file({prefix + name: value for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    status, output = trace(bench, tmp_path / "out", str(tmp_path / "wrapped"), "--reference", bench / "other")
+    if prefix == "wrapped.":
+        assert status == 2 and "missing (lm_head.weight" in output and not (tmp_path / "out" / "report.json").exists()
+        return
+    assert status == 0 and f"under the prefix '{prefix}'" in output
+    assert trace(bench, tmp_path / "plain", "causal", "--reference", bench / "other")[0] == 0
+    assert (tmp_path / "out" / EVIDENCE_FILE).read_bytes() == (tmp_path / "plain" / EVIDENCE_FILE).read_bytes()
 
 
 def test_a_causal_model_is_read_and_innocent(bench: Path, tmp_path: Path) -> None:
