@@ -236,9 +236,11 @@ def _keys(record: TraceRecord) -> Iterator[Block]:
     yield formula("max<sub><i>j</i> ≤ <i>i</i></sub> (<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub>")
     if tenants_tested(record):
         yield paragraph(
-            "Tenants who passed on text together may each stay below what names one of them. The totals of a group "
-            "add up to the total of one test, whose hypothesis is that none of the group left a mark; the number of "
-            "groups that were looked at is paid for. Where neither a tenant nor a group passes, nobody is named."
+            "Accounts whose text was used together may each stay below what names one of them. So the largest two, "
+            "three, four and five of their totals are summed as well, and the hypothesis that none of the accounts "
+            "left its mark is tested: the smallest p-value, times the number of groups of its size and of sizes. It "
+            "shows that one of all accounts at least left its mark. It names nobody, since where some are guilty the "
+            "largest totals may well be those of innocents."
         )
 
 

@@ -275,9 +275,10 @@ def _keys(record: TraceRecord) -> Lines:
         yield runs("Each key’s $n sub-keys are summed in one total, so that they are no choice.", n=record.spec.subkeys)
     if tenants_tested(record):
         yield runs(
-            "A tenant is named only when its own p-value, so paid for, is at most $level. A group of tenants is named "
-            "only when the choice among all groups is paid for too; where there are several tenants each of these two "
-            "questions has half of the level. Otherwise the answer is “not identified”, and not the likeliest.",
+            "An account is named only when its own p-value, so paid for, is at most $level. That rests on the words of "
+            "its own key alone, so that it holds whoever else is guilty. Where there are several accounts, half of the "
+            "level goes to the question whether one of them at least left its mark, which names nobody. Otherwise the "
+            "answer is “not identified”, and not the likeliest.",
             level=level(10 ** log10_naming_level(record.alpha, len(tenants_tested(record)))),
         )
 

@@ -10,9 +10,9 @@ from detect.report.scan_text import Fact, Summary
 from detect.report.scan_wording import interval, percent
 from detect.report.trace_schema import tenant_name
 from detect.report.trace_wording import (
-    accounts,
     answer,
     deviations,
+    identification,
     leans_against,
     names,
     number,
@@ -242,7 +242,7 @@ def _account(record: TraceRecord) -> Iterator[Runs]:
             "not from whose answers."
         )
         return
-    yield runs("$says", says=record.identification)
+    yield runs("$says", says=identification(record))
     named = {tenant_name(name) for name in record.identified}
     for key in [h for h in strongest_keys(record) if h.key.startswith("tenant:") and tenant_name(h.key) in named][:6]:
         yield runs(
@@ -250,13 +250,6 @@ def _account(record: TraceRecord) -> Iterator[Runs]:
             key=_capital(phrase(record, key)),
             p=p_value(key.log10_pvalue_adjusted),
             n=len(record.hypotheses),
-        )
-    for coalition in record.coalitions[:3]:
-        yield runs(
-            "<b>$tenants</b> together: p = $p, the choice among all groups paid for. It says that one of them at least "
-            "left a mark.",
-            tenants=listed(names(accounts(coalition.tenants), "tenants")),
-            p=p_value(coalition.log10_pvalue_adjusted),
         )
 
 

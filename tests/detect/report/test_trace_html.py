@@ -174,9 +174,11 @@ def test_page_names_what_stands_behind_the_answer() -> None:
 def test_tenants_are_named_only_where_identified() -> None:
     assert "The key of tenant acme: p = 10" in on_page("found")
     assert "The key of tenant zenith: p" not in on_page("found")
-    page = on_page("coalition")
-    assert "Not identified one by one" in page and "one of them at least left a mark" in page
-    assert "The key of tenant acme: p" not in page
+    for kind in ("together", "old group"):
+        page = on_page(kind)
+        assert "One at least of the 3 accounts tested left its mark (p = 10^-8.6)" in page
+        assert "The key of tenant acme: p" not in page and "acme, zenith" not in page and "acme and zenith" not in page
+        assert "acme, zenith" not in in_terminal(shown_records()[kind])
 
 
 def test_marked_text_explains_first_occurrences_and_the_evalue() -> None:

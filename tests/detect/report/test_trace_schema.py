@@ -45,6 +45,16 @@ def test_record_survives_its_file(make: examples.Maker, tmp_path: Path) -> None:
     assert list(decoded) == sorted(decoded)
 
 
+def test_record_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """It had groups of accounts in every record, and no p-value of all of them together."""
+    written = json.loads(encode_trace(examples.clean_trace(tmp_path)))
+    del written["together"]
+    old = parse_trace(json.dumps(written | {"coalitions": []}).encode(), tmp_path / "report.json")
+    assert old.coalitions == [] and old.together is None
+    group = examples.old_group_trace(tmp_path)
+    assert read_trace(tmp_path / "report.json").coalitions == group.coalitions
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_record_survives_its_file(text: str, tmp_path: Path) -> None:
     record = examples.hostile_trace(text, tmp_path / "made")
@@ -103,6 +113,7 @@ def contradictions(record: TraceRecord) -> dict[str, TraceRecord]:
         "two tenants or more": replace(
             record, coalitions=[Coalition(tenants=["acme"], log10_pvalue=-1.0, log10_pvalue_adjusted=-1.0)]
         ),
+        "of two accounts or more": replace(record, hypotheses=record.hypotheses[:2], together=-1.0),
         "must add up to 1": replace(record, references=[Reference(model=examples.BASE, share=0.4)]),
         "counts must ascend": replace(record, curve=[point, point]),
         "share.interval": replace(record, share=replace(record.share, interval=upside_down)),

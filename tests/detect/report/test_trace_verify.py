@@ -217,8 +217,19 @@ def test_tested_pvalue_is_that_of_its_basis_and_sides(kind: str, tmp_path: Path)
     assert "keys" in [c.name for c in verify_report(tmp_path / "report.json").failed]
 
 
-def test_group_whose_choice_was_not_paid_for_is_found(tmp_path: Path) -> None:
-    record = examples.coalition_trace(tmp_path)
+def test_what_is_said_of_all_accounts_must_follow_from_their_pvalue(tmp_path: Path) -> None:
+    record = examples.together_trace(tmp_path)
+    weak = replace(record, together=-6.2, identification=record.identification.replace("-8.6", "-6.2"))
+    silent = replace(record, identification="Not identified: none of the 3 accounts tested left evidence.")
+    pair = replace(record, identification="No single account is identified: it is acme or zenith.")
+    named = replace(record, identified=["acme"])
+    for broken in (weak, silent, pair, named):
+        write_trace(tmp_path / "report.json", broken)
+        assert "identification" in [c.name for c in verify_report(tmp_path / "report.json").failed]
+
+
+def test_group_of_an_older_report_whose_choice_was_not_paid_for_is_found(tmp_path: Path) -> None:
+    record = examples.old_group_trace(tmp_path)
     group = replace(record.coalitions[0], log10_pvalue_adjusted=-12.0)
     write_trace(tmp_path / "report.json", replace(record, coalitions=[group]))
     assert "identification" in [c.name for c in verify_report(tmp_path / "report.json").failed]

@@ -195,7 +195,6 @@ def make_trace(
         "basis": basis,
         "contexts": CONTEXTS,
         "hypotheses": hypotheses,
-        "coalitions": [],
         "identified": identified,
         "identification": says if tenants else "No tenant was tested.",
         "log10_pvalue": None if refused else smallest,
@@ -275,12 +274,18 @@ def clean_trace(folder: Path, **changes: Any) -> TraceRecord:
     return make_trace(folder, {"global": 0.8, "tenant:acme": -0.3}, **changes)
 
 
-def coalition_trace(folder: Path, **changes: Any) -> TraceRecord:
-    """Two tenants whose evidence adds up, none of whom is identified alone."""
+def together_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """Accounts whose evidence adds up, none of whom is identified alone."""
     zs = {"global": 8.2, "tenant:acme": 4.1, "tenant:zenith": 4.3, "tenant:north-wind": 0.2}
-    together = Coalition(tenants=["acme", "zenith"], log10_pvalue=-9.4, log10_pvalue_adjusted=-8.6)
-    says = "Not identified one by one: acme and zenith together left a mark, and neither alone is shown to have."
-    return make_trace(folder, zs, **({"coalitions": [together], "identification": says} | changes))
+    says = "No single account is identified. One at least of the 3 accounts tested left its mark (p = 10^-8.6)."
+    return make_trace(folder, zs, **({"together": -8.6, "identification": says} | changes))
+
+
+def old_group_trace(folder: Path, **changes: Any) -> TraceRecord:
+    """The same as dyetrace 0.1.0 wrote it: a group with names, which could hold an innocent."""
+    group = Coalition(tenants=["acme", "zenith"], log10_pvalue=-9.4, log10_pvalue_adjusted=-8.6)
+    says = "No single tenant is identified; together acme, zenith are: outputs of at least one of them were used."
+    return together_trace(folder, **({"coalitions": [group], "together": None, "identification": says} | changes))
 
 
 def refused_trace(folder: Path, **changes: Any) -> TraceRecord:
@@ -338,7 +343,7 @@ def api_trace(folder: Path, **changes: Any) -> TraceRecord:
 def hostile_trace(text: str, folder: Path) -> TraceRecord:
     """A marked trace in which ``text`` stands wherever a suspect, or anyone else, could have put it."""
     record = api_trace(folder)
-    full = coalition_trace(folder)
+    full = old_group_trace(folder)
     model = ModelSeen(name=text, sha256=text, tokenizer="same")
     key = f"tenant:{text}"
     keys = [key, *(h.key for h in full.hypotheses[1:])]
@@ -378,7 +383,8 @@ Maker = Callable[[Path], TraceRecord]
 KINDS: dict[str, Maker] = {
     "found": found_trace,
     "clean": clean_trace,
-    "coalition": coalition_trace,
+    "together": together_trace,
+    "old group": old_group_trace,
     "refused": refused_trace,
     "turned": turned_trace,
     "marked reading": marked_reading_trace,
