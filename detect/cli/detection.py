@@ -142,7 +142,10 @@ def detect(
     model = None
     tokenizer_source: Any = tokenizer or model_folder(model_dir)
     if aware:
+        from detect.student.soundness import check_sound
+
         network, _ = load_model(model_dir, "bfloat16")
+        check_sound(network, model_dir or "the demo model", made.vocabulary_size)
         model = Model(model_dir or "demo model SmolLM2-135M-Instruct", network)
     arguments = {
         "source": source,
