@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 
 from detect.report import svg
 from detect.report.scan_wording import percent, scan_key_label
+from detect.report.trace_schema import tenant_name
 from detect.report.trace_wording import number, readouts, strongest_keys, unit
 from detect.report.wording import clean, format_p
 from detect.student.record import TraceRecord, TrainingShare
@@ -74,7 +75,7 @@ def _key_of_lines(with_p: bool) -> list[str]:
 
 def keys(record: TraceRecord, ident: str) -> Markup:
     """Draw each key's p-value, the choice among keys paid for, the strongest first, with the level."""
-    shown = strongest_keys(record)[:KEYS]
+    shown, named = strongest_keys(record)[:KEYS], {tenant_name(name) for name in record.identified}
     level = -math.log10(record.alpha)
     highest = max(level, *(-h.log10_pvalue_adjusted for h in shown)) * 1.06
     step = _few(highest)
@@ -88,7 +89,8 @@ def keys(record: TraceRecord, ident: str) -> Markup:
     body = [svg.line(x(v), 6, x(v), floor, "grid") for v in svg.ticks(step, top)]
     for i, h in enumerate(shown):
         y = 8 + _ROW * i
-        found = record.found and h.log10_pvalue_adjusted <= math.log10(record.alpha)
+        passes = h.log10_pvalue_adjusted <= math.log10(record.alpha)
+        found = record.found and (passes if h.key == "global" else tenant_name(h.key) in named)
         body += [
             svg.label(left + 3, y + 11, _short(scan_key_label(h.key)), "start"),
             svg.rectangle(x(0), y + 16, x(-h.log10_pvalue_adjusted), y + 26, "found-bar" if found else "bar"),

@@ -11,11 +11,9 @@ from detect.decoys import LOG10_CONTRADICTION
 from detect.report.runs import Run, Runs, level, p_value, runs
 from detect.report.trace_text import power_lines
 from detect.report.trace_wording import (
-    answer,
     control_lines,
     phrase,
     readouts,
-    strongest_keys,
     target,
     tenants_tested,
 )
@@ -335,12 +333,8 @@ def _again(record: TraceRecord) -> Lines:
             "evidence up to rounding of the hardware.",
             hash=record.student.sha256 or "(none on record)",
         )
-    if answer(record).kind != "refused" and len(record.hypotheses) > 1:
-        yield runs(
-            "A tenant’s own key is enough to test that tenant: the owner need not hand over the master key. The "
-            "strongest here is $key.",
-            key=phrase(record, strongest_keys(record)[0]),
-        )
+    if tenants_tested(record) and record.refused is None:
+        yield runs("An account’s own key is enough to test that account: the owner need not hand over the master key.")
     yield runs(
         "Without any key, <code>dyetrace report verify</code> shows that the files and numbers of this report belong "
         "together, and who signed it."

@@ -88,6 +88,14 @@ def test_a_changed_decoy_is_noticed(tmp_path: Path) -> None:
     assert "other decoys" in recompute_trace(msgspec.structs.replace(record, controls=controls), RING, tmp_path)
 
 
+def test_a_changed_pvalue_of_all_accounts_is_noticed_and_an_older_report_has_none(tmp_path: Path) -> None:
+    record = traced(tmp_path)
+    assert record.together is not None
+    changed = msgspec.structs.replace(record, together=record.together - 1)
+    assert recompute_trace(changed, RING, tmp_path) == ["other p-value of all accounts together"]
+    assert recompute_trace(msgspec.structs.replace(record, together=None), RING, tmp_path) == []
+
+
 def test_other_evidence_another_key_or_none_is_one_line(tmp_path: Path) -> None:
     record = traced(tmp_path)
     with pytest.raises(DyetraceError, match="wrong key"):
