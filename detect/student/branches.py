@@ -122,7 +122,7 @@ def forward_inputs(readings: Sequence[Aligned], network: Any) -> dict[str, Any]:
     for row, reading in enumerate(readings):
         ids[row, : len(reading.ids)] = reading.ids
         depths[row, : len(reading.ids)] = reading.depths
-    inputs = {"input_ids": torch.from_numpy(ids).to(network.device), "use_cache": False}
+    inputs = {"input_ids": torch.from_numpy(ids).to(network.device)}
     if all(reading.is_chain for reading in readings):
         mask = np.arange(length) < np.array([[len(reading.ids)] for reading in readings])
         return {**inputs, "attention_mask": torch.from_numpy(mask.astype(np.int64)).to(network.device)}

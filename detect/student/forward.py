@@ -221,7 +221,7 @@ def logits_at(network: Any, inputs: Mapping[str, Any], keep: torch.Tensor) -> to
     network
         A transformers causal language model.
     inputs
-        Arguments of its forward pass but ``logits_to_keep``; ``input_ids`` has shape (b, m).
+        Arguments of its forward pass but ``logits_to_keep`` and ``use_cache``; ``input_ids`` has shape (b, m).
     keep
         int64, ascending, shape (k,): the places after which the next token is predicted.
 
@@ -237,9 +237,12 @@ def logits_at(network: Any, inputs: Mapping[str, Any], keep: torch.Tensor) -> to
     """
     length = inputs["input_ids"].shape[1]
     keep = keep.to(network.device)
-    some = {"logits_to_keep": keep} if "logits_to_keep" in signature(network.forward).parameters else {}
+    takes = signature(network.forward).parameters
+    some = {"logits_to_keep": keep} if "logits_to_keep" in takes else {}
+    # One pass is all there is; some models fail without a place for what the next one would need.
+    last = {"use_cache": False} if "use_cache" in takes or any(p.kind == p.VAR_KEYWORD for p in takes.values()) else {}
     try:
-        logits: torch.Tensor = network(**inputs, **some).logits
+        logits: torch.Tensor = network(**inputs, **some, **last).logits
     except Exception as error:  # models raise what they like, and so does a device that is out of memory
         reason = " ".join(str(error).split())[:200]
         raise DyetraceError(

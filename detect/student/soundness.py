@@ -142,7 +142,7 @@ def _after(network: Any, sequence: I64, vocabulary: int) -> torch.Tensor:
     """Log-probabilities after a plain sequence, shape (1, vocabulary)."""
     import torch
 
-    inputs = {"input_ids": torch.from_numpy(sequence)[None].to(network.device), "use_cache": False}
+    inputs = {"input_ids": torch.from_numpy(sequence)[None].to(network.device)}
     last = torch.tensor([len(sequence) - 1])
     return logits_at(network, inputs, last)[0, :, :vocabulary].float().log_softmax(-1)
 
