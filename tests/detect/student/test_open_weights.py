@@ -362,6 +362,6 @@ def test_the_wrong_key_is_refused(world: World, tmp_path: Path) -> None:
     stranger = KeyRing.from_master(SecretKey(bytes(32)))
     with pytest.raises(DyetraceError, match="wrong key"):
         trace_weights(world.job("base"), world.spec, stranger, load_tokenizer(world.folder / "base"), tmp_path)
-    job = replace(world.job("base"), texts=[str(world.folder / "prose.txt")] * 2)
+    job = replace(world.job("of-marked"), texts=[str(world.folder / "prose.txt")] * 2)
     with pytest.raises(DyetraceError, match="gives no context that was not read before"):
         trace_weights(job, world.spec, RING, load_tokenizer(world.folder / "base"), tmp_path)
