@@ -84,16 +84,29 @@ def _weights(record: TraceRecord) -> Iterator[Block]:
             else ""
         )
         yield paragraph(
-            f"A reference takes out what any model of the language would say. {mixed}A bad reference costs power; it "
-            "cannot make a false finding, because it was made, chosen and weighed without the key."
+            f"A reference takes out what any model of the language would say. {mixed}A bad reference costs power. One "
+            "that itself learnt from marked text would spoil the test: each reference is therefore traced in the "
+            "suspect’s place, and no answer is given where the mark is found in it."
         )
-    served = " Contexts that were served often weigh more, <i>n</i> / (<i>n</i> + const.)." if record.served else ""
     yield paragraph(
-        f"Weights are rounded to whole numbers from −$most to $most, in steps of 1/$steps, and kept in "
-        f"<code>evidence.npz</code>.{served} Filters look at contexts alone, never at pairs of context and token.",
+        "Weights are rounded to whole numbers from −$most to $most, in steps of 1/$steps, and kept in "
+        "<code>evidence.npz</code>. A context does not count where its text stands in a prompt.",
         most=LARGEST_WEIGHT,
         steps=STEPS,
     )
+    if record.served and record.served_marked:
+        yield paragraph(
+            "Only contexts that were served count, each under the sub-keys that it was served with. The served answers "
+            "were marked, so that the key decided which contexts came up in them, and how often. Lay them open sub-key "
+            "by sub-key and token by token: when a context is first reached, that it was reached is known, and so are "
+            "its counts under the sub-keys before. Nothing else of them has a say in its weight, and the words that it "
+            "weighs are still fresh."
+        )
+    elif record.served:
+        yield paragraph(
+            "Only contexts that were served count, and those that were served often weigh more, 2 <i>n</i> / "
+            "(<i>n</i> + 1). The served answers were not marked with this key."
+        )
     if any(reading.marked for reading in record.readings):
         yield paragraph(
             "Of marked text, a position counts only where its context stands first in all documents: the window holds "
@@ -218,10 +231,23 @@ def _evalue(record: TraceRecord) -> list[Block]:
         ),
         formula("<i>e</i> = average over <i>θ</i> of exp(<i>θ T</i> − <i>K</i>(<i>θ</i>))"),
         paragraph(
-            "It may be computed anew after every context or answer, with weights that depend on all that was seen "
-            "before. It is then a test martingale: the chance that it ever reaches 1/α without the key is at most α "
+            "Weights may depend on all that was laid open before, in an order of their own: then it is a test "
+            "martingale in that order, and the chance that it ever reaches 1/α there without the key is at most α "
             f"(Ville 1939; Robbins 1970). {use} The e-value of the whole report is the mean over keys (Vovk and Wang "
             "2021)."
+        ),
+        *(
+            [
+                paragraph(
+                    "Here weights rest on marked served answers, and so on words in the order in which those were "
+                    "made, which is not that of the questions. The evidence is therefore the mean of the e-values "
+                    "after prompts 1, 2, 4, 8 and so on and the last, $n moments in all; those that were not reached "
+                    "count 0.",
+                    n=record.queries.looks,
+                )
+            ]
+            if record.queries is not None and record.queries.looks
+            else []
         ),
     ]
 

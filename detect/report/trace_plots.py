@@ -76,7 +76,9 @@ def _key_of_lines(with_p: bool) -> list[str]:
 def keys(record: TraceRecord, ident: str) -> Markup:
     """Draw each key's p-value, the choice among keys paid for, the strongest first, with the level."""
     shown, named = strongest_keys(record)[:KEYS], {tenant_name(name) for name in record.identified}
-    level = -math.log10(record.alpha)
+    # Where several accounts were tested a key has half of the level, and all accounts together the other half.
+    limit = math.log10(record.alpha / 2 if record.together is not None else record.alpha)
+    level = -limit
     highest = max(level, *(-h.log10_pvalue_adjusted for h in shown)) * 1.06
     step = _few(highest)
     top = step * math.ceil(highest / step)
@@ -89,7 +91,7 @@ def keys(record: TraceRecord, ident: str) -> Markup:
     body = [svg.line(x(v), 6, x(v), floor, "grid") for v in svg.ticks(step, top)]
     for i, h in enumerate(shown):
         y = 8 + _ROW * i
-        passes = h.log10_pvalue_adjusted <= math.log10(record.alpha)
+        passes = h.log10_pvalue_adjusted <= limit
         found = record.found and (passes if h.key == "global" else tenant_name(h.key) in named)
         body += [
             svg.label(left + 3, y + 11, _short(scan_key_label(h.key)), "start"),

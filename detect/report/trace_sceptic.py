@@ -103,16 +103,21 @@ def _chance(record: TraceRecord) -> Lines:
     )
     yield runs(
         "It assumes that the key was drawn at random, kept secret, and fixed before the suspect was made; that "
-        "nothing that was read or weighed was chosen with the key; and that the cipher behind the words (ChaCha8) "
-        "cannot be told from chance."
+        "nothing that was read or weighed was chosen with the key, or by answers in which the key had a say; and that "
+        "the cipher behind the words (ChaCha8) cannot be told from chance. The last page says which of this was "
+        "checked."
     )
     if record.basis == "e-value":
-        marked = any(reading.marked for reading in record.readings)
-        why = "the weights are not all fixed beforehand" if marked else "one may look at every answer and stop at will"
+        marked = record.served_marked or any(reading.marked for reading in record.readings)
+        why = (
+            "weights depend on words of the key that came before"
+            if marked
+            else "one may look at every answer and stop at will"
+        )
         yield runs(
             f"Here {why}, so the verdict does not use the exact tail. It uses the "
             "e-value, which is 1 on average, or less, for every model made without the key: it exceeds 1/α with a "
-            "chance of at most α, at whatever moment one looks."
+            "chance of at most α."
         )
 
 
@@ -155,8 +160,8 @@ def _style(record: TraceRecord) -> Lines:
         )
     elif decoys:
         yield runs(
-            "That is what the $n decoy keys show: they are put to the same model, the same contexts and the same "
-            "weights.",
+            "The $n decoy keys are put to the same model, the same contexts and the same weights. They show that the "
+            "arithmetic is right. They cannot show how texts and prompts were chosen.",
             n=decoys,
         )
 
@@ -167,14 +172,16 @@ def _echo(record: TraceRecord) -> Lines:
     if len(marked) < len(record.readings):
         what = "prompts that are" if record.mode == "api" else "text that is"
         yield runs(
-            f"{source} {what} not marked with this key: there is nothing in the window from which the mark could be "
-            "copied. A model that repeats itself gains nothing, since each (context, token) pair counts once."
+            f"{source} {what} not marked with this key, which was tested: there is nothing in the window from which "
+            "the mark could be copied. A model that repeats itself gains nothing, since each (context, token) pair "
+            "counts once."
         )
     if marked:
         yield runs(
             f"{source} the owner’s own marked answers, and a model that never saw the mark copies from its window: a "
             "context that stood there before was followed by a token that the key chose. So each context counts only "
-            "where it stands first in all documents, where there is nothing to copy."
+            "where it stands first in all documents, and never where its text stands in the prompt, so that there is "
+            "nothing to copy."
         )
         yield runs(
             "Which contexts come up, and how they weigh, still depends on the words of earlier ones. The weights are "
@@ -199,6 +206,23 @@ def _measure(record: TraceRecord) -> Objection:
                 first=format_time(plan.first_query) if plan.first_query else "no day",
             )
         )
+        if plan.seed is not None:
+            lines.append(
+                runs(
+                    "Prompts were taken from $n by the public seed <code>$seed</code>, whatever was answered to them.",
+                    n=plan.offered,
+                    seed=plan.seed,
+                )
+            )
+        if record.queries is not None and record.queries.before_plan:
+            sound = False
+            lines.append(
+                runs(
+                    "But $n of the answers were on record before the plan was: its prompts may have been picked by "
+                    "them.",
+                    n=record.queries.before_plan,
+                )
+            )
     elif record.mode == "api":
         sound = False
         lines.append(runs("No plan is on record, so that this report cannot show it."))
@@ -241,6 +265,16 @@ def _stopping(record: TraceRecord) -> Objection:
     ]
     if aim is not None:
         lines.append(runs("The target was p = $p or less.", p=p_value(aim)))
+    if asked.looks:
+        lines.append(
+            runs(
+                "The verdict rests on the mean of the e-values at $n moments that the plan fixed beforehand, those "
+                "that were not reached counting nothing. Such a mean is an e-value too, and whoever stops at one of "
+                "them only lowers it: stopping when it suits gains nothing.",
+                n=asked.looks,
+            )
+        )
+        return Objection(question, True, lines)
     if record.basis == "e-value":
         lines.append(
             runs(
@@ -285,8 +319,10 @@ def _controls(record: TraceRecord) -> Lines:
     lines = [(*((Run("Take note: ", ("b",)),) if not sound else ()), *line) for sound, line in control_lines(record)]
     yield runs("$lines.", lines=_joined(lines))
     yield runs(
-        "Controls cannot prove the p-value; the randomness of the key does. They would show if the test were wrong, "
-        "or the key not as random or as secret as it should be."
+        "Controls cannot prove the p-value; the randomness of the key does. Decoy keys show whether the arithmetic is "
+        "right. Models that stand in the suspect’s place, and answers under a placebo key that nobody was served, show "
+        "what decoys cannot: copying, looking ahead, and choices that favour marked text. Where one of them fails, no "
+        "answer is given."
     )
     if not record.controls.models:
         yield runs(

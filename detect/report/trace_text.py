@@ -62,7 +62,7 @@ def _lead(record: TraceRecord) -> Iterator[Runs]:
     if record.basis == "e-value":
         yield runs(
             "This follows from a bet on the mark, fair if the model was made without the key, that has turned a stake "
-            "of 1 into <b>$e</b>. Such a bet may be watched all along and stopped at any time.",
+            "of 1 into <b>$e</b>.",
             e=e_value(record.log10_evalue),
         )
     if not record.found:
@@ -129,8 +129,8 @@ def _tested(record: TraceRecord) -> Iterator[Runs]:
         )
     else:
         yield runs(
-            "The owner committed to key and watermark on <n>$time</n>. The commitment, once published, shows that the "
-            "key was fixed before any later model.",
+            "The owner committed to key and watermark on <n>$time</n>, by the owner’s clock. The commitment shows that "
+            "the key was fixed before any model that is later than its publication.",
             time=format_time(record.commitment.created),
         )
 
@@ -168,7 +168,8 @@ def _reading(record: TraceRecord, reading: Reading) -> Runs:
 def _sure(record: TraceRecord) -> Iterator[Runs]:
     several = "; every key that was tried is paid for" if len(record.hypotheses) > 1 else ""
     yield runs(
-        f"The chance of calling a model marked that was made without the key is at most $level{several}.",
+        f"The chance of calling a model marked that was made without the key is at most $level{several}, if what this "
+        "report assumes is true. The last page lists that, and what of it was checked.",
         level=level(record.alpha),
     )
     if record.refused is not None:
@@ -177,13 +178,13 @@ def _sure(record: TraceRecord) -> Iterator[Runs]:
         yield runs("$said.", said=record.calibration.rstrip("."))
     elif record.basis == "p-value":
         yield runs(
-            "The p-value is exact. It rests on the randomness of the key alone, whatever the model is and however it "
-            "writes, and on no approximation."
+            "The p-value is exact: the law of the result over the draw of the key is known, whatever the model is and "
+            "however it writes, and no approximation is used."
         )
     else:
         yield runs(
-            "The verdict rests on the e-value, whose inverse bounds the p-value. It rests on the randomness of the key "
-            "alone, whatever the model is, and holds whenever one looks."
+            "The verdict rests on the e-value, whose inverse bounds the p-value over the draw of the key, whatever the "
+            "model is."
         )
     if record.sided == "two-sided":
         yield runs(

@@ -15,7 +15,7 @@ from detect.report.trace_wording import one_of_them
 from detect.report.verify_documents import NotDone
 from detect.report.verify_numbers import close, refuse
 from detect.report.wording import format_time
-from detect.student.conclude import tails, tested_log10
+from detect.student.conclude import tails, tested_log10, trace_log10_pvalue
 from detect.student.evidence import EVIDENCE_FILE, read_evidence
 from detect.student.hypothesis import WeightedTest
 from detect.student.record import TraceHypothesis, TraceRecord, log10_naming_level
@@ -75,8 +75,8 @@ def answer(record: TraceRecord) -> str:
     close("e-value of the trace", [record.log10_evalue], [mean_log10_e([h.log10_evalue for h in record.hypotheses])])
     if record.log10_pvalue is None:
         return "no answer is given"
-    smallest = min(h.log10_pvalue_adjusted for h in record.hypotheses)
-    close("p-value of the trace", [record.log10_pvalue], [smallest])
+    follows = trace_log10_pvalue([h.log10_pvalue_adjusted for h in record.hypotheses], record.together)
+    close("p-value of the trace", [record.log10_pvalue], [follows])
     if record.found != (record.log10_pvalue <= math.log10(record.alpha)):
         refuse(f"found is {record.found}, which does not fit the p-value and alpha")
     return "the p-value of the trace and the answer follow from those of the keys"
@@ -198,7 +198,9 @@ def evidence(record: TraceRecord, folder: Path) -> str:
             raise NotDone("its key was ranked among decoys, which takes the key: `dyetrace recompute`")
         if found.planned:
             raise NotDone("the e-value is of several looks, whose totals take the key: `dyetrace recompute`")
-        close(f"tails of {h.key!r}", [h.log10_pvalue, h.log10_pvalue_lower], tails(whole, h.total, record.basis))
+        # Reports from before assumptions stood in them give exact tails beside e-values.
+        basis = record.basis if record.assumptions else "p-value"
+        close(f"tails of {h.key!r}", [h.log10_pvalue, h.log10_pvalue_lower], tails(whole, h.total, basis))
         close(f"e-value of {h.key!r}", [h.log10_evalue], [whole.log10_evalue(h.total, record.sided)])
     return f"the exact tails and e-values of the totals follow from {EVIDENCE_FILE}, which takes no key"
 

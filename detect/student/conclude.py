@@ -135,13 +135,13 @@ def conclude(
     decoys = _decoys(family, spec, ring, settings)
     refused = _refusal(evidence, decoys) or objection
     log10_alpha = math.log10(settings.alpha)
-    log10_p = min(h.log10_pvalue_adjusted for h in hypotheses)
     limit = log10_naming_level(settings.alpha, len(keys.keys() - {GLOBAL}))
     identified: list[str] = []
     together = None
     if refused is None:
         identified = _identified(hypotheses, limit)
         together = _together(family, keys, evidence, spec, ring)
+    log10_p = trace_log10_pvalue([h.log10_pvalue_adjusted for h in hypotheses], together)
     found = refused is None and log10_p <= log10_alpha
     return Conclusion(
         hypotheses=hypotheses,
@@ -158,6 +158,16 @@ def conclude(
         power=_power(hypotheses[0], log10_alpha),
         controls=decoys,
     )
+
+
+def trace_log10_pvalue(adjusted: Sequence[float], together: float | None) -> float:
+    """Log10 p that no key left its mark: of single keys, and of all accounts together where there are several.
+
+    Each of the two questions has half of the level, so that the headline, the names (`_identified`) and what is said of
+    all accounts together are true at once with a chance of at least 1 - alpha.
+    """
+    smallest = min(adjusted)
+    return smallest if together is None else min(0.0, _LOG10_2 + min(smallest, together))
 
 
 def log10_evalue_of(

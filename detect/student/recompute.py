@@ -62,17 +62,23 @@ def _differences(before: TraceRecord, after: Conclusion) -> Iterator[str]:
         yield "other conclusions"
     if before.together is not None and not close(before.together, after.together):  # older reports have none
         yield "other p-value of all accounts together"
-    for what, pair in _numbers(before, after).items():
+    # Reports from before assumptions stood in them give exact tails beside e-values, and no more than that differs.
+    old = before.basis == "e-value" and not before.assumptions
+    for what, pair in _numbers(before, after, tails=not old).items():
         if len(pair[0]) != len(pair[1]) or not all(map(close, *pair)):
             yield f"other {what}"
 
 
-def _numbers(*parts: Any) -> dict[str, list[list[float | None]]]:
+def _numbers(*parts: Any, tails: bool) -> dict[str, list[list[float | None]]]:
+    exact: dict[str, list[list[float | None]]] = {
+        "tails": [[v for h in part.hypotheses for v in (h.log10_pvalue, h.log10_pvalue_lower)] for part in parts],
+        "curve's p-values": [[point.log10_pvalue for point in part.curve] for part in parts],
+    }
     return {
         "p-values": [[h.log10_pvalue_adjusted for h in part.hypotheses] for part in parts],
-        "tails": [[v for h in part.hypotheses for v in (h.log10_pvalue, h.log10_pvalue_lower)] for part in parts],
+        **(exact if tails else {}),
         "e-values": [[h.log10_evalue for h in part.hypotheses] for part in parts],
         "verdict": [[part.log10_pvalue] for part in parts],
         "decoys": [part.controls.decoy_log10_pvalues for part in parts],
-        "curve": [[v for point in part.curve for v in (point.log10_pvalue, point.log10_evalue)] for part in parts],
+        "curve": [[point.log10_evalue for point in part.curve] for part in parts],
     }

@@ -337,7 +337,8 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     served
         Which answers' contexts were counted to weigh contexts, or null.
     log10_pvalue
-        That no key left its mark in the suspect: the smallest adjusted p-value. Null when it is refused.
+        That no key left its mark in the suspect: the smallest adjusted p-value; with several accounts twice the smaller
+        of that and ``together``. Null when it is refused.
     log10_evalue
         Mean of the keys' e-values.
     coalitions

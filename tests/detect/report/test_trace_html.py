@@ -136,7 +136,7 @@ def test_terminal_says_what_a_reader_asks() -> None:
     text = " ".join(in_terminal(record).split())
     assert f"The mark was found in this model. p = {format_p(record.log10_pvalue)}, all keys paid for" in text
     assert "tosses of a fair coin" in text and "Identified: acme." in text
-    assert "reference (the verdict)" in text and "other readouts have no part in the verdict" in text
+    assert "reference (the one used)" in text and "other readouts have no part in the verdict" in text
     assert "control: 100 decoy keys agree with chance" in text
     assert "recompute: dyetrace recompute report.json --key file:KEYFILE" in text
     assert "No mark was found in this model." in in_terminal(shown_records()["clean"])
@@ -230,7 +230,7 @@ def test_endpoint_is_asked_the_plans_prompts_and_peeking_is_explained() -> None:
     page = on_page("api")
     assert "It was asked the plan’s prompts and gave 610 answers" in page  # noqa: RUF001
     assert "one may look at every answer and stop at will" in page
-    assert "the weights are not all fixed beforehand" in on_page("marked reading")
+    assert "weights depend on words of the key that came before" in on_page("marked reading")
 
 
 def test_power_is_said_of_the_contexts_it_was_computed_from() -> None:

@@ -17,7 +17,8 @@ from detect.corpus.record import FileHash, Interval
 from detect.decoys import log10_agreement
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.report.trace_schema import write_trace
-from detect.student.conclude import tested_log10
+from detect.student.assumed import assumptions
+from detect.student.conclude import tails, tested_log10, trace_log10_pvalue
 from detect.student.evidence import Basis, Evidence, encode_evidence
 from detect.student.hypothesis import Sided, WeightedTest
 from detect.student.record import (
@@ -87,7 +88,7 @@ def make_hypothesis(key: str, z: float, *, shared: bool, basis: Basis, sided: Si
     test = make_test(key, shared)
     mean, sd = test.moments
     total = round(mean + z * sd)
-    upper, lower = (min(0.0, float(p([total])[0])) for p in (test.log10_pvalues, test.log10_pvalues_lower))
+    upper, lower = (min(0.0, log10_p) for log10_p in tails(test, total, basis))
     log10_e = test.log10_evalue(total, sided)
     return TraceHypothesis(
         key=key,
@@ -105,7 +106,7 @@ def make_hypothesis(key: str, z: float, *, shared: bool, basis: Basis, sided: Si
 
 
 @lru_cache(maxsize=16)
-def make_curve(z: float, end: int, *, shared: bool, sided: Sided) -> tuple[CurvePoint, ...]:
+def make_curve(z: float, end: int, *, shared: bool, sided: Sided, basis: Basis) -> tuple[CurvePoint, ...]:
     """The global key's evidence after each sixteenth of the steps, growing unevenly."""
     test = make_test("global", shared)
     draw = np.random.default_rng(5)
@@ -115,7 +116,7 @@ def make_curve(z: float, end: int, *, shared: bool, sided: Sided) -> tuple[Curve
         known = WeightedTest(test.score, part, test.pool)
         mean, sd = known.moments
         total = round(mean + sd * (z * math.sqrt(i / 16) + (0 if i == 16 else float(draw.normal(0, 0.25)))))
-        log10_p = min(0.0, float(known.log10_pvalues([total])[0]))
+        log10_p = None if basis == "e-value" else min(0.0, float(known.log10_pvalues([total])[0]))
         points.append(
             CurvePoint(count=end * i // 16, log10_pvalue=log10_p, log10_evalue=known.log10_evalue(total, sided))
         )
@@ -158,7 +159,7 @@ def make_trace(
     alone = [make_hypothesis(key, z, shared=shared, basis=basis, sided=sided) for key, z in zs.items()]
     adjusted = holm_log10([h.log10_pvalue_tested for h in alone])
     hypotheses = [replace(h, log10_pvalue_adjusted=float(p)) for h, p in zip(alone, adjusted, strict=True)]
-    smallest = float(adjusted.min())
+    smallest = trace_log10_pvalue(adjusted.tolist(), changes.get("together"))
     tenants = [h for h in hypotheses if h.key.startswith("tenant:")]
     identified = [
         h.key.removeprefix("tenant:")
@@ -201,8 +202,8 @@ def make_trace(
         "log10_evalue": mean_log10_e([h.log10_evalue for h in hypotheses]),
         "refused": refused,
         "found": refused is None and smallest <= math.log10(alpha),
-        "comparisons": [make_readout(name, hypotheses[0], part) for name, part in READOUT_PARTS.items()],
-        "curve": list(make_curve(z, steps, shared=shared, sided=sided)),
+        "comparisons": [make_readout(name, hypotheses[0], part, basis) for name, part in READOUT_PARTS.items()],
+        "curve": list(make_curve(z, steps, shared=shared, sided=sided, basis=basis)),
         "power": make_power(hypotheses[0], alpha),
         "share": not_identified(),
         "controls": make_controls(broken=refused is not None),
@@ -211,6 +212,7 @@ def make_trace(
         "files": [FileHash(name="evidence.npz", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
     }
     record = TraceRecord(**(fields | changes))
+    record = replace(record, assumptions=changes.get("assumptions", assumptions(record)))
     write_trace(folder / "report.json", record)
     return record
 
@@ -228,14 +230,14 @@ def make_power(first: TraceHypothesis, alpha: float) -> Power:
 READOUT_PARTS = {"argmax": 0.11, "mass": 0.18, "entropy": 0.23, "log": 0.31, "reference": 1.0}
 
 
-def make_readout(name: str, first: TraceHypothesis, part: float) -> ReadoutResult:
+def make_readout(name: str, first: TraceHypothesis, part: float, basis: Basis) -> ReadoutResult:
     """A readout that shows so large a part of what the verdict's own shows."""
     z = part * (first.total - first.expected) / first.sd
     return ReadoutResult(
         readout=name,
         contexts=first.contexts,
         z=z,
-        log10_pvalue=first.log10_pvalue if part == 1 else tail(z),
+        log10_pvalue=None if basis == "e-value" else first.log10_pvalue if part == 1 else tail(z),
         contexts_needed=math.ceil(first.contexts * (Z_AT_AIM / z) ** 2) if z > 0 else None,
     )
 

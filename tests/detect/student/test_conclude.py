@@ -73,7 +73,8 @@ def test_the_tenant_whose_answers_were_used_is_named_and_no_other(basis: str) ->
     assert found.identification.startswith("The outputs of cygnus were")
     for h in found.hypotheses:
         assert (h.log10_pvalue_adjusted <= -6) == (h.key == "tenant:cygnus")
-    assert found.log10_pvalue == min(h.log10_pvalue_adjusted for h in found.hypotheses)
+    smallest = min(h.log10_pvalue_adjusted for h in found.hypotheses)
+    assert found.together is not None and found.log10_pvalue == np.log10(2) + min(smallest, found.together)
 
 
 def test_the_choice_among_keys_is_paid_for() -> None:
@@ -81,7 +82,9 @@ def test_the_choice_among_keys_is_paid_for() -> None:
     raw = [h.log10_pvalue for h in found.hypotheses]
     np.testing.assert_allclose([h.log10_pvalue_adjusted for h in found.hypotheses], holm_log10(raw))
     assert len(raw) == 7
-    assert found.log10_pvalue == pytest.approx(min(0.0, min(raw) + np.log10(7)))
+    assert found.together is not None
+    # And the question of all accounts together is another one.
+    assert found.log10_pvalue == pytest.approx(min(0.0, min(min(raw) + np.log10(7), found.together) + np.log10(2)))
 
 
 def test_two_tenants_who_each_left_enough_are_both_named() -> None:
