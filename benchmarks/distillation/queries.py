@@ -20,7 +20,7 @@ from benchmarks.distillation.suspects import Suspect
 from detect.student.api.asking import ask_all
 from detect.student.api.ledger import Ledger
 from detect.student.api.plan import PlannedPrompt, SamplingPlan, TracePlan
-from detect.student.api.prompts import choose_prompts
+from detect.student.api.prompts import choose_prompts, prompts_of
 from detect.student.endpoint import LEDGER_FILE, statistic_of, trace_endpoint
 from detect.student.reading import NO_SUBKEY, read_text, served_subkeys
 from detect.student.record import TraceRecord
@@ -114,7 +114,7 @@ def _plan(
     reference: Path | None,
 ) -> TracePlan:
     spec, ring = bench.teacher.spec(suspect.mark), bench.teacher.ring
-    prompts = choose_prompts(bench.suspects.served(suspect), spec, count)
+    prompts = choose_prompts(prompts_of(bench.suspects.served(suspect)), count)
     if len(prompts) < count:
         # Few were served marked: the rest are prompts of the same kind.
         have = {planned.prompt for planned in prompts}

@@ -19,7 +19,7 @@ from detect.natural_text import natural_documents
 from detect.report.trace_schema import read_trace
 from detect.student.conclude import conclude
 from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
-from detect.student.open_weights import WeightsJob, trace_weights
+from detect.student.open_weights import Placebo, WeightsJob, trace_weights
 from detect.student.record import TraceRecord
 from detect.student.served import crowding
 from watermark.errors import DyetraceError
@@ -27,6 +27,7 @@ from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
 from watermark.ledger import Ledger, answer_contexts
 from watermark.ledger_file import new_file, new_header
+from watermark.placebo import placebo
 from watermark.spec import WatermarkSpec, write_spec
 from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
@@ -131,7 +132,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         dict.fromkeys(text[100 * i : 100 * i + 40].strip() or "A" for text in prose[10:42] for i in range(3))
     )[:64]
     sampling = Sampling(max_new_tokens=100, batch=64, seed=1)
-    for name, mark in (("marked", (spec, RING)), ("unmarked", (None, None))):
+    for name, mark in (("marked", (spec, RING)), ("unmarked", (None, None)), ("placebo", placebo(spec, KEY))):
         answers = list(generate_answers(base, tokenizer, prompts, sampling, *mark))
         (folder / f"{name}.jsonl").write_text(
             "".join(
@@ -265,7 +266,7 @@ def test_the_report_reads_back_and_its_evidence_gives_every_number_again(world: 
     record, output = found
     assert read_trace(output / "report.json") == record
     evidence = read_evidence(output / EVIDENCE_FILE)
-    again = conclude(evidence, world.spec, RING, "p-value", TraceSettings(decoy_count=20))
+    again = conclude(evidence, world.spec, RING, record.basis, TraceSettings(decoy_count=20))
     assert again.hypotheses == record.hypotheses
     assert again.log10_pvalue == record.log10_pvalue and again.curve == record.curve
     assert again.controls.decoy_log10_pvalues == record.controls.decoy_log10_pvalues
@@ -291,6 +292,37 @@ def test_reading_the_marked_answers_themselves_rests_on_the_evalue(world: World,
     assert mine.found and mine.log10_pvalue == pytest.approx(-mine.hypotheses[0].log10_evalue)
     other = world.trace(tmp_path / "b", "of-unmarked", texts=served)
     assert not other.found and other.log10_evalue < 3
+
+
+def test_a_placebo_that_nobody_was_served_is_not_found_and_leaves_the_verdict(world: World, tmp_path: Path) -> None:
+    given = Placebo(str(world.folder / "placebo.jsonl"), *placebo(world.spec, KEY))
+    record = world.trace(tmp_path, "of-marked", texts=[str(world.folder / "marked.jsonl")], placebo=given)
+    (control,) = [c for c in record.controls.models if c.what == "placebo key"]
+    assert record.found and control.log10_pvalue > -4
+    assert any("placebo key" in one.how and one.checked for one in record.assumptions)
+
+
+def test_a_suspect_that_shows_the_placebo_as_well_gets_no_verdict(world: World, tmp_path: Path) -> None:
+    """It learnt the placebo answers: whatever the reason, what is measured is not the serving of marked answers."""
+    given = Placebo(str(world.folder / "placebo.jsonl"), *placebo(world.spec, KEY))
+    record = world.trace(tmp_path, "of-placebo", texts=[str(world.folder / "marked.jsonl")], placebo=given)
+    assert not record.found and record.log10_pvalue is None
+    assert record.refused is not None and "placebo key's mark" in record.refused
+
+
+def test_answers_that_carry_the_mark_itself_are_no_placebo(world: World, tmp_path: Path) -> None:
+    given = Placebo(str(world.folder / "marked.jsonl"), *placebo(world.spec, KEY))
+    with pytest.raises(DyetraceError, match="does not hold answers under the placebo key"):
+        world.trace(tmp_path, "of-marked", texts=[str(world.folder / "marked.jsonl")], placebo=given)
+
+
+def test_unmarked_reading_that_carries_the_mark_is_refused(world: World, tmp_path: Path) -> None:
+    """Records that lost their spec_id: a model that copies what it reads would look guilty."""
+    lost = tmp_path / "lost.jsonl"
+    records = [json.loads(line) for line in (world.folder / "marked.jsonl").read_text().splitlines()]
+    lost.write_text("".join(json.dumps({"text": r["text"], "token_ids": r["token_ids"]}) + "\n" for r in records))
+    with pytest.raises(DyetraceError, match="yet it carries the mark"):
+        world.trace(tmp_path / "out", "of-unmarked", texts=[str(lost)])
 
 
 def test_two_texts_count_a_context_once(world: World, tmp_path: Path) -> None:
