@@ -46,7 +46,8 @@ class Settings:
     Attributes
     ----------
     alpha
-        A document is "found" when its p-value, adjusted over all documents, is at or below this.
+        A document is "found" when its p-value, adjusted over all documents, is at or below this; it points to a key
+        when that key's is, adjusted over all pairs of a document and a key.
     decoy_count, decoy_seed
         Decoy keys per document.
     view

@@ -145,8 +145,9 @@ def _tested(record: ScanRecord) -> Iterator[Runs]:
 
 
 def _sure(record: ScanRecord) -> Iterator[Runs]:
+    where = " (the last section)" if record.assumptions else ""
     yield runs(
-        "If what this verdict assumes is true (the last section), the chance of calling a corpus marked that holds no "
+        f"If what this verdict assumes is true{where}, the chance of calling a corpus marked that holds no "
         "mark is at most $level. Every sub-key, key and test of this scan is paid for, other scans are not.",
         level=level(record.alpha),
     )
