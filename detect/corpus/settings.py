@@ -17,8 +17,8 @@ class ScanSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     read
         How documents are found in files.
     alpha
-        Family-wise false-positive rate of "found", over all keys, and of documents that point to a key, over all pairs of
-        a document and a key.
+        Family-wise false-positive rate of "found", over all keys, and of documents that point to a key, over all
+        pairs of a document and a key.
     rate
         False-discovery rate of the list of documents.
     sample
