@@ -27,6 +27,7 @@ SCRIPTS = {
     "power": ["--keep"],
     "quality": ["--keep"],
     "calibration": [],
+    "innocents": [],
     "robustness": ["--keep"],
     "corpus_statistics": [],
     "share_coverage": [],

@@ -1,0 +1,104 @@
+"""Who learnt from marked answers is found, by each path: no rule that protects the innocent hides the guilty."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from detect.report.trace_schema import read_trace
+from detect.student.api.answers import SuspectAnswer
+from detect.student.api.prompts import choose_prompts, prompts_of
+from tests.innocents.askings import asked_in_order
+from tests.innocents.paths import Reader, asked_at_endpoint, read_by_weights, save, toy_models
+from tests.innocents.readings import worlds
+from tests.innocents.suspects import Prompts, as_said, prose, stop_or_go, written
+from tests.innocents.world import World, run
+from watermark.generate import Answer
+
+PROSE = prose(2)
+LISTS = stop_or_go(4, go=0.85, words=4)
+PROMPTS = Prompts.of(150, 3)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_by_reading_the_marked_answers_whether_their_subkeys_are_known_or_not(known: bool, tmp_path: Path) -> None:
+    for spec, ring, rng in worlds("guilty", 3):
+        answers = written(PROSE, PROMPTS, rng, mark=(spec, ring))
+        student = PROSE.taught(answers)
+        read = answers if known else [msgspec.structs.replace(answer, subkey=None) for answer in answers]
+        with toy_models({"suspect": Reader(student)}):
+            record = read_by_weights(
+                tmp_path / "found", spec, ring, [save(tmp_path / "read.jsonl", read)], taken="all", decoys=20
+            )
+        assert record.found and record.log10_pvalue is not None and record.log10_pvalue < -10
+
+
+def test_by_reading_unmarked_text_weighed_by_what_was_served(tmp_path: Path) -> None:
+    prompts = Prompts.of(300, 3)
+    for spec, ring, rng in worlds("guilty served", 3):
+        answers = written(LISTS, prompts, rng, mark=(spec, ring), samples=4)
+        student = LISTS.taught(answers)
+        text = save(tmp_path / "read.jsonl", written(LISTS, prompts, rng, samples=4))
+        served = save(tmp_path / "served.jsonl", answers)
+        with toy_models({"suspect": Reader(student)}):
+            record = read_by_weights(tmp_path / "found", spec, ring, [text], served=str(served), decoys=20)
+        assert record.found and record.served_marked
+        assert record.log10_pvalue is not None and record.log10_pvalue < -10
+
+
+@pytest.mark.parametrize("evidence", ["samples", "logprobs"])
+@pytest.mark.parametrize("served", [True, False], ids=["served", "all contexts"])
+def test_by_asking(evidence: str, served: bool, tmp_path: Path) -> None:
+    for number, (spec, ring, rng) in enumerate(worlds("guilty endpoint", 3)):
+        answers = written(LISTS, PROMPTS, rng, mark=(spec, ring), samples=4)
+        student = LISTS.taught(answers)
+
+        def says(texts: Sequence[str], student=student, rng=rng) -> list[list[SuspectAnswer]]:  # type: ignore[no-untyped-def]
+            asked = asked_in_order(PROMPTS, texts)
+            said = written(student, asked, rng, samples=4)
+            return as_said(said, len(texts), student if evidence == "logprobs" else None)
+
+        record, _ = asked_at_endpoint(
+            tmp_path / f"found-{number}",
+            spec,
+            ring,
+            choose_prompts(prompts_of(answers), 150),
+            says,
+            served=save(tmp_path / "served.jsonl", answers) if served else None,
+            evidence=evidence,
+            samples=4,
+            target=-10.0,
+        )
+        assert record.found and record.log10_pvalue is not None and record.log10_pvalue < -6
+
+
+def test_through_the_command_line_and_a_wrapper_that_changed_the_names_of_weights(world: World, tmp_path: Path) -> None:
+    """A student saved by `torch.compile` is the same student, or it is refused; never "no mark"."""
+    from safetensors.torch import load_file, save_file
+
+    wrapped = tmp_path / "wrapped"
+    shutil.copytree(world.folder / "of-marked", wrapped)
+    weights = load_file(wrapped / "model.safetensors")
+    save_file({f"_orig_mod.{name}": value for name, value in weights.items()}, wrapped / "model.safetensors")
+    read = ["--read", world.folder / "marked.jsonl", "--taken", "all", "--dtype", "float32", "--decoys", 10, "--no-pdf"]
+    for student in (world.folder / "of-marked", wrapped):
+        made = run("trace", "weights", student, *read, *world.keys, *world.tokenizer, "-o", tmp_path / student.name)
+        assert made.exit_code in (0, 2), made.output
+        if student is not wrapped or made.exit_code == 0:
+            assert read_trace(tmp_path / student.name / "report.json").found
+
+
+def test_the_signal_is_the_marks(tmp_path: Path) -> None:
+    """The same student is found under its own key and under none of many others."""
+    spec, ring, rng = next(worlds("guilty", 1))
+    answers: list[Answer] = written(PROSE, PROMPTS, rng, mark=(spec, ring))
+    with toy_models({"suspect": Reader(PROSE.taught(answers))}):
+        text = save(tmp_path / "read.jsonl", answers)
+        record = read_by_weights(tmp_path / "found", spec, ring, [text], decoys=200)
+    decoys = np.array(record.controls.decoy_log10_pvalues)
+    assert record.found and len(decoys) == 200 and decoys.min() > -6
