@@ -10,7 +10,9 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from detect.corpus.record import FileHash, ScanRecord
 from detect.evidence import Record
@@ -123,9 +125,25 @@ def _record(path: Path, data: bytes, found: list[ScanRecord | TraceRecord | Reco
         detection = read_record(path)
         found.append(detection)
         again = encode_record(detection)
-    if again != data:
-        raise DyetraceError("report.json is not written as dyetrace writes it: it was changed by hand or by a program")
-    return "it is whole and does not contradict itself"
+    if again == data:
+        return "it is whole and does not contradict itself"
+    if _without_newer(again, data) == data:
+        return "it is whole and does not contradict itself, as an older release wrote it (it lacks newer fields)"
+    raise DyetraceError("report.json is not written as dyetrace writes it: it was changed by hand or by a program")
+
+
+def _without_newer(again: bytes, data: bytes) -> bytes:
+    """The bytes without fields that the record lacks: an older release wrote it, and they have their defaults."""
+
+    def thinned(value: Any, like: Any) -> Any:
+        if isinstance(value, dict) and isinstance(like, dict):
+            return {name: thinned(one, like[name]) for name, one in value.items() if name in like}
+        if isinstance(value, list) and isinstance(like, list) and len(value) == len(like):
+            return [thinned(one, other) for one, other in zip(value, like, strict=True)]
+        return value
+
+    kept = thinned(msgspec.json.decode(again), msgspec.json.decode(data))
+    return msgspec.json.format(msgspec.json.encode(kept, order="sorted"), indent=2) + b"\n"
 
 
 def _signature(path: Path, data: bytes, signer: bytes | None) -> str:

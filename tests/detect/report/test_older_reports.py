@@ -1,0 +1,38 @@
+"""Reports that an older release wrote are still read, verified, drawn and recomputed.
+
+Under older/: traces of a student of the demo model as dyetrace 0.1.0 wrote them before assumptions stood in records, one
+whose verdict rests on the e-value (it gives exact tails beside it, which are no longer written) and one on the p-value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from detect.cli import main
+from watermark.keys import SecretKey, write_key_file
+
+OLDER = Path(__file__).parent / "older"
+
+
+@pytest.mark.parametrize("name", ["trace-account", "trace-prose"])
+def test_an_older_trace_holds_and_gives_every_number_again(name: str, tmp_path: Path) -> None:
+    report = OLDER / name / "report.json"
+    key = tmp_path / "owner.key"
+    write_key_file(key, SecretKey(b"a key that everybody knows......"))
+    verified = CliRunner().invoke(main, ["report", "verify", str(report)])
+    assert verified.exit_code == 0, verified.output
+    assert "as an older release wrote it" in verified.output
+    again = CliRunner().invoke(main, ["recompute", str(report), "--key", f"file:{key}"])
+    assert again.exit_code == 0 and "every number the same" in again.output
+    drawn = CliRunner().invoke(main, ["report", "render", str(report), "-o", str(tmp_path), "--format", "html"])
+    assert drawn.exit_code == 0 and (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_a_number_of_an_older_trace_that_was_changed_is_noticed(tmp_path: Path) -> None:
+    old = (OLDER / "trace-account" / "report.json").read_text()
+    (tmp_path / "evidence.npz").write_bytes((OLDER / "trace-account" / "evidence.npz").read_bytes())
+    (tmp_path / "report.json").write_text(old.replace('"found": true', '"found": false', 1))
+    assert CliRunner().invoke(main, ["report", "verify", str(tmp_path / "report.json")]).exit_code == 2
