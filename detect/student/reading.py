@@ -6,8 +6,8 @@ first occurrence of a context counts; and of marked text only the first in all d
 by words of earlier contexts alone. A context whose text stands in the document's prompt does not count at all, whatever
 tokens it is made of there: line "shown text" of `docs/validity.md`.
 
-Marked documents are read in the order of their prompts' hashes. The order of the file may be one of length or of
-anything else that the key decided.
+Marked documents are read in the order of the hashes of their prompts and ids. The order of the file may be one of
+length or of anything else that the key decided; it remains only where neither prompts nor ids tell documents apart.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ReadingText:
     name, sha256
         The file's.
     documents
-        In their order in the file; marked ones in that of their prompts' hashes.
+        In their order in the file; marked ones in that of their prompts' and ids' hashes.
     marked
         Whether they are marked with the spec's key.
     """
@@ -98,6 +98,7 @@ class _Line(msgspec.Struct, frozen=True):
     spec_id: str | None = None
     subkey: int | None = None
     tenant: str | None = None
+    id: str | int | None = None
 
 
 def read_text(source: str, spec: WatermarkSpec, encoder: Encoder, *, tenant: str | None = None) -> ReadingText:
@@ -134,7 +135,7 @@ def read_text(source: str, spec: WatermarkSpec, encoder: Encoder, *, tenant: str
         marks.add(line.spec_id == spec.spec_id)
         read.append((_rank(line), list(_pieces(place, line, spec, encoder))))
     if marks == {True}:
-        read.sort(key=lambda pair: pair[0])  # stable: answers to one prompt stay in their order
+        read.sort(key=lambda pair: pair[0])  # stable: what nothing tells apart stays in its order
     found = [document for _, pieces in read for document in pieces]
     if len(marks) > 1:
         raise DyetraceError(
@@ -168,8 +169,8 @@ def _records(data: bytes, source: str) -> Iterator[tuple[str, _Line]]:
 
 
 def _rank(line: _Line) -> bytes:
-    """Where a marked record stands among others, by its prompt alone."""
-    return hashlib.sha256(msgspec.json.encode([line.prompt, line.prompt_token_ids])).digest()
+    """Where a marked record stands among others: by its prompt and its number, which the key did not decide."""
+    return hashlib.sha256(msgspec.json.encode([line.prompt, line.prompt_token_ids, line.id])).digest()
 
 
 def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> Iterator[ReadingDocument]:
