@@ -43,7 +43,8 @@ def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
     for reading in marked:
         yield _made(
             f"The answers of {reading.name} were taken from those that were served without regard to what they say, "
-            "how long they are, or whether they ended.",
+            "how long they are, or whether they ended, and their order in the file follows from none of that where "
+            "neither prompts nor ids tell them apart.",
             _taken(reading),
             checked=reading.complete is not None,
         )
