@@ -130,8 +130,9 @@ _STAGES = {
 @option(
     "--work",
     type=click.Path(path_type=Path),
-    help="Folder for intermediate results (about 10 bytes a token), which all workers must share; "
-    "by default OUTPUT/.work.  [e.g. --work /scratch/scan]",
+    help="Folder in which dyetrace makes one for intermediate results (.dyetrace-scan, about 10 bytes a token), which "
+    "all workers must share; by default OUTPUT. Only what dyetrace has made there is ever removed.  "
+    "[e.g. --work /scratch]",
 )
 @option("--keep-work", is_flag=True, help="Leave it there, for a quick scan with other keys.  [e.g. --keep-work]")
 @option("--dry-run", is_flag=True, help="Say what the scan would cost and could find, and stop.  [e.g. --dry-run]")

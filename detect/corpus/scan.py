@@ -8,7 +8,6 @@ Every arrow but the last two is a stage of tasks that an engine runs and whose r
 from __future__ import annotations
 
 import math
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,7 @@ from detect.corpus.settings import ScanSettings, check_specs
 from detect.corpus.settle import read_count
 from detect.corpus.tally import Documents, Tally, joined, merge, read_documents, read_tally
 from detect.corpus.tasks import Outcome, Stage, Task, first_records, gathered_shards
-from detect.corpus.work import Plan, Shard, WorkFolder, locked, new_file, shard_id, write_plan
+from detect.corpus.work import Plan, Shard, WorkFolder, discard, locked, new_file, shard_id, write_plan
 from detect.encode import EncoderUse
 from detect.evidence import versions
 from detect.natural_text import natural_documents
@@ -132,7 +131,7 @@ def scan(
     engine
         Runs the tasks.
     work
-        Folder of intermediate results, on a disk that all workers share; ``output``/.work by default.
+        Folder in which that of intermediate results lies, on a disk that all workers share; ``output`` by default.
     keep_work
         Leave it there: another scan with other keys is then quick.
     progress
@@ -157,10 +156,10 @@ def scan(
         )
     make_folder(output)
     try:
-        with locked(work or output / ".work") as folder:
+        with locked(work or output) as folder:
             record = _scan(job, keys, output, folder, engine, progress or _silent)
             if not keep_work:
-                shutil.rmtree(folder.path)
+                discard(folder)
     finally:
         engine.close()
     return record

@@ -3,13 +3,20 @@
 A result is written beside its name and renamed, so whatever stands there is whole, and a task that finds its result
 has nothing to do. That is all that resuming needs. The folder holds the suspect's tokens and nothing that was computed
 with a key before `score`; it is readable by its owner alone.
+
+It is a folder of its own inside the one that the user names, with a mark in it that says whose it is. Only files in it
+that bear names of results, or of results that a killed task left unfinished, are ever removed: whatever else lies there
+stays.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +32,29 @@ from watermark.files import write_atomically
 from watermark.spec import WatermarkSpec
 
 _LAYOUT = 1  # of these files; changes whenever a result of an older version can't be read any more
+
+WORK = ".dyetrace-scan"
+"""Name of the work folder; a hidden one, which no scan of the folder around it reads."""
+
+_MARK = "DYETRACE"
+_MARKED = b"Intermediate results of `dyetrace scan`, which removes those files of this folder that it has made.\n"
+
+_NAME = r"[0-9a-f]{32}"  # of a shard, a corpus, a scoring
+_HALF = r"\.[0-9]+\.[0-9a-f]{8}"  # ends the name of a result that is being made
+_SCRATCH = r"\.dyetrace-[a-z0-9_]{8}"  # what `write_atomically` is writing
+_BLOCK = r"([0-9]+\.(npz|prints|starts|ids16|ids32|names)|done\.json)"
+_UNFINISHED = re.compile(
+    rf"((reference|null)/)?({_SCRATCH}|gathered/\.{_NAME}{_HALF}/{_BLOCK}"
+    rf"|(settled|scored|located)/{_NAME}/\.[a-z0-9]+(\.npz|\.json)?{_HALF}(\.npz)?)"
+)
+_FOLDER = re.compile(
+    rf"(reference|null)|((reference|null)/)?(gathered|settled|scored|located)(/{_NAME}|/\.{_NAME}{_HALF})?"
+)
+_RESULT = re.compile(
+    rf"((reference|null)/)?(plan\.json|hashes\.json|natural\.jsonl|gathered/{_NAME}/{_BLOCK}"
+    rf"|settled/{_NAME}/([0-9]+|distinct\.json)|scored/{_NAME}/[0-9]+\.npz"
+    rf"|located/{_NAME}/([0-9]+\.json|discovered\.npz))"
+)
 
 
 class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,7 +195,8 @@ def new_file(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong before counts
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -186,31 +217,89 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[WorkFolder]:
+def locked(within: Path) -> Iterator[WorkFolder]:
     """Make the work folder and hold it, so that two scans don't share one; leftovers of killed tasks are removed.
+
+    Parameters
+    ----------
+    within
+        The user's folder, in which the work folder lies.
 
     Raises
     ------
     DyetraceError
-        Another scan holds it, or it cannot be made.
+        Another scan holds it, it cannot be made, or what has its name is not dyetrace's.
     """
-    import fcntl
-
+    folder = within / WORK
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        _claim(folder)
+        descriptor = _lock(folder)
     except OSError as error:
         raise DyetraceError(f"cannot make work folder {folder}: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DyetraceError(
-                f"another scan works in {folder}; wait for it, or give this one its own -o or --work"
-            ) from None
-        for path in folder.glob("*/**/.*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _remove(folder, _UNFINISHED)
         yield WorkFolder(folder)
     finally:
         os.close(descriptor)
+
+
+def discard(work: WorkFolder) -> None:
+    """Remove what the scan has made in its work folder, which must be held, and the folder if nothing else is in it."""
+    _remove(work.path, _UNFINISHED)
+    _remove(work.path, _RESULT)
+    with contextlib.suppress(OSError):
+        (work.path / "lock").unlink()
+        if os.listdir(work.path) == [_MARK]:
+            (work.path / _MARK).unlink()
+            work.path.rmdir()
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder and mark it, or find the mark."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark = folder / _MARK
+    is_folder = stat.S_ISDIR(folder.lstat().st_mode)
+    if is_folder and mark.is_file() and mark.read_bytes() == _MARKED:
+        return
+    if not is_folder or not all(re.fullmatch(_SCRATCH, name) for name in os.listdir(folder)):
+        raise DyetraceError(
+            f"{folder} is there already and was not made by dyetrace; rename it, or give another folder with --work"
+        )
+    folder.chmod(0o700)
+    write_atomically(mark, _MARKED, 0o600)
+
+
+def _lock(folder: Path) -> int:
+    """Hold the folder until the descriptor is closed."""
+    import fcntl
+
+    while True:
+        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder / "lock")):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DyetraceError(
+                f"another scan works in {folder}; wait for it, or give this one its own -o or --work"
+            ) from None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # of a scan that has just ended and removed it
+        _claim(folder)
+
+
+def _remove(folder: Path, own: re.Pattern[str]) -> None:
+    """Remove plain files with names of that kind, and folders that are empty then; nothing is followed out of here."""
+    for path, below, files in os.walk(folder, topdown=False):
+        inner = Path(path).relative_to(folder)
+        for name in files:
+            file = Path(path, name)
+            with contextlib.suppress(OSError):
+                if own.fullmatch((inner / name).as_posix()) and stat.S_ISREG(file.lstat().st_mode):
+                    file.unlink()
+        for name in below:
+            with contextlib.suppress(OSError):  # it is not empty, and stays
+                if _FOLDER.fullmatch((inner / name).as_posix()):
+                    Path(path, name).rmdir()

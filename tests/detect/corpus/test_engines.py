@@ -16,6 +16,7 @@ from detect.corpus.engines import Engine, make_engine
 from detect.corpus.engines.local import LocalEngine
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.tasks import Outcome, Task
+from detect.corpus.work import WORK
 from tests.detect.corpus.marked import SECRET, SETTINGS, InlineEngine, documents, spec, write_jsonl
 from tests.detect.corpus.test_scan import report
 from watermark.errors import DyetraceError
@@ -127,11 +128,11 @@ def test_an_unknown_engine_and_a_missing_cluster_are_refused() -> None:
 def test_shards_are_named_by_content(job: ScanJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of a file elsewhere is the same work."""
     scan(job, tmp_path, InlineEngine(), keep_work=True)
-    done = sorted(path.name for path in (tmp_path / ".work" / "gathered").iterdir())
+    done = sorted(path.name for path in (tmp_path / WORK / "gathered").iterdir())
     copies = tmp_path / "copies"
     copies.mkdir()
     for path in Path(job.paths[0]).glob("*.jsonl"):
         (copies / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(scan_module, "_hashes", scan_module._hashes)
     scan(ScanJob(**{**job.__dict__, "paths": [str(copies)]}), tmp_path, InlineEngine(), keep_work=True)
-    assert sorted(path.name for path in (tmp_path / ".work" / "gathered").iterdir()) == done
+    assert sorted(path.name for path in (tmp_path / WORK / "gathered").iterdir()) == done

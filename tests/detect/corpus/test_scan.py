@@ -22,6 +22,7 @@ from detect.corpus.readers import ReadOptions
 from detect.corpus.record import Hit, ScanRecord
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.settings import ScanSettings
+from detect.corpus.work import WORK, locked
 from detect.distinct import distinct_tuples
 from detect.scoring import totals
 from tests.detect.corpus.marked import SECRET, SETTINGS, InlineEngine, documents, spec, write_jsonl
@@ -215,7 +216,7 @@ def test_a_scan_killed_at_any_moment_goes_on_and_ends_the_same(corpus: Path, tmp
         process.wait()
     subprocess.run(command(corpus, output), check=True, capture_output=True)
     assert report(output) == expected
-    assert not (output / ".work").exists()
+    assert not (output / WORK).exists()
 
 
 def test_an_interrupt_from_the_keyboard_is_one_line_and_the_scan_goes_on(corpus: Path, tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_an_interrupt_from_the_keyboard_is_one_line_and_the_scan_goes_on(corpus:
     process = subprocess.Popen(
         command(corpus, output), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while not (output / ".work" / "plan.json").exists():  # the scan is under way
+    while not (output / WORK / "plan.json").exists():  # the scan is under way
         time.sleep(0.02)
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
@@ -263,7 +264,7 @@ def test_another_key_needs_no_new_reading(corpus: Path, tmp_path: Path, monkeypa
 
 def test_work_files_are_private_and_hold_no_key(corpus: Path, tmp_path: Path) -> None:
     scan(job(corpus), tmp_path, InlineEngine(), keep_work=True)
-    work = tmp_path / ".work"
+    work = tmp_path / WORK
     assert stat.S_IMODE(work.stat().st_mode) == 0o700
     secret = SECRET.reveal_hex().encode()
     for path in tmp_path.rglob("*"):
@@ -325,7 +326,5 @@ def test_text_needs_a_tokenizer(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_two_scans_do_not_share_a_work_folder(corpus: Path, tmp_path: Path) -> None:
-    from detect.corpus.work import locked
-
-    with locked(tmp_path / ".work"), pytest.raises(DyetraceError, match="another scan"):
+    with locked(tmp_path), pytest.raises(DyetraceError, match="another scan"):
         scan(job(corpus), tmp_path, InlineEngine())
