@@ -93,7 +93,8 @@ def test_one_student_of_each_share_gives_no_interval(world: World, tmp_path: Pat
 
 def test_a_placebo_finds_nothing_in_the_teacher_and_stands_in_the_report(world: World, tmp_path: Path) -> None:
     made = ["generate", "--prompts", world.prompts, "--model", world.folder / "teacher", *world.keys, "--placebo"]
-    done = run(*made, "--max-new-tokens", 40, "--seed", 3, "--dtype", "float32", "-o", tmp_path / "placebo.jsonl")
+    short = ["--max-new-tokens", 24, "--limit", 20, "--seed", 3, "--dtype", "float32"]
+    done = run(*made, *short, "-o", tmp_path / "placebo.jsonl")
     assert done.exit_code == 0, done.output
     read = ["--read", world.folder / "marked.jsonl", "--placebo", tmp_path / "placebo.jsonl"]
     output = traced(world, tmp_path / "found", "teacher", *read)

@@ -38,7 +38,7 @@ from watermark.errors import DyetraceError
 from watermark.generate import Answer
 from watermark.keys import KeyRing, SecretKey
 
-KEYS = 64
+KEYS = 48
 
 
 def assert_innocent(log10_e: np.ndarray, names: Sequence[Callable[..., Reader]]) -> None:

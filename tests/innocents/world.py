@@ -126,7 +126,7 @@ def widened(network: Any, tokenizer: Any) -> Any:
     return wider.eval()
 
 
-def taught(network: Any, answers: Sequence[Answer], steps: int = 80) -> Any:
+def taught(network: Any, answers: Sequence[Answer], steps: int = 50) -> Any:
     """A copy that learnt some answers by heart, more or less."""
     import torch
 
