@@ -75,8 +75,8 @@ def _lead(record: TraceRecord) -> Iterator[Runs]:
         )
     else:
         yield runs(
-            "What explains this is that it learnt, directly or through other models, from text that was generated with "
-            "this key; or else that the key was not secret."
+            "If what this report assumes is true, it learnt, directly or through other models, from text that was "
+            "generated with this key. The last section lists what it assumes."
         )
 
 
@@ -169,7 +169,7 @@ def _sure(record: TraceRecord) -> Iterator[Runs]:
     several = "; every key that was tried is paid for" if len(record.hypotheses) > 1 else ""
     yield runs(
         f"The chance of calling a model marked that was made without the key is at most $level{several}, if what this "
-        "report assumes is true. The last page lists that, and what of it was checked.",
+        "report assumes is true. The last section lists that, and what of it was checked.",
         level=level(record.alpha),
     )
     if record.refused is not None:
@@ -199,7 +199,10 @@ def _sure(record: TraceRecord) -> Iterator[Runs]:
         )
     else:
         yield runs("No decoy keys were run.")
-    models = [control.model.name for control in record.controls.models]
+    controls = record.controls.models
+    models = [control.model.name for control in controls if control.what != "placebo key"]
+    if len(models) < len(controls):
+        yield runs("It also ran under a placebo key, on answers that nobody was served, where no mark can be.")
     if models:
         yield runs("It also ran on $models, where no mark can be.", models=listed(names(models, "models")))
 
