@@ -104,7 +104,7 @@ def _chance(record: TraceRecord) -> Lines:
     yield runs(
         "It assumes that the key was drawn at random, kept secret, and fixed before the suspect was made; that "
         "nothing that was read or weighed was chosen with the key, or by answers in which the key had a say; and that "
-        "the cipher behind the words (ChaCha8) cannot be told from chance. The last page says which of this was "
+        "the cipher behind the words (ChaCha8) cannot be told from chance. The last section says which of this was "
         "checked."
     )
     if record.basis == "e-value":
