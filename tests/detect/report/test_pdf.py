@@ -6,6 +6,7 @@ import re
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -46,6 +47,27 @@ def test_every_kind_of_record_makes_a_tagged_archive_pdf(kind: str) -> None:
     assert b"<pdfaid:part>2</pdfaid:part>" in everything and b"<pdfaid:conformance>A</pdfaid:conformance>" in everything
     assert b"<pdfuaid:part>1</pdfuaid:part>" in everything
     assert b"/URI" not in everything and b"/JavaScript" not in everything and b"/Launch" not in everything
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages_are_numbered_in_order(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a break hangs on what it moves, no layout is right, and a footer keeps the number of a first try."""
+    import typst
+
+    real, told = typst.Compiler, []
+
+    class Telling:
+        def __init__(self, *given: Any, **options: Any) -> None:
+            self.compiler = real(*given, **options)
+
+        def compile(self, **options: Any) -> Any:
+            pdf, warnings = self.compiler.compile_with_warnings(**options)
+            told.extend(warnings)
+            return pdf
+
+    monkeypatch.setattr(typst, "Compiler", Telling)
+    render_pdf(shown_records()[kind])
+    assert told == []
 
 
 def test_same_record_gives_the_same_bytes() -> None:
