@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from watermark.errors import DyetraceError
-from watermark.files import write_atomically
+from watermark.files import check_output, write_atomically, write_private
 from watermark.keys import MarkingKey
 from watermark.spec import WatermarkSpec, check_key
 
@@ -90,10 +90,13 @@ def write_commitment(path: Path, commitment: Commitment, opening: Opening) -> Pa
     """Write the public commitment to ``path`` and the opening, for the owner's eyes only, beside it; return where."""
     beside = opening_path(path)
     for target in (path, beside):
-        if target.exists():
-            raise DyetraceError(f"{target} exists already; a commitment is never overwritten, so choose another name")
-    write_atomically(beside, _pretty(opening), mode=0o600)
-    write_atomically(path, _pretty(commitment))
+        check_output(target)
+    write_private(beside, _pretty(opening))
+    try:
+        write_atomically(path, _pretty(commitment), replace=False)
+    except BaseException:
+        beside.unlink()  # an opening of nothing would only be in the way
+        raise
     return beside
 
 

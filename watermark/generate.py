@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +17,15 @@ import msgspec
 
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
+from watermark.rowkeys import key_words
 from watermark.spec import WatermarkSpec, check_tokenizer
 
 if TYPE_CHECKING:
     import torch
+
+_COLDEST, _HOTTEST = 1e-3, 1e3  # beyond, 32-bit logits over- or underflow
+_LARGEST = 2**31 - 1
+_RUN_BYTES = 32
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,10 +76,18 @@ class Sampling:
             raise DyetraceError(
                 f"temperature must be above 0 (got {self.temperature}): at 0 there is nothing to sample and to mark"
             )
+        if not _COLDEST <= self.temperature <= _HOTTEST:
+            raise DyetraceError(f"temperature must lie in [{_COLDEST}, {_HOTTEST:g}] (got {self.temperature})")
         if not 0 < self.top_p <= 1 or self.top_k < 0:
             raise DyetraceError(f"top_p must lie in (0, 1] and top_k be 0 or more (got {self.top_p} and {self.top_k})")
         if self.max_new_tokens < 1 or self.samples < 1 or self.batch < 1:
             raise DyetraceError("max_new_tokens, samples and batch must be at least 1")
+        if max(self.max_new_tokens, self.samples, self.batch, self.top_k) > _LARGEST:
+            raise DyetraceError(f"max_new_tokens, samples, batch and top_k must be {_LARGEST} at most")
+        if not 0 <= self.fresh_share < 1:
+            raise DyetraceError(f"fresh_share must lie in [0, 1) (got {self.fresh_share})")
+        if self.seed is not None and not 0 <= self.seed < 2**64:
+            raise DyetraceError(f"seed must lie in 0 .. 2^64 - 1 (got {self.seed})")
 
 
 def generate_answers(
@@ -84,62 +101,181 @@ def generate_answers(
     *,
     chat: bool = True,
 ) -> Iterator[Answer]:
-    """Yield answers to ``prompts`` as their batches finish, in order.
+    """Yield answers to ``prompts`` as their batches finish, in order: `generate_batches`, one answer at a time."""
+    for batch in generate_batches(model, tokenizer, prompts, sampling, spec, ring, tenant, chat=chat):
+        yield from batch
+
+
+def generate_batches(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    spec: WatermarkSpec | None = None,
+    ring: KeyRing | None = None,
+    tenant: str | None = None,
+    *,
+    chat: bool = True,
+    run: bytes | None = None,
+    first: int = 0,
+) -> Iterator[list[Answer]]:
+    """Yield the answers of one batch of prompts after the other.
 
     Parameters
     ----------
     model, tokenizer
         A transformers causal language model and its tokenizer.
+    prompts
+        All of them, also those of batches that are passed over.
     spec, ring
         The watermark and the owner's keys; without them the text is not marked.
     tenant
         The account; None where the spec has no tenants.
     chat
         Put each prompt through the tokenizer's chat template where it has one.
+    run
+        Secret random bytes (32), which each batch's sub-keys and, without a seed, its unmarked randomness are drawn
+        from: with the same bytes any batch is made again as it was. By default they are drawn here.
+    first
+        The batch to begin with.
 
     Raises
     ------
     DyetraceError
-        A spec without keys, the wrong tokenizer or model for the spec, or an empty prompt.
+        A spec without keys, the wrong tokenizer or model for the spec, an empty prompt or one that is too long.
     """
     import torch
 
-    if spec is not None and ring is None:
-        raise DyetraceError("marking text needs a key beside the spec")
+    run = secrets.token_bytes(_RUN_BYTES) if run is None else run
+    check_request(prompts, sampling, spec, ring, tenant)
     if spec is not None:
         from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
         check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
-    for number, prompt in enumerate(prompts, 1):
-        if not prompt.strip():
-            raise DyetraceError(f"prompt {number} is empty; remove it or fill it in")
-    torch.manual_seed(secrets.randbits(63) if sampling.seed is None else sampling.seed)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    for start in range(0, len(prompts), sampling.batch):
-        part = prompts[start : start + sampling.batch]
-        texts = [_as_chat(tokenizer, prompt) if chat and tokenizer.chat_template else prompt for prompt in part]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=not chat).to(model.device)
-        subkeys = _subkeys(inputs["input_ids"], sampling, spec, tenant)
+    chat_texts = chat and bool(tokenizer.chat_template)
+    texts = [_as_chat(tokenizer, prompt) if chat_texts else prompt for prompt in prompts]
+    lengths = [len(tokenizer(text, add_special_tokens=not chat)["input_ids"]) for text in texts]
+    check_lengths(lengths, sampling.max_new_tokens, _positions(getattr(model, "config", None)))
+    for batch in range(first, -(-len(prompts) // sampling.batch)):
+        start = batch * sampling.batch
+        part = slice(start, start + sampling.batch)
+        inputs = tokenizer(texts[part], return_tensors="pt", padding=True, add_special_tokens=not chat)
+        inputs = inputs.to(model.device)
+        subkeys = _subkeys(inputs["input_ids"], sampling, spec, tenant, _drawn(run, "subkeys", batch))
+        unmarked = _drawn(run, "sampling", batch) if sampling.seed is None else _seeded(sampling.seed, batch)
+        torch.manual_seed(next(unmarked) >> 1)
         rows = _generate(model, tokenizer, inputs, sampling, spec, ring, tenant, subkeys)
+        answers = []
         for row, ids in enumerate(rows):
             number, sample = divmod(row, sampling.samples)
             mask = inputs["attention_mask"][number].bool()
-            yield Answer(
-                id=f"{start + number}" if sampling.samples == 1 else f"{start + number}.{sample}",
-                prompt=part[number],
-                text=tokenizer.decode(ids, skip_special_tokens=True),
-                prompt_token_ids=inputs["input_ids"][number][mask].tolist(),
-                token_ids=ids,
-                spec_id=None if spec is None else spec.spec_id,
-                tenant=tenant,
-                subkey=None if subkeys is None else subkeys[row],
+            answers.append(
+                Answer(
+                    id=f"{start + number}" if sampling.samples == 1 else f"{start + number}.{sample}",
+                    prompt=prompts[start + number],
+                    text=tokenizer.decode(ids, skip_special_tokens=True),
+                    prompt_token_ids=inputs["input_ids"][number][mask].tolist(),
+                    token_ids=ids,
+                    spec_id=None if spec is None else spec.spec_id,
+                    tenant=tenant,
+                    subkey=None if subkeys is None else subkeys[row],
+                )
+            )
+        yield answers
+
+
+def check_request(
+    prompts: Sequence[str], sampling: Sampling, spec: WatermarkSpec | None, ring: KeyRing | None, tenant: str | None
+) -> None:
+    """Refuse, before a model is there, what can't be answered or marked.
+
+    Raises
+    ------
+    DyetraceError
+        A spec without keys, spec and account that don't go together, an empty prompt, or more samples of one prompt
+        than sub-keys that differ.
+    """
+    for number, prompt in enumerate(prompts, 1):
+        if not prompt.strip():
+            raise DyetraceError(f"prompt {number} is empty; remove it or fill it in")
+    if spec is None:
+        if tenant is not None or sampling.fresh_share > 0:
+            what = "fresh_share" if tenant is None else f"tenant {tenant!r}"
+            raise DyetraceError(f"{what} was given, but nothing is marked without a spec; give the spec and its key")
+        return
+    if ring is None:
+        raise DyetraceError("marking text needs a key beside the spec")
+    key_words(spec, ring, tenant, 0)
+    if sampling.fresh_share > 0:
+        return
+    for start in range(0, len(prompts), sampling.batch):
+        _, most = Counter(prompts[start : start + sampling.batch]).most_common(1)[0]
+        if most * sampling.samples > spec.subkeys:
+            raise DyetraceError(
+                f"more than {spec.subkeys} samples of one prompt in a batch would repeat each other: the spec has "
+                f"{spec.subkeys} sub-keys; make a spec with more, set fresh_share above 0, or make batches smaller"
             )
 
 
+def check_lengths(lengths: Sequence[int], max_new_tokens: int, positions: int | None) -> None:
+    """Raise DyetraceError where a prompt of so many tokens and its answer don't fit into a model's positions."""
+    for number, length in enumerate(lengths, 1):
+        if positions is not None and length + max_new_tokens > positions:
+            raise DyetraceError(
+                f"prompt {number} has {length:,} tokens, which with {max_new_tokens:,} of an answer is more than the "
+                f"{positions:,} that the model can read; shorten it, or lower max_new_tokens"
+            )
+
+
+def check_folder_fits(folder: Path, prompts: Sequence[str], sampling: Sampling, spec: WatermarkSpec | None) -> None:
+    """Check tokenizer and prompts against a model's folder, before the model is loaded.
+
+    Raises
+    ------
+    DyetraceError
+        It is no model's folder, its tokenizer is not the spec's, or a prompt is too long.
+    """
+    from watermark.model_folder import check_folder
+    from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+
+    check_folder(folder)
+    tokenizer = load_tokenizer(folder)
+    if spec is not None:
+        check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return  # what loads the model says how it is broken
+    lengths = [len(tokenizer.encode(prompt, add_special_tokens=False).ids) for prompt in prompts]
+    check_lengths(lengths, sampling.max_new_tokens, _positions(config))
+
+
+def _positions(config: Any) -> int | None:
+    """How many tokens a model can read, by its configuration; None where that doesn't say."""
+    for name in ("max_position_embeddings", "n_positions"):
+        found = config.get(name) if isinstance(config, dict) else getattr(config, name, None)
+        if isinstance(found, int) and found > 0:
+            return found
+    return None
+
+
+def _drawn(run: bytes, purpose: str, batch: int) -> Iterator[int]:
+    """Random numbers of 64 bits for one batch, the same for the same bytes of a run."""
+    for count in itertools.count():
+        message = f"{purpose}:{batch}:{count}".encode()
+        digest = hashlib.blake2b(message, key=run, digest_size=8, person=b"dyt:generate")
+        yield int.from_bytes(digest.digest())
+
+
+def _seeded(seed: int, batch: int) -> Iterator[int]:
+    return _drawn(seed.to_bytes(8), "seed", batch)
+
+
 def _subkeys(
-    prompts: torch.Tensor, sampling: Sampling, spec: WatermarkSpec | None, tenant: str | None
+    prompts: torch.Tensor, sampling: Sampling, spec: WatermarkSpec | None, tenant: str | None, drawn: Iterator[int]
 ) -> list[int] | None:
     """Draw here what the hook would draw by itself, so that each answer's record can name its sub-key."""
     if spec is None:
@@ -147,7 +283,14 @@ def _subkeys(
     from watermark.processor import draw_subkeys
 
     rows = prompts.repeat_interleave(sampling.samples, dim=0)
-    return draw_subkeys(rows, [tenant] * len(rows), spec.subkeys, beams=1, must_differ=sampling.fresh_share == 0)
+    return draw_subkeys(
+        rows,
+        [tenant] * len(rows),
+        spec.subkeys,
+        beams=1,
+        must_differ=sampling.fresh_share == 0,
+        choose=lambda free: free[next(drawn) % len(free)],  # off from even by less than 2^-50
+    )
 
 
 def _as_chat(tokenizer: Any, prompt: str) -> str:
@@ -181,18 +324,23 @@ def _generate(
             attention_mask=inputs["attention_mask"],
             fresh_share=sampling.fresh_share,
         )
-    with torch.inference_mode():
-        output = model.generate(
-            **inputs,
-            do_sample=True,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            max_new_tokens=sampling.max_new_tokens,
-            num_return_sequences=sampling.samples,
-            pad_token_id=tokenizer.pad_token_id,
-            watermarking_config=mark,
-        )
+    try:
+        with torch.inference_mode():
+            output = model.generate(
+                **inputs,
+                do_sample=True,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                max_new_tokens=sampling.max_new_tokens,
+                num_return_sequences=sampling.samples,
+                pad_token_id=tokenizer.pad_token_id,
+                watermarking_config=mark,
+            )
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise DyetraceError("there is not enough memory for a batch; lower batch, samples or max_new_tokens") from None
     ends = model.generation_config.eos_token_id
     stops = set(ends if isinstance(ends, list) else [ends])
     return [_until_end(row, stops) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
@@ -209,12 +357,14 @@ def _until_end(ids: list[int], stops: set[int]) -> list[int]:
 def read_prompts(source: str) -> list[str]:
     """Prompts of a file or of standard input ("-"): one a line, or JSONL with a ``prompt`` field."""
     where = "standard input" if source == "-" else source
+    if source == "-" and sys.stdin is None:
+        raise DyetraceError("standard input is closed; give prompts there, or a file of them")
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        text = (sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise DyetraceError(f"cannot read prompts from {where}: {reason}") from None
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     if not lines:
         raise DyetraceError(f"{where} holds no prompt; give one a line")
     if source.endswith(".jsonl") or lines[0].startswith('{"'):
@@ -229,24 +379,44 @@ class _PromptLine(msgspec.Struct):
 def _prompt_of(line: str, where: str) -> str:
     try:
         return msgspec.json.decode(line, type=_PromptLine).prompt
-    except msgspec.MsgspecError as error:
-        raise DyetraceError(f"{where}: {error}; each line needs a 'prompt' field") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DyetraceError(f"{where}: {reason}; each line needs a 'prompt' field") from None
 
 
-def write_answers(target: str, answers: Iterable[Answer], advance: Callable[[], None]) -> None:
-    """Write answers as JSONL to a file or to standard output ("-"), each as soon as it is there."""
-    if target == "-":
-        _write_lines(sys.stdout.buffer, answers, advance)
-        return
+def settings_of(
+    prompts: Sequence[str],
+    sampling: Sampling,
+    spec: WatermarkSpec | None,
+    tenant: str | None,
+    folder: Path,
+    **more: object,
+) -> dict[str, str]:
+    """All that decides what a run answers, for `watermark.partial.PartialFile`; long values as hashes."""
+    files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
+    found: dict[str, object] = {
+        "prompts": hashlib.sha256(msgspec.json.encode(prompts)).hexdigest(),
+        "spec": None if spec is None else spec.spec_id,
+        "tenant": tenant,
+        "model": str(folder.resolve()),
+        "model_files": hashlib.sha256(msgspec.json.encode(files)).hexdigest(),
+        **msgspec.to_builtins(sampling),
+        **more,
+    }
+    return {name: str(value) for name, value in found.items()}
+
+
+def is_answers(path: Path) -> bool:
+    """Whether the file at this path is of answers as `dyetrace generate` writes them, or empty."""
     try:
-        with open(target, "wb") as file:
-            _write_lines(file, answers, advance)
-    except OSError as error:
-        raise DyetraceError(f"cannot write {target}: {error.strerror}") from None
+        with path.open("rb") as file:
+            first = file.readline(1 << 24)
+        msgspec.json.decode(first, type=Answer) if first else None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
-def _write_lines(file: Any, answers: Iterable[Answer], advance: Callable[[], None]) -> None:
-    for answer in answers:
-        file.write(msgspec.json.encode(answer) + b"\n")
-        file.flush()
-        advance()
+def encode_answers(answers: Iterable[Answer]) -> bytes:
+    """JSONL, one answer a line."""
+    return b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers)

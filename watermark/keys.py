@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from watermark.errors import DyetraceError
+from watermark.files import write_private
 from watermark.foreign_key import ForeignKey
 
 KEY_BYTES = 32
@@ -231,18 +232,13 @@ def _looks_like_key(text: str) -> bool:
 
 def write_key_file(path: Path, key: AnyKey) -> None:
     """Write a key file that only its owner can read (0600); an existing file is never overwritten."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise DyetraceError(f"key file {path} exists already and is never overwritten; choose another path") from None
-    except OSError as error:
-        raise DyetraceError(f"cannot write key file {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(format_key(key) + "\n")
-    except OSError as error:
-        os.unlink(path)
-        raise DyetraceError(f"cannot write key file {path}: {error.strerror}") from None
+    write_private(path, f"{format_key(key)}\n".encode(), what="key file")
+
+
+def source_path(source: str) -> Path | None:
+    """The file that a key's source reads, so that no output goes there; None for other sources."""
+    kind, _, rest = source.partition(":")
+    return Path(os.path.expanduser(rest)) if kind == "file" and rest else None
 
 
 def load_key(source: str) -> AnyKey:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -211,7 +211,13 @@ def _spread(tenants: str | Sequence[str] | None, rows: int) -> list[str | None]:
 
 
 def draw_subkeys(
-    prompts: torch.Tensor, tenants: Sequence[str | None], pool: int, beams: int, *, must_differ: bool
+    prompts: torch.Tensor,
+    tenants: Sequence[str | None],
+    pool: int,
+    beams: int,
+    *,
+    must_differ: bool,
+    choose: Callable[[Sequence[int]], int] = secrets.choice,
 ) -> list[int]:
     """A random sub-key for each prompt's every sample; beams of one prompt share theirs, since beams swap rows.
 
@@ -227,6 +233,8 @@ def draw_subkeys(
         Rows of one beam search.
     must_differ
         Samples of one prompt would repeat each other under one sub-key.
+    choose
+        Takes one of several at random, independently of every text.
 
     Raises
     ------
@@ -246,6 +254,6 @@ def draw_subkeys(
                 "spec with more, or set fresh_share above 0"
             )
         free = sorted(set(range(pool)) - set(taken)) or list(range(pool))
-        taken.append(secrets.choice(free))
+        taken.append(choose(free))
         drawn.append(taken[-1])
     return drawn

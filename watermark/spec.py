@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from watermark.errors import DyetraceError
-from watermark.files import write_atomically
+from watermark.files import check_output, write_atomically
 from watermark.formats.protocol import Format, is_format
 from watermark.schemes import make_scheme
 from watermark.schemes.protocol import Scheme, parameters
@@ -160,9 +160,25 @@ def load_spec(path: str | Path) -> WatermarkSpec:
     return parse_spec(data, f"spec {path}")
 
 
-def write_spec(path: Path, spec: WatermarkSpec) -> None:
-    """Write a spec as indented JSON with every parameter spelt out."""
-    write_atomically(path, msgspec.json.format(spec.canonical_json, indent=2) + b"\n")
+def write_spec(path: Path, spec: WatermarkSpec, *, replace: bool = True) -> None:
+    """Write a spec as indented JSON with every parameter spelt out.
+
+    Raises
+    ------
+    DyetraceError
+        The file can't be written, or is there already and is no spec; with ``replace`` false, whatever it is.
+    """
+    check_output(path, kind="a watermark spec", is_kind=is_spec, force=replace)
+    write_atomically(path, msgspec.json.format(spec.canonical_json, indent=2) + b"\n", replace=replace)
+
+
+def is_spec(path: Path) -> bool:
+    """Whether the file at this path is a spec, of whatever mark."""
+    try:
+        load_spec(path)
+    except DyetraceError:
+        return False
+    return True
 
 
 def check_tokenizer(spec: WatermarkSpec, fingerprint: str, vocabulary_size: int) -> None:

@@ -5,11 +5,13 @@ Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import sys
+from typing import Any, NoReturn
 
 import click
 
-from detect.cli.common import EXIT_BAD_INPUT
+from detect.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, say
 from detect.cli.detection import demo, detect, recompute
 from detect.cli.ledger import ledger
 from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
@@ -20,16 +22,75 @@ from detect.cli.serving import serve_check
 from detect.cli.tracing import trace
 from watermark.errors import DyetraceError
 
+_CUT_OFF = "standard output was closed before everything was written"
+
 
 class _Group(click.Group):
-    """Turns every `DyetraceError` into one line on stderr and exit status 2."""
+    """Turns every `DyetraceError`, and whatever the machine refuses, into one line on stderr and exit status 2."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command between two checks of standard output, which is where results go."""
+        if sys.stdout is None:
+            _end("standard output is closed; give it a file, or /dev/null")
+        _take_closed_streams()
+        stream = sys.stdout
+        try:
+            try:
+                return super().main(*args, **extra)
+            finally:
+                if sys.stdout is not stream:  # click's way to say nothing of a closed pipe
+                    _end(_CUT_OFF)
+                sys.stdout.flush()
+        except OSError as error:  # of help texts, and of what was still to be written
+            _end(_refusal(error))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except DyetraceError as error:
-            click.echo(f"dyetrace: {' '.join(str(error).split())}", err=True)
-            ctx.exit(EXIT_BAD_INPUT)
+            _end(str(error))
+        except OSError as error:
+            _end(_refusal(error))
+        except KeyboardInterrupt:
+            say("dyetrace: interrupted")
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+def _end(reason: str) -> NoReturn:
+    say(f"dyetrace: {' '.join(reason.split())}")
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def _refusal(error: OSError) -> str:
+    """What the machine refused: to write standard output, or something else."""
+    reason = error.strerror or str(error)
+    broken = _left_standard_output()
+    if isinstance(error, BrokenPipeError):
+        return _CUT_OFF
+    if broken:
+        return f"cannot write standard output: {reason}"
+    return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
+def _take_closed_streams() -> None:
+    """Give the places of closed streams away, or the next file that is opened would get what is meant for people."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _left_standard_output() -> bool:
+    """Drop what standard output can't take, which Python would try again at its end; return whether there was any."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

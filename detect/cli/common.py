@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 EXIT_BAD_INPUT = 2
 EXIT_FOUND = 183
+EXIT_INTERRUPTED = 130
+SECONDS_BETWEEN_LINES = 30.0
 
 KEY_HELP = (
     "Where the secret key is: file:PATH, env:NAME or cmd:COMMAND (any command that prints it). "
@@ -30,8 +35,9 @@ def option(*names: str, **options: Any) -> Callable[[Any], Any]:
 
 
 def say(message: str) -> None:
-    """Tell people; standard output stays for results."""
-    click.echo(message, err=True)
+    """Tell people; standard output stays for results. Where nobody can be told, the work goes on all the same."""
+    with contextlib.suppress(OSError):
+        click.echo(message, err=True)
 
 
 def load_ring(source: str, made: WatermarkSpec, tenants: tuple[str, ...]) -> KeyRing:
@@ -75,6 +81,18 @@ fail_when_found = option(
 )
 
 
+quiet_option = option("--quiet", is_flag=True, help="Say nothing on standard error but errors.  [e.g. --quiet]")
+
+
+def force_option(what: str) -> Callable[[Any], Any]:
+    """Leave to replace an output that is there already and is of the same kind, and no other file."""
+    return option(
+        "--force",
+        is_flag=True,
+        help=f"Replace an existing {what} at the output's path; any other file there is refused.  [e.g. --force]",
+    )
+
+
 def absolute_source(key: str) -> str:
     """A key source whose file is found from any folder: workers may run elsewhere."""
     kind, separator, path = key.partition(":")
@@ -108,29 +126,60 @@ def model_folder(model_dir: str | None) -> Any:
     return demo_model_dir(say)
 
 
-def load_model(model_dir: str | None, dtype: str) -> tuple[Any, Any]:
+def load_model(model_dir: str | None, dtype: str, quiet: bool = False) -> tuple[Any, Any]:
     """Model and tokenizer of a folder, or of the demo model."""
     from watermark.demo_model import load_model as load
 
+    if quiet:
+        return load(model_dir, dtype)
     say("loading the model")
     return load(model_dir, dtype, say)
 
 
 class progress_bar:
-    """A progress bar on stderr, shown to people only; calling it moves it one step on."""
+    """How far a command is, on standard error: a bar where people watch, else a line every 30 seconds.
 
-    def __init__(self, label: str, length: int) -> None:
+    Parameters
+    ----------
+    label
+        What is being done: "answering".
+    length
+        How many steps there are; calling what the block is given moves on by one.
+    done
+        Steps that an earlier run did.
+    quiet
+        Whether to say nothing at all.
+    """
+
+    def __init__(self, label: str, length: int, done: int = 0, quiet: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task(label, total=length)
+        self._lines = not quiet and not console.is_terminal
+        self._bar = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+        self._task = self._bar.add_task(label, total=length, completed=done)
+        self._label, self._length, self._done = label, length, done
+        self._over = threading.Event()
+        self._since = time.monotonic()
 
     def __enter__(self) -> Callable[[], None]:
         self._bar.start()
-        return lambda: self._bar.advance(self._task)
+        if self._lines:
+            threading.Thread(target=self._tell, name="dyetrace-progress", daemon=True).start()
+        return self._advance
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._bar.stop()
+
+    def _advance(self) -> None:
+        self._done += 1
+        self._bar.advance(self._task)
+
+    def _tell(self) -> None:
+        """From a thread of its own, since one step alone may take minutes."""
+        while not self._over.wait(SECONDS_BETWEEN_LINES):
+            minutes, seconds = divmod(round(time.monotonic() - self._since), 60)
+            say(f"{self._label}: {self._done:,} of {self._length:,} done after {minutes}:{seconds:02} minutes")

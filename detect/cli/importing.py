@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from detect.cli.common import model_folder, option, say
+from detect.cli.common import force_option, model_folder, option, say
 from watermark.errors import DyetraceError
 
 
@@ -52,8 +52,9 @@ from watermark.errors import DyetraceError
     type=click.Path(path_type=Path),
     help="Where the key goes, readable by you alone.  [e.g. --key-out foreign.key]",
 )
+@force_option("spec")
 def import_spec(
-    form: str, source: Path, model_dir: str | None, params: tuple[str, ...], output: Path, key_out: Path
+    form: str, source: Path, model_dir: str | None, params: tuple[str, ...], output: Path, key_out: Path, force: bool
 ) -> None:
     """Write the spec and the key file of a mark that another system writes, from that system's own configuration.
 
@@ -62,12 +63,17 @@ def import_spec(
                  --model ./my-model -o spec.json --key-out foreign.key
     """
     from detect.calibration import explanation
+    from watermark.files import check_output
     from watermark.formats.passport import read_passport
     from watermark.keys import write_key_file
     from watermark.schemes.protocol import parameters
-    from watermark.spec import WatermarkSpec, write_spec
+    from watermark.spec import WatermarkSpec, is_spec, write_spec
     from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
+    check_output(key_out, inputs=[source])
+    check_output(output, inputs=[source], kind="a watermark spec", is_kind=is_spec, force=force)
+    if output.resolve() == key_out.resolve():
+        raise DyetraceError(f"-o and --key-out are both {output}; give the key a path of its own")
     try:
         data = source.read_bytes()
     except OSError as error:
@@ -92,7 +98,11 @@ def import_spec(
     if note:
         say(f"note: {note}")
     write_key_file(key_out, key)
-    write_spec(output, made)
+    try:
+        write_spec(output, made, replace=force)
+    except BaseException:
+        key_out.unlink()  # the key is in the configuration still, and the next try needs the path
+        raise
     say(f"wrote {output} ({made.spec_id}) and {key_out}; keep the key secret and backed up")
 
 
@@ -102,7 +112,7 @@ def _output_size(folder: Path, tokenizer: int) -> int:
 
     try:
         config: Any = msgspec.json.decode((folder / "config.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return tokenizer
     for part in (config, config.get("text_config")) if isinstance(config, dict) else ():
         size = part.get("vocab_size") if isinstance(part, dict) else None
@@ -120,5 +130,5 @@ def _parameter(text: str) -> tuple[str, Any]:
         raise DyetraceError(f"--param takes NAME=VALUE (got {text!r}), such as context_width=3")
     try:
         return name, msgspec.json.decode(value.encode())
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return name, value

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from detect.cli.common import KEY_HELP, load_model, load_ring, model_folder, option, progress_bar, required, say
+from detect.cli.common import (
+    EXIT_INTERRUPTED,
+    KEY_HELP,
+    force_option,
+    load_model,
+    load_ring,
+    model_folder,
+    option,
+    progress_bar,
+    quiet_option,
+    required,
+    say,
+)
 from detect.cli.importing import import_spec
 from watermark.errors import DyetraceError
+
+if TYPE_CHECKING:
+    from watermark.generate import Sampling
+    from watermark.keys import KeyRing
+    from watermark.spec import WatermarkSpec
 
 
 @click.command()
@@ -29,8 +49,10 @@ def keygen(path: Path, tenant: str | None, epoch: int, key: str | None) -> None:
     Example: dyetrace keygen owner.key
              dyetrace keygen acme.key --tenant acme --key file:owner.key
     """
+    from watermark.files import check_output
     from watermark.keys import SecretKey, TenantKey, load_master, write_key_file
 
+    check_output(path)
     new: SecretKey | TenantKey
     if tenant is None:
         if key is not None:
@@ -94,6 +116,7 @@ class _SpecCommand(click.Command):
     help="Share of contexts for the global key (1: no tenants).  [e.g. --global-share 0.7]",
 )
 @option("--epoch", type=int, default=0, help="Key rotation number.  [e.g. --epoch 3]")
+@force_option("spec")
 def spec(
     path: Path,
     key: str,
@@ -105,6 +128,7 @@ def spec(
     tenants: bool,
     global_share: float | None,
     epoch: int,
+    force: bool,
 ) -> None:
     """Write a watermark spec, which holds no secret, to PATH; `dyetrace spec import` reads another system's mark.
 
@@ -112,10 +136,12 @@ def spec(
     Example: dyetrace spec spec.json --key file:owner.key --model ./my-model --tenants
              dyetrace spec import --help
     """
-    from watermark.keys import load_master
-    from watermark.spec import WatermarkSpec, write_spec
+    from watermark.files import check_output
+    from watermark.keys import load_master, source_path
+    from watermark.spec import WatermarkSpec, is_spec, write_spec
     from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
+    check_output(path, inputs=[source_path(key)], kind="a watermark spec", is_kind=is_spec, force=force)
     tokenizer = load_tokenizer(model_folder(model_dir))
     share = global_share if global_share is not None else (0.5 if tenants else 1.0)
     made = WatermarkSpec(
@@ -131,7 +157,7 @@ def spec(
     )
     if made.warning:
         say(f"warning: {made.warning}")
-    write_spec(path, made)
+    write_spec(path, made, replace=force)
     say(f"wrote {path} ({made.spec_id})")
 
 
@@ -170,9 +196,11 @@ def commit(spec_path: Path, key: str, output: Path) -> None:
     """
     from watermark.commitment import commit as make
     from watermark.commitment import write_commitment
-    from watermark.keys import load_owner_key
+    from watermark.files import check_output
+    from watermark.keys import load_owner_key, source_path
     from watermark.spec import load_spec
 
+    check_output(output, inputs=[spec_path, source_path(key)])
     public, opening = make(load_spec(spec_path), load_owner_key(key))
     beside = write_commitment(output, public, opening)
     say(f"wrote {output} (publish it) and {beside} (keep it with the key): sha256 {public.sha256}")
@@ -219,7 +247,8 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
     "-o",
     "--output",
     default="-",
-    help="JSONL with text and token ids; - is standard output.  [e.g. -o answers.jsonl]",
+    help="JSONL with text and token ids; - is standard output. A file that isn't whole yet is FILE.partial.  "
+    "[e.g. -o answers.jsonl]",
 )
 @option(
     "--spec",
@@ -251,7 +280,11 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
     help="Share of positions left unmarked for diversity.  [e.g. --fresh-share 0.1]",
 )
 @option("--batch", type=int, default=16, help="Prompts at a time.  [e.g. --batch 8]")
-@option("--seed", type=int, help="Seed of the unmarked randomness, to repeat a run.  [e.g. --seed 1]")
+@option(
+    "--seed",
+    type=int,
+    help="Seed of the unmarked randomness; sub-keys are drawn anew for each output.  [e.g. --seed 1]",
+)
 @option("--limit", type=int, help="Only the first N prompts.  [e.g. --limit 10]")
 @option("--raw", is_flag=True, help="Do not use the model's chat template.  [e.g. --raw]")
 @option(
@@ -261,6 +294,8 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
     help="Mark with the placebo key, which is derived from yours: answers to keep, and never to serve to anybody. A "
     "trace runs on them as on real ones (--placebo there) and must find nothing.  [e.g. --placebo]",
 )
+@force_option("file of answers")
+@quiet_option
 def generate(
     prompts: str,
     output: str,
@@ -272,28 +307,137 @@ def generate(
     limit: int | None,
     raw: bool,
     as_placebo: bool,
+    force: bool,
+    quiet: bool,
     **sampling: Any,
 ) -> None:
     """Answer prompts with a local model, marked; JSONL out, one answer a line as soon as its batch is done.
 
+    With -o FILE, answers go to FILE.partial, which becomes FILE when all are there. After an interrupt, a crash or a
+    full disk the same command goes on from there: whole batches stay, and a batch that was lost is made again as it
+    was, since all that is drawn comes from random bytes that FILE.partial.json keeps.
+
     \b
     Example: echo "Why is the sky blue?" | dyetrace generate --spec spec.json --key file:owner.key
+             dyetrace generate --prompts prompts.txt --spec spec.json --key file:owner.key -o answers.jsonl
     """
-    from watermark.generate import Sampling, generate_answers, read_prompts, write_answers
+    from watermark.generate import Sampling, check_folder_fits, check_request, read_prompts, settings_of
+    from watermark.partial import PartialFile
+
+    settings = Sampling(**sampling)
+    if limit is not None and limit < 1:
+        raise DyetraceError(f"--limit must be 1 or more (got {limit})")
+    _check_generated(output, prompts, spec_path, key, force)
+    made, ring = _watermark(spec_path, key, tenant, as_placebo)
+    texts = read_prompts(prompts)[:limit]
+    check_request(texts, settings, made, ring, tenant)
+    folder = Path(model_folder(model_dir)).expanduser()
+    check_folder_fits(folder, texts, settings, made)
+    how = _Answering(folder, dtype, texts, settings, made, ring, tenant, not raw, quiet)
+    if output == "-":
+        how.run(_to_standard_output)
+        return
+    more = {"dtype": dtype, "raw": raw, "placebo": as_placebo}
+    described = settings_of(texts, settings, made, tenant, folder, **more)
+    group = settings.batch * settings.samples
+    with PartialFile(Path(output), described, group, replace=force) as partial:
+        if partial.groups and not quiet:
+            say(
+                f"{min(partial.groups * group, how.total):,} answers are in {partial.path} already; going on from there"
+            )
+        try:
+            how.run(partial.append, partial.run, partial.groups)
+        except KeyboardInterrupt:
+            kept = min(partial.groups * group, how.total)
+            say(f"dyetrace: interrupted; {kept:,} of {how.total:,} answers are kept in {partial.path}, and the same "
+                "command goes on from there")  # fmt: skip
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        partial.finish()
+
+
+def _check_generated(output: str, prompts: str, spec_path: Path | None, key: str | None, force: bool) -> None:
+    """Refuse an output that is one of the files that the run reads, or in the way of something else."""
+    from watermark.files import check_output
+    from watermark.generate import is_answers
+    from watermark.keys import source_path
+    from watermark.partial import partial_paths
+
+    if output == "-":
+        if force:
+            raise DyetraceError("--force goes with -o FILE: standard output replaces nothing")
+        return
+    inputs = [None if prompts == "-" else Path(prompts), spec_path, None if key is None else source_path(key)]
+    check_output(Path(output), inputs=inputs, kind="a file of answers", is_kind=is_answers, force=force)
+    for beside in partial_paths(Path(output)):
+        if any(source is not None and beside.resolve() == source.resolve() for source in inputs):
+            raise DyetraceError(
+                f"{beside} is read by this command and is where answers go first; choose another output"
+            )
+
+
+def _watermark(
+    spec_path: Path | None, key: str | None, tenant: str | None, as_placebo: bool
+) -> tuple[WatermarkSpec | None, KeyRing | None]:
+    """The watermark to mark with and its keys, or neither."""
     from watermark.keys import load_master
     from watermark.placebo import placebo
     from watermark.spec import load_spec
 
-    settings = Sampling(**sampling)
-    made = None if spec_path is None else load_spec(spec_path)
-    accounts = () if tenant is None else (tenant,)
-    ring = None if made is None else load_ring(required(key, "--spec needs --key"), made, accounts)
-    if as_placebo:
-        if made is None:
+    if spec_path is None:
+        if as_placebo:
             raise DyetraceError("--placebo marks with a key that is derived from yours: give --spec and --key as well")
-        made, ring = placebo(made, load_master(required(key, "--spec needs --key")), accounts)
-    texts = read_prompts(prompts)[:limit]
-    model, tokenizer = load_model(model_dir, dtype)
-    answers = generate_answers(model, tokenizer, texts, settings, made, ring, tenant, chat=not raw)
-    with progress_bar("answering", len(texts) * settings.samples) as advance:
-        write_answers(output, answers, advance)
+        if key is not None:
+            raise DyetraceError("--key needs --spec: without a spec nothing is marked")
+        return None, None
+    made = load_spec(spec_path)
+    accounts = () if tenant is None else (tenant,)
+    source = required(key, "--spec needs --key")
+    ring = load_ring(source, made, accounts)
+    return placebo(made, load_master(source), accounts) if as_placebo else (made, ring)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answering:
+    """A checked run of `generate`, which needs nothing but its model."""
+
+    folder: Path
+    dtype: str
+    prompts: list[str]
+    sampling: Sampling
+    spec: WatermarkSpec | None
+    ring: KeyRing | None
+    tenant: str | None
+    chat: bool
+    quiet: bool
+
+    @property
+    def total(self) -> int:
+        """How many answers there will be."""
+        return len(self.prompts) * self.sampling.samples
+
+    def run(self, write: Callable[[bytes], None], run: bytes | None = None, first: int = 0) -> None:
+        """Answer batch after batch from number ``first`` on, and hand over the lines of each."""
+        from watermark.generate import encode_answers, generate_batches
+
+        done = min(first * self.sampling.batch * self.sampling.samples, self.total)
+        if done == self.total:
+            return
+        with progress_bar("answering", self.total, done, self.quiet) as advance:
+            model, tokenizer = load_model(str(self.folder), self.dtype, self.quiet)
+            marked = (self.sampling, self.spec, self.ring, self.tenant)
+            for answers in generate_batches(
+                model, tokenizer, self.prompts, *marked, chat=self.chat, run=run, first=first
+            ):
+                write(encode_answers(answers))
+                for _ in answers:
+                    advance()
+
+
+def _to_standard_output(lines: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(lines)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # the command line has a line for that
+    except OSError as error:
+        raise DyetraceError(f"cannot write standard output: {error.strerror}") from None

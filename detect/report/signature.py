@@ -7,14 +7,13 @@ be passed off as a report. Keys are ordinary PEM files, which `openssl` reads an
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from watermark.errors import DyetraceError
-from watermark.files import write_atomically
+from watermark.files import check_output, write_atomically, write_private
 from watermark.keys import read_source
 
 if TYPE_CHECKING:
@@ -60,17 +59,16 @@ def write_signing_key(path: Path) -> Path:
 
     beside = public_key_path(path)
     for target in (path, beside):
-        if target.exists():
-            raise DyetraceError(f"{target} exists already and is never overwritten; choose another path")
+        check_output(target)
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    _write_new(path, private, 0o600)
+    write_private(path, private)
     try:
-        _write_new(beside, public, 0o644)
-    except DyetraceError:
+        write_private(beside, public, 0o644)
+    except BaseException:
         path.unlink()  # a key whose public half nobody has is of no use
         raise
     return beside
@@ -82,7 +80,7 @@ def sign(report: Path, key_source: str) -> Path:
     Parameters
     ----------
     report
-        Any file; an older signature of it is replaced.
+        Any file; an older signature of it is replaced, and any other file in its place is not.
     key_source
         ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND``, which give the private key as PEM (PKCS #8).
 
@@ -99,6 +97,7 @@ def sign(report: Path, key_source: str) -> Path:
         signature=key.sign(_LABEL + data).hex(),
     )
     target = signature_path(report)
+    check_output(target, kind="a signature", is_kind=_is_signature, force=True)
     write_atomically(target, encode_signature(made))
     return target
 
@@ -211,17 +210,13 @@ def _report_bytes(report: Path) -> bytes:
         raise DyetraceError(f"cannot read report {report}: {error.strerror}") from None
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
+def _is_signature(path: Path) -> bool:
+    """Whether a file is a signature, be it damaged or another release's: signing anew is what mends it."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except OSError as error:
-        raise DyetraceError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        path.unlink()
-        raise DyetraceError(f"cannot write {path}: {error.strerror}") from None
+        with path.open("rb") as file:
+            return b'"dyetrace-report-signature"' in file.read(4096)
+    except OSError:
+        return False
 
 
 def _is_hex(text: str, size: int) -> bool:

@@ -147,7 +147,7 @@ def test_neither_file_holds_the_key_and_the_public_one_no_salt(tmp_path, made):
 @pytest.mark.parametrize("existing", ["commitment.json", "commitment.json.opening"])
 def test_neither_file_is_ever_overwritten(tmp_path, made, existing):
     (tmp_path / existing).write_text("precious")
-    with pytest.raises(DyetraceError, match=f"{existing} exists already; a commitment is never overwritten"):
+    with pytest.raises(DyetraceError, match=f"{existing} exists already and is never overwritten"):
         write_commitment(tmp_path / "commitment.json", *made)
     assert os.listdir(tmp_path) == [existing]
     assert (tmp_path / existing).read_text() == "precious"

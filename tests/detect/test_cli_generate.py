@@ -1,0 +1,352 @@
+"""`dyetrace generate`: checked before it loads anything, and whole in the end whatever comes between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from detect.cli import common, main
+from tests.detect.marking_job import MarkingJob, marking_job
+from watermark.keys import TenantKey, load_master, write_key_file
+from watermark.partial import partial_paths
+from watermark.spec import load_spec, write_spec
+
+
+def run(*arguments: str | Path, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+
+
+def answers(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> MarkingJob:
+    return marking_job(tmp_path_factory.mktemp("marking"))
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loads a model fails the test."""
+
+    def load(*_: object) -> None:
+        raise AssertionError("the model was loaded before the arguments were checked")
+
+    monkeypatch.setattr("watermark.demo_model.load_model", load)
+
+
+class Stopped(BaseException):
+    """Ends a run as an interrupt would, at a chosen moment."""
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Lets a run die when it has written so many batches and begun to write the next."""
+    from watermark.partial import PartialFile
+
+    append = PartialFile.append
+
+    def stopping(count: int) -> None:
+        def dying(self: PartialFile, group: bytes) -> None:
+            if self.groups == count:
+                os.write(self._file, group[: len(group) // 2])
+                raise Stopped
+            append(self, group)
+
+        monkeypatch.setattr(PartialFile, "append", dying)
+
+    yield stopping
+
+
+def test_answers_become_the_output_when_all_are_there(job: MarkingJob, tmp_path: Path) -> None:
+    done = run(*job.generate("-o", tmp_path / "a.jsonl"))
+    assert done.exit_code == 0, done.output
+    found = answers(tmp_path / "a.jsonl")
+    assert [answer["id"] for answer in found] == [str(number) for number in range(7)]
+    assert [answer["prompt"] for answer in found] == job.prompts.read_text().splitlines()
+    assert os.listdir(tmp_path) == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3])
+@pytest.mark.parametrize("more", [(), ("--seed", "5")])
+def test_a_run_that_died_goes_on_and_gives_what_an_unbroken_one_gives(
+    job: MarkingJob, tmp_path: Path, stop_after: Any, batches: int, more: tuple[str, ...], monkeypatch: Any
+) -> None:
+    whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
+    monkeypatch.setattr("secrets.token_hex", lambda count: "5a" * count)  # the same draws for both
+    assert run(*job.generate("-o", whole, *more)).exit_code == 0
+    with monkeypatch.context():
+        stop_after(batches)
+        with pytest.raises(Stopped):
+            run(*job.generate("-o", broken, *more))
+    kept = partial_paths(broken)[0].read_bytes()
+    assert not broken.exists() and kept
+    monkeypatch.undo()
+    done = run(*job.generate("-o", broken, *more))
+    assert done.exit_code == 0, done.output
+    assert broken.read_bytes() == whole.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["broken.jsonl", "whole.jsonl"]
+
+
+def test_sub_keys_are_drawn_anew_for_each_output_even_under_one_seed(job: MarkingJob, tmp_path: Path) -> None:
+    drawn = set()
+    for number in range(6):
+        path = tmp_path / f"{number}.jsonl"
+        assert run(*job.generate("-o", path, "--seed", "1", "--max-new-tokens", "1")).exit_code == 0
+        drawn.add(tuple(answer["subkey"] for answer in answers(path)))
+    assert len(drawn) > 1  # all six alike: 1 in 4^35
+
+
+def test_sub_keys_do_not_depend_on_what_prompts_and_answers_say(
+    job: MarkingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda count: "5a" * count)
+    other = tmp_path / "other.txt"
+    other.write_text("".join(f"{100 + number}\n" for number in range(7)))
+    for path, more in ((tmp_path / "a", ()), (tmp_path / "b", ("--prompts", str(other), "--temperature", "0.5"))):
+        assert run(*job.generate("-o", path, *more)).exit_code == 0
+    a, b = (answers(tmp_path / name) for name in "ab")
+    assert [x["subkey"] for x in a] == [x["subkey"] for x in b]
+    assert [x["token_ids"] for x in a] != [x["token_ids"] for x in b]
+
+
+def test_a_seed_repeats_the_unmarked_randomness(job: MarkingJob, tmp_path: Path) -> None:
+    plain = [a for a in job.generate() if a not in ("--spec", str(job.spec), "--key", job.key)]
+    done = [run(*plain, "--seed", seed) for seed in ("1", "1", "2")]
+    assert [result.exception for result in done] == [None] * 3
+    outputs = [result.stdout for result in done]
+    assert outputs[0] == outputs[1] != outputs[2]
+    texts = [json.loads(line)["token_ids"] for line in outputs[0].splitlines()]
+    assert len({tuple(ids) for ids in texts}) == 7  # batches do not share one seed
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--seed", "2"), "seed"),
+        (("--limit", "6"), "prompts"),
+        (("--temperature", "0.5"), "temperature"),
+        (("--placebo",), "placebo, spec"),
+        (("--batch", "3"), "batch"),
+        (("--raw",), "raw"),
+        (("--dtype", "bfloat16"), "dtype"),
+    ],
+)
+def test_other_settings_are_refused_in_one_line_that_names_the_partial_file(
+    job: MarkingJob, tmp_path: Path, more: tuple[str, ...], named: str, request: pytest.FixtureRequest
+) -> None:
+    output = tmp_path / "a.jsonl"
+    monkeypatch = pytest.MonkeyPatch()
+    with monkeypatch.context() as patch:
+        patch.setattr("watermark.partial.PartialFile.finish", _stop)
+        with pytest.raises(Stopped):
+            run(*job.generate("-o", output))
+    before = [path.read_bytes() for path in partial_paths(output)]
+    request.getfixturevalue("no_model")
+    refused = run(*job.generate("-o", output, *more))
+    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
+    assert f"{output}.partial holds the beginning" in refused.stderr and f"({named} differ)" in refused.stderr
+    assert [path.read_bytes() for path in partial_paths(output)] == before
+
+
+def _stop(*_: object) -> None:
+    raise Stopped
+
+
+def started(job: MarkingJob, output: Path, *more: str) -> subprocess.Popen[str]:
+    arguments = job.generate("-o", output, "--max-new-tokens", "20", "--batch", "1", *more)
+    return subprocess.Popen([sys.executable, "-m", "detect.cli", *arguments], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[1]
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def long_job(tmp_path: Path) -> Iterator[MarkingJob]:
+    job = marking_job(tmp_path)
+    job.prompts.write_text("".join(f"{number} {number + 1} {number + 2}\n" for number in range(3, 43)))
+    yield job
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_after_kill_9_every_prompt_is_answered_exactly_once(long_job: MarkingJob) -> None:
+    output = long_job.folder / "a.jsonl"
+    for already in (0, 5):
+        process = started(long_job, output)
+        wait_for(lambda already=already: lines(partial_paths(output)[0]) > already, process)
+        process.kill()
+        process.communicate()
+        assert not output.exists()
+    process = started(long_job, output)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    found = answers(output)
+    assert [answer["prompt"] for answer in found] == long_job.prompts.read_text().splitlines()
+    assert not any(path.exists() for path in partial_paths(output))
+
+
+def test_an_interrupt_says_what_is_kept_and_two_at_once_do_not_mix(long_job: MarkingJob) -> None:
+    output = long_job.folder / "a.jsonl"
+    process = started(long_job, output)
+    wait_for(lambda: lines(partial_paths(output)[0]) > 0, process)
+    process.send_signal(signal.SIGSTOP)  # it holds the lock and can't finish meanwhile
+    second = run(*long_job.generate("-o", output, "--max-new-tokens", "20", "--batch", "1"))
+    process.send_signal(signal.SIGCONT)
+    assert second.exit_code == 2 and f"another dyetrace is writing {output}.partial" in second.stderr
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == common.EXIT_INTERRUPTED
+    there = lines(partial_paths(output)[0])
+    last = said.splitlines()[-1]
+    assert last in [  # the interrupt may come between a line and its count
+        f"dyetrace: interrupted; {kept} of 40 answers are kept in {output}.partial, and the same command goes on from "
+        "there"
+        for kept in (there, there - 1)
+    ]
+
+
+CASES: dict[str, tuple[tuple[str, ...], str]] = {
+    "limit of -1": (("--limit", "-1"), "--limit must be 1 or more (got -1)"),
+    "limit of 0": (("--limit", "0"), "--limit must be 1 or more (got 0)"),
+    "batch of 0": (("--batch", "0"), "must be at least 1"),
+    "batch beyond all": (("--batch", str(10**30)), "2147483647 at most"),
+    "samples beyond all": (("--samples", str(10**30)), "2147483647 at most"),
+    "seed beyond 64 bits": (("--seed", str(2**64)), "seed must lie in 0 .. 2^64 - 1"),
+    "seed below 0": (("--seed", "-1"), "seed must lie in"),
+    "cold": (("--temperature", "1e-300"), "temperature must lie in"),
+    "hot": (("--temperature", "inf"), "temperature must lie in"),
+    "not a temperature": (("--temperature", "nan"), "temperature must be above 0"),
+    "fresh share": (("--fresh-share", "1"), "fresh_share must lie in [0, 1)"),
+    "long answer": (("--max-new-tokens", "5000"), "prompt 1 has 6 tokens, which with 5,000 of an answer is more"),
+    "an account without accounts": (("--tenant", "acme"), "the spec has no tenants"),
+    "too many samples": (("--samples", "5"), "the spec has 4 sub-keys"),
+    "force without a file": (("--force",), "--force goes with -o FILE"),
+    "missing folder": (("-o", "/nowhere/at/all"), "folder /nowhere/at does not exist"),
+    "a device": (("-o", "/dev/null"), "is not a plain file"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_answered_is_refused_before_a_model_is_loaded(
+    case: str, job: MarkingJob, no_model: None
+) -> None:
+    more, message = CASES[case]
+    refused = run(*job.generate(*more))
+    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
+    assert message in refused.stderr
+
+
+PROMPTS: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"\n\n", "holds no prompt"),
+    "binary": (bytes(range(256)), "not UTF-8 text"),
+    "deep": (b'{"prompt": ' + b"[" * 10**5, "each line needs a 'prompt' field"),
+    "deep elsewhere": (b'{"x": ' + b"[" * 10**5 + b"]" * 10**5 + b', "prompt": "a"}', "nested too deeply"),
+    "no prompt": (b'{"text": "a"}', "each line needs a 'prompt' field"),
+    "a lone surrogate": (b'{"prompt": "\\ud800"}', "each line needs a 'prompt' field"),
+    "empty": (b'{"prompt": "  "}', "prompt 1 is empty"),
+    "very long": (b"17 " * 10**6, "prompt 1 has 1,000,000 tokens"),
+}
+
+
+@pytest.mark.parametrize("case", PROMPTS)
+def test_prompts_that_are_none_are_refused_before_a_model_is_loaded(
+    case: str, job: MarkingJob, tmp_path: Path, no_model: None
+) -> None:
+    data, message = PROMPTS[case]
+    (tmp_path / "prompts").write_bytes(data)
+    refused = run(*job.generate("--prompts", tmp_path / "prompts"))
+    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
+    assert message in refused.stderr
+
+
+@pytest.mark.parametrize("odd", [b"\0", b"\x1b[2J", b"\xef\xbb\xbf12 13", "\u202e 14".encode()])
+def test_odd_characters_in_prompts_are_answered(job: MarkingJob, tmp_path: Path, odd: bytes) -> None:
+    (tmp_path / "prompts").write_bytes(odd + b" 12\n")
+    done = run(*job.generate("--prompts", tmp_path / "prompts"))
+    assert done.exit_code == 0 and json.loads(done.stdout)["prompt"].encode() == odd + b" 12"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--tenant", "acme"), "tenant 'acme' was given, but nothing is marked without a spec"),
+        (("--fresh-share", "0.1"), "fresh_share was given, but nothing is marked without a spec"),
+        (("--key", "env:X"), "--key needs --spec"),
+        (("--placebo",), "give --spec and --key"),
+    ],
+)
+def test_options_of_a_mark_need_a_spec(job: MarkingJob, more: tuple[str, ...], message: str, no_model: None) -> None:
+    refused = run("generate", "--model", job.model, "--prompts", job.prompts, *more)
+    assert refused.exit_code == 2 and message in refused.stderr
+
+
+def test_an_accounts_own_key_marks_nothing_and_says_so(tmp_path: Path, no_model: None) -> None:
+    job = marking_job(tmp_path)
+    write_key_file(tmp_path / "acme.key", TenantKey.from_master(load_master(job.key), "acme"))
+    for share, more in ((0.5, ("--tenant", "acme")), (1.0, ("--tenant", "acme")), (1.0, ())):
+        write_spec(job.spec, msgspec.structs.replace(load_spec(job.spec), global_share=share))
+        refused = run(*job.generate("--key", f"file:{tmp_path / 'acme.key'}", *more))
+        assert refused.exit_code == 2 and "needs the master key" in refused.stderr
+
+
+def test_a_wrong_tokenizer_is_found_before_the_model_is_loaded(tmp_path: Path, no_model: None) -> None:
+    job = marking_job(tmp_path)
+    job.spec.write_text(job.spec.read_text().replace('"vocabulary_size": 300', '"vocabulary_size": 299'))
+    refused = run(*job.generate())
+    assert refused.exit_code == 2 and "wrong tokenizer" in refused.stderr
+
+
+def test_a_line_comes_now_and_then_without_a_terminal_and_none_with_quiet(
+    job: MarkingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 0.001)
+    said = run(*job.generate()).stderr
+    assert "answering: 0 of 7 done after 0:0" in said
+    assert run(*job.generate("--quiet")).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (">/dev/full", "cannot write standard output: No space left on device"),
+        (">&-", "standard output is closed"),
+        ("<&- --prompts -", "standard input is closed"),
+    ],
+)
+def test_streams_that_do_not_work_are_one_line(job: MarkingJob, stream: str, message: str) -> None:
+    redirect, _, more = stream.partition(" ")
+    command = ["bash", "-c", f'exec "$@" {redirect}', "-", sys.executable, "-m", "detect.cli"]
+    done = subprocess.run(
+        [*command, *job.generate("--quiet", *more.split())], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+def test_a_reader_that_leaves_is_one_line(job: MarkingJob) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "detect.cli", *job.generate("--quiet")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(120) == 2
+    assert said == "dyetrace: standard output was closed before everything was written\n"
