@@ -18,7 +18,6 @@ from detect.student.conclude import conclude, keys_to_test
 from detect.student.evidence import EVIDENCE_FILE, Basis, Evidence, TraceSettings, encode_evidence
 from detect.student.record import Control, TraceRecord
 from watermark.errors import DyetraceError
-from watermark.files import write_atomically
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec, check_key, check_tokenizer
 from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
@@ -111,8 +110,11 @@ def write_report(
         **seen,
     )
     record = msgspec.structs.replace(record, assumptions=assumptions(record))
-    from detect.report.trace_schema import write_trace
+    from detect.report.folder import Unwritten, replace_report
+    from detect.report.trace_schema import encode_trace
 
-    write_atomically(output / EVIDENCE_FILE, data)
-    write_trace(output / "report.json", record)
+    try:
+        replace_report(output, {EVIDENCE_FILE: data, "report.json": encode_trace(record)})
+    except DyetraceError as error:
+        raise Unwritten(record, str(error)) from None
     return record

@@ -121,7 +121,6 @@ def test_a_plan_that_was_made_after_answers_gives_no_verdict(
     assert read_trace(tmp_path / "fresh" / "report.json").refused is None
 
 
-@pytest.mark.xfail(reason="only answers that a plan takes over are counted as seen before it", strict=True)
 def test_nor_does_one_that_asks_the_same_prompts_in_another_way(
     world: World, teacher_served: Server, tmp_path: Path
 ) -> None:

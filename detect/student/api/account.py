@@ -68,7 +68,8 @@ class Account:
     prompt_tokens, completion_tokens
         Of all answers, those from the ledger included, as the endpoint counts them; 0 where it doesn't say.
     before_plan
-        Answers that the ledger held before this plan was entered in it.
+        Answers that the ledger held before this plan was entered in it, whichever plan asked for them: whoever makes a
+        plan may have looked at them.
     models
         Names by which the endpoint called what answered.
     in_flight, limit, paused

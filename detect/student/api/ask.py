@@ -50,7 +50,8 @@ class Asker:
         self.account = Account()
         self._plan, self._ledger, self._key, self._settings = plan, ledger, key, settings
         self._sha256 = plan_sha256(plan)
-        self._standing = ledger.enter_plan(self._sha256, canonical_plan(plan))
+        entered = ledger.enter_plan(self._sha256, canonical_plan(plan))
+        self.account.before_plan = ledger.answered_before(entered.number)
         spent = ledger.spent(self._sha256)
         self._budget = Budget(plan.budgets.tightened(budgets), spent.requests, spent.tokens)
         self._pace = Pace(settings.start, settings.most)
@@ -144,7 +145,6 @@ class Asker:
         account.prompts += 1
         account.answers += len(answers)
         account.repeated += len(answers) - len({answer.text for answer in answers})
-        account.before_plan += sum(answer.entry < self._standing.number for answer in answers)
         return answers
 
     async def _prompt(self, prompt: int) -> list[SuspectAnswer]:

@@ -229,6 +229,14 @@ class Ledger:
         found = self._rows("WHERE key = ? AND kind = 'answered' ORDER BY number LIMIT 1", (key,))
         return found[0] if found else None
 
+    def answered_before(self, number: int) -> int:
+        """How many answers, to whichever plan, stood in the ledger before entry ``number``."""
+        with self._guard, _readable(self.path):
+            (count,) = self._database.execute(
+                "SELECT count(*) FROM entries WHERE kind = 'answered' AND number < ?", (number,)
+            ).fetchone()
+        return int(count)
+
     def asked_at(self, number: int) -> str:
         """When the request was sent that entry ``number`` answers."""
         (answered,) = self._rows("WHERE number = ?", (number,))

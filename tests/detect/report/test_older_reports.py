@@ -1,7 +1,8 @@
 """Reports that an older release wrote are still read, verified, drawn and recomputed.
 
-Under older/: traces of a student of the demo model as dyetrace 0.1.0 wrote them before assumptions stood in records, one
-whose verdict rests on the e-value (it gives exact tails beside it, which are no longer written) and one on the p-value.
+Under older/: traces of a student of the demo model as dyetrace 0.1.0 wrote them before assumptions stood in records,
+one whose verdict rests on the e-value (it gives exact tails beside it, which are no longer written) and one on the
+p-value.
 """
 
 from __future__ import annotations
