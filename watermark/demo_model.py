@@ -37,9 +37,12 @@ _USE_YOUR_OWN = "give your own model folder instead (--model DIR)"
 
 def _cache_root() -> Path:
     """`$DYETRACE_CACHE`, else `$XDG_CACHE_HOME/dyetrace`, else `~/.cache/dyetrace`."""
-    if chosen := os.environ.get("DYETRACE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dyetrace"
+    try:
+        if chosen := os.environ.get("DYETRACE_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dyetrace"
+    except RuntimeError:
+        raise DyetraceError("this user has no home folder; set DYETRACE_CACHE to a folder that you can write") from None
 
 
 def demo_model_dir(progress: Progress | None = None) -> Path:

@@ -27,7 +27,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MarkingJob:
     job = marking_job(tmp_path)
     spec, ring = load_spec(job.spec), KeyRing.from_master(load_master(job.key))
     for name in ("one.ledger", "two.ledger"):
-        Ledger.create(tmp_path / name, spec, ring).close()
+        Ledger.create(tmp_path / name, spec, ring, megabytes=1).close()
     (tmp_path / "foreign.json").write_text('{"scheme": "gumbel", "key": 12345}')
     commit(job, tmp_path / "commitment.json")
     (tmp_path / "answers.jsonl").write_text(

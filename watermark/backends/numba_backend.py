@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from watermark.backends.machine_code import keep
 from watermark.prf import BLOCK_WORDS, CONSTANTS, MISSING, QUARTER_ROUNDS, ROUNDS, U32
 
 I64 = npt.NDArray[np.int64]
@@ -119,8 +120,13 @@ def _tile_words(typing: Any, key: Any, nonce: Any, counter: Any, out: Any) -> An
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`numba.njit` that releases the interpreter lock and keeps its machine code on disk."""
-    decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=True, cache=True, **options)
+    """`numba.njit` that releases the interpreter lock and keeps its machine code on disk, where that is possible."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        made: Callable[..., Any] = numba.njit(nogil=True, **options)(function)
+        keep(made)
+        return made
+
     return decorate
 
 
