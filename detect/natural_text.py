@@ -1,15 +1,18 @@
-"""Natural text that every Python installation holds: null material for calibration and for the demo.
+"""Natural text that nobody marked: null material for calibration, for the demo, and for the control of every scan.
 
-Nothing is downloaded and nothing is random: whoever has the same Python and packages gets the same documents.
+Nothing is downloaded and nothing is random. Prose is shipped with the package (``texts/``, where a notice says whose it
+is), so that a control is the same for whoever recomputes it; the other kinds are what the running Python and the
+installed packages hold.
 """
 
 from __future__ import annotations
 
-import ast
+import hashlib
+import json
+import lzma
 import re
 import struct
 import sysconfig
-import warnings
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from itertools import islice
@@ -17,11 +20,13 @@ from pathlib import Path
 
 from watermark.errors import DyetraceError
 
-__all__ = ["KINDS", "natural_documents"]
+__all__ = ["KINDS", "PROSE_SHA256", "natural_documents"]
 
 Documents = Iterator[tuple[str, str]]
 
-_PIECE = 2000  # characters of prose in one document
+PROSE_SHA256 = "66d3926e83c1c1dc51aa5993557f89a2f78fc0771792988f1fb6c863bb5dae7e"
+"""Of the shipped prose, one JSON object a line: what a report names its control corpus by."""
+
 _TEMPLATE = re.compile(r"[%{<]")
 _LICENCE_NAME = re.compile(r"(licen[cs]e|copying|notice)", re.IGNORECASE)
 
@@ -32,7 +37,7 @@ def natural_documents(kind: str, limit: int | None = None) -> list[tuple[str, st
     Parameters
     ----------
     kind
-        * `prose`: English paragraphs from the language reference and the docstrings of the standard library;
+        * `prose`: English paragraphs from the reference and the docstrings of Python 3.11.7, 250 documents at most;
         * `code`: source files of the standard library;
         * `licences`: licence files of the installed packages;
         * `repetitive`: tables (character encodings, file lists), which repeat themselves more than any prose;
@@ -66,48 +71,21 @@ def _distinct(documents: Documents) -> Documents:
 
 
 def _prose() -> Documents:
-    from pydoc_data.topics import topics
-
-    for topic in sorted(topics):
-        yield from _pieces(f"topics/{topic}", topics[topic])
-    for name, source in _standard_library():
-        try:
-            with warnings.catch_warnings(action="ignore"):  # about its escapes
-                tree = ast.parse(source)
-        except (SyntaxError, ValueError):  # samples of broken code are part of some installations
-            continue
-        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        texts = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
-        yield from _pieces(f"docstrings/{name}", "\n\n".join(texts))
+    """Return the documents that are shipped, which are the same for every Python."""
+    for line in _shipped().decode("utf-8").splitlines():
+        document = json.loads(line)
+        yield document["name"], document["text"]
 
 
-def _pieces(name: str, text: str) -> Documents:
-    """Cut the running prose of a text into documents of whole paragraphs."""
-    piece: list[str] = []
-    number = 1
-    for paragraph in [*_paragraphs(text), None]:
-        if piece and (paragraph is None or sum(map(len, piece)) + len(paragraph) > _PIECE):
-            document = "\n\n".join(piece)
-            if len(document) > _PIECE // 4:
-                yield f"{name}/{number}", document
-                number += 1
-            piece = []
-        if paragraph is not None:
-            piece.append(paragraph)
-
-
-def _paragraphs(text: str) -> list[str]:
-    """Return the paragraphs that read as prose: no code, tables, grammar or lists."""
-    found = []
-    for block in re.split(r"\n\s*\n", text):
-        if block[:1].isspace() or "\n " in block:
-            continue
-        paragraph = re.sub(r"(?<!\w)[*`]+([^*`\n]+)[*`]+(?!\w)", r"\1", " ".join(block.split()))
-        words = paragraph.split()
-        plain = sum(word.strip(".,;:()'\"").isalpha() for word in words)
-        if len(words) >= 20 and paragraph[0].isupper() and paragraph[-1] == "." and plain > 0.8 * len(words):
-            found.append(paragraph)
-    return found
+def _shipped() -> bytes:
+    path = Path(__file__).parent / "texts" / "prose.jsonl.xz"
+    try:
+        data = lzma.decompress(path.read_bytes())
+    except (OSError, lzma.LZMAError) as error:
+        raise DyetraceError(f"cannot read {path}, which is part of dyetrace ({error}); install it anew") from None
+    if hashlib.sha256(data).hexdigest() != PROSE_SHA256:
+        raise DyetraceError(f"{path}, which is part of dyetrace, was changed; install it anew")
+    return data
 
 
 def _code() -> Documents:

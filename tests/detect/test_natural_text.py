@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
+import lzma
+import shutil
 import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from detect import natural_text
-from detect.natural_text import KINDS, natural_documents
+from detect.natural_text import KINDS, PROSE_SHA256, natural_documents
+from tests.detect import make_prose
 from watermark.errors import DyetraceError
 
 EVERYWHERE = [kind for kind in KINDS if kind != "languages"]
@@ -33,6 +42,48 @@ def test_there_is_enough_for_calibration() -> None:
     assert sizes["prose"] > 250_000
     assert sizes["code"] > 2_000_000
     assert sizes["licences"] > 50_000
+
+
+def test_prose_is_the_same_for_every_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    def another(*_: object) -> Iterator[tuple[str, str]]:
+        raise AssertionError("prose depends on the running Python")
+
+    monkeypatch.setattr(natural_text, "_standard_library", another)
+    monkeypatch.setattr(natural_text, "_package_files", another)
+    documents = natural_documents("prose")
+    lines = b"".join(json.dumps({"name": name, "text": text}).encode() + b"\n" for name, text in documents)
+    assert hashlib.sha256(lines).hexdigest() == PROSE_SHA256
+    assert PROSE_SHA256 == "66d3926e83c1c1dc51aa5993557f89a2f78fc0771792988f1fb6c863bb5dae7e"  # reports name it
+    assert len(documents) == make_prose.DOCUMENTS
+
+
+@pytest.mark.skipif(sys.version_info[:3] != make_prose.PYTHON, reason="the shipped prose is that of Python 3.11.7")
+def test_prose_is_what_python_3_11_7_holds() -> None:
+    assert hashlib.sha256(make_prose.made()).hexdigest() == PROSE_SHA256
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+def test_damaged_prose_is_one_line(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = natural_text._shipped()
+    (tmp_path / "texts").mkdir()
+    path = tmp_path / "texts" / "prose.jsonl.xz"
+    if damage != "gone":
+        data = lzma.compress(whole.replace(b"Python", b"python"))
+        path.write_bytes(data if damage == "changed" else data[:-100])
+    monkeypatch.setattr(natural_text, "__file__", str(tmp_path / "natural_text.py"))
+    with pytest.raises(DyetraceError, match=r"prose\.jsonl\.xz, which is part of dyetrace"):
+        natural_documents("prose")
+
+
+def test_the_wheel_holds_the_prose_and_whose_it_is(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    for name in ("watermark", "detect", "pyproject.toml", "README.md"):
+        copy = shutil.copytree if (root / name).is_dir() else shutil.copy
+        copy(root / name, tmp_path / name)
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=True)
+    held = zipfile.ZipFile(tmp_path / done.stdout.split()[-1]).namelist()
+    assert {f"detect/texts/{name}" for name in ("prose.jsonl.xz", "NOTICE.txt", "LICENSE-PYTHON.txt")} <= set(held)
 
 
 def test_prose_reads_as_prose() -> None:
