@@ -27,10 +27,12 @@ from detect.cli.common import (
     tenants_in_file,
     tested_key,
 )
+from detect.cli.publishing import publish, replace_report_option
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
     from detect.corpus.record import ScanRecord
+    from detect.evidence import Record
 
 
 @click.command()
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Print the record as JSON alone on standard output.  [e.g. --json]",
 )
+@replace_report_option
 @fail_when_found
 def detect(
     source: str,
@@ -113,6 +116,7 @@ def detect(
     commitment_path: Path | None,
     output: Path | None,
     as_json: bool,
+    force: bool,
     fail: bool,
 ) -> None:
     """Test the documents of FILE (plain text, or JSONL with one document a line) for the mark.
@@ -128,6 +132,7 @@ def detect(
     from detect.detection import detect as run
     from detect.inputs import from_text_alone, read_suspects
     from detect.opening import is_opened
+    from detect.report.folder import DETECTION_FORMAT, check_folder
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
@@ -135,6 +140,8 @@ def detect(
     made = load_spec(spec_path)
     commitment = None if commitment_path is None else load_commitment(commitment_path)
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    if output is not None:
+        check_folder(output, DETECTION_FORMAT, inputs=[] if source == "-" else [source], force=force)
     suspects, read = read_suspects(source, form, text_field)
     suspects = suspects[:limit]
     if from_text:
@@ -265,22 +272,16 @@ def _recompute_trace(data: bytes, report: Path, key: str) -> tuple[list[str], in
     return recompute_trace(record, load_ring(key, record.spec, tenants), report.parent), record.contexts
 
 
-def _publish(record: Any, output: Path | None, as_json: bool) -> None:
-    from detect.report.schema import encode_record, write_record
-
-    if output is not None:
-        from detect.report.html import render_html
-        from watermark.files import make_folder, write_atomically
-
-        make_folder(output)
-        write_record(output / "report.json", record)
-        write_atomically(output / "report.html", render_html(record).encode())
-        say(f"wrote {output / 'report.json'} and {output / 'report.html'}")
-    if as_json:
-        click.echo(encode_record(record).decode(), nl=False)
-        return
-    from rich.console import Console
-
+def _publish(record: Record, output: Path | None, as_json: bool) -> None:
+    from detect.report.schema import encode_record
     from detect.report.terminal import print_record
 
-    print_record(record, Console())
+    data = encode_record(record)
+
+    def write(folder: Path) -> None:
+        from detect.report.folder import replace_report
+        from detect.report.html import render_html
+
+        replace_report(folder, {"report.json": data, "report.html": render_html(record).encode()})
+
+    publish(output, data, write, lambda console: print_record(record, console), as_json)

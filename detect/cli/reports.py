@@ -75,19 +75,25 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     type=click.Choice(sorted(_NAMES)),
     help="What to draw; may be repeated. Detections have no PDF.  [e.g. --format html --format pdf]",
 )
-def render(path: Path, output: Path, forms: tuple[str, ...]) -> None:
+@option(
+    "--force",
+    is_flag=True,
+    help="Replace drawings in OUTPUT that lie there without their report.json; other files stay.  [e.g. --force]",
+)
+def render(path: Path, output: Path, forms: tuple[str, ...], force: bool) -> None:
     """Draw REPORT (a report.json of a scan, a trace or a detection) as a page, a PDF or plain text.
 
     \b
     Example: dyetrace report render evidence/report.json -o evidence/ --format html --format pdf
     """
-    from watermark.files import make_folder, write_atomically
+    from detect.report.folder import add_drawings, check_folder, drawn_from
 
-    record = _read(path)
+    check_folder(output, None)
+    data, record = _read(path)
     drawn = {form: _drawn(record, form) for form in dict.fromkeys(forms)}
-    make_folder(output)
-    for form, data in drawn.items():
-        write_atomically(output / _NAMES[form], data)
+    if "text" in drawn:
+        drawn["text"] += drawn_from(data)
+    add_drawings(output, data, {_NAMES[form]: content for form, content in drawn.items()}, force=force)
     click.echo(f"wrote {', '.join(_NAMES[form] for form in drawn)} to {output}", err=True)
 
 
@@ -126,16 +132,17 @@ def keygen(path: Path) -> None:
     click.echo(f"wrote {path}, which is secret, and {beside}, which whoever checks your reports needs", err=True)
 
 
-def _read(path: Path) -> ScanRecord | TraceRecord | Record:
+def _read(path: Path) -> tuple[bytes, ScanRecord | TraceRecord | Record]:
+    """The bytes of a report, and what they say."""
     from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
-    from detect.report.schema import read_record
+    from detect.report.schema import parse_record
     from detect.report.trace_schema import TRACE_FORMAT, parse_trace
 
     data = read_bytes(path)
     kind = record_format(data, path)
     if kind == SCAN_FORMAT:
-        return parse_scan(data, path)
-    return parse_trace(data, path) if kind == TRACE_FORMAT else read_record(path)
+        return data, parse_scan(data, path)
+    return data, parse_trace(data, path) if kind == TRACE_FORMAT else parse_record(data, path)
 
 
 def _drawn(record: ScanRecord | TraceRecord | Record, form: str) -> bytes:

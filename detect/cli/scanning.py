@@ -24,9 +24,12 @@ from detect.cli.common import (
     tenants_in_file,
     tested_key,
 )
+from detect.cli.publishing import check_pdf, publish, replace_report_option
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
+    from detect.corpus.record import ScanRecord
+    from detect.corpus.scan import ScanJob
     from detect.corpus.tasks import Stage
 
 _STAGES = {
@@ -138,6 +141,7 @@ _STAGES = {
 @option("--dry-run", is_flag=True, help="Say what the scan would cost and could find, and stop.  [e.g. --dry-run]")
 @option("--pdf/--no-pdf", default=True, help="Write report.pdf as well.  [e.g. --no-pdf]")
 @option("--json", "as_json", is_flag=True, help="Print the record as JSON on standard output.  [e.g. --json]")
+@replace_report_option
 @fail_when_found
 def scan(
     paths: tuple[str, ...],
@@ -169,6 +173,7 @@ def scan(
     dry_run: bool,
     pdf: bool,
     as_json: bool,
+    force: bool,
     fail: bool,
 ) -> None:
     """Scan a corpus for the mark: PATHS are files, folders or globs of JSONL (.gz, .zst), Parquet, text, or Hugging
@@ -191,6 +196,7 @@ def scan(
     from detect.corpus.scan import scan as run
     from detect.corpus.settings import ScanSettings
     from detect.opening import is_opened
+    from detect.report.folder import Unwritten
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
@@ -241,14 +247,18 @@ def scan(
         for line in forecast(job, workers):
             click.echo(line)
         return
+    _check_output(job, output, pdf, force)
+    failed = None
     with _StageProgress() as progress:
         try:
             record = run(
                 job, output, make_engine(engine, workers, address), work=work, keep_work=keep_work, progress=progress
             )
+        except Unwritten as error:
+            record, failed = error.record, error
         except KeyboardInterrupt:
             raise DyetraceError("interrupted; what is finished is kept: the same command goes on from there") from None
-    _publish(record, output, pdf, as_json, progress.summary(engine))
+    _publish(record, output, pdf, as_json, progress.summary(engine), failed)
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)
 
@@ -262,29 +272,36 @@ def _tokenizer(given: str | None, paths: tuple[str, ...], options: Any) -> str |
     return str(Path(model_folder(given)).absolute())
 
 
-def _publish(record: Any, output: Path, pdf: bool, as_json: bool, run: dict[str, Any]) -> None:
-    import msgspec
+def _check_output(job: ScanJob, output: Path, pdf: bool, force: bool) -> None:
+    """Find before the work what would come in the way of the report after it."""
+    from detect.corpus.readers import find_sources
+    from detect.report.folder import SCAN_FORMAT, check_folder
 
-    from detect.report.scan_html import render_scan_html
-    from watermark.files import write_atomically
-
-    write_atomically(output / "report.html", render_scan_html(record).encode())
-    written = ["report.json", "report.html"]
     if pdf:
-        from detect.report.pdf import render_pdf
+        check_pdf()
+    files = [source.path for source in find_sources(job.paths, job.settings.read)[0]]
+    check_folder(output, SCAN_FORMAT, inputs=[*job.paths, *files, *job.reference, *job.null_corpus], force=force)
 
-        write_atomically(output / "report.pdf", render_pdf(record))
-        written.append("report.pdf")
-    write_atomically(output / "run.json", msgspec.json.format(msgspec.json.encode(run)) + b"\n")
-    say(f"wrote {', '.join(written)} and what belongs to them to {output}")
-    if as_json:
-        click.echo((output / "report.json").read_bytes().decode(), nl=False)
-        return
-    from rich.console import Console
 
+def _publish(
+    record: ScanRecord, output: Path, pdf: bool, as_json: bool, run: dict[str, Any], failed: DyetraceError | None
+) -> None:
+    from detect.report.scan_schema import encode_scan
     from detect.report.scan_terminal import print_scan
 
-    print_scan(record, Console())
+    def drawn(_: Path) -> dict[str, bytes]:
+        import msgspec
+
+        from detect.report.scan_html import render_scan_html
+
+        drawings = {"report.html": render_scan_html(record).encode()}
+        if pdf:
+            from detect.report.pdf import render_pdf
+
+            drawings["report.pdf"] = render_pdf(record)
+        return drawings | {"run.json": msgspec.json.format(msgspec.json.encode(run)) + b"\n"}
+
+    publish(output, encode_scan(record), drawn, lambda console: print_scan(record, console), as_json, failed)
 
 
 class _StageProgress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,12 @@ from detect.cli.common import (
     tenants_in_file,
     tested_key,
 )
+from detect.cli.publishing import check_pdf, publish, replace_report_option
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
     from detect.student.api.plan import PlannedPrompt, PromptChoice
+    from detect.student.record import TraceRecord
 
 
 @click.group()
@@ -192,6 +195,7 @@ def _share_of(
 )
 @_pdf
 @_json
+@replace_report_option
 @fail_when_found
 def weights(
     model_dir: Path,
@@ -221,6 +225,7 @@ def weights(
     dtype: str,
     pdf: bool,
     as_json: bool,
+    force: bool,
     fail: bool,
 ) -> None:
     """Trace a suspect whose weights are in MODEL_DIR. A trace that was stopped goes on when the same command is given
@@ -230,6 +235,7 @@ def weights(
     Example: dyetrace trace weights ./suspect --reference ./base --read answers.jsonl \\
                  --spec spec.json --key file:owner.key -o evidence/
     """
+    from detect.report.folder import Unwritten
     from detect.student.evidence import TraceSettings
     from detect.student.open_weights import Placebo, WeightsJob, trace_weights
     from watermark.commitment import load_commitment
@@ -286,18 +292,23 @@ def weights(
         "decoys": decoys,
         "dtype": dtype,
     }
+    _check_output(output, pdf, [*texts, served, complete, placebo_answers, model_dir, *references, *controls], force)
+    failed = None
     with _Bars() as bars:
-        record = trace_weights(
-            job,
-            made,
-            ring,
-            tokenizer or model_folder(None),
-            output,
-            commitment=commitment,
-            arguments=arguments,
-            progress=bars,
-        )
-    publish(record, output, pdf, as_json)
+        try:
+            record = trace_weights(
+                job,
+                made,
+                ring,
+                tokenizer or model_folder(None),
+                output,
+                commitment=commitment,
+                arguments=arguments,
+                progress=bars,
+            )
+        except Unwritten as error:
+            record, failed = error.record, error
+    _publish(record, output, pdf, as_json, failed)
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)
 
@@ -501,6 +512,7 @@ def _chosen_prompts(
 @option("--dry-run", is_flag=True, help="Say what asking would cost, and stop.  [e.g. --dry-run]")
 @_pdf
 @_json
+@replace_report_option
 @fail_when_found
 def api(
     plan_path: Path,
@@ -518,6 +530,7 @@ def api(
     dry_run: bool,
     pdf: bool,
     as_json: bool,
+    force: bool,
     fail: bool,
 ) -> None:
     """Trace a suspect through its endpoint, as PLAN says (`dyetrace trace plan`). Every answer is kept in OUTPUT's
@@ -528,6 +541,7 @@ def api(
     Example: dyetrace trace api plan.json --served answers.jsonl --api-key env:THEIR_KEY \\
                  --spec spec.json --key file:owner.key -o evidence/
     """
+    from detect.report.folder import Unwritten
     from detect.student.api.account import estimate
     from detect.student.api.credentials import load_api_key
     from detect.student.api.ledger import Ledger
@@ -558,6 +572,8 @@ def api(
         "decoys": fixed.decoys,
         "decoy_seed": fixed.decoy_seed,
     }
+    _check_output(output, pdf, [served, reference], force)
+    failed = None
     with _LiveEvidence() as live:
         try:
             record = trace_endpoint(
@@ -573,9 +589,11 @@ def api(
                 arguments=arguments,
                 progress=live,
             )
+        except Unwritten as error:
+            record, failed = error.record, error
         except KeyboardInterrupt:
             raise DyetraceError("interrupted; all answers are kept: the same command goes on from there") from None
-    publish(record, output, pdf, as_json)
+    _publish(record, output, pdf, as_json, failed)
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)
 
@@ -625,27 +643,31 @@ class _LiveEvidence:
             self._live.stop()
 
 
-def publish(record: Any, output: Path, pdf: bool, as_json: bool) -> None:
-    """Write the pages of a trace's report and show it."""
-    from detect.report.trace_html import render_trace_html
-    from watermark.files import write_atomically
+def _check_output(output: Path, pdf: bool, inputs: Sequence[str | Path | None], force: bool) -> None:
+    """Find before the work what would come in the way of the report after it."""
+    from detect.report.folder import TRACE_FORMAT, check_folder
 
-    write_atomically(output / "report.html", render_trace_html(record).encode())
-    written = ["report.json", "report.html"]
     if pdf:
-        from detect.report.trace_pdf import render_trace_pdf
+        check_pdf()
+    check_folder(output, TRACE_FORMAT, inputs=[path for path in inputs if path is not None], force=force)
 
-        write_atomically(output / "report.pdf", render_trace_pdf(record))
-        written.append("report.pdf")
-    say(f"wrote {', '.join(written)} and evidence.npz to {output}")
-    if as_json:
-        click.echo((output / "report.json").read_bytes().decode(), nl=False)
-        return
-    from rich.console import Console
 
+def _publish(record: TraceRecord, output: Path, pdf: bool, as_json: bool, failed: DyetraceError | None) -> None:
+    """Write the pages of a trace's report and show it."""
+    from detect.report.trace_schema import encode_trace
     from detect.report.trace_terminal import print_trace
 
-    print_trace(record, Console())
+    def drawn(_: Path) -> dict[str, bytes]:
+        from detect.report.trace_html import render_trace_html
+
+        drawings = {"report.html": render_trace_html(record).encode()}
+        if pdf:
+            from detect.report.trace_pdf import render_trace_pdf
+
+            drawings["report.pdf"] = render_trace_pdf(record)
+        return drawings
+
+    publish(output, encode_trace(record), drawn, lambda console: print_trace(record, console), as_json, failed)
 
 
 class _Bars:

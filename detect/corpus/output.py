@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,24 +10,27 @@ import numpy as np
 from detect.corpus.conclude import Found
 from detect.corpus.gather import Gathered
 from detect.corpus.keys import KeySet
-from detect.corpus.record import FileHash, Hit
+from detect.corpus.record import Hit
 from detect.corpus.tally import Documents
 from detect.corpus.tasks import first_records, gathered_shards
 from detect.corpus.work import Plan, WorkFolder
 from detect.distinct import I64
 from watermark.errors import DyetraceError
-from watermark.files import write_atomically
 
 
-def write_documents(
-    path: Path, work: WorkFolder, plan: Plan, keys: KeySet, documents: Documents, found: Found
-) -> FileHash:
-    """Write a row for each document, in the corpus's order, as Parquet."""
+def check_parquet() -> None:
+    """Raise DyetraceError where the table of documents can't be written for want of a package."""
     try:
-        import pyarrow as pa
-        from pyarrow import parquet
+        import pyarrow  # noqa: F401
     except ImportError:
         raise DyetraceError("a scan's report needs pyarrow: pip install 'dyetrace[scan]'") from None
+
+
+def documents_table(work: WorkFolder, plan: Plan, keys: KeySet, documents: Documents, found: Found) -> bytes:
+    """A row for each document, in the corpus's order, as Parquet."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
     source, first, names = _places(work, plan)
     key_names = pa.array([key.name for key in keys.keys])
     subkeys = np.array([len(key.subkeys) for key in keys.keys])
@@ -55,7 +57,8 @@ def write_documents(
     )
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd", row_group_size=1 << 17, store_schema=False)
-    return _written(path, sink.getvalue().to_pybytes())
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _places(work: WorkFolder, plan: Plan) -> tuple[list[int], I64, list[str | None]]:
@@ -73,24 +76,17 @@ def _places(work: WorkFolder, plan: Plan) -> tuple[list[int], I64, list[str | No
     return source, np.array(first, np.int64), names
 
 
-def write_hits(path: Path, hits: Iterable[Hit]) -> FileHash:
-    """Write one hit a line."""
-    return _written(path, b"".join(msgspec.json.encode(hit) + b"\n" for hit in hits))
+def hits_lines(hits: Iterable[Hit]) -> bytes:
+    """One hit a line."""
+    return b"".join(msgspec.json.encode(hit) + b"\n" for hit in hits)
 
 
-def write_skipped(
-    path: Path, plan: Plan, gathered: Sequence[Gathered], unreadable: Sequence[tuple[str, str]]
-) -> FileHash:
-    """Write what could not be read: file, record (from 1; null for a whole file) and reason, one a line."""
+def skipped_lines(plan: Plan, gathered: Sequence[Gathered], unreadable: Sequence[tuple[str, str]]) -> bytes:
+    """What could not be read: file, record (from 1; null for a whole file) and reason, one a line."""
     rows: list[dict[str, str | int | None]] = [
         {"input": name, "record": None, "reason": reason} for name, reason in unreadable
     ]
     for shard, before, done in zip(plan.shards, first_records(plan, gathered), gathered, strict=True):
         name = plan.sources[shard.source].name
         rows += [{"input": name, "record": before + record + 1, "reason": reason} for record, reason in done.skipped]
-    return _written(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-
-
-def _written(path: Path, data: bytes) -> FileHash:
-    write_atomically(path, data)
-    return FileHash.of(path.name, data)
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)

@@ -22,9 +22,9 @@ from detect.corpus import conclude
 from detect.corpus.engines import Engine
 from detect.corpus.gather import Gathered
 from detect.corpus.keys import KeySet, key_set, rings_of
-from detect.corpus.output import write_documents, write_hits, write_skipped
+from detect.corpus.output import check_parquet, documents_table, hits_lines, skipped_lines
 from detect.corpus.readers import ReadOptions, Source, find_sources, sha256_of, split
-from detect.corpus.record import Hit, ScannedInput, ScanRecord, Skipped
+from detect.corpus.record import FileHash, Hit, ScannedInput, ScanRecord, Skipped
 from detect.corpus.score import unscored
 from detect.corpus.settings import ScanSettings, check_specs
 from detect.corpus.settle import read_count
@@ -140,8 +140,10 @@ def scan(
     Raises
     ------
     DyetraceError
-        Bad input. Finished work stays, and the same command goes on from there.
+        Bad input, or a report that can't be written (`detect.report.folder.Unwritten`, which holds it). Finished work
+        stays, and the same command goes on from there.
     """
+    check_parquet()
     check_specs(list(job.specs))
     keys = key_set(job.specs, rings_of(job.key, job.specs, job.settings.tenants))
     if job.tokenizer is not None:
@@ -187,11 +189,11 @@ def _scan(
     for hit in hits:
         for name in hit.points_to:
             pointed[name] = pointed.get(name, 0) + 1
-    files = [
-        write_documents(output / "documents.parquet", corpus.work, corpus.plan, keys, documents, found),
-        write_hits(output / "hits.jsonl", hits),
-        write_skipped(output / "skipped.jsonl", corpus.plan, corpus.gathered, corpus.unreadable),
-    ]
+    files = {
+        "documents.parquet": documents_table(corpus.work, corpus.plan, keys, documents, found),
+        "hits.jsonl": hits_lines(hits),
+        "skipped.jsonl": skipped_lines(corpus.plan, corpus.gathered, corpus.unreadable),
+    }
     hypotheses = conclude.hypotheses(keys, corpus.tally, pointed)
     controls = conclude.controls(keys, corpus.tally, documents, null, job.settings)
     refused = conclude.refusal(keys, int(tested.sum()), controls)
@@ -206,7 +208,7 @@ def _scan(
         alpha=job.settings.alpha,
         encoder=_encoder_note(corpus.gathered),
         inputs=_inputs(corpus),
-        files=files,
+        files=[FileHash.of(name, data) for name, data in files.items()],
         documents=len(documents),
         tokens=int(documents.tokens.sum()),
         tuples=sum(block.tuples for shard in corpus.gathered for block in shard.blocks),
@@ -224,9 +226,13 @@ def _scan(
         pairs_paid=pairs,
     )
     record = msgspec.structs.replace(record, assumptions=of_scan(record, len(corpus.unreadable), job.opened))
+    from detect.report.folder import Unwritten, replace_report
     from detect.report.scan_schema import encode_scan
 
-    write_atomically(output / "report.json", encode_scan(record))
+    try:
+        replace_report(output, {**files, "report.json": encode_scan(record)})
+    except DyetraceError as error:
+        raise Unwritten(record, str(error)) from None
     return record
 
 

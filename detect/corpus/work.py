@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import msgspec
 
 from detect.corpus.readers import Piece, Source
 from detect.corpus.settings import ScanSettings
+from detect.own_folder import SCRATCH, claim, release, remove_plain
 from watermark.errors import DyetraceError
 from watermark.files import write_atomically
 from watermark.spec import WatermarkSpec
@@ -36,15 +36,13 @@ _LAYOUT = 1  # of these files; changes whenever a result of an older version can
 WORK = ".dyetrace-scan"
 """Name of the work folder; a hidden one, which no scan of the folder around it reads."""
 
-_MARK = "DYETRACE"
 _MARKED = b"Intermediate results of `dyetrace scan`, which removes those files of this folder that it has made.\n"
 
 _NAME = r"[0-9a-f]{32}"  # of a shard, a corpus, a scoring
 _HALF = r"\.[0-9]+\.[0-9a-f]{8}"  # ends the name of a result that is being made
-_SCRATCH = r"\.dyetrace-[a-z0-9_]{8}"  # what `write_atomically` is writing
 _BLOCK = r"([0-9]+\.(npz|prints|starts|ids16|ids32|names)|done\.json)"
 _UNFINISHED = re.compile(
-    rf"((reference|null)/)?({_SCRATCH}|gathered/\.{_NAME}{_HALF}/{_BLOCK}"
+    rf"((reference|null)/)?({SCRATCH}|gathered/\.{_NAME}{_HALF}/{_BLOCK}"
     rf"|(settled|scored|located)/{_NAME}/\.[a-z0-9]+(\.npz|\.json)?{_HALF}(\.npz)?)"
 )
 _FOLDER = re.compile(
@@ -247,26 +245,12 @@ def discard(work: WorkFolder) -> None:
     """Remove what the scan has made in its work folder, which must be held, and the folder if nothing else is in it."""
     _remove(work.path, _UNFINISHED)
     _remove(work.path, _RESULT)
-    with contextlib.suppress(OSError):
-        (work.path / "lock").unlink()
-        if os.listdir(work.path) == [_MARK]:
-            (work.path / _MARK).unlink()
-            work.path.rmdir()
+    remove_plain(work.path / "lock")
+    release(work.path)
 
 
 def _claim(folder: Path) -> None:
-    """Make the folder and mark it, or find the mark."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mark = folder / _MARK
-    is_folder = stat.S_ISDIR(folder.lstat().st_mode)
-    if is_folder and mark.is_file() and mark.read_bytes() == _MARKED:
-        return
-    if not is_folder or not all(re.fullmatch(_SCRATCH, name) for name in os.listdir(folder)):
-        raise DyetraceError(
-            f"{folder} is there already and was not made by dyetrace; rename it, or give another folder with --work"
-        )
-    folder.chmod(0o700)
-    write_atomically(mark, _MARKED, 0o600)
+    claim(folder, _MARKED, "rename it, or give another folder with --work")
 
 
 def _lock(folder: Path) -> int:
@@ -295,10 +279,8 @@ def _remove(folder: Path, own: re.Pattern[str]) -> None:
     for path, below, files in os.walk(folder, topdown=False):
         inner = Path(path).relative_to(folder)
         for name in files:
-            file = Path(path, name)
-            with contextlib.suppress(OSError):
-                if own.fullmatch((inner / name).as_posix()) and stat.S_ISREG(file.lstat().st_mode):
-                    file.unlink()
+            if own.fullmatch((inner / name).as_posix()):
+                remove_plain(Path(path, name))
         for name in below:
             with contextlib.suppress(OSError):  # it is not empty, and stays
                 if _FOLDER.fullmatch((inner / name).as_posix()):

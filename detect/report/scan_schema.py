@@ -97,6 +97,8 @@ def parse_scan(data: bytes, path: Path) -> ScanRecord:
         record = msgspec.json.decode(data, type=ScanRecord)
     except msgspec.ValidationError as error:
         raise DyetraceError(f"{path} is not a scan's record: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
     for what in _contradictions(record):
         raise DyetraceError(f"record {path} was damaged or altered: {what}; restore it")
     return record

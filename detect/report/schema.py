@@ -60,6 +60,11 @@ def read_record(path: Path) -> Record:
         raise DyetraceError(
             f"cannot read record {path}: {error.strerror}; write one with `dyetrace detect -o FOLDER`"
         ) from None
+    return parse_record(data, path)
+
+
+def parse_record(data: bytes, path: Path) -> Record:
+    """`read_record` of bytes that were read from ``path``."""
     try:
         header = msgspec.json.decode(data, type=_Header)
         if header.format != _FORMAT:
@@ -72,7 +77,7 @@ def read_record(path: Path) -> Record:
         record = msgspec.json.decode(data, type=Record)
     except msgspec.ValidationError as error:
         raise DyetraceError(f"{path} is not a detection record: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
     _check(record, path)
     return record

@@ -73,6 +73,8 @@ def parse_trace(data: bytes, path: Path) -> TraceRecord:
         record = msgspec.json.decode(data, type=TraceRecord)
     except msgspec.ValidationError as error:
         raise DyetraceError(f"{path} is not a trace's record: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
     for what in _contradictions(record):
         raise DyetraceError(f"record {path} was damaged or altered: {what}; restore it")
     return record

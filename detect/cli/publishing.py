@@ -1,0 +1,83 @@
+"""What commands that make reports share: a result is printed whatever becomes of the folder that it should go to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from detect.cli.common import option, say
+from watermark.errors import DyetraceError
+
+replace_report_option = option(
+    "--force",
+    is_flag=True,
+    help="Replace the report in OUTPUT even if it is signed or of another kind; files that are no report's stay.  "
+    "[e.g. --force]",
+)
+
+
+def check_pdf() -> None:
+    """Raise DyetraceError where a PDF can't be made, before the work for it is done."""
+    try:
+        import typst  # noqa: F401
+    except ImportError:
+        raise DyetraceError("a PDF needs typst: pip install 'dyetrace[scan]', or add --no-pdf") from None
+
+
+def publish(
+    output: Path | None,
+    report: bytes,
+    write: Callable[[Path], Mapping[str, bytes] | None],
+    show: Callable[[Any], None],
+    as_json: bool,
+    failed: DyetraceError | None = None,
+) -> None:
+    """Write a report's files and print it: the result is said even where it can't be written.
+
+    Parameters
+    ----------
+    output
+        The folder; None where the report is printed alone.
+    report
+        The bytes of report.json.
+    write
+        Writes to the folder; returns the drawings that are to be added, by name.
+    show
+        Prints the report to a console.
+    as_json
+        Whether ``report`` is printed instead.
+    failed
+        Why the report was not written at all.
+
+    Raises
+    ------
+    DyetraceError
+        The folder failed; the result was printed before.
+    """
+    if output is not None and failed is None:
+        try:
+            _write(output, report, write)
+        except DyetraceError as error:
+            failed = error
+        except OSError as error:
+            failed = DyetraceError(f"cannot write to {output}: {error.strerror or error}")
+    if as_json:
+        click.echo(report.decode(), nl=False)
+    else:
+        from rich.console import Console
+
+        show(Console())
+    if failed is not None:
+        raise DyetraceError(f"{failed}; the result was printed, but not all of its report was written") from None
+
+
+def _write(output: Path, report: bytes, write: Callable[[Path], Mapping[str, bytes] | None]) -> None:
+    from detect.report.folder import NAMES, add_drawings
+
+    drawings = write(output)
+    if drawings:
+        add_drawings(output, report, drawings)
+    say(f"wrote {', '.join(name for name in NAMES if (output / name).exists())} to {output}")
