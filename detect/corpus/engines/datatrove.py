@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from detect.corpus.engines.forkserver import end_with_parent
 from detect.corpus.engines.local import cores
 from detect.corpus.tasks import Outcome, Task, run
 from watermark.errors import DyetraceError
@@ -74,6 +75,7 @@ class RankTasks:
         """Run this rank's tasks; documents that flow by are left alone."""
         import numba
 
+        end_with_parent()
         numba.set_num_threads(1)
         for task in self.tasks[rank::world_size]:
             run(task)

@@ -6,7 +6,9 @@ Importing this module is quick, so that a command can start the server before it
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,24 @@ def start_early() -> BaseContext:
     with _deaf_to_interrupts():
         forkserver.ensure_running()
     return context
+
+
+def end_with_parent() -> None:
+    """End this worker when the process that asked for it is gone, however it went: nobody would take its results.
+
+    The fork server lives as long as its last worker, so that it ends as well.
+    """
+    parents = [multiprocessing.parent_process()]
+    if (beside := sys.modules.get("multiprocess")) is not None:  # datatrove's own copy of multiprocessing
+        parents.append(beside.parent_process())
+    for parent in parents:
+        if parent is not None:
+            threading.Thread(target=_end_after, args=(parent,), name="dyetrace-parent", daemon=True).start()
+
+
+def _end_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)  # no cleaning up: what is unfinished has a name of its own, and the next scan removes it
 
 
 @contextmanager

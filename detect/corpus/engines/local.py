@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-from detect.corpus.engines.forkserver import interrupts_afterwards, start_early
+from detect.corpus.engines.forkserver import end_with_parent, interrupts_afterwards, start_early
 from detect.corpus.tasks import Outcome, Task, run
 from watermark.errors import DyetraceError
 
@@ -83,8 +83,9 @@ class LocalEngine:
 
 
 def _prepare() -> None:
-    """Workers are as many as processors, so threads of their own would only get in each other's way."""
+    """Workers end with their scan, and are as many as processors: own threads would only get in each other's way."""
     import numba
 
+    end_with_parent()
     numba.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

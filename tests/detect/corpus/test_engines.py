@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from tests.detect.corpus.marked import SECRET, SETTINGS, InlineEngine, documents
 from tests.detect.corpus.test_scan import report
 from watermark.errors import DyetraceError
 from watermark.keys import write_key_file
+from watermark.spec import write_spec
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,29 @@ def test_an_error_in_a_worker_reaches_the_caller(job: ScanJob, tmp_path: Path) -
     broken = ScanJob(**{**job.__dict__, "paths": [str(tmp_path / "x.jsonl"), str(folder)]})
     with pytest.raises(DyetraceError, match="line 36"):
         scan(broken, tmp_path / "out", LocalEngine(2))
+
+
+@pytest.mark.parametrize("moment", ["plan.json", "gathered", "settled"])
+def test_workers_end_with_the_scan_that_was_killed(moment: str, tmp_path: Path) -> None:
+    write_key_file(tmp_path / "owner.key", SECRET)
+    write_spec(tmp_path / "spec.json", spec())
+    for part in range(8):
+        write_jsonl(tmp_path / f"{part}.jsonl", documents(40, 150, part))
+    command = [
+        sys.executable, "-m", "detect.cli", "scan", *(str(tmp_path / f"{part}.jsonl") for part in range(8)),
+        "--spec", str(tmp_path / "spec.json"), "--key", f"file:{tmp_path / 'owner.key'}", "-o", str(tmp_path / "out"),
+        "--workers", "2", "--no-pdf", "--keep-work",
+    ]  # fmt: skip
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started: set[psutil.Process] = set()
+    while not (tmp_path / "out" / WORK / moment).exists() or len(started) < 4:  # server, tracker, two workers
+        started |= set(process.children(recursive=True))
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
 
 
 def test_ray_tasks_give_the_same_report_though_a_worker_is_killed(
