@@ -81,6 +81,17 @@ def verify(commitment: Commitment, opening: Opening, spec: WatermarkSpec, key: M
         raise DyetraceError("the opening does not fit the commitment: spec, key or salt was changed after it was made")
 
 
+def stated_date(commitment: Commitment) -> str:
+    """Say what a commitment's file states of its date, which the hash does not cover: "is dated 2026-11-29 ..."."""
+    try:
+        moment = datetime.fromisoformat(commitment.created)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return "has no date that can be read"
+    future = " (in the future)" if moment > datetime.now(UTC) else ""
+    return f"is dated {moment:%Y-%m-%d %H:%M:%S} UTC{future}"
+
+
 def opening_path(commitment: Path) -> Path:
     """Where the opening of the commitment at this path is kept by default."""
     return commitment.with_name(commitment.name + ".opening")

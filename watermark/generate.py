@@ -155,6 +155,10 @@ def generate_batches(
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise DyetraceError(
+            "the tokenizer has no token to fill prompts up with; name a pad_token in its tokenizer_config.json"
+        )
     chat_texts = chat and bool(tokenizer.chat_template)
     texts = [_as_chat(tokenizer, prompt) if chat_texts else prompt for prompt in prompts]
     lengths = [len(tokenizer(text, add_special_tokens=not chat)["input_ids"]) for text in texts]

@@ -156,7 +156,7 @@ def _json(path: Path) -> dict[str, Any]:
     """A file's object; nothing where it is broken, as transformers then says how."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

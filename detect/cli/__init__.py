@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -28,15 +29,16 @@ _CUT_OFF = "standard output was closed before everything was written"
 class _Group(click.Group):
     """Turns every `DyetraceError`, and whatever the machine refuses, into one line on stderr and exit status 2."""
 
-    def main(self, *args: Any, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run the command between two checks of standard output, which is where results go."""
+        _check_arguments(sys.argv[1:] if args is None else args)
         if sys.stdout is None:
             _end("standard output is closed; give it a file, or /dev/null")
         _take_closed_streams()
         stream = sys.stdout
         try:
             try:
-                return super().main(*args, **extra)
+                return super().main(args, *more, **extra)
             finally:
                 if sys.stdout is not stream:  # click's way to say nothing of a closed pipe
                     _end(_CUT_OFF)
@@ -54,6 +56,21 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             say("dyetrace: interrupted")
             ctx.exit(EXIT_INTERRUPTED)
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what reports and messages couldn't repeat."""
+    for number, argument in enumerate(arguments, 1):
+        if "\0" in argument or not _is_utf8(argument):
+            _end(f"argument {number} is not UTF-8 text; rename what it names")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _end(reason: str) -> NoReturn:

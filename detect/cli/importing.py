@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def import_spec(
     folder = model_folder(model_dir)
     tokenizer = load_tokenizer(folder)
     size = vocabulary_size(tokenizer)
-    given = dict(_parameter(text) for text in params)
+    given = named_parameters(params, _value)
     scheme, key = read_passport(form, data, str(source), given, _output_size(Path(folder), size))
     made = WatermarkSpec(
         scheme=form,
@@ -121,14 +122,24 @@ def _output_size(folder: Path, tokenizer: int) -> int:
     return tokenizer
 
 
-def _parameter(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value as JSON has it, else as text."""
+def named_parameters(texts: Iterable[str], read: Callable[[str, str], Any]) -> dict[str, Any]:
+    """NAME=VALUE of each text, its value as ``read`` makes it of the text and the value; each name once."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise DyetraceError(f"--param takes NAME=VALUE (got {text!r}), such as gamma=0.5")
+        if name in found:
+            raise DyetraceError(f"--param {name} was given twice; give each parameter once")
+        found[name] = read(text, value)
+    return found
+
+
+def _value(_: str, value: str) -> Any:
+    """A value as JSON has it, else as text."""
     import msgspec
 
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise DyetraceError(f"--param takes NAME=VALUE (got {text!r}), such as context_width=3")
     try:
-        return name, msgspec.json.decode(value.encode())
+        return msgspec.json.decode(value.encode())
     except (msgspec.DecodeError, RecursionError):
-        return name, value
+        return value

@@ -23,7 +23,7 @@ from detect.cli.common import (
     required,
     say,
 )
-from detect.cli.importing import import_spec
+from detect.cli.importing import import_spec, named_parameters
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
@@ -38,11 +38,10 @@ if TYPE_CHECKING:
 @option(
     "--epoch",
     type=click.IntRange(0),
-    default=0,
-    help="With --tenant: of which rotation epoch.  [e.g. --epoch 3]",
+    help="With --tenant: of which rotation epoch; 0 by default.  [e.g. --epoch 3]",
 )
 @option("--key", help=f"With --tenant: the master key. {KEY_HELP}  [e.g. --key file:owner.key]")
-def keygen(path: Path, tenant: str | None, epoch: int, key: str | None) -> None:
+def keygen(path: Path, tenant: str | None, epoch: int | None, key: str | None) -> None:
     """Write a new secret key to PATH, readable by you alone.
 
     \b
@@ -57,13 +56,15 @@ def keygen(path: Path, tenant: str | None, epoch: int, key: str | None) -> None:
     if tenant is None:
         if key is not None:
             raise DyetraceError("--key goes with --tenant: a new master key is drawn at random")
+        if epoch is not None:
+            raise DyetraceError("--epoch goes with --tenant: a master key serves all epochs")
         new = SecretKey.generate()
         name = new.fingerprint
     else:
         if key is None:
             raise DyetraceError("--tenant needs the master key: add --key file:PATH")
-        new = TenantKey.from_master(load_master(key), tenant, epoch)
-        name = f"{new.master_fingerprint}, tenant {tenant}, epoch {epoch}"
+        new = TenantKey.from_master(load_master(key), tenant, epoch or 0)
+        name = f"{new.master_fingerprint}, tenant {tenant}, epoch {new.epoch}"
     write_key_file(path, new)
     say(f"wrote {path} (fingerprint {name}); keep it secret and backed up: without it nothing can be proven")
 
@@ -142,11 +143,15 @@ def spec(
     from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
     check_output(path, inputs=[source_path(key)], kind="a watermark spec", is_kind=is_spec, force=force)
+    if tenants and global_share == 1:
+        raise DyetraceError(
+            "--tenants needs contexts for accounts, but --global-share 1 leaves none: drop one of the two"
+        )
     tokenizer = load_tokenizer(model_folder(model_dir))
     share = global_share if global_share is not None else (0.5 if tenants else 1.0)
     made = WatermarkSpec(
         scheme=scheme,
-        parameters=dict(_parameter(text) for text in params),
+        parameters=named_parameters(params, _number),
         context_width=width,
         subkeys=subkeys,
         global_share=share,
@@ -161,15 +166,14 @@ def spec(
     say(f"wrote {path} ({made.spec_id})")
 
 
-def _parameter(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
+def _number(text: str, value: str) -> int | float:
     try:
         number = float(value)
     except ValueError:
         number = float("nan")
-    if not separator or number != number:
+    if number != number:
         raise DyetraceError(f"--param takes NAME=NUMBER (got {text!r}), such as gamma=0.25")
-    return name, int(number) if number.is_integer() and "." not in value else number
+    return int(number) if number.is_integer() and "." not in value else number
 
 
 @click.command()
@@ -222,18 +226,23 @@ def commit(spec_path: Path, key: str, output: Path) -> None:
     help="The opening; by default COMMITMENT.opening.  [e.g. --opening commitment.json.opening]",
 )
 def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path | None) -> None:
-    """Check that COMMITMENT was made of this spec and this key.
+    """Check that COMMITMENT was made of this spec and this key. When it was made it can't show: that is shown by where
+    and when its SHA-256 was published.
 
     \b
     Example: dyetrace verify-commitment commitment.json --spec spec.json --key file:owner.key
     """
-    from watermark.commitment import load_commitment, load_opening, opening_path, verify
+    from watermark.commitment import load_commitment, load_opening, opening_path, stated_date, verify
     from watermark.keys import load_owner_key
     from watermark.spec import load_spec
 
     public = load_commitment(commitment)
     verify(public, load_opening(opening or opening_path(commitment)), load_spec(spec_path), load_owner_key(key))
-    click.echo(f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, dated {public.created}")
+    click.echo(f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, sha256 {public.sha256}")
+    click.echo(
+        f"The file {stated_date(public)}, which nothing covers and anybody can edit: what shows the date is where and "
+        "when this SHA-256 was published."
+    )
 
 
 @click.command()

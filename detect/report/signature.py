@@ -57,9 +57,9 @@ def write_signing_key(path: Path) -> Path:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    check_output(path)
     beside = public_key_path(path)
-    for target in (path, beside):
-        check_output(target)
+    check_output(beside)
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

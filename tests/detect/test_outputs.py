@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -181,3 +182,12 @@ def test_every_output_of_these_commands_is_tried() -> None:
     ledger = main.commands["ledger"]
     assert isinstance(ledger, click.Group)
     assert {f"ledger {name}" for name, command in ledger.commands.items() if writes(command)} <= tried
+
+
+def test_a_date_that_was_edited_is_not_called_what_the_commitment_shows(job: MarkingJob) -> None:
+    path = job.folder / "commitment.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"created": "2019-01-01T00:00:00+00:00"}))
+    done = run("verify-commitment", path, "--spec", job.spec, "--key", job.key)
+    assert done.exit_code == 0 and "commitment holds" in done.stdout and found["sha256"] in done.stdout
+    assert "The file is dated 2019-01-01 00:00:00 UTC, which nothing covers and anybody can edit" in done.stdout

@@ -18,6 +18,7 @@ from watermark.commitment import (
     load_commitment,
     load_opening,
     opening_path,
+    stated_date,
     verify,
     write_commitment,
 )
@@ -172,3 +173,18 @@ def test_a_damaged_file_is_one_line_that_names_it(tmp_path, made, load, index):
     path.write_text(json.dumps({**fields, "version": 2}))
     with pytest.raises(DyetraceError, match=r"a.json has version 2, but this dyetrace reads version 1"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("created", "stated"),
+    [
+        ("2019-01-01T00:00:00+00:00", "is dated 2019-01-01 00:00:00 UTC"),
+        ("2019-01-01T00:00:00+02:00", "is dated 2018-12-31 22:00:00 UTC"),
+        ("9999-01-01", "is dated 9999-01-01 00:00:00 UTC (in the future)"),
+        ("9999-12-31T23:59:59-12:00", "has no date that can be read"),
+        ("\x1b[2Jlong ago", "has no date that can be read"),
+        ("", "has no date that can be read"),
+    ],
+)
+def test_the_date_is_told_as_what_the_file_states(made, created, stated):
+    assert stated_date(replaced(made[0], created=created)) == stated
