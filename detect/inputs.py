@@ -76,6 +76,8 @@ def from_text_alone(suspect: Suspect) -> Suspect:
 
 def _read(source: str) -> bytes:
     if source == "-":
+        if sys.stdin is None:
+            raise DyetraceError("standard input is closed; give the text there, or a file")
         return sys.stdin.buffer.read()
     try:
         return Path(source).read_bytes()
@@ -95,7 +97,7 @@ def _read_lines(text: str, where: str, text_field: str) -> list[Suspect]:
         try:
             fields = msgspec.json.decode(line, type=dict[str, Any])
             record = msgspec.convert(fields | {"text": fields.get(text_field)}, _Line)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise DyetraceError(f"{where}, line {number}: {error}; mend or remove the line") from None
         suspects.append(_suspect(record, f"{where}, line {number}", number, text_field))
     return suspects

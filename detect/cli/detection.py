@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 )
 @decoy_count
 @decoy_public_seed
-@option("--limit", type=int, help="Only the first N documents.  [e.g. --limit 100]")
+@option("--limit", type=click.IntRange(1), help="Only the first N documents.  [e.g. --limit 100]")
 @commitment_on_record
 @option(
     "-o",
@@ -128,6 +128,7 @@ def detect(
     Example: dyetrace detect suspect.jsonl --spec spec.json --key file:owner.key -o evidence/
              cat essay.txt | dyetrace detect - --spec spec.json --key file:owner.key --json --fail
     """
+    from detect.artefacts import check_text
     from detect.detection import Model, Settings
     from detect.detection import detect as run
     from detect.inputs import from_text_alone, read_suspects
@@ -142,6 +143,7 @@ def detect(
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
     if output is not None:
         check_folder(output, DETECTION_FORMAT, inputs=[] if source == "-" else [source], force=force)
+    check_text(source, "FILE")
     suspects, read = read_suspects(source, form, text_field)
     suspects = suspects[:limit]
     if from_text:

@@ -92,7 +92,7 @@ _STAGES = {
     type=click.Choice(["stop", "skip"]),
     help="What to do at a broken line or file; skipped ones are counted and listed.  [e.g. --on-error skip]",
 )
-@option("--limit", type=int, help="Only the first N documents of each file.  [e.g. --limit 1000]")
+@option("--limit", type=click.IntRange(1), help="Only the first N documents of each file.  [e.g. --limit 1000]")
 @option("--sample", type=float, default=1.0, help="Share of the documents to scan.  [e.g. --sample 0.1]")
 @option(
     "--alpha",
@@ -274,12 +274,18 @@ def _tokenizer(given: str | None, paths: tuple[str, ...], options: Any) -> str |
 
 def _check_output(job: ScanJob, output: Path, pdf: bool, force: bool) -> None:
     """Find before the work what would come in the way of the report after it."""
+    from detect.artefacts import check_text
     from detect.corpus.readers import find_sources
     from detect.report.folder import SCAN_FORMAT, check_folder
 
     if pdf:
         check_pdf()
     files = [source.path for source in find_sources(job.paths, job.settings.read)[0]]
+    for file in files:
+        check_text(file, "PATHS")
+    for option_name, given in (("--reference", job.reference), ("--null-corpus", job.null_corpus)):
+        for path in given:
+            check_text(path, option_name)
     check_folder(output, SCAN_FORMAT, inputs=[*job.paths, *files, *job.reference, *job.null_corpus], force=force)
 
 

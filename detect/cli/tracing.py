@@ -235,11 +235,13 @@ def weights(
     Example: dyetrace trace weights ./suspect --reference ./base --read answers.jsonl \\
                  --spec spec.json --key file:owner.key -o evidence/
     """
+    from detect.artefacts import check_text
     from detect.report.folder import Unwritten
     from detect.student.evidence import TraceSettings
     from detect.student.open_weights import Placebo, WeightsJob, trace_weights
     from watermark.commitment import load_commitment
     from watermark.keys import load_master
+    from watermark.model_folder import check_folder
     from watermark.placebo import placebo as placebo_of
     from watermark.spec import load_spec
 
@@ -254,6 +256,12 @@ def weights(
     accounts = (*tenants, *read_names(tenants_file))
     ring = load_ring(key, made, accounts)
     _check_served(served, served_tenant)
+    for text in texts:
+        check_text(text, "--read")
+    if placebo_answers is not None:
+        check_text(placebo_answers, "--placebo")
+    for folder in (model_dir, *references, *controls, *(student for student, _ in calibration)):
+        check_folder(folder)
     placebo = None
     if placebo_answers is not None:
         placebo = Placebo(placebo_answers, *placebo_of(made, load_master(key), accounts))
@@ -464,6 +472,7 @@ def _chosen_prompts(
     prompts_path: str | None, served: str | None, account: str | None, count: int, seed: str
 ) -> tuple[list[PlannedPrompt], PromptChoice]:
     """The prompts that a seed picks from a file, and what the plan says of that."""
+    from detect.artefacts import check_text
     from detect.student.api.plan import PlannedPrompt, PromptChoice
     from detect.student.api.prompts import choose_prompts, prompts_of, read_answers
     from detect.student.served import served_file
@@ -471,11 +480,17 @@ def _chosen_prompts(
     from watermark.ledger_file import is_ledger
 
     source = prompts_path or served
+    if source is not None and prompts_path is None:
+        say(
+            "note: prompts come from the served answers. Later turns of conversations that speak of an earlier answer "
+            "carry what the key decided, and an innocent endpoint would look guilty: leave them out"
+        )
     if source is None:
         raise DyetraceError("a plan needs prompts: give --prompts, or --served answers to choose them from")
     if prompts_path is None and is_ledger(Path(source)):
         raise DyetraceError(f"{source} is a ledger, which holds no prompts to choose from: give --prompts as well")
     if prompts_path is not None:
+        check_text(prompts_path, "--prompts")
         offered = [PlannedPrompt(prompt=text) for text in read_prompts(prompts_path)]
     else:
         offered = list(prompts_of(a for a in read_answers(Path(source)) if account in (None, a.tenant)))
@@ -600,7 +615,11 @@ def api(
 
 def _check_served(served: str | None, tenant: str | None) -> None:
     """Refuse an account of no answers, and say where a ledger is too full to tell much."""
+    from detect.artefacts import check_text
     from detect.student.served import crowding
+
+    if served is not None:
+        check_text(served, "--served", ledger=True)
 
     if tenant is not None and served is None:
         raise DyetraceError("--served-tenant says whose answers of --served count: give --served, or leave it out")

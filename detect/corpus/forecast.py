@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from detect.corpus.engines.local import cores
 from detect.corpus.readers import Source, find_sources, read, split
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 _LOOKED_AT = 8  # files of which a part is read
 _PART = 1 << 20  # bytes of each
 _NANOSECONDS = 90.0  # a token and worker, once it is an id; measured by benchmarks/scan_speed.py
+_SLOWER = 8  # times that on slow or busy machines and disks
+_AROUND = "5 s to 3 min more"  # of small scans: the machine code may have to be made first
 _SPILLED = 11  # bytes a token in the work folder
 _POWER = 0.95
 # Standardised excess of a marked token's statistic: mean less expectation, over its standard deviation without the key,
@@ -38,7 +39,13 @@ def forecast(job: ScanJob, workers: int | None) -> Iterator[str]:
     yield f"{len(sources):,} files, {size / 1e6:,.1f} MB" + (f"; {len(unreadable)} unreadable" if unreadable else "")
     yield f"about {tokens:,} tokens, judged by a part of {min(len(sources), _LOOKED_AT)} files"
     total = seconds + tokens * _NANOSECONDS * 1e-9
-    yield f"about {_duration(total / workers)} with {workers} workers, and {tokens * _SPILLED / 1e6:,.0f} MB of disk"
+    least, most = _duration(total / workers), _duration(total * _SLOWER / workers)
+    time = f"about {least}" if least == most else f"{least} to {most}"
+    yield (
+        f"{time} with {workers} workers for reading, "
+        f"encoding and scoring{_more(job)}; {_AROUND} for starting, controls and the report"
+    )
+    yield f"about {tokens * _SPILLED / 1e6:,.0f} MB of disk"
     for spec in job.specs:
         yield from _power(spec, tokens, job.settings.alpha)
 
@@ -50,7 +57,7 @@ def _tokens(sources: Sequence[Source], job: ScanJob) -> tuple[float, float]:
     looked = sources[::step][:_LOOKED_AT]
     size = tokens = 0.0
     options = msgspec.structs.replace(job.settings.read, skip_errors=True)
-    started = time.perf_counter()
+    started = perf_counter()
     for source in looked:
         piece = split(source, _PART)[0]
         share = 1.0 / len(split(source, _PART))
@@ -64,7 +71,7 @@ def _tokens(sources: Sequence[Source], job: ScanJob) -> tuple[float, float]:
                 share = min(1.0, tokens * 1.5 / max(1, source.bytes))
                 break
         size += source.bytes * share
-    seconds = time.perf_counter() - started
+    seconds = perf_counter() - started
     factor = sum(source.bytes for source in sources) / max(size, 1.0)
     return tokens * factor, seconds * factor
 
@@ -83,9 +90,13 @@ def _power(spec: WatermarkSpec, tokens: int, alpha: float) -> Iterator[str]:
         f"{spec.scheme}: at 1 nat of entropy a token, p <= {alpha:g} with probability {_POWER:.0%} needs about "
         f"{min(1.0, share):.2%} of {tokens:,} tokens marked"
         + ("" if share <= 1 else " and more than there are: too little text")
+        + "; far fewer where text is less predictable, far more where it is more so"
     )
-    single = int(np.ceil(needed**2 / max(spec.global_share, 1e-9)))
-    yield f"{spec.scheme}: a single marked document of {single:,} tokens would do"
+
+
+def _more(job: ScanJob) -> str:
+    accounts = len(job.settings.tenants)
+    return f" under one key, and longer for {accounts:,} accounts" if accounts else ""
 
 
 def _duration(seconds: float) -> str:

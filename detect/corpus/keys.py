@@ -11,7 +11,7 @@ from detect.document import GLOBAL, tested_keys
 from watermark.errors import DyetraceError
 from watermark.foreign_key import SALT_BYTES, ForeignKey
 from watermark.formats.protocol import is_format
-from watermark.keys import AnyKey, KeyRing, MarkingKey, SecretKey, load_key
+from watermark.keys import AnyKey, KeyRing, MarkingKey, SecretKey, TenantKey, load_key
 from watermark.rowkeys import subkey
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, check_key
@@ -82,9 +82,11 @@ def rings_of(source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ..
     Raises
     ------
     DyetraceError
-        The key is not that of the specs, or a tenant's key was asked for others.
+        The key is not that of the specs, a tenant's key was asked for others, or there are no tenants in the specs.
     """
     key = load_key(source)
+    if not any(is_format(spec.build_scheme()) or spec.global_share < 1 for spec in specs):
+        _refuse_tenants(key, tenants)
     rings = []
     for spec in specs:
         if is_format(spec.build_scheme()) or isinstance(key, ForeignKey):
@@ -101,6 +103,15 @@ def rings_of(source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ..
             raise DyetraceError(f"this key is of tenant {key.tenant!r} alone; other tenants need the master key")
         rings.append(key.ring())
     return rings
+
+
+def _refuse_tenants(key: AnyKey, tenants: tuple[str, ...]) -> None:
+    """Refuse accounts where the specs have none: every context is marked with the global key."""
+    none = "the spec has no accounts: it marks everything with the global key"
+    if tenants:
+        raise DyetraceError(f"{none}; leave --tenant {tenants[0]!r} out, or give the spec that has it")
+    if isinstance(key, TenantKey):
+        raise DyetraceError(f"{none}, and this is the key of account {key.tenant!r} alone; give the spec that has it")
 
 
 def _foreign_ring(key: AnyKey, spec: WatermarkSpec, tenants: tuple[str, ...]) -> KeyRing:

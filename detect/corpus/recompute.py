@@ -18,7 +18,7 @@ from detect.corpus.settings import ScanSettings
 # Totals are integers and must agree exactly; other numbers come from floating point that libraries round differently.
 _RELATIVE = 1e-6
 # What differs by machine or folder, and not by what was found. Of inputs the hashes must agree, of files the contents.
-_APART = {"versions", "arguments", "files", "encoder", "name", "skipped_first", "excerpt", "assumptions"}
+_APART = {"versions", "arguments", "files", "encoder", "name", "skipped_first", "excerpt", "assumptions", "method"}
 # What older reports lack, or paid for over keys alone.
 _LATER = {"pairs_paid", "points_to", "pointed", "null_key_log10_pvalue"}
 
@@ -84,8 +84,9 @@ def _settings(options: dict[str, Any]) -> ScanSettings:
 
 def _differences(where: str, before: Any, after: Any, apart: set[str]) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
-        for name in before.keys() | after.keys():
-            if name not in apart:
+        for name in dict.fromkeys([*before, *after]):
+            older = name == "estimate" and after.get(name) is None and before.get("low") == 0  # of nothing, once
+            if name not in apart and not older:
                 yield from _differences(f"{where}.{name}", before.get(name), after.get(name), apart)
     elif isinstance(before, list) and isinstance(after, list):
         if len(before) != len(after):

@@ -29,7 +29,7 @@ from detect.corpus.score import unscored
 from detect.corpus.settings import ScanSettings, check_specs
 from detect.corpus.settle import read_count
 from detect.corpus.tally import Documents, Tally, joined, merge, read_documents, read_tally
-from detect.corpus.tasks import Outcome, Stage, Task, first_records, gathered_shards
+from detect.corpus.tasks import Outcome, Stage, Task, first_records, gathered_shards, unwritten
 from detect.corpus.work import Plan, Shard, WorkFolder, discard, locked, new_file, shard_id, write_plan
 from detect.encode import EncoderUse
 from detect.evidence import versions
@@ -159,7 +159,10 @@ def scan(
     make_folder(output)
     try:
         with locked(work or output) as folder:
-            record = _scan(job, keys, output, folder, engine, progress or _silent)
+            try:
+                record = _scan(job, keys, output, folder, engine, progress or _silent)
+            except OSError as error:
+                raise DyetraceError(unwritten(folder.path, error)) from None
             if not keep_work:
                 discard(folder)
     finally:

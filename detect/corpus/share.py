@@ -53,7 +53,8 @@ def marked_documents(log10_ps: ArrayLike, confidence: float = 0.95) -> Interval:
     -------
     Interval
         ``high`` is None: weak marks in any number of documents can't be excluded. The estimate is Storey's [2]_, the
-        bound without its margin; like the bound it counts only what the mark makes visible.
+        bound without its margin; like the bound it counts only what the mark makes visible. Where the bound is 0 there
+        is none: it could be anything (of one unmarked document, 100%).
 
     Raises
     ------
@@ -71,10 +72,11 @@ def marked_documents(log10_ps: ArrayLike, confidence: float = 0.95) -> Interval:
     counts = np.searchsorted(np.sort(ps), np.log10(thresholds), side="right")
     least, best = least_marked(counts, thresholds, ps.size, confidence)
     x = float(thresholds[best])
-    estimate = max(least, (int(counts[best]) - ps.size * x) / (1 - x)) / ps.size
+    estimate = max(least, (int(counts[best]) - ps.size * x) / (1 - x)) / ps.size if least else None
+    how = f"estimate: Storey's at the threshold {x:.2g}" if least else "no estimate, as the bound is 0"
     method = (
         f"one-sided binomial bounds on the p-values at or below each of {len(octaves)} thresholds, simultaneously; "
-        f"estimate: Storey's at the threshold {x:.2g}; neither can see documents whose mark is too weak to show"
+        f"{how}; documents whose mark is too weak to show are not counted"
     )
     return Interval(low=least / ps.size, estimate=estimate, high=None, confidence=confidence, method=method)
 

@@ -24,6 +24,7 @@ from detect.corpus.settle import read_count, read_kept, settle_bucket
 from detect.corpus.tally import joined, merge, write_scores
 from detect.corpus.work import Plan, WorkFolder, new_file, read_plan
 from detect.encode import Encoder
+from watermark.errors import DyetraceError
 
 _WORTH_FAST = 1 << 20  # bytes of text
 
@@ -60,7 +61,29 @@ class Outcome(NamedTuple):
 
 
 def run(task: Task) -> Outcome:
-    """Do a task, or find it done."""
+    """Do a task, or find it done.
+
+    Raises
+    ------
+    DyetraceError
+        The task's input is bad, or the disk of the work folder gives out.
+    """
+    try:
+        return _run(task)
+    except OSError as error:
+        raise DyetraceError(unwritten(Path(task.work), error)) from None
+
+
+def unwritten(work: Path, error: OSError) -> str:
+    """What to say where the machine refused to write or read intermediate results."""
+    what = "" if error.filename is None or str(error.filename).startswith(str(work)) else f" ({error.filename})"
+    return (
+        f"cannot use work folder {work}: {error.strerror or error}{what}; what is finished is kept: the same command "
+        "goes on from there, or begins anew with --work on another disk"
+    )
+
+
+def _run(task: Task) -> Outcome:
     work = WorkFolder(Path(task.work))
     plan = read_plan(work)
     if task.stage == "hash":

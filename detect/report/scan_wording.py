@@ -147,7 +147,7 @@ def interval(share: Interval) -> str:
         return f"{estimate} ({both})" if estimate else both
     if share.low > 0:
         return f"at least {percent(share.low)}" + (f" (estimate {estimate})" if estimate else "")
-    return f"estimate {estimate}, none shown with confidence" if share.estimate else "none shown"
+    return "none shown"  # an older report's estimate has nothing to stand on here
 
 
 def unit_name(spec: WatermarkSpec) -> str:

@@ -271,10 +271,11 @@ def shares(record: ScanRecord, rows: Rows) -> str:
         raise NotDone("no share is given: documents are not independent under a key of this format")
     said = record.shares.documents
     computed = marked_documents(rows.log10_pvalue[rows.tested], said.confidence)
-    if (said.estimate is None, said.high) != (computed.estimate is None, computed.high):
+    older = computed.low == 0 and said.estimate is not None  # gave an estimate of what it could not bound
+    if (said.estimate is None, said.high) != (computed.estimate is None and not older, computed.high):
         refuse("the share of documents has other ends than the table gives")
     close("least share of documents", [said.low], [computed.low])
-    if said.estimate is not None:
+    if said.estimate is not None and not older:
         close("estimated share of documents", [said.estimate], [computed.estimate or 0.0])
     return "the share of documents follows from the table (that of tuples can't be checked without the key)"
 

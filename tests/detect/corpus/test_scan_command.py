@@ -120,6 +120,8 @@ def test_a_dry_run_says_cost_and_power_and_writes_nothing(folder: Path, tmp_path
     result = scan_ids(folder, tmp_path / "out", "--dry-run")
     assert result.exit_code == 0, result.output
     assert "about 7,680 tokens" in result.output and "95%" in result.output
+    assert "about 1 s with 2 workers" in result.output and "5 s to 3 min more" in result.output
+    assert "would do" not in result.output  # of a single document nothing is known beforehand
     assert not (tmp_path / "out").exists()
     few = list(forecast(job(folder, str(folder / "ids.jsonl"), settings=ScanSettings(sample=0.5)), 4))
     assert any("about 3,840 tokens" in line for line in few)

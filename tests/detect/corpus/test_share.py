@@ -62,6 +62,13 @@ def test_without_marks_the_bound_errs_about_as_often_as_it_may() -> None:
     assert 50 <= wrong <= 200 + 4 * math.sqrt(160)
 
 
+@pytest.mark.parametrize("ps", [[0.9], [0.02], [0.5, 0.2], np.linspace(0.01, 0.99, 60)])
+def test_without_a_bound_there_is_no_estimate(ps: list[float]) -> None:
+    """Storey's estimate of one unmarked document is 0% or 100%, as its p-value lies."""
+    found = marked_documents(np.log10(ps))
+    assert (found.low, found.estimate, found.high) == (0.0, None, None)
+
+
 def test_the_estimate_is_near_the_share_of_strong_documents() -> None:
     rng = np.random.default_rng(0)
     ps = ndtr(-(rng.standard_normal(10_000) + 6.0 * (np.arange(10_000) < 3_000)))

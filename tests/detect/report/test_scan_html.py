@@ -249,7 +249,7 @@ def test_segments_are_drawn_where_they_are() -> None:
         (0.022, None, 0.04, "2.2% to 4.0%"),
         (0.022, 0.031, None, "at least 2.2% (estimate 3.1%)"),
         (0.022, None, None, "at least 2.2%"),
-        (0.0, 0.01, None, "estimate 1%, none shown with confidence"),
+        (0.0, 0.01, None, "none shown"),
         (0.0, None, None, "none shown"),
         (0.0, 0.0, 0.00042, "0% (0% to 0.042%)"),
     ],
