@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,14 +67,40 @@ def publish(
             failed = error
         except OSError as error:
             failed = DyetraceError(f"cannot write to {output}: {error.strerror or error}")
-    if as_json:
-        click.echo(report.decode(), nl=False)
-    else:
-        from rich.console import Console
-
-        show(Console())
+    try:
+        if as_json:
+            click.echo(report.decode(), nl=False)
+        else:
+            show(_console())
+        sys.stdout.flush()
+    except OSError as error:
+        raise _cut_off(error, output, failed) from None
     if failed is not None:
         raise DyetraceError(f"{failed}; the result was printed, but not all of its report was written") from None
+
+
+def _console() -> Any:
+    """A console that says when nobody reads it any more, where rich's own ends the program."""
+    from rich.console import Console
+
+    class Telling(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return Telling()
+
+
+def _cut_off(error: OSError, output: Path | None, failed: DyetraceError | None) -> DyetraceError:
+    """What to say where standard output took no more; what it still holds is dropped, or Python would try again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    if failed is not None:
+        return failed
+    kept = "" if output is None else f"; the report is in {output} all the same"
+    if isinstance(error, BrokenPipeError):
+        return DyetraceError(f"standard output was closed before everything was written{kept}")
+    return DyetraceError(f"cannot write standard output: {error.strerror or error}{kept}")
 
 
 def _write(output: Path, report: bytes, write: Callable[[Path], Mapping[str, bytes] | None]) -> None:

@@ -77,8 +77,9 @@ def run(task: Task) -> Outcome:
 def unwritten(work: Path, error: OSError) -> str:
     """What to say where the machine refused to write or read intermediate results."""
     what = "" if error.filename is None or str(error.filename).startswith(str(work)) else f" ({error.filename})"
+    reason = error.strerror or f"a file there was not written whole ({error}), as where the disk is full"
     return (
-        f"cannot use work folder {work}: {error.strerror or error}{what}; what is finished is kept: the same command "
+        f"cannot use work folder {work}: {reason}{what}; what is finished is kept: the same command "
         "goes on from there, or begins anew with --work on another disk"
     )
 
