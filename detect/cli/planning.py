@@ -111,8 +111,11 @@ def plan(
     from detect.student.planner import Question
     from detect.student.planner import plan as make
     from detect.student.simulated import Look, Student
+    from watermark.files import check_output
     from watermark.spec import load_spec
 
+    if html is not None:
+        check_output(html, inputs=[spec_path, None if text_path is None else Path(text_path)])
     spec = load_spec(spec_path)
     if (model_dir is None) != (text_path is None):
         raise DyetraceError("--model and --text go together: the model's entropy is measured on the text")
@@ -142,7 +145,7 @@ def plan(
         from detect.report.plan_html import render_plan_html
         from watermark.files import write_atomically
 
-        write_atomically(html, render_plan_html(made).encode())
+        write_atomically(html, render_plan_html(made).encode(), replace=False)
         say(f"wrote {html}")
     for warning in made.warnings:
         say(f"warning: {warning}")

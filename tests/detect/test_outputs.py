@@ -68,6 +68,7 @@ OUTPUTS: dict[str, Write] = {
     "ledger merge -o": lambda job, path, *_: run(
         "ledger", "merge", job.folder / "one.ledger", job.folder / "two.ledger", "-o", path
     ),
+    "plan --html": lambda job, path, *_: run("plan", "--spec", job.spec, "--html", path),
     "report keygen": lambda job, path, *_: run("report", "keygen", path),
 }
 OWN = {"spec": "spec.json", "spec import -o": "spec.json", "generate -o": "answers.jsonl"}
