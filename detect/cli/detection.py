@@ -33,6 +33,7 @@ from watermark.errors import DyetraceError
 if TYPE_CHECKING:
     from detect.corpus.record import ScanRecord
     from detect.evidence import Record
+    from detect.student.record import TraceRecord
 
 
 @click.command()
@@ -222,56 +223,81 @@ def demo(output: Path, scheme: str) -> None:
 @option(
     "--inputs",
     type=click.Path(path_type=Path),
-    default=Path("."),
-    help="Folder that the report's input files are relative to.  [e.g. --inputs evidence/]",
+    help="Folder with the files that were read; by default relative names are looked for from here, and from the "
+    "report's folder and those above it.  [e.g. --inputs data/]",
 )
-def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path) -> None:
-    """Compute REPORT (a report.json of a detection, a scan or a trace) anew, and compare all numbers.
+def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path | None) -> None:
+    """Compute REPORT (a report.json of a detection, a scan or a trace) anew, and compare all numbers. An account's own
+    key gives the part that concerns this account.
 
     \b
     Example: dyetrace recompute evidence/report.json --key file:owner.key
     """
     from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
-    from detect.report.schema import read_record
-    from detect.report.trace_schema import TRACE_FORMAT
+    from detect.report.schema import parse_record
+    from detect.report.trace_schema import TRACE_FORMAT, parse_trace
+    from watermark.keys import TenantKey, load_key
 
     data = read_bytes(report)
-    if record_format(data, report) == SCAN_FORMAT:
-        differences, documents = _recompute_scan(parse_scan(data, report), key, tokenizer, inputs)
-    elif record_format(data, report) == TRACE_FORMAT:
-        differences, contexts = _recompute_trace(data, report, key)
-        if not differences:
-            click.echo(f"the report holds: {contexts:,} contexts recomputed, every number the same")
-            return
-        documents = 0
+    kind = record_format(data, report)
+    loaded = load_key(key)
+    account = loaded.tenant if isinstance(loaded, TenantKey) else None
+    if kind == SCAN_FORMAT:
+        scanned = parse_scan(data, report)
+        differences = _recompute_scan(scanned, key, tokenizer, report, inputs, account)
+        what, keys = f"{scanned.documents:,} documents", [h.key for h in scanned.hypotheses]
+    elif kind == TRACE_FORMAT:
+        traced = parse_trace(data, report)
+        keys = [h.key for h in traced.hypotheses]
+        differences = _recompute_trace(traced, report, key, account)
+        what = f"{traced.contexts:,} contexts"
     else:
-        from detect.recompute import recompute as run
-
-        record = read_record(report)
-        ring = load_ring(key, record.spec, tuple(record.arguments.get("tenants") or ()))  # type: ignore[arg-type]
-        differences, documents = run(record, ring, tokenizer or model_folder(None), inputs), len(record.documents)
+        detected = parse_record(data, report)
+        differences = _recompute_detection(detected, key, tokenizer, report, inputs, account)
+        what = f"{len(detected.documents):,} documents"
+        keys = list(dict.fromkeys(h.key for document in detected.documents for h in document.hypotheses))
     if differences:
         raise DyetraceError(f"the report does not hold: {'; '.join(differences[:5])}")
-    click.echo(f"the report holds: {documents} documents recomputed, every number the same")
+    others = len(keys) - 1
+    if account is None or not others:
+        click.echo(f"the report holds: {what} recomputed, every number the same")
+        return
+    click.echo(
+        f"the part of account {account!r} holds: {what} recomputed, every number of its own test the same. Not checked "
+        f"with this key: the {others:,} other keys, and what follows from all keys together (adjusted p-values, the "
+        "verdict, decoys, lists and shares)"
+    )
 
 
-def _recompute_scan(record: ScanRecord, key: str, tokenizer: str | None, inputs: Path) -> tuple[list[str], int]:
+def _recompute_scan(
+    record: ScanRecord, key: str, tokenizer: str | None, report: Path, inputs: Path | None, account: str | None
+) -> list[str]:
     from detect.corpus.engines import make_engine
     from detect.corpus.recompute import recompute_scan
 
     if tokenizer is None and any(source.kind != "tokens" for source in record.inputs):
         tokenizer = str(model_folder(None))
-    found = recompute_scan(record, absolute_source(key), tokenizer, inputs, make_engine("local", None, None))
-    return found, record.documents
+    engine = make_engine("local", None, None)
+    alone = account if len(record.hypotheses) > 1 else None
+    return recompute_scan(record, absolute_source(key), tokenizer, report, inputs, engine, account=alone)
 
 
-def _recompute_trace(data: bytes, report: Path, key: str) -> tuple[list[str], int]:
-    from detect.report.trace_schema import parse_trace
+def _recompute_trace(record: TraceRecord, report: Path, key: str, account: str | None) -> list[str]:
     from detect.student.recompute import recompute_trace
 
-    record = parse_trace(data, report)
-    tenants = tuple(h.key.removeprefix("tenant:") for h in record.hypotheses if h.key.startswith("tenant:"))
-    return recompute_trace(record, load_ring(key, record.spec, tenants), report.parent), record.contexts
+    named = tuple(h.key.removeprefix("tenant:") for h in record.hypotheses if h.key.startswith("tenant:"))
+    ring = load_ring(key, record.spec, () if account else named)
+    return recompute_trace(record, ring, report.parent)
+
+
+def _recompute_detection(
+    record: Record, key: str, tokenizer: str | None, report: Path, inputs: Path | None, account: str | None
+) -> list[str]:
+    from detect.recompute import recompute as run
+
+    named: Any = record.arguments.get("tenants") or ()
+    ring = load_ring(key, record.spec, () if account else tuple(named))
+    return run(record, ring, tokenizer or model_folder(None), report, inputs)
 
 
 def _publish(record: Record, output: Path | None, as_json: bool) -> None:

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from detect.cli.common import option, say
+from detect.cli.common import EXIT_INTERRUPTED, option, say
 from watermark.errors import DyetraceError
 
 replace_report_option = option(
@@ -28,6 +28,18 @@ def check_pdf() -> None:
         import typst  # noqa: F401
     except ImportError:
         raise DyetraceError("a PDF needs typst: pip install 'dyetrace[scan]', or add --no-pdf") from None
+
+
+def interrupted(kept: str) -> NoReturn:
+    """End after Ctrl-C: one line that says what is kept and how to go on.
+
+    Raises
+    ------
+    SystemExit
+        With the status of interrupted commands.
+    """
+    say(f"dyetrace: interrupted; {kept}: the same command goes on from there")
+    raise SystemExit(EXIT_INTERRUPTED)
 
 
 def publish(

@@ -24,7 +24,7 @@ from detect.cli.common import (
     tenants_in_file,
     tested_key,
 )
-from detect.cli.publishing import check_pdf, publish, replace_report_option
+from detect.cli.publishing import check_pdf, interrupted, publish, replace_report_option
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def scan(
         except Unwritten as error:
             record, failed = error.record, error
         except KeyboardInterrupt:
-            raise DyetraceError("interrupted; what is finished is kept: the same command goes on from there") from None
+            interrupted("what is finished is kept")
     _publish(record, output, pdf, as_json, progress.summary(engine), failed)
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)

@@ -23,7 +23,7 @@ from detect.cli.common import (
     tenants_in_file,
     tested_key,
 )
-from detect.cli.publishing import check_pdf, publish, replace_report_option
+from detect.cli.publishing import check_pdf, interrupted, publish, replace_report_option
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
@@ -316,6 +316,8 @@ def weights(
             )
         except Unwritten as error:
             record, failed = error.record, error
+        except KeyboardInterrupt:
+            interrupted("what the models have read is kept")
     _publish(record, output, pdf, as_json, failed)
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)
@@ -607,7 +609,7 @@ def api(
         except Unwritten as error:
             record, failed = error.record, error
         except KeyboardInterrupt:
-            raise DyetraceError("interrupted; all answers are kept: the same command goes on from there") from None
+            interrupted("all answers are kept")
     _publish(record, output, pdf, as_json, failed)
     if fail and record.found:
         click.get_current_context().exit(EXIT_FOUND)

@@ -7,7 +7,7 @@ them again, and for a trace `dyetrace recompute`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import msgspec
 
 from detect.corpus.record import FileHash, ScanRecord
 from detect.evidence import Record
+from detect.recorded_inputs import within
 from detect.report import verify_numbers, verify_trace
 from detect.report.scan_schema import SCAN_FORMAT, encode_scan, parse_scan, read_bytes, record_format
 from detect.report.schema import encode_record, read_record
@@ -93,7 +94,7 @@ def verify_report(path: Path, *, public_key: Path | None = None, inputs: Path | 
     checks = [_check("record", lambda: _record(path, data, records)), signature]
     if records:
         record = records[0]
-        checks.append(_check("inputs", lambda: _inputs(_input_files(record), inputs)))
+        checks.append(_check("inputs", lambda: _inputs(_input_files(record), inputs, _folders_read(record))))
         if isinstance(record, ScanRecord):
             checks += _scan_checks(path, record)
         else:
@@ -174,24 +175,29 @@ def _input_files(record: ScanRecord | TraceRecord | Record) -> list[_InputFile]:
     return [_InputFile(source.name, source.sha256, source.bytes) for source in record.inputs]
 
 
-def _inputs(inputs: list[_InputFile], folder: Path | None) -> str:
+def _inputs(inputs: list[_InputFile], folder: Path | None, read: Sequence[str]) -> str:
     if folder is None:
         raise NotDone("the files that were read were not looked at: give their folder with --inputs")
     if not folder.is_dir():
         raise DyetraceError(f"{folder} is not a folder")
     for source in inputs:
-        found = _find(folder, source.name)
+        found = _find(folder, source.name, read)
         if found is None:
             raise DyetraceError(f"{source.name} is not in {folder}")
         _compare(found, source.name, source.sha256, source.bytes)
     return f"all {len(inputs):,} inputs have the SHA-256 on record"
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def _find(folder: Path, name: str, read: Sequence[str]) -> Path | None:
     """The file in the folder by its whole name on record, or else by as much of its end as there is; never outside."""
-    parts = [part for part in PurePath(name).parts if part not in ("..", "/", "\\")]
-    candidates = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
-    return next((path for path in candidates if path.is_file()), None)
+    below = (str(PurePath(one, name)) for one in read)
+    return next((path for one in (*below, name) for path in within(folder, one) if path.is_file()), None)
+
+
+def _folders_read(record: ScanRecord | TraceRecord | Record) -> Sequence[str]:
+    """What a scan was given: names of its inputs start below these folders."""
+    paths: Any = record.arguments.get("paths") if isinstance(record, ScanRecord) else None
+    return [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
 
 
 def _compare(path: Path, name: str, sha256: str, size: int | None = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detect.recompute import close
+from detect.recompute import close, own_part
 from detect.student.conclude import Conclusion, conclude
 from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
 from detect.student.record import TraceRecord
@@ -18,6 +18,8 @@ from watermark.spec import check_key
 
 def recompute_trace(record: TraceRecord, ring: KeyRing, folder: Path) -> list[str]:
     """Test the evidence of ``record`` again and list every difference; an empty list means that it holds.
+
+    A ring that lacks some of the report's keys, as an account's own does, tests those that it has.
 
     The suspect is not asked again: that its predictions or answers gave this evidence is shown by tracing it anew, or
     by the ledger of an endpoint's answers.
@@ -51,7 +53,22 @@ def recompute_trace(record: TraceRecord, ring: KeyRing, folder: Path) -> list[st
         record.alpha, record.sided, len(record.controls.decoy_log10_pvalues), record.controls.decoy_seed
     )
     again = conclude(read_evidence(path), record.spec, ring, record.basis, settings, record.refused)
-    return list(_differences(record, again))
+    mine = own_part([h.key for h in record.hypotheses], [h.key for h in again.hypotheses])
+    return list(_differences(record, again) if mine is None else _own_differences(record, again, mine))
+
+
+def _own_differences(before: TraceRecord, after: Conclusion, mine: set[str]) -> Iterator[str]:
+    """Of the keys that were tested again alone: what follows from all keys together can't be seen from them."""
+    parts = [[h for h in part.hypotheses if h.key in mine] for part in (before, after)]
+    totals = [[(h.key, h.contexts, h.tuples, h.total) for h in part] for part in parts]
+    if totals[0] != totals[1]:
+        yield "other totals"
+    old = before.basis == "e-value" and not before.assumptions
+    tails = [[v for h in part for v in (h.log10_pvalue, h.log10_pvalue_lower)] for part in parts]
+    evalues = [[h.log10_evalue for h in part] for part in parts]
+    for what, pair in {"e-values": evalues, **({} if old else {"tails": tails})}.items():
+        if len(pair[0]) != len(pair[1]) or not all(map(close, *pair)):
+            yield f"other {what}"
 
 
 def _differences(before: TraceRecord, after: Conclusion) -> Iterator[str]:

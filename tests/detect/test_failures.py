@@ -1,4 +1,4 @@
-"""Whatever the machine or a file refuses is one line: no traceback, and what was found is never lost or half written."""
+"""Whatever the machine or a file refuses is one line: no traceback, and no result is lost or half written."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_an_older_scan_still_reads_verifies_renders_and_recomputes(folder: Path,
     assert "mark was found" in out.getvalue() and TITLE not in out.getvalue()
     page = render_scan_html(older)
     assert TITLE not in page and "not over documents" in page
-    assert recompute_scan(older, f"file:{folder / 'owner.key'}", None, Path("/"), InlineEngine()) == []
+    assert recompute_scan(older, f"file:{folder / 'owner.key'}", None, Path("/"), None, InlineEngine()) == []
     from detect.report.scan_schema import write_scan
 
     write_scan(path, older)

@@ -229,7 +229,7 @@ def test_an_interrupt_from_the_keyboard_is_one_line_and_the_scan_goes_on(corpus:
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith("dyetrace: interrupted;")
     subprocess.run(command(corpus, output), check=True, capture_output=True)

@@ -18,7 +18,7 @@ from detect.student.record import ModelSeen, TraceRecord
 from detect.student.share import not_identified
 from detect.student.weights import WeightedTuples
 from watermark.errors import DyetraceError
-from watermark.keys import KeyRing, SecretKey
+from watermark.keys import KeyRing, SecretKey, TenantKey
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(b"a key that everybody knows......")
@@ -107,3 +107,16 @@ def test_other_evidence_another_key_or_none_is_one_line(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DyetraceError, match="belongs beside the report"):
         recompute_trace(record, RING, tmp_path)
+
+
+def test_an_account_recomputes_its_own_test_alone(tmp_path: Path) -> None:
+    """Its key says nothing of the others' numbers, and notices a change in its own."""
+    record = traced(tmp_path)
+    own = TenantKey.from_master(KEY, "acme").ring()
+    assert recompute_trace(record, own, tmp_path) == []
+    for name, noticed in (("tenant:acme", True), ("tenant:zenith", False), ("global", False)):
+        changed = [msgspec.structs.replace(h, total=h.total + 1) if h.key == name else h for h in record.hypotheses]
+        assert bool(recompute_trace(msgspec.structs.replace(record, hypotheses=changed), own, tmp_path)) == noticed
+    stranger = TenantKey.from_master(KEY, "nadir").ring()
+    with pytest.raises(DyetraceError, match="does not concern this key"):
+        recompute_trace(record, stranger, tmp_path)

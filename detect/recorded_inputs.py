@@ -1,0 +1,77 @@
+"""Where the files are that a report names: one rule for everything that reads them again."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePath
+
+from watermark.errors import DyetraceError
+
+
+def recorded_path(name: str, folder: Path | None, report: Path, hashes: Collection[str] = ()) -> Path:
+    """Find a file, folder or glob that a report names.
+
+    Parameters
+    ----------
+    name
+        As the report has it: as it was given to the command, relative or not.
+    folder
+        What ``--inputs`` says: it is looked for there alone, by its whole name or as much of its end as is there.
+        Without it relative names are looked for from the current folder, then from the report's and those above it.
+    report
+        The report's path.
+    hashes
+        SHA-256 on record. A file with another one is passed over as long as there may be a better one.
+
+    Raises
+    ------
+    DyetraceError
+        There is none.
+    """
+    found = [path for path in _candidates(name, folder, report) if _is_there(path)]
+    best = next((path for path in found if not hashes or not path.is_file() or _sha256(path) in hashes), None)
+    if best is not None or found:
+        return best or found[0]
+    if folder is not None:
+        raise DyetraceError(f"{name} is not in {folder}; give the folder that the report's inputs are in with --inputs")
+    raise DyetraceError(
+        f"cannot find {name}, which the report names, from here or from {report.absolute().parent}; give the folder "
+        "that the report's inputs are in with --inputs"
+    )
+
+
+def within(folder: Path, name: str) -> Iterator[Path]:
+    """Paths in a folder by a name's whole, then by ever less of its end; none of them leads out of it.
+
+    Last comes the folder itself, where it bears the name of the folder that was read.
+    """
+    parts = [part for part in PurePath(name).parts if part not in ("..", "/", "\\")]
+    yield from (folder.joinpath(*parts[start:]) for start in range(len(parts)))
+    if not parts or folder.absolute().name == parts[-1]:
+        yield folder
+
+
+def _candidates(name: str, folder: Path | None, report: Path) -> Iterator[Path]:
+    if folder is not None:
+        if not folder.is_dir():
+            raise DyetraceError(f"--inputs {folder} is not a folder")
+        yield from within(folder, name)
+        return
+    yield Path(name)
+    for above in report.absolute().parents:
+        yield above / name
+
+
+def _is_there(path: Path) -> bool:
+    text = str(path)
+    return path.exists() or (glob.has_magic(text) and next(glob.iglob(text, recursive=True), None) is not None)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
