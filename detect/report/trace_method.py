@@ -96,11 +96,11 @@ def _weights(record: TraceRecord) -> Iterator[Block]:
     )
     if record.served and record.served_marked:
         yield paragraph(
-            "Only contexts that were served count, each under the sub-keys that it was served with. The served answers "
-            "were marked, so that the key decided which contexts came up in them, and how often. Lay them open sub-key "
-            "by sub-key and token by token: when a context is first reached, that it was reached is known, and so are "
-            "its counts under the sub-keys before. Nothing else of them has a say in its weight, and the words that it "
-            "weighs are still fresh."
+            "Only contexts that were served count, each under the sub-keys that it was served with, and all alike. The "
+            "served answers were marked, so that the key decided which contexts came up in them, and how often. Lay "
+            "them open in the order in which they were served, token by token: when a context is first reached, that "
+            "it was reached is known, and nothing else of them has a say in its weight; the words that it weighs are "
+            "still fresh."
         )
     elif record.served:
         yield paragraph(

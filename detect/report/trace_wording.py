@@ -57,7 +57,7 @@ def answer(record: TraceRecord) -> Answer:
 
 def leans_against(record: TraceRecord, h: TraceHypothesis) -> bool:
     """Whether the key's test rests on a total that is too small."""
-    return record.sided == "two-sided" and record.basis == "p-value" and h.log10_pvalue_lower < h.log10_pvalue
+    return record.sided == "two-sided" and h.log10_pvalue_lower < h.log10_pvalue
 
 
 def strongest_keys(record: TraceRecord) -> list[TraceHypothesis]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.assumptions import Assumption
-from detect.student.record import Reading, TraceRecord
+from detect.student.record import Control, Reading, TraceRecord
 
 
 def assumptions(record: TraceRecord) -> list[Assumption]:
@@ -43,10 +43,15 @@ def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
     for reading in marked:
         yield _made(
             f"The answers of {reading.name} were taken from those that were served without regard to what they say, "
-            "how long they are, or whether they ended, and their order in the file follows from none of that where "
-            "neither prompts nor ids tell them apart.",
+            "how long they are, or whether they ended.",
             _taken(reading),
             checked=reading.complete is not None,
+        )
+        yield _made(
+            f"The answers of {reading.name} were bet on in the order in which they were served.",
+            "By their ids where these are numbers, else by the list of hashes or the file. A later prompt may speak of "
+            "an earlier answer; what came first must be bet on first.",
+            checked=False,
         )
     for reading in plain:
         yield _made(
@@ -62,16 +67,19 @@ def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
     for reading in record.readings:
         if record.mode == "weights" and reading.prompts_log10_pvalue is not None:
             yield _made(
-                f"The prompts of {reading.name} were written without regard to answers under this key.",
-                f"Their blind test gives p = {_p(reading.prompts_log10_pvalue)}; {reading.barred:,} contexts that "
-                "stand in them did not count. Prompts that speak of earlier answers without quoting them are not seen.",
+                f"What stands in the prompts of {reading.name} was not copied into what the suspect predicts.",
+                f"{reading.barred:,} contexts whose text stands in a prompt did not count; the prompts' own blind test "
+                f"gives p = {_p(reading.prompts_log10_pvalue)}.",
                 checked=True,
             )
 
 
 def _taken(reading: Reading) -> str:
     if reading.complete is not None:
-        return f"They are all that was served, held against {reading.complete}."
+        return (
+            f"They are all that is on record in {reading.complete}. That the record was made when they were served, "
+            "and of all of them, is for its keeper to show."
+        )
     said = {"all": "they are all that was served", "random": "they were drawn at random"}
     if reading.taken is None:
         return (
@@ -82,13 +90,17 @@ def _taken(reading: Reading) -> str:
 
 
 def _of_served(record: TraceRecord) -> Iterator[Assumption]:
-    if record.served is not None and record.served_marked:
-        yield _made(
-            f"What {record.served.name} counts was recorded as it was served, without regard to what the answers say.",
-            "Counts weigh only where the key had not decided them yet, so that the verdict is an e-value's; whether "
-            "answers are missing was not looked at.",
-            checked=False,
-        )
+    if record.served is None:
+        return
+    marked = record.served_marked
+    yield _made(
+        f"What {record.served.name} counts was recorded as it was served, without regard to what the answers say.",
+        "That a context was served is all that counts of it, so that the verdict is an e-value's; whether answers are "
+        "missing was not looked at."
+        if marked
+        else "Its answers don't name this spec, and their blind test shows no mark.",
+        checked=not marked,
+    )
 
 
 def _of_models(record: TraceRecord) -> Iterator[Assumption]:
@@ -102,17 +114,34 @@ def _of_models(record: TraceRecord) -> Iterator[Assumption]:
         own = [c for c in controls if c.what.startswith("reference") and c.model.sha256 == reference.model.sha256]
         yield _made(
             f"The reference {reference.model.name} never learnt from text with this mark.",
-            f"The same trace of it gives p = {_p(own[0].log10_pvalue)}." if own else "It was not traced.",
-            checked=bool(own),
+            _of_reference(own[0]) if own else "It was not traced.",
+            checked=bool(own) and own[0].readout == "reference",
         )
     placebo = [control for control in controls if control.what == "placebo key"]
     yield _made(
         "What is measured is training, and neither copying nor the way in which texts were chosen.",
         f"The same trace under a placebo key, on answers that nobody was served, gives p = "
-        f"{_p(placebo[0].log10_pvalue)}."
+        f"{_p(placebo[0].log10_pvalue)} over {placebo[0].contexts:,} contexts, where the verdict has "
+        f"{record.contexts:,}. What was chosen by hand among the true answers alone it does not see."
         if placebo
         else "No placebo key was run (--placebo).",
-        checked=bool(placebo),
+        checked=bool(placebo) and 2 * placebo[0].contexts >= record.contexts,
+    )
+    yield _made(
+        "Texts, references, readout and the number of contexts were fixed before anything was seen, and this is the "
+        "only trace of this suspect.",
+        "Whoever traces again with other settings until one fits has looked that many times.",
+        checked=False,
+    )
+
+
+def _of_reference(control: Control) -> str:
+    p = _p(control.log10_pvalue)
+    if control.readout == "reference":
+        return f"The same trace of it, compared with another model, gives p = {p}."
+    return (
+        f"Its own trace gives p = {p}, but without another model to compare it with that sees little: a second "
+        "reference or a control model (--control) sees more."
     )
 
 
@@ -120,17 +149,17 @@ def _of_endpoint(record: TraceRecord) -> Iterator[Assumption]:
     plan, asked = record.plan, record.queries
     if plan is not None and plan.seed is not None:
         yield _made(
-            "The prompts were chosen without regard to what was answered to them.",
-            f"The plan took them from {plan.offered:,} by the public seed {plan.seed!r}; that nobody chose those that "
-            "were offered, or the seed, with the key is not seen here.",
+            "The prompts that were asked were picked by a public seed.",
+            f"The plan took them from {plan.offered:,} by the seed {plan.seed!r}; that it is the only seed that was "
+            "tried is for its maker to show.",
             checked=True,
         )
-    else:
-        yield _made(
-            "The prompts were chosen without regard to what was answered to them.",
-            "The plan does not say how they were chosen.",
-            checked=False,
-        )
+    yield _made(
+        "The prompts that were offered were written and chosen without regard to answers under this key: no later turn "
+        "of a conversation that speaks of an earlier answer, and no choice by what was answered.",
+        "Only who wrote and who chose them knows. Offer the first turns of conversations, or prompts of your own.",
+        checked=False,
+    )
     for reading in record.readings:
         yield _made(
             "The prompts do not carry the mark.",
@@ -139,8 +168,8 @@ def _of_endpoint(record: TraceRecord) -> Iterator[Assumption]:
         )
     yield _made(
         "The plan was made before any of the answers was seen.",
-        f"{asked.before_plan:,} answers were on record before it in this ledger; answers that were asked for elsewhere "
-        "can't be seen."
+        f"{asked.before_plan:,} answers were on record before it in this ledger; answers that were asked for "
+        "elsewhere, and other runs of this plan, are not seen."
         if asked is not None
         else "No queries are on record.",
         checked=asked is not None,

@@ -7,7 +7,6 @@ of that, and a model that never saw the mark looks guilty on what such a choice 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,25 +15,21 @@ from pathlib import Path
 import numpy as np
 
 from detect.student.api.prompts import read_answers
+from detect.student.reading import line_hash
 from watermark.errors import DyetraceError
 from watermark.generate import Answer
 from watermark.keys import KeyRing
-from watermark.ledger import Ledger
+from watermark.ledger import Ledger, answer_contexts
 from watermark.ledger_file import is_ledger
 from watermark.spec import WatermarkSpec
 
 _LINE = re.compile(r"([0-9a-f]{64})(?:[ \t]+(\S+))?")
 
 
-def answer_hash(answer: Answer) -> str:
-    """SHA-256 (hex) of an answer's token ids as little-endian 32-bit words: names it without its text."""
-    return hashlib.sha256(np.array(answer.token_ids, dtype="<u4").tobytes()).hexdigest()
-
-
 def hash_lines(path: Path) -> Iterator[str]:
     """A line for each answer of a file: its hash, and its account where it has one. To be made when it is served."""
     for answer in read_answers(path):
-        yield answer_hash(answer) + ("" if answer.tenant is None else f" {answer.tenant}")
+        yield line_hash(answer) + ("" if answer.tenant is None else f" {answer.tenant}")
 
 
 def check_complete(source: str, record: Path, spec: WatermarkSpec, ring: KeyRing, tenant: str | None) -> str:
@@ -60,7 +55,7 @@ def check_complete(source: str, record: Path, spec: WatermarkSpec, ring: KeyRing
     if is_ledger(record):
         return _by_ledger(source, answers, record, spec, ring, tenant)
     listed = Counter(value for value, account in _listed(record) if tenant in (None, account))
-    given = Counter(answer_hash(answer) for answer in answers if tenant in (None, answer.tenant))
+    given = Counter(line_hash(answer) for answer in answers if tenant in (None, answer.tenant))
     missing, strange = (listed - given).total(), (given - listed).total()
     if missing:
         raise DyetraceError(
@@ -81,7 +76,11 @@ def _by_ledger(
             "are complete; give a list of their hashes (`dyetrace ledger hashes`)"
         )
     with Ledger.open(record, spec, ring) as ledger:
-        counted = ledger.answers
+        counted, contexts = ledger.answers, ledger.contexts
+    own = sum(_distinct(answer, spec.context_width) for answer in answers)
+    twice = len(answers) - len({line_hash(answer) for answer in answers})
+    if twice:
+        raise DyetraceError(f"{source} holds {twice:,} answers more than once; give each answer once")
     if counted != len(answers):
         kind = "fewer" if len(answers) < counted else "more"
         raise DyetraceError(
@@ -89,7 +88,25 @@ def _by_ledger(
             "counted: give all that were served and no others, as a choice among served answers can make an innocent "
             "model look guilty"
         )
-    return f"{record}: a ledger that counted {counted:,} answers"
+    if own != contexts:
+        raise DyetraceError(
+            f"{source} holds as many answers as ledger {record} counted, but {own:,} contexts where it counted "
+            f"{contexts:,}: they are not the same answers; give those that were served"
+        )
+    return f"{record}: a ledger that counted {counted:,} answers with {contexts:,} contexts"
+
+
+def _distinct(answer: Answer, width: int) -> int:
+    """Distinct contexts in which an answer's tokens were chosen, as a server counts them."""
+    contexts = answer_contexts(np.array(answer.prompt_token_ids), np.array(answer.token_ids), width)
+    return len(np.unique(contexts, axis=0)) if len(contexts) else 0
+
+
+def serving_order(record: Path) -> dict[str, int] | None:
+    """The place of each answer in a list of hashes, which is made as they are served; None of a ledger."""
+    if is_ledger(record):
+        return None
+    return {value: place for place, (value, _) in reversed(list(enumerate(_listed(record))))}
 
 
 def _listed(record: Path) -> Iterator[tuple[str, str | None]]:

@@ -301,7 +301,7 @@ def _seen_before(answers: int) -> str | None:
         return None
     return (
         f"{answers:,} of the answers were on record before this plan was made, so that its prompts may have been "
-        "chosen by them; ask this plan in a folder of its own"
+        "chosen by them; a plan for this endpoint must offer prompts that it was not asked before"
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from detect.document import tested_keys
 from detect.encode import Encoder
-from detect.student.complete import check_complete
+from detect.student.complete import check_complete, serving_order
 from detect.student.conclude import check_basis, compared, first_test, tails
 from detect.student.evidence import Basis, Evidence, TraceSettings
 from detect.student.forward import (
@@ -34,7 +34,7 @@ from detect.student.forward import (
     template_hash,
 )
 from detect.student.hypothesis import Sided
-from detect.student.marked import LOG10_MARKED, marked_log10
+from detect.student.marked import check_marked, check_unmarked, marked_log10
 from detect.student.reading import (
     Positions,
     ReadingText,
@@ -322,12 +322,17 @@ def _texts(
 ) -> list[_Text]:
     """Read the texts; a context that an earlier text gave counts there alone."""
     width = spec.context_width
+    order = None if job.complete is None else serving_order(job.complete)
     taken: set[int] = set()
     texts = []
     for name in job.texts:
-        text = read_text(name, spec, encoder, tenant=job.tenant)
+        text = read_text(name, spec, encoder, tenant=job.tenant, order=order)
         complete = _complete(job, text, spec, ring)
-        texts_log10 = None if text.marked else _unmarked(text, spec, ring)
+        texts_log10 = None
+        if text.marked:
+            check_marked(text, spec, ring)
+        else:
+            texts_log10 = check_unmarked(text, spec, ring)
         told = [document.told for document in text.documents if len(document.told)]
         served = None if text.marked or counted is None else counted.in_documents(text.documents, width)
         where = positions(text, width, job.contexts, taken=taken, among=served)
@@ -360,18 +365,6 @@ def _complete(job: WeightsJob, text: ReadingText, spec: WatermarkSpec, ring: Key
     if job.complete is None or not text.marked:
         return None
     return check_complete(text.name, job.complete, spec, ring, job.tenant)
-
-
-def _unmarked(text: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> float:
-    """Log10 p of the mark in a text that is taken for unmarked; refused where it is there."""
-    found = marked_log10(spec, ring, [document.sequence[document.lead :] for document in text.documents])
-    if found <= LOG10_MARKED:
-        raise DyetraceError(
-            f"{text.name} is taken for text without the mark, as its records don't name this spec, and yet it carries "
-            f"the mark (p = 10^{found:.1f}): a model that only copies what it reads would look guilty. Served answers "
-            "need their 'spec_id' (JSONL of `dyetrace generate`); other text must be free of the mark"
-        )
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -440,6 +433,8 @@ def _read(bench: _Bench, student: Path, references: Sequence[Path], texts: Seque
 def _shares(readings: Sequence[_Readings]) -> F64:
     """Each reference's share in the mixture, from the first text: (1, k), or (n, k) where it is marked."""
     first = readings[0]
+    if any(r.text.served_marked for r in readings):  # which contexts there are to fit to is the key's work
+        return np.full((1, len(first.references)), 1 / max(1, len(first.references)))
     fit = growing_shares if first.text.text.marked else mixture_shares
     return np.atleast_2d(fit(first.suspect, first.references))
 
@@ -475,13 +470,19 @@ def _controls(
 ) -> list[Control]:
     """The same test where no mark can be: of the references, of models that the analyst names, of placebo answers."""
     models = [] if job.placebo is None else [_of_placebo(job, job.placebo, bench, chosen)]
-    for folder in (*job.references, *job.controls):
+    controls = list({bench.seen(folder).sha256: folder for folder in job.controls}.values())  # each model once
+    for folder in controls:
+        if bench.seen(folder).sha256 == bench.seen(job.student).sha256:
+            raise DyetraceError(f"the control {folder} is the suspect itself; give a model that never saw the mark")
+    for folder in (*job.references, *controls):
         others = [other for other in job.references if other != folder]
+        if not others:  # a reference is compared with a control where there is no second one
+            others = [other for other in controls if other != folder]
         name: Readout = "entropy" if chosen == "reference" and not others else chosen
         readings = _read(bench, folder, others, texts)
         what = "reference in the suspect's place" if folder in job.references else "control model"
         tuples = joined([r.weights(name, _shares(readings)) for r in readings])
-        models.append(_control(what, bench.seen(folder), spec, ring, tuples, basis, job.settings.sided))
+        models.append(_control(what, bench.seen(folder), spec, ring, tuples, basis, job.settings.sided, name))
     return models
 
 
@@ -497,7 +498,7 @@ def _of_placebo(job: WeightsJob, given: Placebo, bench: _Bench, chosen: Readout)
     readings = _read(bench, job.student, job.references, texts)
     tuples = joined([r.weights(chosen, _shares(readings)) for r in readings])
     seen = bench.seen(job.student)
-    return _control("placebo key", seen, given.spec, given.ring, tuples, "e-value", job.settings.sided)
+    return _control("placebo key", seen, given.spec, given.ring, tuples, "e-value", job.settings.sided, chosen)
 
 
 def _control(
@@ -508,6 +509,7 @@ def _control(
     tuples: WeightedTuples,
     basis: Basis,
     sided: Sided,
+    name: Readout,
 ) -> Control:
     test, total = first_test(spec, ring, tuples)
     upper, lower = tails(test, total, basis)
@@ -516,6 +518,8 @@ def _control(
         model=model,
         log10_pvalue=upper if sided == "upper" else min(0.0, math.log10(2) + min(upper, lower)),
         log10_evalue=test.log10_evalue(total, sided),
+        readout=name,
+        contexts=len(test.tuples.contexts),
     )
 
 

@@ -6,16 +6,19 @@ first occurrence of a context counts; and of marked text only the first in all d
 by words of earlier contexts alone. A context whose text stands in the document's prompt does not count at all, whatever
 tokens it is made of there: line "shown text" of `docs/validity.md`.
 
-Marked documents are read in the order of the hashes of their prompts and ids. The order of the file may be one of
-length or of anything else that the key decided; it remains only where neither prompts nor ids tell documents apart.
+Marked documents are bet on in the order in which they were served: what a later one says, and what it was asked, may
+depend on earlier ones. Their ids number them; without ids that are numbers the file's order must be that one, and a
+list of hashes that was made at serving time overrules both.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterator, Sequence
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -56,6 +59,8 @@ class ReadingDocument:
         The whole prompt's token ids, shape (m,); more than ``lead`` where it was cut, none where none is known.
     barred
         Fingerprints of contexts that don't count here, as their text stands in the prompt.
+    before
+        The last h ids of the piece before this one, where the document was cut, shape (h,) or (0,).
     """
 
     name: str
@@ -66,6 +71,7 @@ class ReadingDocument:
     prompt: str | None = None
     told: U32 = field(default_factory=lambda: np.empty(0, dtype=np.uint32))
     barred: frozenset[int] = frozenset()
+    before: U32 = field(default_factory=lambda: np.empty(0, dtype=np.uint32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +83,7 @@ class ReadingText:
     name, sha256
         The file's.
     documents
-        In their order in the file; marked ones in that of their prompts' and ids' hashes.
+        In their order in the file; marked ones in that in which they were served (`read_text`).
     marked
         Whether they are marked with the spec's key.
     """
@@ -101,7 +107,14 @@ class _Line(msgspec.Struct, frozen=True):
     id: str | int | None = None
 
 
-def read_text(source: str, spec: WatermarkSpec, encoder: Encoder, *, tenant: str | None = None) -> ReadingText:
+def read_text(
+    source: str,
+    spec: WatermarkSpec,
+    encoder: Encoder,
+    *,
+    tenant: str | None = None,
+    order: Mapping[str, int] | None = None,
+) -> ReadingText:
     """Read the documents of a JSONL file or of a plain text file.
 
     Parameters
@@ -115,6 +128,8 @@ def read_text(source: str, spec: WatermarkSpec, encoder: Encoder, *, tenant: str
         Of the spec's tokenizer.
     tenant
         Only records of this account.
+    order
+        Place at which each answer was served, by its hash (`line_hash`).
 
     Raises
     ------
@@ -127,16 +142,11 @@ def read_text(source: str, spec: WatermarkSpec, encoder: Encoder, *, tenant: str
             data = file.read()
     except OSError as error:
         raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
-    read: list[tuple[bytes, list[ReadingDocument]]] = []
-    marks = set()
-    for place, line in _records(data, source):
-        if tenant is not None and line.tenant != tenant:
-            continue
-        marks.add(line.spec_id == spec.spec_id)
-        read.append((_rank(line), list(_pieces(place, line, spec, encoder))))
+    lines = [(place, line) for place, line in _records(data, source) if tenant in (None, line.tenant)]
+    marks = {line.spec_id == spec.spec_id for _, line in lines}
     if marks == {True}:
-        read.sort(key=lambda pair: pair[0])  # stable: what nothing tells apart stays in its order
-    found = [document for _, pieces in read for document in pieces]
+        lines = _as_served(lines, order)
+    found = [document for place, line in lines for document in _pieces(place, line, spec, encoder)]
     if len(marks) > 1:
         raise DyetraceError(
             f"{source} mixes answers marked under this spec with other text; put them into files of their own"
@@ -168,9 +178,26 @@ def _records(data: bytes, source: str) -> Iterator[tuple[str, _Line]]:
         yield place, record
 
 
-def _rank(line: _Line) -> bytes:
-    """Where a marked record stands among others: by its prompt and its number, which the key did not decide."""
-    return hashlib.sha256(msgspec.json.encode([line.prompt, line.prompt_token_ids, line.id])).digest()
+_NUMBERED = re.compile(r"(\d{1,18})(?:\.(\d{1,18}))?")
+
+
+def _as_served(lines: list[tuple[str, _Line]], order: Mapping[str, int] | None) -> list[tuple[str, _Line]]:
+    """Marked records in the order in which they were served, as far as anything tells it."""
+    places: list[tuple[int, ...]]
+    if order is not None:
+        places = [(order.get(line_hash(line), len(order)),) for _, line in lines]
+    else:
+        numbers = [_NUMBERED.fullmatch(str(line.id)) for _, line in lines]
+        places = [(int(match[1]), int(match[2] or 0)) for match in numbers if match is not None]
+        if len(places) < len(lines):
+            return lines
+    return [lines[i] for i in sorted(range(len(lines)), key=places.__getitem__)]  # stable
+
+
+def line_hash(line: Any) -> str:
+    """SHA-256 (hex) of a served answer: prompt and answer as ids, spec, account and sub-key; none of its text."""
+    fields = [line.prompt_token_ids, line.token_ids, line.spec_id, line.tenant, line.subkey]
+    return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
 
 
 def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> Iterator[ReadingDocument]:
@@ -196,7 +223,8 @@ def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> I
         stop = cuts[number + 1] if number + 1 < len(cuts) else len(ids)
         first = lead if number == 0 else lead[:0]
         sequence = np.concatenate([first, ids[start:stop]])
-        piece = ReadingDocument(f"{place}, piece {number + 1}", sequence, len(first), subkey, None, None)
+        cut = ids[max(0, start - spec.context_width) : start]
+        piece = ReadingDocument(f"{place}, piece {number + 1}", sequence, len(first), subkey, None, None, before=cut)
         yield _told(piece, before, line.prompt, spec.context_width, encoder) if number == 0 else piece
 
 
@@ -315,8 +343,8 @@ def positions(
                     kept.append((place + width, value))
         if text.marked:
             # Its words chose what follows a context here, so they are no longer fresh in later documents.
-            answered = prints_here[max(0, document.lead - width) :] ^ np.uint64(salt)
-            seen.update(dict.fromkeys(answered.tolist(), limit))
+            answered = np.concatenate([_straddling(document, width), prints_here[max(0, document.lead - width) :]])
+            seen.update(dict.fromkeys((answered ^ np.uint64(salt)).tolist(), limit))
         documents.append(np.full(len(kept), number, dtype=np.int64))
         places.append(np.array([place for place, _ in kept], dtype=np.int64))
         prints.append(np.array([value for _, value in kept], dtype=np.uint64))
@@ -325,6 +353,14 @@ def positions(
         np.concatenate([*places, np.empty(0, dtype=np.int64)]),
         np.concatenate([*prints, np.empty(0, dtype=np.uint64)]),
     )
+
+
+def _straddling(document: ReadingDocument, width: int) -> U64:
+    """Fingerprints of the contexts between a piece and the one before it: they count nowhere, but chose a token."""
+    if not len(document.before):
+        return np.empty(0, dtype=np.uint64)
+    across = np.concatenate([document.before, document.sequence[: width - 1]])
+    return context_fingerprints(across, width) if len(across) >= width else np.empty(0, dtype=np.uint64)
 
 
 def contexts_of(text: ReadingText, width: int) -> set[int]:

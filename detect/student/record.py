@@ -174,12 +174,22 @@ class CurvePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The same test where no mark can be: a reference in the suspect's place, or a model trained on unmarked text."""
+    """The same test where no mark can be: a reference in the suspect's place, or a model trained on unmarked text.
+
+    Attributes
+    ----------
+    readout
+        How its predictions were weighed; another one than the suspect's sees less. "" in older reports.
+    contexts
+        That gave evidence; 0 in older reports.
+    """
 
     what: str
     model: ModelSeen
     log10_pvalue: float
     log10_evalue: float
+    readout: str = ""
+    contexts: int = 0
 
 
 class TraceControls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -14,7 +14,7 @@ from detect.corpus.record import FileHash
 from detect.decoys import log10_control_limit
 from detect.evidence import versions
 from detect.student.assumed import assumptions
-from detect.student.conclude import conclude, keys_to_test
+from detect.student.conclude import Conclusion, conclude, keys_to_test
 from detect.student.evidence import EVIDENCE_FILE, Basis, Evidence, TraceSettings, encode_evidence
 from detect.student.record import Control, TraceRecord
 from watermark.errors import DyetraceError
@@ -58,6 +58,31 @@ def failed_control(models: Sequence[Control]) -> str | None:
     )
 
 
+def _leans_away(found: Conclusion, readout: str, models: Sequence[Control]) -> str | None:
+    """Why a suspect that leans away from the key, compared with a reference, gets no verdict.
+
+    It may have had the mark subtracted too far; or the reference learnt the mark, and then any suspect leans away from
+    it. Only where the reference was itself compared with another model, and found clean, is it the suspect.
+    """
+    if not found.found or readout != "reference" or all(reference_was_compared(models)):
+        return None
+    first = min(found.hypotheses, key=lambda h: h.log10_pvalue_adjusted)
+    if first.log10_pvalue <= first.log10_pvalue_lower:
+        return None
+    return (
+        "the suspect leans away from the key's words when it is compared with its reference: either a mark was "
+        "subtracted from it, or the reference itself learnt the mark; give a second reference or a --control, by which "
+        "the reference is seen to be clean, or trace with --readout entropy"
+    )
+
+
+def reference_was_compared(models: Sequence[Control]) -> list[bool]:
+    """Of each reference that stood in the suspect's place, whether it was compared with another model, as suspects "
+    "are.
+    """
+    return [control.readout == "reference" for control in models if control.what.startswith("reference")]
+
+
 def write_report(
     output: Path,
     evidence: Evidence,
@@ -83,6 +108,8 @@ def write_report(
     objection = failed_control(models) or seen.pop("objection", None)
     seen.pop("objection", None)
     found = conclude(evidence, spec, ring, basis, settings, objection)
+    if (ambiguous := _leans_away(found, seen["readout"], models)) is not None:
+        found = conclude(evidence, spec, ring, basis, settings, ambiguous)
     data = encode_evidence(evidence)
     record = TraceRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from detect.corpus.record import FileHash
 from detect.encode import Encoder
+from detect.student.marked import check_marked, check_unmarked
 from detect.student.reading import ReadingDocument, context_fingerprints, read_text, served_subkeys
 from detect.student.weights import Served
 from watermark.errors import DyetraceError
@@ -82,6 +83,10 @@ def open_served(
     file = served_file(source)
     if not is_ledger(Path(source)):
         answers = read_text(source, spec, encoder, tenant=tenant)
+        if answers.marked:
+            check_marked(answers, spec, ring)
+        else:
+            check_unmarked(answers, spec, ring)
         counts = served_subkeys(answers.documents, spec.context_width)
         yield ServedContexts(file, lambda _: counts, answers.marked)
         return

@@ -239,15 +239,15 @@ def gathered_served(
     *,
     marked: bool,
 ) -> WeightedTuples:
-    """`gathered`, each context under the sub-keys that it was served with and weighed by how often it was served.
+    """`gathered`, each context under the sub-keys that it was served with; unmarked answers' weigh by their count.
 
     A context that was served under several sub-keys counts under each; one that was never served, not at all.
 
-    Counts of marked answers are the key's own work: a word under a context decides which contexts come up after it, and
-    so how often others are served (line "served counts" of `docs/validity.md`). So of marked answers a context under
-    sub-key k weighs by its counts under the sub-keys before k alone. Lay the served answers open sub-key by sub-key and
-    token by token: that (c, k) comes up is known before the word that follows it there is, and those counts are known
-    as well. So every weight is fixed before the words that it weighs, and the e-value is a test martingale's.
+    Counts of marked answers are the key's own work: a word decides what comes up after it, and what customers ask next
+    (line "served counts" of `docs/validity.md`). So of marked answers every context that was served weighs alike. Lay
+    them open in the order in which they were served, token by token: that (c, k) comes up is known before the word that
+    follows it there is. So every weight is fixed before the words that it weighs, and the e-value is a test
+    martingale's.
 
     Parameters
     ----------
@@ -260,27 +260,14 @@ def gathered_served(
     marked
         Whether the served answers were marked with the key in question.
     """
-    counted = _counts_before if marked else dict[int, int].items
-    under = [list(counted(dict(served.get(value, {})))) for value in fingerprints.tolist()]
+    under = [list(served.get(value, {}).items()) for value in fingerprints.tolist()]
     row = np.repeat(np.arange(len(under)), [len(some) for some in under])
     pairs = [pair for some in under for pair in some]
     subkeys = np.array([subkey for subkey, _ in pairs], dtype=np.int64)
     counts = np.array([count for _, count in pairs], dtype=np.float64)
     _, group = np.unique(np.stack([fingerprints[row].view(np.int64), subkeys]), axis=1, return_inverse=True)
-    weighed = context_weight(counts)
+    weighed = np.ones(len(counts)) if marked else context_weight(counts)
     return gathered(contexts[row], group.ravel(), subkeys, tokens[row], weights[row], weighed)
-
-
-def _counts_before(counts: Mapping[int, int]) -> list[tuple[int, float]]:
-    """Each sub-key that a context was served with, and what its count there may be put at: the mean of those before.
-
-    It was served once at least; for a context whose sub-keys are unknown (`NO_SUBKEY`) nothing more may be used.
-    """
-    found, seen = [], 0
-    for subkey in sorted(counts):
-        found.append((subkey, max(1.0, (1 + seen) / (1 + max(0, subkey)))))
-        seen += counts[subkey]
-    return found
 
 
 def joined(parts: Sequence[WeightedTuples]) -> WeightedTuples:

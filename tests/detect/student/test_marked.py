@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.student.marked import LOG10_MARKED, marked_log10
+from detect.student.marked import LOG10_MARKED, check_marked, check_unmarked, marked_log10
+from detect.student.reading import ReadingDocument, ReadingText
 from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
+from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
@@ -47,3 +49,26 @@ def test_unmarked_text_is_called_marked_at_its_level_alone() -> None:
 def test_nothing_to_test_is_no_mark() -> None:
     assert marked_log10(SPEC, RING, []) == 0.0
     assert marked_log10(SPEC, RING, [np.array([1, 2], dtype=np.uint32)]) == 0.0
+
+
+def read(texts: list[np.ndarray[tuple[int], np.dtype[np.uint32]]], subkey: int, *, marked: bool) -> ReadingText:
+    documents = [ReadingDocument(f"d{i}", ids, 2, subkey) for i, ids in enumerate(texts)]
+    return ReadingText("served.jsonl", "", documents, marked)
+
+
+def test_answers_that_name_another_subkey_than_theirs_are_refused_and_not_read_in_vain() -> None:
+    """Else a guilty student would go free without a word."""
+    rng = np.random.default_rng(2)
+    texts = [written(rng, 150, 0.9) for _ in range(8)]
+    check_marked(read(texts, 0, marked=True), SPEC, RING)
+    check_marked(read(texts, -1, marked=True), SPEC, RING)
+    with pytest.raises(DyetraceError, match="do not carry its mark under the sub-keys that they name"):
+        check_marked(read(texts, 1, marked=True), SPEC, RING)
+    check_marked(read(texts[:3], 1, marked=True), SPEC, RING)  # too few to tell
+
+
+def test_a_text_that_is_taken_for_unmarked_must_be_so() -> None:
+    rng = np.random.default_rng(3)
+    assert check_unmarked(read([written(rng, 200, 0.0)], -1, marked=False), SPEC, RING) > LOG10_MARKED
+    with pytest.raises(DyetraceError, match="yet it carries the mark"):
+        check_unmarked(read([written(rng, 200, 0.9)], -1, marked=False), SPEC, RING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from detect.student.reading import (
     context_at,
     context_fingerprints,
     contexts_of,
+    line_hash,
     positions,
     read_text,
     served_subkeys,
@@ -260,14 +262,38 @@ def test_the_end_of_a_prompt_counts_unless_it_stood_there_before(encoder: Encode
     assert [[1, 2] in context_at(t.documents, positions(t, 2, 99), 2).tolist() for t in texts] == [True, False]
 
 
-def test_marked_records_are_read_in_an_order_that_their_answers_do_not_decide(encoder: Encoder, tmp_path: Path) -> None:
+def test_marked_records_are_read_in_the_order_of_their_numbers_however_the_file_is_sorted(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    """As numbers, not as words; a file may be sorted by length, which the key decided."""
     records = [
-        {"token_ids": [i, i + 1, i + 2], "prompt": f"prompt {i}", "spec_id": SPEC.spec_id, "subkey": 0}
-        for i in range(1, 9)
+        {"token_ids": [i % 40] * 3, "id": f"{i}.{i % 2}", "spec_id": SPEC.spec_id, "subkey": 0} for i in range(8, 13)
     ]
     one = read_text(file_of(tmp_path / "a.jsonl", *records), SPEC, encoder)
     other = read_text(file_of(tmp_path / "b.jsonl", *reversed(records)), SPEC, encoder)
-    assert [d.sequence.tolist() for d in one.documents] == [d.sequence.tolist() for d in other.documents]
-    changed = [{**record, "token_ids": [1] * (5 + i)} for i, record in enumerate(records)]
-    third = read_text(file_of(tmp_path / "c.jsonl", *changed), SPEC, encoder)
-    assert [d.prompt for d in third.documents] == [d.prompt for d in one.documents]
+    firsts = [[int(d.sequence[0]) for d in text.documents] for text in (one, other)]
+    assert firsts == [[8, 9, 10, 11, 12]] * 2
+
+
+def test_a_list_of_hashes_tells_the_order_and_without_numbers_the_file_does(encoder: Encoder, tmp_path: Path) -> None:
+    records = [{"token_ids": [i, i, i], "id": f"a{i}", "spec_id": SPEC.spec_id, "subkey": 0} for i in (3, 1, 2)]
+    name = file_of(tmp_path / "a.jsonl", *records)
+    assert [int(d.sequence[0]) for d in read_text(name, SPEC, encoder).documents] == [3, 1, 2]
+    hashes = [line_hash(SimpleNamespace(**{"prompt_token_ids": None, "tenant": None, **record})) for record in records]
+    order = {hashes[0]: 2, hashes[1]: 0, hashes[2]: 1}
+    assert [int(d.sequence[0]) for d in read_text(name, SPEC, encoder, order=order).documents] == [1, 2, 3]
+
+
+def test_a_context_across_a_cut_counts_nowhere_later(encoder: Encoder, tmp_path: Path) -> None:
+    """It chose a token of the long answer, so its words are no longer fresh in the next one."""
+    ids = [(i * 7) % 43 for i in range(WINDOW + 10)]
+    across = ids[WINDOW - 1 : WINDOW + 1]
+    again = {"token_ids": [*across, 44, 45], "spec_id": SPEC.spec_id, "subkey": 0}
+    text = read_text(
+        file_of(tmp_path / "a.jsonl", {"token_ids": ids, "spec_id": SPEC.spec_id, "subkey": 0}, again), SPEC, encoder
+    )
+    where = positions(text, 2, 10**6)
+    last = [
+        c for d, c in zip(where.document.tolist(), context_at(text.documents, where, 2).tolist(), strict=True) if d == 2
+    ]
+    assert across not in last and [across[1], 44] in last

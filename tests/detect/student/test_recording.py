@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from detect.report.trace_terminal import print_trace
@@ -44,7 +45,8 @@ def reported(folder: Path, *, basis: Any = "p-value", lean: float = 1.0, **seen:
     }
     made = evidence(SPLIT, {"global": lean})
     folder.mkdir(exist_ok=True)
-    return write_report(folder, made, SPLIT, RING, basis, TraceSettings(decoy_count=20), **fields | seen)
+    settings = seen.pop("settings", TraceSettings(decoy_count=20))
+    return write_report(folder, made, SPLIT, RING, basis, settings, **fields | seen)
 
 
 @pytest.mark.parametrize("what", ["control model", "reference in the suspect's place", "placebo key"])
@@ -62,8 +64,6 @@ def test_the_number_of_controls_is_paid_for() -> None:
 
 
 def test_an_answer_beside_a_failed_control_does_not_verify(tmp_path: Path) -> None:
-    import msgspec
-
     record = reported(tmp_path, models=[])
     forged = msgspec.structs.replace(record, controls=msgspec.structs.replace(record.controls, models=[control(-20.0)]))
     with pytest.raises(
@@ -99,3 +99,17 @@ def test_a_report_says_whether_anybody_saw_that_served_answers_are_complete(tmp_
     print_trace(record, Console(file=out, width=200))
     assert "What this verdict assumes" in out.getvalue()
     assert "(not checked here: Nobody said how they were taken" in " ".join(out.getvalue().split())
+
+
+def test_a_suspect_that_leans_away_from_its_reference_gets_a_verdict_only_if_the_reference_is_seen_to_be_clean(
+    tmp_path: Path,
+) -> None:
+    """A reference that learnt the mark makes every suspect lean away from it."""
+    two_sided = TraceSettings(decoy_count=20, sided="two-sided")
+    alone = msgspec.structs.replace(control(-0.1, "reference in the suspect's place"), readout="entropy")
+    record = reported(tmp_path / "a", lean=-1.0, readout="reference", models=[alone], settings=two_sided)
+    assert record.refused is not None and "the reference itself learnt the mark" in record.refused
+    compared = msgspec.structs.replace(alone, readout="reference")
+    record = reported(tmp_path / "b", lean=-1.0, readout="reference", models=[compared], settings=two_sided)
+    assert record.found and record.refused is None
+    assert reported(tmp_path / "c", lean=-1.0, models=[], settings=two_sided).found  # no reference, no doubt of it
