@@ -40,11 +40,11 @@ def say(message: str) -> None:
         click.echo(message, err=True)
 
 
-def load_ring(source: str, made: WatermarkSpec, tenants: tuple[str, ...]) -> KeyRing:
+def load_ring(source: str, made: WatermarkSpec, tenants: tuple[str, ...], *, counted: bool = False) -> KeyRing:
     """The keys that this party holds: a master key gives any tenant's, a tenant's key gives its own."""
     from detect.corpus.keys import rings_of
 
-    return rings_of(source, [made], tenants)[0]
+    return rings_of(source, [made], tenants, counted=counted)[0]
 
 
 # Options that `detect` and `scan` share.

@@ -254,7 +254,7 @@ def weights(
             "of them"
         )
     accounts = (*tenants, *read_names(tenants_file))
-    ring = load_ring(key, made, accounts)
+    ring = load_ring(key, made, accounts, counted=served is not None)
     _check_served(served, served_tenant)
     for text in texts:
         check_text(text, "--read")
@@ -436,7 +436,7 @@ def plan(
     if reference is not None and logprobs is None:
         raise DyetraceError("a reference serves answers with logprobs only: give --logprobs, or leave --reference out")
     made = load_spec(spec_path)
-    ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    ring = load_ring(key, made, (*tenants, *read_names(tenants_file)), counted=served is not None)
     _check_served(served, served_tenant)
     account = counted_account(served, made, ring, served_tenant)
     prompts, choice = _chosen_prompts(prompts_path, served, account, count, seed)
@@ -577,7 +577,7 @@ def api(
             f"prompt and {cost.completion_tokens:,} completion tokens, at most {cost.most_tokens:,}: {fits} the budget"
         )
         return
-    ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
+    ring = load_ring(key, made, (*tenants, *read_names(tenants_file)), counted=served is not None)
     _check_served(served, None)
     arguments = {
         "plan": str(plan_path),

@@ -76,8 +76,13 @@ def key_set(specs: Sequence[WatermarkSpec], rings: Sequence[KeyRing]) -> KeySet:
     )
 
 
-def rings_of(source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ...]) -> list[KeyRing]:
+def rings_of(
+    source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ...], *, counted: bool = False
+) -> list[KeyRing]:
     """The rings that this party's key gives: a master key any epoch's and tenant's, a tenant's or foreign key its own.
+
+    counted
+        A ledger counts by account, whether the spec marks by account or not: then keys of accounts are of use.
 
     Raises
     ------
@@ -85,7 +90,7 @@ def rings_of(source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ..
         The key is not that of the specs, a tenant's key was asked for others, or there are no tenants in the specs.
     """
     key = load_key(source)
-    if not any(is_format(spec.build_scheme()) or spec.global_share < 1 for spec in specs):
+    if not counted and not any(is_format(spec.build_scheme()) or spec.global_share < 1 for spec in specs):
         _refuse_tenants(key, tenants)
     rings = []
     for spec in specs:

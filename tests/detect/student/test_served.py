@@ -39,7 +39,7 @@ def encoder() -> Encoder:
     return Encoder.load(tokenizer)
 
 
-def answers(count: int = 60) -> list[dict[str, Any]]:
+def answers(count: int = 32) -> list[dict[str, Any]]:
     """Answers of a few words, so that contexts come up again; acme's and zenith's in turn."""
     rng = np.random.default_rng(3)
     return [
