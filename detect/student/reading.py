@@ -189,7 +189,7 @@ def _as_served(lines: list[tuple[str, _Line]], order: Mapping[str, int] | None) 
     else:
         numbers = [_NUMBERED.fullmatch(str(line.id)) for _, line in lines]
         places = [(int(match[1]), int(match[2] or 0)) for match in numbers if match is not None]
-        if len(places) < len(lines):
+        if len(set(places)) < len(lines):  # some without a number, or several files' numbers
             return lines
     return [lines[i] for i in sorted(range(len(lines)), key=places.__getitem__)]  # stable
 

@@ -275,6 +275,16 @@ def test_marked_records_are_read_in_the_order_of_their_numbers_however_the_file_
     assert firsts == [[8, 9, 10, 11, 12]] * 2
 
 
+def test_numbers_that_stand_twice_are_no_order(encoder: Encoder, tmp_path: Path) -> None:
+    """Two files of answers, one after the other, each numbered from 0."""
+    records = [
+        {"token_ids": [i] * 3, "id": n, "spec_id": SPEC.spec_id, "subkey": 0}
+        for i, n in ((4, "0"), (5, "1"), (6, "0"), (7, "1"))
+    ]
+    read = read_text(file_of(tmp_path / "a.jsonl", *records), SPEC, encoder)
+    assert [int(d.sequence[0]) for d in read.documents] == [4, 5, 6, 7]
+
+
 def test_a_list_of_hashes_tells_the_order_and_without_numbers_the_file_does(encoder: Encoder, tmp_path: Path) -> None:
     records = [{"token_ids": [i, i, i], "id": f"a{i}", "spec_id": SPEC.spec_id, "subkey": 0} for i in (3, 1, 2)]
     name = file_of(tmp_path / "a.jsonl", *records)
