@@ -68,7 +68,7 @@ def test_what_is_not_known_of_how_answers_were_taken_stands_in_the_report(world:
     (tmp_path / "served.sha256").write_text(hashes.output)
     complete = ["--taken", "all", "--complete", tmp_path / "served.sha256"]
     held = traced(world, tmp_path / "held", "teacher", *read, *complete)
-    assert "checked here: They are all that was served" in held
+    assert "checked here: They are all that is on record" in held
     long = [answer for answer in world.answers("marked") if len(answer.token_ids) == 40]
     some = ["--read", written(tmp_path / "long.jsonl", long)]
     assert "lacks" in traced(world, tmp_path / "some", "teacher", *some, *complete, status=2)
