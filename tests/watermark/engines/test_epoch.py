@@ -23,6 +23,12 @@ def _changed(path: Path, write: Any) -> None:
     os.utime(path, ns=(before + 10**9, before + 10**9))
 
 
+def _replaced(path: Path) -> None:
+    """Put a spec where there is something else: what is no spec is never overwritten by one, so it goes first."""
+    path.unlink()
+    write_spec(path, spec_of(epoch=2))
+
+
 def test_a_new_spec_comes_into_force_without_a_restart(tmp_path: Path) -> None:
     epochs = Epochs(settings_in(tmp_path, spec_of(), reload_seconds=0.0))
     first = epochs.current()
@@ -48,7 +54,7 @@ def test_a_new_spec_that_cannot_be_used_leaves_the_old_one_in_force(tmp_path: Pa
     assert epochs.current() is first
     assert epochs.trouble is not None
     assert "epoch 0 goes on" in epochs.trouble
-    _changed(tmp_path / "spec.json", lambda path: write_spec(path, spec_of(epoch=2)))
+    _changed(tmp_path / "spec.json", _replaced)
     assert epochs.current().spec.epoch == 2
     assert epochs.trouble is None
 
