@@ -49,8 +49,9 @@ def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
         )
         yield _made(
             f"The answers of {reading.name} were bet on in the order in which they were served.",
-            "By their ids where these are numbers, else by the list of hashes or the file. A later prompt may speak of "
-            "an earlier answer; what came first must be bet on first.",
+            "Their order in the file, and that of several files on the command line; ids that are numbers, or a list "
+            "of hashes, would have contradicted another one. A later prompt may speak of an earlier answer; what came "
+            "first must be bet on first.",
             checked=False,
         )
     for reading in plain:
@@ -138,7 +139,10 @@ def _of_models(record: TraceRecord) -> Iterator[Assumption]:
 def _of_reference(control: Control) -> str:
     p = _p(control.log10_pvalue)
     if control.readout == "reference":
-        return f"The same trace of it, compared with another model, gives p = {p}."
+        return (
+            f"The same trace of it, compared with another model, gives p = {p}. Two that learnt the same would not "
+            "show it."
+        )
     return (
         f"Its own trace gives p = {p}, but without another model to compare it with that sees little: a second "
         "reference or a control model (--control) sees more."

@@ -21,6 +21,7 @@ from watermark.generate import Answer
 from watermark.keys import KeyRing
 from watermark.ledger import Ledger, answer_contexts
 from watermark.ledger_file import is_ledger
+from watermark.prf import U32
 from watermark.spec import WatermarkSpec
 
 _LINE = re.compile(r"([0-9a-f]{64})(?:[ \t]+(\S+))?")
@@ -77,10 +78,8 @@ def _by_ledger(
         )
     with Ledger.open(record, spec, ring) as ledger:
         counted, contexts = ledger.answers, ledger.contexts
-    own = sum(_distinct(answer, spec.context_width) for answer in answers)
-    twice = len(answers) - len({line_hash(answer) for answer in answers})
-    if twice:
-        raise DyetraceError(f"{source} holds {twice:,} answers more than once; give each answer once")
+        own = [_distinct(answer, spec.context_width) for answer in answers]
+        strange = _never_served(ledger, answers, own)
     if counted != len(answers):
         kind = "fewer" if len(answers) < counted else "more"
         raise DyetraceError(
@@ -88,18 +87,30 @@ def _by_ledger(
             "counted: give all that were served and no others, as a choice among served answers can make an innocent "
             "model look guilty"
         )
-    if own != contexts:
+    if (total := sum(map(len, own))) != contexts or strange:
         raise DyetraceError(
-            f"{source} holds as many answers as ledger {record} counted, but {own:,} contexts where it counted "
-            f"{contexts:,}: they are not the same answers; give those that were served"
+            f"{source} holds as many answers as ledger {record} counted, but {total:,} contexts where it counted "
+            f"{contexts:,}, {strange:,} of them oftener than it did: they are not the same answers; give those that "
+            "were served"
         )
     return f"{record}: a ledger that counted {counted:,} answers with {contexts:,} contexts"
 
 
-def _distinct(answer: Answer, width: int) -> int:
-    """Distinct contexts in which an answer's tokens were chosen, as a server counts them."""
+def _distinct(answer: Answer, width: int) -> U32:
+    """Distinct contexts in which an answer's tokens were chosen, as a server counts them, (n, h)."""
     contexts = answer_contexts(np.array(answer.prompt_token_ids), np.array(answer.token_ids), width)
-    return len(np.unique(contexts, axis=0)) if len(contexts) else 0
+    return np.unique(contexts, axis=0)
+
+
+def _never_served(ledger: Ledger, answers: list[Answer], own: list[U32]) -> int:
+    """How many contexts stand under a sub-key in more answers than the ledger counted; its counts are never too low."""
+    strange = 0
+    for subkey in {answer.subkey for answer in answers}:
+        parts = [contexts for answer, contexts in zip(answers, own, strict=True) if answer.subkey == subkey]
+        distinct, times = np.unique(np.concatenate(parts), axis=0, return_counts=True)
+        if subkey is not None and len(distinct):
+            strange += int((ledger.counts(distinct, subkey) < times).sum())
+    return strange
 
 
 def serving_order(record: Path) -> dict[str, int] | None:

@@ -271,6 +271,7 @@ def trace_endpoint(
         served_marked=marked,
         readout=plan.readout,
         objection=_seen_before(account.before_plan),
+        acquittal=None if counted is None else counted.not_carried,
         comparisons=_plain(evidence, spec, ring),
         share=not_identified("it takes the suspect's weights and students that were trained on known shares"),
         plan=PlanSeen(

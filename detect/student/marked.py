@@ -1,10 +1,10 @@
 """Whether what is read is what it is taken for: text without the mark is free of it, marked answers carry it.
 
 A student copies from its window. What it is shown must therefore be known to be free of the mark, or else be treated as
-marked; a record that lost its ``spec_id``, or a prompt that quotes an answer, says nothing of it. And answers that are
-marked must show it under the sub-keys that they name, else a guilty student would go free without a word. The key is at
-hand, so it is asked. Line "shown text" of `docs/validity.md`: to refuse by this test is no selection that could make a
-finding, since it is decided before the suspect is read, and it refuses sound text with a chance of `LOG10_MARKED`.
+marked; a record that lost its ``spec_id``, or a prompt that quotes an answer, says nothing of it. And where marked
+answers do not show it under the sub-keys that they name, a guilty student must not go free without a word. The key is
+at hand, so it is asked. Line "shown text" of `docs/validity.md`: to refuse by this test is no selection that could make
+a finding, since it is decided before the suspect is read, and it refuses sound text with a chance of `LOG10_MARKED`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from watermark.spec import WatermarkSpec
 LOG10_MARKED = LOG10_CONTRADICTION
 """Text at or below this counts as marked."""
 _RANKED_DECOYS = 100
-_ENOUGH = 1000  # contexts of marked answers that show the mark, unless they are all but predictable
+_ENOUGH = 200  # contexts of marked answers that show the mark, unless they are all but predictable
 
 
 def marked_log10(spec: WatermarkSpec, ring: KeyRing, texts: Sequence[U32]) -> float:
@@ -72,13 +72,14 @@ def check_unmarked(text: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> flo
     return found
 
 
-def check_marked(text: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> None:
-    """Raise DyetraceError where answers that are said to be marked don't show it under the sub-keys that they name.
+def not_carried(text: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> str | None:
+    """Why marked answers that don't show their mark under the sub-keys that they name allow no acquittal.
 
-    Few contexts tell nothing, and pass; so do those of formats whose p-values are ranks.
+    A finding needs no such test. But where spec, sub-keys or ids on record are not those of what was served, a guilty
+    student shows nothing either. Few contexts tell nothing of that; formats whose p-values are ranks are not asked.
     """
     if not is_exact(spec.build_scheme()):
-        return
+        return None
     width = spec.context_width
     rows, prints, subkeys, tokens = [], [], [], []
     for document in text.documents:
@@ -91,16 +92,17 @@ def check_marked(text: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> None:
         tokens.append(document.sequence[at].astype(np.int64))
     contexts, said = np.concatenate(rows), np.concatenate(tokens)[:, None]
     if len(contexts) < _ENOUGH:
-        return
+        return None
     tuples = gathered(contexts, np.concatenate(prints), np.concatenate(subkeys), said, np.ones(said.shape))
     keys = tested_keys(spec, ring)
     found = 0.0
     for name, key in keys.items():
         test = key_test(spec, ring.selector, tuples, of_global=name == GLOBAL)
         found = min(found, float(test.log10_pvalues(test.totals([key]))[0]) + math.log10(len(keys)))
-    if found > LOG10_MARKED:
-        raise DyetraceError(
-            f"the answers of {text.name} name this spec, and yet they do not carry its mark under the sub-keys that "
-            f"they name (p = {10 ** min(0.0, found):.2g}): their spec_id, sub-keys or token ids are not those of what "
-            "was served, or the text is too predictable to carry a mark; no student of theirs could be found by them"
-        )
+    if found <= LOG10_MARKED:
+        return None
+    return (
+        f"nothing was found, but the answers of {text.name} do not carry the mark themselves under the sub-keys that "
+        f"they name (p = {10 ** min(0.0, found):.2g}): their spec_id, sub-keys or token ids may not be those of what "
+        "was served, or the text is too predictable, so that this says nothing of the suspect"
+    )

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detect.document import tested_keys
+from detect.document import GLOBAL, tested_keys
 from detect.encode import Encoder
 from detect.student.complete import check_complete, serving_order
 from detect.student.conclude import check_basis, compared, first_test, tails
@@ -33,8 +33,8 @@ from detect.student.forward import (
     predictions,
     template_hash,
 )
-from detect.student.hypothesis import Sided
-from detect.student.marked import check_marked, check_unmarked, marked_log10
+from detect.student.hypothesis import Sided, key_test
+from detect.student.marked import check_unmarked, marked_log10, not_carried
 from detect.student.reading import (
     Positions,
     ReadingText,
@@ -270,6 +270,7 @@ def trace_weights(
     encoder = Encoder.load(tokenizer)
     with open_served(job.served, spec, ring, encoder, job.served_tenant) as served:
         texts = _texts(job, spec, ring, encoder, served)
+        unserved = None if served is None else served.not_carried
     basis: Basis = "e-value" if any(t.text.marked or t.served_marked for t in texts) else "p-value"
     check_basis(spec, basis)
     readings = _read(bench, job.student, job.references, texts)
@@ -312,6 +313,7 @@ def trace_weights(
         comparisons=_comparisons(spec, ring, readings, chosen, shares, basis),
         share=_share(job, spec, ring, bench, texts, readings, shares),
         models=_controls(job, spec, ring, bench, texts, chosen, basis),
+        acquittal=next(filter(None, (not_carried(t.text, spec, ring) for t in texts if t.text.marked)), unserved),
         plan=None,
         queries=None,
     )
@@ -325,13 +327,13 @@ def _texts(
     order = None if job.complete is None else serving_order(job.complete)
     taken: set[int] = set()
     texts = []
-    for name in job.texts:
-        text = read_text(name, spec, encoder, tenant=job.tenant, order=order)
+    read = [read_text(name, spec, encoder, tenant=job.tenant, order=order) for name in job.texts]
+    # What stands in marked answers is the key's work, and must not decide which contexts of other text count.
+    for text in sorted(read, key=lambda one: one.marked):
+        name = text.name
         complete = _complete(job, text, spec, ring)
         texts_log10 = None
-        if text.marked:
-            check_marked(text, spec, ring)
-        else:
+        if not text.marked:
             texts_log10 = check_unmarked(text, spec, ring)
         told = [document.told for document in text.documents if len(document.told)]
         served = None if text.marked or counted is None else counted.in_documents(text.documents, width)
@@ -471,6 +473,13 @@ def _controls(
     """The same test where no mark can be: of the references, of models that the analyst names, of placebo answers."""
     models = [] if job.placebo is None else [_of_placebo(job, job.placebo, bench, chosen)]
     controls = list({bench.seen(folder).sha256: folder for folder in job.controls}.values())  # each model once
+    named: dict[str, Path] = {}
+    for folder in (*job.references, *controls):
+        first = named.setdefault(bench.seen(folder).sha256, folder)
+        if first is not folder:
+            raise DyetraceError(
+                f"{first} and {folder} are the same model, which can be no control of itself; leave one of them out"
+            )
     for folder in controls:
         if bench.seen(folder).sha256 == bench.seen(job.student).sha256:
             raise DyetraceError(f"the control {folder} is the suspect itself; give a model that never saw the mark")
@@ -511,16 +520,16 @@ def _control(
     sided: Sided,
     name: Readout,
 ) -> Control:
-    test, total = first_test(spec, ring, tuples)
-    upper, lower = tails(test, total, basis)
-    return Control(
-        what=what,
-        model=model,
-        log10_pvalue=upper if sided == "upper" else min(0.0, math.log10(2) + min(upper, lower)),
-        log10_evalue=test.log10_evalue(total, sided),
-        readout=name,
-        contexts=len(test.tuples.contexts),
-    )
+    keys = tested_keys(spec, ring)
+    found: list[tuple[float, float, int]] = []
+    for key_name, key in keys.items():
+        test = key_test(spec, ring.selector, tuples, of_global=key_name == GLOBAL)
+        total = int(test.totals([key])[0])
+        upper, lower = tails(test, total, basis)
+        p = upper if sided == "upper" else min(0.0, math.log10(2) + min(upper, lower))
+        found.append((min(0.0, p + math.log10(len(keys))), test.log10_evalue(total, sided), len(test.tuples.contexts)))
+    log10_p, log10_e, contexts = min(found)
+    return Control(what=what, model=model, log10_pvalue=log10_p, log10_evalue=log10_e, readout=name, contexts=contexts)
 
 
 def _share(

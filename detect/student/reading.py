@@ -7,8 +7,8 @@ by words of earlier contexts alone. A context whose text stands in the document'
 tokens it is made of there: line "shown text" of `docs/validity.md`.
 
 Marked documents are bet on in the order in which they were served: what a later one says, and what it was asked, may
-depend on earlier ones. Their ids number them; without ids that are numbers the file's order must be that one, and a
-list of hashes that was made at serving time overrules both.
+depend on earlier ones. The file must be in that order; ids that are numbers, or a list of hashes, must not contradict
+it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ReadingText:
     name, sha256
         The file's.
     documents
-        In their order in the file; marked ones in that in which they were served (`read_text`).
+        In their order in the file; marked ones were served in that order.
     marked
         Whether they are marked with the spec's key.
     """
@@ -145,7 +145,7 @@ def read_text(
     lines = [(place, line) for place, line in _records(data, source) if tenant in (None, line.tenant)]
     marks = {line.spec_id == spec.spec_id for _, line in lines}
     if marks == {True}:
-        lines = _as_served(lines, order)
+        _check_order(source, [line for _, line in lines], order)
     found = [document for place, line in lines for document in _pieces(place, line, spec, encoder)]
     if len(marks) > 1:
         raise DyetraceError(
@@ -181,17 +181,22 @@ def _records(data: bytes, source: str) -> Iterator[tuple[str, _Line]]:
 _NUMBERED = re.compile(r"(\d{1,18})(?:\.(\d{1,18}))?")
 
 
-def _as_served(lines: list[tuple[str, _Line]], order: Mapping[str, int] | None) -> list[tuple[str, _Line]]:
-    """Marked records in the order in which they were served, as far as anything tells it."""
-    places: list[tuple[int, ...]]
+def _check_order(source: str, lines: Sequence[_Line], order: Mapping[str, int] | None) -> None:
+    """Refuse marked records that stand in another order than their numbers, or a list of hashes, say."""
+    numbers = [_NUMBERED.fullmatch(str(line.id)) for line in lines]
+    counted = [(int(match[1]), int(match[2] or 0)) for match in numbers if match is not None]
+    if len(set(counted)) == len(lines) and counted != sorted(counted):
+        raise DyetraceError(
+            f"{source} holds its answers in another order than their ids number them: put them into the order in which "
+            "they were served (sort them by id, or take the ids out), for later answers may depend on earlier ones"
+        )
     if order is not None:
-        places = [(order.get(line_hash(line), len(order)),) for _, line in lines]
-    else:
-        numbers = [_NUMBERED.fullmatch(str(line.id)) for _, line in lines]
-        places = [(int(match[1]), int(match[2] or 0)) for match in numbers if match is not None]
-        if len(set(places)) < len(lines):  # some without a number, or several files' numbers
-            return lines
-    return [lines[i] for i in sorted(range(len(lines)), key=places.__getitem__)]  # stable
+        listed = [order.get(line_hash(line), -1) for line in lines]
+        if -1 not in listed and listed != sorted(listed):
+            raise DyetraceError(
+                f"{source} holds its answers in another order than the list of their hashes: one of the two is not the "
+                "order in which they were served; put both into that order"
+            )
 
 
 def line_hash(line: Any) -> str:

@@ -11,6 +11,7 @@ from detect.recompute import close, own_part
 from detect.student.conclude import Conclusion, conclude
 from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
 from detect.student.record import TraceRecord
+from detect.student.recording import failed_control, leans_away
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.spec import check_key
@@ -52,7 +53,10 @@ def recompute_trace(record: TraceRecord, ring: KeyRing, folder: Path) -> list[st
     settings = TraceSettings(
         record.alpha, record.sided, len(record.controls.decoy_log10_pvalues), record.controls.decoy_seed
     )
-    again = conclude(read_evidence(path), record.spec, ring, record.basis, settings, record.refused)
+    evidence, objection = read_evidence(path), record.refused or failed_control(record.controls.models)
+    again = conclude(evidence, record.spec, ring, record.basis, settings, objection)
+    if again.found and record.assumptions and leans_away(again, record.readout, record.alpha) is not None:
+        return ["the suspect leans away from its reference, and yet an answer is given"]
     mine = own_part([h.key for h in record.hypotheses], [h.key for h in again.hypotheses])
     return list(_differences(record, again) if mine is None else _own_differences(record, again, mine))
 

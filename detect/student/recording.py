@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,29 +59,20 @@ def failed_control(models: Sequence[Control]) -> str | None:
     )
 
 
-def _leans_away(found: Conclusion, readout: str, models: Sequence[Control]) -> str | None:
-    """Why a suspect that leans away from the key, compared with a reference, gets no verdict.
+def leans_away(found: Conclusion, readout: str, alpha: float) -> str | None:
+    """Why a suspect that leans away from a key, compared with a reference, gets no verdict.
 
     It may have had the mark subtracted too far; or the reference learnt the mark, and then any suspect leans away from
-    it. Only where the reference was itself compared with another model, and found clean, is it the suspect.
+    it. No control tells the two apart for certain: what the reference is compared with may have learnt the same.
     """
-    if not found.found or readout != "reference" or all(reference_was_compared(models)):
-        return None
-    first = min(found.hypotheses, key=lambda h: h.log10_pvalue_adjusted)
-    if first.log10_pvalue <= first.log10_pvalue_lower:
+    away = [h for h in found.hypotheses if h.log10_pvalue_lower < h.log10_pvalue]
+    if readout != "reference" or all(h.log10_pvalue_adjusted > math.log10(alpha) for h in away):
         return None
     return (
         "the suspect leans away from the key's words when it is compared with its reference: either a mark was "
-        "subtracted from it, or the reference itself learnt the mark; give a second reference or a --control, by which "
-        "the reference is seen to be clean, or trace with --readout entropy"
+        "subtracted from it, or the reference itself learnt the mark; trace with --readout entropy, which needs no "
+        "reference"
     )
-
-
-def reference_was_compared(models: Sequence[Control]) -> list[bool]:
-    """Of each reference that stood in the suspect's place, whether it was compared with another model, as suspects "
-    "are.
-    """
-    return [control.readout == "reference" for control in models if control.what.startswith("reference")]
 
 
 def write_report(
@@ -102,14 +94,20 @@ def write_report(
         As for `detect.student.conclude.conclude`.
     seen
         The fields of the record that this kind of trace knows alone. ``models`` are the controls by other models;
-        ``objection`` says why the way in which the evidence was gathered allows no verdict.
+        ``objection`` says why the way in which the evidence was gathered allows no verdict, ``acquittal`` why it allows
+        none that nothing was found.
     """
     models: list[Control] = seen.pop("models", [])
-    objection = failed_control(models) or seen.pop("objection", None)
-    seen.pop("objection", None)
+    objection, acquittal = seen.pop("objection", None), seen.pop("acquittal", None)
+    objection = failed_control(models) or objection
     found = conclude(evidence, spec, ring, basis, settings, objection)
-    if (ambiguous := _leans_away(found, seen["readout"], models)) is not None:
-        found = conclude(evidence, spec, ring, basis, settings, ambiguous)
+    withheld = None
+    if found.found:
+        withheld = leans_away(found, seen["readout"], settings.alpha)
+    elif found.refused is None:
+        withheld = acquittal
+    if withheld is not None:
+        found = conclude(evidence, spec, ring, basis, settings, withheld)
     data = encode_evidence(evidence)
     record = TraceRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

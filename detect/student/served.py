@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from detect.corpus.record import FileHash
 from detect.encode import Encoder
-from detect.student.marked import check_marked, check_unmarked
+from detect.student.marked import check_unmarked, not_carried
 from detect.student.reading import ReadingDocument, context_fingerprints, read_text, served_subkeys
 from detect.student.weights import Served
 from watermark.errors import DyetraceError
@@ -44,11 +44,14 @@ class ServedContexts:
     marked
         Whether the answers were marked with the spec's key, as those of a server's ledger are. Then counts are the
         key's own work, and `detect.student.weights.gathered_served` uses only what it may.
+    not_carried
+        Why these answers allow no acquittal (`detect.student.marked.not_carried`).
     """
 
     file: FileHash
     of: ServedOf
     marked: bool
+    not_carried: str | None = None
 
     def in_documents(self, documents: Sequence[ReadingDocument], width: int) -> Served:
         """What was served of the contexts in which the documents' own tokens stand."""
@@ -83,12 +86,11 @@ def open_served(
     file = served_file(source)
     if not is_ledger(Path(source)):
         answers = read_text(source, spec, encoder, tenant=tenant)
-        if answers.marked:
-            check_marked(answers, spec, ring)
-        else:
+        if not answers.marked:
             check_unmarked(answers, spec, ring)
         counts = served_subkeys(answers.documents, spec.context_width)
-        yield ServedContexts(file, lambda _: counts, answers.marked)
+        lacking = not_carried(answers, spec, ring) if answers.marked else None
+        yield ServedContexts(file, lambda _: counts, answers.marked, lacking)
         return
     account = counted_account(source, spec, ring, tenant)
     with Ledger.open(Path(source), spec, ring) as ledger:

@@ -74,15 +74,9 @@ def test_a_servers_ledger_tells_whether_answers_are_missing(tmp_path: Path) -> N
     )
     with pytest.raises(DyetraceError, match="8 answers of this spec, fewer than the 10"):
         check_complete(answers(tmp_path / "b.jsonl", list(range(8))), path, SPEC, RING, None)
-    other = answers(tmp_path / "c.jsonl", [*range(9), 9])
-    doubled = Path(other).read_text().splitlines()
-    Path(other).write_text("\n".join([*doubled[:9], doubled[0]]))
-    with pytest.raises(DyetraceError, match="1 answers more than once"):
-        check_complete(other, path, SPEC, RING, None)
-    longer = [*Path(other).read_text().splitlines()[:9], doubled[9].replace("[9,10,11]", "[9,10,11,12,13]")]
-    Path(other).write_text("\n".join(longer))
+    padded = answers(tmp_path / "c.jsonl", [*range(9), 0])  # one is left out, another one stands twice
     with pytest.raises(DyetraceError, match="they are not the same answers"):
-        check_complete(other, path, SPEC, RING, None)
+        check_complete(padded, path, SPEC, RING, None)
     with pytest.raises(DyetraceError, match="of all accounts together"):
         check_complete(answers(tmp_path / "a.jsonl", [0]), path, SPEC, RING, "acme")
 

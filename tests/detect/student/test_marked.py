@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.student.marked import LOG10_MARKED, check_marked, check_unmarked, marked_log10
+from detect.student.marked import LOG10_MARKED, check_unmarked, marked_log10, not_carried
 from detect.student.reading import ReadingDocument, ReadingText
 from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
@@ -56,15 +56,15 @@ def read(texts: list[np.ndarray[tuple[int], np.dtype[np.uint32]]], subkey: int, 
     return ReadingText("served.jsonl", "", documents, marked)
 
 
-def test_answers_that_name_another_subkey_than_theirs_are_refused_and_not_read_in_vain() -> None:
+def test_answers_that_do_not_show_their_mark_allow_no_acquittal() -> None:
     """Else a guilty student would go free without a word."""
     rng = np.random.default_rng(2)
     texts = [written(rng, 150, 0.9) for _ in range(8)]
-    check_marked(read(texts, 0, marked=True), SPEC, RING)
-    check_marked(read(texts, -1, marked=True), SPEC, RING)
-    with pytest.raises(DyetraceError, match="do not carry its mark under the sub-keys that they name"):
-        check_marked(read(texts, 1, marked=True), SPEC, RING)
-    check_marked(read(texts[:3], 1, marked=True), SPEC, RING)  # too few to tell
+    assert not_carried(read(texts, 0, marked=True), SPEC, RING) is None
+    assert not_carried(read(texts, -1, marked=True), SPEC, RING) is None
+    why = not_carried(read(texts, 1, marked=True), SPEC, RING)
+    assert why is not None and "do not carry the mark themselves under the sub-keys that they name" in why
+    assert not_carried(read(texts[:1], 1, marked=True), SPEC, RING) is None  # too few to tell
 
 
 def test_a_text_that_is_taken_for_unmarked_must_be_so() -> None:

@@ -262,17 +262,17 @@ def test_the_end_of_a_prompt_counts_unless_it_stood_there_before(encoder: Encode
     assert [[1, 2] in context_at(t.documents, positions(t, 2, 99), 2).tolist() for t in texts] == [True, False]
 
 
-def test_marked_records_are_read_in_the_order_of_their_numbers_however_the_file_is_sorted(
+def test_answers_that_stand_in_another_order_than_they_were_served_are_refused(
     encoder: Encoder, tmp_path: Path
 ) -> None:
-    """As numbers, not as words; a file may be sorted by length, which the key decided."""
+    """A file may be sorted by length, which the key decided. Numbers are numbers, not words."""
     records = [
         {"token_ids": [i % 40] * 3, "id": f"{i}.{i % 2}", "spec_id": SPEC.spec_id, "subkey": 0} for i in range(8, 13)
     ]
     one = read_text(file_of(tmp_path / "a.jsonl", *records), SPEC, encoder)
-    other = read_text(file_of(tmp_path / "b.jsonl", *reversed(records)), SPEC, encoder)
-    firsts = [[int(d.sequence[0]) for d in text.documents] for text in (one, other)]
-    assert firsts == [[8, 9, 10, 11, 12]] * 2
+    assert [int(d.sequence[0]) for d in one.documents] == [8, 9, 10, 11, 12]
+    with pytest.raises(DyetraceError, match="in another order than their ids number them"):
+        read_text(file_of(tmp_path / "b.jsonl", *reversed(records)), SPEC, encoder)
 
 
 def test_numbers_that_stand_twice_are_no_order(encoder: Encoder, tmp_path: Path) -> None:
@@ -285,13 +285,14 @@ def test_numbers_that_stand_twice_are_no_order(encoder: Encoder, tmp_path: Path)
     assert [int(d.sequence[0]) for d in read.documents] == [4, 5, 6, 7]
 
 
-def test_a_list_of_hashes_tells_the_order_and_without_numbers_the_file_does(encoder: Encoder, tmp_path: Path) -> None:
+def test_a_list_of_hashes_in_another_order_is_refused(encoder: Encoder, tmp_path: Path) -> None:
     records = [{"token_ids": [i, i, i], "id": f"a{i}", "spec_id": SPEC.spec_id, "subkey": 0} for i in (3, 1, 2)]
     name = file_of(tmp_path / "a.jsonl", *records)
-    assert [int(d.sequence[0]) for d in read_text(name, SPEC, encoder).documents] == [3, 1, 2]
     hashes = [line_hash(SimpleNamespace(**{"prompt_token_ids": None, "tenant": None, **record})) for record in records]
-    order = {hashes[0]: 2, hashes[1]: 0, hashes[2]: 1}
-    assert [int(d.sequence[0]) for d in read_text(name, SPEC, encoder, order=order).documents] == [1, 2, 3]
+    same, other = ({value: place for place, value in enumerate(some)} for some in (hashes, hashes[::-1]))
+    assert [int(d.sequence[0]) for d in read_text(name, SPEC, encoder, order=same).documents] == [3, 1, 2]
+    with pytest.raises(DyetraceError, match="in another order than the list of their hashes"):
+        read_text(name, SPEC, encoder, order=other)
 
 
 def test_a_context_across_a_cut_counts_nowhere_later(encoder: Encoder, tmp_path: Path) -> None:

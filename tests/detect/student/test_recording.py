@@ -101,15 +101,19 @@ def test_a_report_says_whether_anybody_saw_that_served_answers_are_complete(tmp_
     assert "(not checked here: Nobody said how they were taken" in " ".join(out.getvalue().split())
 
 
-def test_a_suspect_that_leans_away_from_its_reference_gets_a_verdict_only_if_the_reference_is_seen_to_be_clean(
-    tmp_path: Path,
-) -> None:
-    """A reference that learnt the mark makes every suspect lean away from it."""
+def test_a_suspect_that_leans_away_from_its_reference_gets_no_verdict(tmp_path: Path) -> None:
+    """A reference that learnt the mark makes every suspect lean away from it, and no control can rule that out."""
     two_sided = TraceSettings(decoy_count=20, sided="two-sided")
-    alone = msgspec.structs.replace(control(-0.1, "reference in the suspect's place"), readout="entropy")
-    record = reported(tmp_path / "a", lean=-1.0, readout="reference", models=[alone], settings=two_sided)
+    compared = msgspec.structs.replace(control(-0.1, "reference in the suspect's place"), readout="reference")
+    record = reported(tmp_path / "a", lean=-1.0, readout="reference", models=[compared], settings=two_sided)
     assert record.refused is not None and "the reference itself learnt the mark" in record.refused
-    compared = msgspec.structs.replace(alone, readout="reference")
-    record = reported(tmp_path / "b", lean=-1.0, readout="reference", models=[compared], settings=two_sided)
-    assert record.found and record.refused is None
-    assert reported(tmp_path / "c", lean=-1.0, models=[], settings=two_sided).found  # no reference, no doubt of it
+    assert not record.found and not record.identified
+    assert reported(tmp_path / "b", lean=-1.0, readout="entropy", settings=two_sided).found
+    assert reported(tmp_path / "c", lean=1.0, readout="reference", models=[compared], settings=two_sided).found
+
+
+def test_what_allows_no_acquittal_withholds_nothing_else(tmp_path: Path) -> None:
+    why = "the answers do not carry the mark themselves"
+    assert reported(tmp_path / "a", acquittal=why).found
+    record = reported(tmp_path / "b", lean=0.0, acquittal=why)
+    assert record.refused == why and record.log10_pvalue is None
