@@ -190,6 +190,8 @@ def trace_endpoint(
     DyetraceError
         Plan, spec, key, tokenizer, served answers or reference don't belong together; the endpoint cannot be asked.
     """
+    if reference is not None:
+        import torch  # noqa: F401  (first, as in `open_weights.trace_weights`)
     _check(plan, spec, ring, tokenizer, served, reference)
     check_basis(spec, "e-value")
     make_folder(output)

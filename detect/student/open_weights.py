@@ -258,6 +258,9 @@ def trace_weights(
     DyetraceError
         Key, tokenizer or commitment are not the spec's; a text or model cannot be read; the readout needs a reference.
     """
+    # Before any compiled loop starts threads: a torch that is loaded after them attends ten times as slowly.
+    import torch  # noqa: F401
+
     check_traceable(spec, ring, tokenizer)
     if commitment is not None and commitment.spec_id != spec.spec_id:
         raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
