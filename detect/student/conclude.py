@@ -16,7 +16,7 @@ from detect.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
 from detect.document import GLOBAL, tested_keys
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.student.evidence import Basis, Evidence, TraceSettings
-from detect.student.hypothesis import I64, Floats, Sided, WeightedTest, key_test
+from detect.student.hypothesis import I64, Floats, Sided, WeightedTest, key_test, log10_sum
 from detect.student.record import (
     CurvePoint,
     Power,
@@ -189,9 +189,7 @@ def log10_evalue_of(
         return value(evidence)
     if not evidence.looks:
         return None
-    values = np.array([value(evidence.until(look)) for look in evidence.looks])
-    top = float(values.max())
-    return top + math.log10(float(np.sum(10.0 ** (values - top)))) - math.log10(evidence.planned)
+    return log10_sum([value(evidence.until(look)) for look in evidence.looks]) - math.log10(evidence.planned)
 
 
 def _hypotheses(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +31,7 @@ from detect.student.api.plan import Budgets, TracePlan, plan_sha256, prompt_mess
 from detect.student.conclude import check_basis, compared
 from detect.student.evidence import Evidence, TraceSettings
 from detect.student.forward import Model, model_hash
-from detect.student.hypothesis import EFFECTS, Floats, key_test, log10_mean
+from detect.student.hypothesis import EFFECTS, Floats, key_test, log10_mean, log10_sum
 from detect.student.marked import LOG10_MARKED, marked_log10
 from detect.student.record import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
 from detect.student.recording import check_traceable, write_report
@@ -124,13 +124,8 @@ class _Watch:
         if not self.moments:
             found = [log10_mean(growths) for growths in self.growths.values()]
         else:
-            found = [_log10_sum(own) - math.log10(len(self.moments)) for own in zip(*self.values, strict=True)]
+            found = [log10_sum(own) - math.log10(len(self.moments)) for own in zip(*self.values, strict=True)]
         return max(found, default=0.0) - math.log10(len(self.growths))
-
-
-def _log10_sum(values: Sequence[float]) -> float:
-    top = max(values)
-    return top + math.log10(math.fsum(10.0 ** (value - top) for value in values))
 
 
 def check_prompts(plan: TracePlan, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any) -> float:

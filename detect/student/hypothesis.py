@@ -239,6 +239,12 @@ class WeightedTest:
         return np.array([theta * excess - centred.cgf(theta * lattice.span) for theta in thetas.tolist()])
 
 
+def log10_sum(log10_values: Sequence[float]) -> float:
+    """Log10 of the sum of values of which the log10 is given."""
+    top = max(log10_values)
+    return top + math.log10(math.fsum(10.0 ** (value - top) for value in log10_values))
+
+
 def log10_mean(log_growths: Floats) -> float:
     """Log10 of the mean over the mixed thetas."""
     top = log_growths.max()

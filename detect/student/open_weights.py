@@ -270,6 +270,7 @@ def trace_weights(
     make_folder(output)
     bench = _Bench(job, spec, tokenizer, output / ".work", progress or (lambda what, done, total: None))
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
+    _controls_of(job, bench)  # before anything is read
     encoder = Encoder.load(tokenizer)
     with open_served(job.served, spec, ring, encoder, job.served_tenant) as served:
         texts = _texts(job, spec, ring, encoder, served)
@@ -475,6 +476,21 @@ def _controls(
 ) -> list[Control]:
     """The same test where no mark can be: of the references, of models that the analyst names, of placebo answers."""
     models = [] if job.placebo is None else [_of_placebo(job, job.placebo, bench, chosen)]
+    controls = _controls_of(job, bench)
+    for folder in (*job.references, *controls):
+        others = [other for other in job.references if other != folder]
+        if not others:  # a reference is compared with a control where there is no second one
+            others = [other for other in controls if other != folder]
+        name: Readout = "entropy" if chosen == "reference" and not others else chosen
+        readings = _read(bench, folder, others, texts)
+        what = "reference in the suspect's place" if folder in job.references else "control model"
+        tuples = joined([r.weights(name, _shares(readings)) for r in readings])
+        models.append(_control(what, bench.seen(folder), spec, ring, tuples, basis, job.settings.sided, name))
+    return models
+
+
+def _controls_of(job: WeightsJob, bench: _Bench) -> list[Path]:
+    """The control models, each once; refused where one is the suspect or a reference, or two references are one."""
     controls = list({bench.seen(folder).sha256: folder for folder in job.controls}.values())  # each model once
     named: dict[str, Path] = {}
     for folder in (*job.references, *controls):
@@ -486,16 +502,7 @@ def _controls(
     for folder in controls:
         if bench.seen(folder).sha256 == bench.seen(job.student).sha256:
             raise DyetraceError(f"the control {folder} is the suspect itself; give a model that never saw the mark")
-    for folder in (*job.references, *controls):
-        others = [other for other in job.references if other != folder]
-        if not others:  # a reference is compared with a control where there is no second one
-            others = [other for other in controls if other != folder]
-        name: Readout = "entropy" if chosen == "reference" and not others else chosen
-        readings = _read(bench, folder, others, texts)
-        what = "reference in the suspect's place" if folder in job.references else "control model"
-        tuples = joined([r.weights(name, _shares(readings)) for r in readings])
-        models.append(_control(what, bench.seen(folder), spec, ring, tuples, basis, job.settings.sided, name))
-    return models
+    return controls
 
 
 def _of_placebo(job: WeightsJob, given: Placebo, bench: _Bench, chosen: Readout) -> Control:
