@@ -1,5 +1,17 @@
-"""The one exception for bad input: its message is a single line that says what, where and how to fix it."""
+"""What can go wrong and is said in one line; each kind ends the command with a status of its own (`detect.cli`)."""
 
 
 class DyetraceError(ValueError):
-    """Bad input from the user; the command line prints it as one line and exits with status 2."""
+    """Bad input from the user. The message is a single line that says what, where and how to fix it."""
+
+
+class EvidenceError(DyetraceError):
+    """What was checked doesn't hold: a report, commitment or signature was changed, or a number isn't reproduced."""
+
+
+class UndecidedError(DyetraceError):
+    """The run was as it should be, and can't tell: there was too little to look at."""
+
+
+class MachineError(DyetraceError):
+    """The input is good and the machine refuses: disk, memory, network, or a package that isn't installed."""
