@@ -15,6 +15,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -144,10 +145,22 @@ class WatermarkConfig(BaseWatermarkingConfig):  # type: ignore[misc]
             raise DyetraceError(
                 f"wrong model: its vocabulary has {vocab_size} entries, the spec's {self.spec.vocabulary_size}"
             )
-        # transformers shows a watermarking configuration nothing of the decoding it serves, and a sampling scheme
-        # under greedy decoding would turn it into sampling without a word: read the caller's own configuration.
-        generation = sys._getframe(1).f_locals.get("generation_config")
-        return _FirstCall(self, generation if isinstance(generation, GenerationConfig) else None, torch.device(device))
+        return _FirstCall(self, _decoding(sys._getframe(1)), torch.device(device))
+
+
+def _decoding(frame: FrameType | None) -> GenerationConfig | None:
+    """The generation configuration of the call of ``generate`` that this is for; None where no caller has one.
+
+    transformers shows a watermarking configuration nothing of the decoding that it serves, and a sampling scheme would
+    turn greedy decoding into sampling without a word. `generate` is not always the direct caller: subclasses of
+    `WatermarkConfig`, and configurations that hold one, pass the call on.
+    """
+    while frame is not None:
+        found = frame.f_locals.get("generation_config")
+        if isinstance(found, GenerationConfig):
+            return found
+        frame = frame.f_back
+    return None
 
 
 class _FirstCall(LogitsProcessor):  # type: ignore[misc]
@@ -159,8 +172,14 @@ class _FirstCall(LogitsProcessor):  # type: ignore[misc]
         self._beams = (generation.num_beams or 1) if generation is not None else 1
         greedy = generation is not None and not generation.do_sample
         samples = config.spec.build_scheme().samples
-        self._pass = samples and (greedy or self._beams > 1)
+        self._pass = samples and (generation is None or greedy or self._beams > 1)
         if self._pass and config.on_unmarkable == "error":
+            if generation is None:
+                raise DyetraceError(
+                    f"whether this decoding samples can't be seen here, and the scheme {config.spec.scheme!r} would "
+                    "make greedy decoding sample: pass watermarking_config to model.generate, use the scheme "
+                    "green_list, or set on_unmarkable='pass'"
+                )
             mode = "beam search" if self._beams > 1 else "greedy decoding"
             raise DyetraceError(
                 f"{mode} leaves the sampling scheme {config.spec.scheme!r} nothing to mark: pass do_sample=True and "

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.generation.configuration_utils import BaseWatermarkingConfig
 from transformers.generation.logits_process import (
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -169,6 +170,44 @@ def test_pass_leaves_greedy_text_as_it_is(model: Any) -> None:
     plain = _generate(model, prompt, None, do_sample=False)
     passed = WatermarkConfig(_spec(), KeyRing.from_master(KEY), on_unmarkable="pass")
     assert torch.equal(_generate(model, prompt, passed, do_sample=False), plain)
+
+
+class _Subclass(WatermarkConfig):
+    def construct_processor(self, vocab_size: int, device: Any) -> Any:
+        return super().construct_processor(vocab_size, device)
+
+
+class _Holder(BaseWatermarkingConfig):
+    """Passes all on to another configuration, as wrappers do."""
+
+    def __init__(self, held: WatermarkConfig) -> None:
+        self._held = held
+
+    def validate(self) -> None: ...
+
+    def construct_processor(self, vocab_size: int, device: Any) -> Any:
+        return self._held.construct_processor(vocab_size, device)
+
+
+def test_greedy_decoding_is_seen_through_subclasses_and_wrappers(model: Any) -> None:
+    prompt, ring = torch.tensor([[7, 8, 9]]), KeyRing.from_master(KEY)
+    plain = _generate(model, prompt, None, do_sample=False)
+    for config in (_Subclass(_spec(), ring), _Holder(WatermarkConfig(_spec(), ring))):
+        with pytest.raises(DyetraceError, match="greedy decoding leaves the sampling scheme"):
+            _generate(model, prompt, config, do_sample=False)
+        assert not torch.equal(_generate(model, prompt, config), plain)
+    passed = _Subclass(_spec(), ring, on_unmarkable="pass")
+    assert torch.equal(_generate(model, prompt, passed, do_sample=False), plain)
+
+
+def test_a_decoding_that_nobody_shows_is_not_made_to_sample() -> None:
+    ring, scores = KeyRing.from_master(KEY), torch.randn(1, VOCABULARY)
+    with pytest.raises(DyetraceError, match="whether this decoding samples can't be seen"):
+        WatermarkConfig(_spec(), ring).construct_processor(VOCABULARY, "cpu")
+    passed = WatermarkConfig(_spec(), ring, on_unmarkable="pass").construct_processor(VOCABULARY, "cpu")
+    assert torch.equal(passed(torch.tensor([[7, 8, 9]]), scores), scores)
+    green = WatermarkConfig(_spec("green_list"), ring).construct_processor(VOCABULARY, "cpu")
+    assert not torch.equal(green(torch.tensor([[7, 8, 9]]), scores), scores)
 
 
 @pytest.mark.parametrize("decoding", [{"do_sample": False}, {"num_beams": 3, "do_sample": False}])
