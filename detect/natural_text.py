@@ -18,7 +18,7 @@ from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 __all__ = ["KINDS", "PROSE_SHA256", "natural_documents"]
 
@@ -82,9 +82,9 @@ def _shipped() -> bytes:
     try:
         data = lzma.decompress(path.read_bytes())
     except (OSError, lzma.LZMAError) as error:
-        raise DyetraceError(f"cannot read {path}, which is part of dyetrace ({error}); install it anew") from None
+        raise MachineError(f"cannot read {path}, which is part of dyetrace ({error}); install it anew") from None
     if hashlib.sha256(data).hexdigest() != PROSE_SHA256:
-        raise DyetraceError(f"{path}, which is part of dyetrace, was changed; install it anew")
+        raise MachineError(f"{path}, which is part of dyetrace, was changed; install it anew")
     return data
 
 

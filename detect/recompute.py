@@ -11,7 +11,7 @@ from detect.document import tested_keys
 from detect.evidence import Document, Record
 from detect.inputs import from_text_alone, read_suspects
 from detect.recorded_inputs import recorded_path
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys import KeyRing
 
 # Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
@@ -48,7 +48,7 @@ def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folde
         path = recorded_path(before.name, folder, report, {before.sha256})
         found, now = read_suspects(str(path), arguments["format"], arguments["text_field"])
         if now.sha256 != before.sha256:
-            raise DyetraceError(
+            raise EvidenceError(
                 f"{before.name} is not the file of the report: SHA-256 {now.sha256}, not {before.sha256}"
             )
         suspects += found[: arguments["limit"]]

@@ -19,7 +19,7 @@ from detect.student.api.client import Endpoint, Reply, Unreachable, largest_body
 from detect.student.api.credentials import ApiKey
 from detect.student.api.pace import Pace, backoff, retry_after
 from detect.student.api.plan import api_root, check_url
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 Kind = Literal["chat", "completions"]
 _PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completions": "/completions"}
@@ -211,7 +211,7 @@ class Server:
                 trouble = error.reason
                 self._pace.refused(epoch)
                 if not error.connected and attempt == 0 and self._places == 1:
-                    raise DyetraceError(_cannot_reach(self._host, trouble)) from None
+                    raise MachineError(_cannot_reach(self._host, trouble)) from None
             else:
                 found = self._read(reply, int(body.get("n", 1)))
                 if found is not None:
@@ -223,7 +223,7 @@ class Server:
                 self._pace.leave()
             if attempt + 1 < self._manner.attempts:
                 await asyncio.sleep(max(wait, backoff(attempt, 0.5)))
-        raise DyetraceError(f"{self._host} does not answer ({trouble})")
+        raise MachineError(f"{self._host} does not answer ({trouble})")
 
     def _read(self, reply: Reply, wanted: int) -> tuple[Choice, ...] | Refused | None:
         """What a response holds; None where it is worth another try."""
@@ -256,7 +256,7 @@ async def served_models(url: str, key: ApiKey | None, timeout: float) -> list[st
     try:
         reply = await endpoint.get()
     except Unreachable as error:
-        raise DyetraceError(_cannot_reach(shown_host(url), error.reason)) from None
+        raise MachineError(_cannot_reach(shown_host(url), error.reason)) from None
     finally:
         await endpoint.close()
     try:

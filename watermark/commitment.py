@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 from watermark.files import check_output, write_atomically, write_private
 from watermark.keys import MarkingKey
 from watermark.spec import WatermarkSpec, check_key
@@ -62,23 +62,23 @@ def commit(spec: WatermarkSpec, key: MarkingKey) -> tuple[Commitment, Opening]:
 def verify(commitment: Commitment, opening: Opening, spec: WatermarkSpec, key: MarkingKey) -> None:
     """Raise DyetraceError unless spec, key and salt are those that were committed to."""
     if spec.spec_id != commitment.spec_id:
-        raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
+        raise EvidenceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
     if key.fingerprint != commitment.key_fingerprint:
-        raise DyetraceError(f"the commitment is of key {commitment.key_fingerprint}, but this key is {key.fingerprint}")
+        raise EvidenceError(f"the commitment is of key {commitment.key_fingerprint}, but this key is {key.fingerprint}")
     if opening.sha256 != commitment.sha256:
-        raise DyetraceError(
+        raise EvidenceError(
             f"the opening is of another commitment ({opening.sha256}, not {commitment.sha256}); give its own"
         )
     try:
         salt = bytes.fromhex(opening.salt)
     except ValueError:
-        raise DyetraceError("the opening's salt is damaged (not hexadecimal); restore the opening file") from None
+        raise EvidenceError("the opening's salt is damaged (not hexadecimal); restore the opening file") from None
     if len(salt) != _SALT_BYTES:
-        raise DyetraceError(
+        raise EvidenceError(
             f"the opening's salt is damaged ({len(salt)} bytes, not {_SALT_BYTES}); restore the opening file"
         )
     if not hmac.compare_digest(_digest(spec, key, salt), commitment.sha256):
-        raise DyetraceError("the opening does not fit the commitment: spec, key or salt was changed after it was made")
+        raise EvidenceError("the opening does not fit the commitment: spec, key or salt was changed after it was made")
 
 
 def stated_date(commitment: Commitment) -> str:

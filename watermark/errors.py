@@ -1,5 +1,9 @@
 """What can go wrong and is said in one line; each kind ends the command with a status of its own (`detect.cli`)."""
 
+from __future__ import annotations
+
+import errno
+
 
 class DyetraceError(ValueError):
     """Bad input from the user. The message is a single line that says what, where and how to fix it."""
@@ -15,3 +19,31 @@ class UndecidedError(DyetraceError):
 
 class MachineError(DyetraceError):
     """The input is good and the machine refuses: disk, memory, network, or a package that isn't installed."""
+
+
+_BAD_PATHS = frozenset(
+    [
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+        errno.EILSEQ,
+    ]
+)
+
+
+def refused_write(what: str, error: OSError) -> DyetraceError:
+    """Why something can't be written: by its path, which is bad input, or by the machine.
+
+    Parameters
+    ----------
+    what
+        "cannot write out/report.json": what was tried, and where.
+    error
+        What the system said.
+    """
+    kind = DyetraceError if error.errno in _BAD_PATHS else MachineError
+    return kind(f"{what}: {error.strerror or error}")

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError, refused_write
 
 
 def check_output(
@@ -53,7 +53,7 @@ def check_output(
         state = "is not a folder" if folder.exists() else "does not exist"
         raise DyetraceError(f"cannot write {path}: folder {folder} {state}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise DyetraceError(f"cannot write {path}: Permission denied in folder {folder}")
+        raise MachineError(f"cannot write {path}: Permission denied in folder {folder}")
 
 
 def _check_existing(path: Path, kind: str | None, is_kind: Callable[[Path], bool] | None, force: bool) -> None:
@@ -99,7 +99,7 @@ def write_atomically(path: Path, data: bytes, mode: int | None = None, *, replac
             raise DyetraceError(f"cannot write {path}: {reason}")
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".dyetrace-")
     except OSError as error:
-        raise DyetraceError(f"cannot write {path}: {error.strerror}") from None
+        raise refused_write(f"cannot write {path}", error) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -114,7 +114,7 @@ def write_atomically(path: Path, data: bytes, mode: int | None = None, *, replac
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise DyetraceError(f"cannot write {path}: {error.strerror}") from None
+            raise refused_write(f"cannot write {path}", error) from None
         raise
 
 
@@ -156,7 +156,7 @@ def write_private(path: Path, data: bytes, mode: int = 0o600, what: str = "") ->
     except FileExistsError:
         raise DyetraceError(f"{name} exists already and is never overwritten; choose another path") from None
     except OSError as error:
-        raise DyetraceError(f"cannot write {name}: {error.strerror}") from None
+        raise refused_write(f"cannot write {name}", error) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -164,7 +164,7 @@ def write_private(path: Path, data: bytes, mode: int = 0o600, what: str = "") ->
             os.fsync(file.fileno())
     except OSError as error:
         os.unlink(path)
-        raise DyetraceError(f"cannot write {name}: {error.strerror}") from None
+        raise refused_write(f"cannot write {name}", error) from None
 
 
 def _new_file_mode() -> int:
@@ -178,4 +178,4 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DyetraceError(f"cannot make folder {path}: {error.strerror}") from None
+        raise refused_write(f"cannot make folder {path}", error) from None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 from watermark.keys import KeyRing
 from watermark.rowkeys import key_words
 from watermark.spec import WatermarkSpec, check_tokenizer
@@ -344,7 +344,7 @@ def _generate(
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        raise DyetraceError("there is not enough memory for a batch; lower batch, samples or max_new_tokens") from None
+        raise MachineError("there is not enough memory for a batch; lower batch, samples or max_new_tokens") from None
     ends = model.generation_config.eos_token_id
     stops = set(ends if isinstance(ends, list) else [ends])
     return [_until_end(row, stops) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError, MachineError, refused_write
 
 U16 = npt.NDArray[np.uint16]
 U64 = npt.NDArray[np.uint64]
@@ -156,7 +156,7 @@ def new_file(path: Path, header: Header) -> Iterator[LedgerFile]:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise DyetraceError(f"cannot write ledger {path}: {error.strerror}") from None
+        raise refused_write(f"cannot write ledger {path}", error) from None
     try:
         try:
             _take_room(descriptor, _table_at(header) + 2 * header.rows * header.width)
@@ -174,7 +174,7 @@ def new_file(path: Path, header: Header) -> Iterator[LedgerFile]:
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
-        raise DyetraceError(f"cannot write ledger {path}: {error.strerror}") from None
+        raise refused_write(f"cannot write ledger {path}", error) from None
     finally:
         os.unlink(temporary)
 
@@ -333,7 +333,7 @@ def _read_header(descriptor: int, path: Path) -> Header:
     size = os.fstat(descriptor).st_size
     body = os.pread(descriptor, min(length, size), _JSON_AT)
     if os.pread(descriptor, _CHECKSUM_BYTES, _JSON_AT + length) != _checksum(fixed, body):
-        raise DyetraceError(f"ledger {path} is damaged (its header's checksum differs); restore it from a backup")
+        raise EvidenceError(f"ledger {path} is damaged (its header's checksum differs); restore it from a backup")
     header = msgspec.json.decode(body, type=Header)
     expected = _table_at(header) + 2 * header.rows * header.width
     if size != expected:
@@ -353,7 +353,7 @@ def _hold(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DyetraceError(
+        raise MachineError(
             f"ledger {path} is being written to by another process; give each server a ledger of its own "
             "and merge them with `dyetrace ledger merge`"
         ) from None

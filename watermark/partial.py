@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError, refused_write
 from watermark.files import move_new
 
 _RUN_BYTES = 32
@@ -77,7 +77,7 @@ class PartialFile:
             self.groups = self._drop_torn(group)
         except OSError as error:
             self.close()
-            raise DyetraceError(f"cannot write {self.path}: {error.strerror}") from None
+            raise refused_write(f"cannot write {self.path}", error) from None
         except BaseException:
             self.close()
             raise
@@ -96,7 +96,7 @@ class PartialFile:
                 raise BlockingIOError  # whoever had it has just finished
         except (BlockingIOError, FileNotFoundError):
             os.close(descriptor)
-            raise DyetraceError(
+            raise MachineError(
                 f"another dyetrace is writing {self.path}; wait for it, or give this one another output"
             ) from None
         return descriptor, is_new
@@ -164,7 +164,7 @@ class PartialFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
-            raise DyetraceError(
+            raise MachineError(
                 f"cannot write {self.path}: {error.strerror}; what was written is kept, and the same command goes on "
                 "where it was"
             ) from None
@@ -186,8 +186,8 @@ class PartialFile:
                 move_new(self.path, self.target)
             os.unlink(self._side)
         except (OSError, DyetraceError) as error:
-            reason = f"cannot write {self.target}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            raise DyetraceError(f"{reason}; its lines are whole in {self.path}") from None
+            refused = refused_write(f"cannot write {self.target}", error) if isinstance(error, OSError) else error
+            raise type(refused)(f"{refused}; its lines are whole in {self.path}") from None
 
     def close(self) -> None:
         """Let go of the file; what was written stays."""

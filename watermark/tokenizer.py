@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,7 +32,7 @@ def load_tokenizer(source: Any) -> Tokenizer:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise DyetraceError("reading text needs `tokenizers`: run `pip install tokenizers`") from None
+        raise MachineError("reading text needs `tokenizers`: run `pip install tokenizers`") from None
 
     if isinstance(source, str | os.PathLike):
         file = _tokenizer_file(Path(source).expanduser())

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from detect.cli.common import force_option, model_folder, option, say
+from detect.cli.results import json_option, print_result
 from watermark.errors import DyetraceError
 
 
@@ -54,16 +55,26 @@ from watermark.errors import DyetraceError
     help="Where the key goes, readable by you alone.  [e.g. --key-out foreign.key]",
 )
 @force_option("spec")
+@json_option
 def import_spec(
-    form: str, source: Path, model_dir: str | None, params: tuple[str, ...], output: Path, key_out: Path, force: bool
+    form: str,
+    source: Path,
+    model_dir: str | None,
+    params: tuple[str, ...],
+    output: Path,
+    key_out: Path,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Write the spec and the key file of a mark that another system writes, from that system's own configuration.
+    """Write the spec and the key file of a mark that another system writes, from that system's own configuration, and
+    print the spec's id.
 
     \b
     Example: dyetrace spec import --format vllm-gumbel --from watermark-config.json \\
                  --model ./my-model -o spec.json --key-out foreign.key
     """
     from detect.calibration import explanation
+    from detect.results import SpecImported
     from watermark.files import check_output
     from watermark.formats.passport import read_passport
     from watermark.keys import write_key_file
@@ -105,6 +116,20 @@ def import_spec(
         key_out.unlink()  # the key is in the configuration still, and the next try needs the path
         raise
     say(f"wrote {output} ({made.spec_id}) and {key_out}; keep the key secret and backed up")
+    if not as_json:
+        click.echo(made.spec_id)
+        return
+    print_result(
+        SpecImported(
+            path=str(output),
+            key_path=str(key_out),
+            spec_id=made.spec_id,
+            scheme=made.scheme,
+            key_fingerprint=made.key_fingerprint,
+            warnings=[made.warning] if made.warning else [],
+            p_values=note,
+        )
+    )
 
 
 def _output_size(folder: Path, tokenizer: int) -> int:

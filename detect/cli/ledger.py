@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from detect.cli.common import option, say
+from detect.cli.results import json_option, print_result
 
 
 @click.group()
@@ -21,25 +22,32 @@ def ledger() -> None:
 
 @ledger.command()
 @click.argument("path", metavar="LEDGER", type=click.Path(path_type=Path))
-@option("--json", "as_json", is_flag=True, help="Print JSON on standard output.  [e.g. --json]")
+@json_option
 def info(path: Path, as_json: bool) -> None:
     """Say what LEDGER is of, how much it has counted and how noisy its counts are by now; no key is needed.
 
     \b
     Example: dyetrace ledger info served.ledger
     """
+    from detect.results import LedgerDescribed
     from watermark.ledger_file import describe
 
     found = describe(path)
     header = found.header
     if as_json:
-        import json
-        from dataclasses import asdict
-
-        import msgspec
-
-        told = asdict(found) | {"path": str(path), "header": msgspec.to_builtins(header)}
-        click.echo(json.dumps(told, indent=1))
+        print_result(
+            LedgerDescribed(
+                path=str(path),
+                header=header,
+                megabytes=found.megabytes,
+                answers=found.answers,
+                contexts=found.contexts,
+                used=found.used,
+                noise_mean=found.noise_mean,
+                noise_median=found.noise_median,
+                noise_95=found.noise_95,
+            )
+        )
         return
     merged = f", of {len(header.parts)} ledgers" if header.parts else ""
     click.echo(f"{path}: {found.answers:,} answers with {found.contexts:,} contexts{merged}")
@@ -57,17 +65,23 @@ def info(path: Path, as_json: bool) -> None:
 
 @ledger.command()
 @click.argument("answers", metavar="ANSWERS", type=click.Path(path_type=Path))
-def hashes(answers: Path) -> None:
+@json_option
+def hashes(answers: Path, as_json: bool) -> None:
     """Print a SHA-256 for each of the served ANSWERS (JSONL), with its account: a list to keep when they are served,
     by which a trace shows that it read all of them (--complete). It holds no text.
 
     \b
     Example: dyetrace ledger hashes answers.jsonl > served.sha256
     """
-    from detect.student.complete import hash_lines
+    from detect.results import AnswerHash, AnswersHashed
+    from detect.student.complete import answer_hashes, hash_line
 
-    for line in hash_lines(answers):
-        click.echo(line)
+    if as_json:
+        found = [AnswerHash(sha256=value, tenant=tenant) for value, tenant in answer_hashes(answers)]
+        print_result(AnswersHashed(path=str(answers), hashes=found))
+        return
+    for value, tenant in answer_hashes(answers):
+        click.echo(hash_line(value, tenant))
 
 
 @ledger.command()
@@ -79,14 +93,27 @@ def hashes(answers: Path) -> None:
     type=click.Path(path_type=Path),
     help="The new ledger; an existing file is never overwritten.  [e.g. -o served.ledger]",
 )
-def merge(paths: tuple[Path, ...], output: Path) -> None:
-    """Add up the ledgers of several servers of one spec, key and size; no key is needed, and servers may go on.
+@json_option
+def merge(paths: tuple[Path, ...], output: Path, as_json: bool) -> None:
+    """Add up the ledgers of several servers of one spec, key and size, and print the new one's SHA-256; no key is
+    needed, and servers may go on.
 
     \b
     Example: dyetrace ledger merge server-1.ledger server-2.ledger -o served.ledger
     """
+    from detect.results import LedgersMerged
+    from detect.student.served import served_file
     from watermark.ledger_file import describe, merge_files
 
     merge_files(paths, output)
     found = describe(output)
     say(f"wrote {output}: {found.answers:,} answers of {len(found.header.parts)} ledgers")
+    sha256 = served_file(str(output)).sha256
+    if not as_json:
+        click.echo(sha256)
+        return
+    print_result(
+        LedgersMerged(
+            path=str(output), sha256=sha256, header=found.header, answers=found.answers, contexts=found.contexts
+        )
+    )

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from detect.cli.common import EXIT_INTERRUPTED, option, say
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 replace_report_option = option(
     "--force",
@@ -27,7 +27,7 @@ def check_pdf() -> None:
     try:
         import typst  # noqa: F401
     except ImportError:
-        raise DyetraceError("a PDF needs typst: pip install 'dyetrace[scan]', or add --no-pdf") from None
+        raise MachineError("a PDF needs typst: pip install 'dyetrace[scan]', or add --no-pdf") from None
 
 
 def interrupted(kept: str) -> NoReturn:
@@ -111,8 +111,8 @@ def _cut_off(error: OSError, output: Path | None, failed: DyetraceError | None) 
         return failed
     kept = "" if output is None else f"; the report is in {output} all the same"
     if isinstance(error, BrokenPipeError):
-        return DyetraceError(f"standard output was closed before everything was written{kept}")
-    return DyetraceError(f"cannot write standard output: {error.strerror or error}{kept}")
+        return MachineError(f"standard output was closed before everything was written{kept}")
+    return MachineError(f"cannot write standard output: {error.strerror or error}{kept}")
 
 
 def _write(output: Path, report: bytes, write: Callable[[Path], Mapping[str, bytes] | None]) -> None:

@@ -15,7 +15,7 @@ from detect.corpus.tally import Documents
 from detect.corpus.tasks import first_records, gathered_shards
 from detect.corpus.work import Plan, WorkFolder
 from detect.distinct import I64
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 
 def check_parquet() -> None:
@@ -23,7 +23,7 @@ def check_parquet() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise DyetraceError("a scan's report needs pyarrow: pip install 'dyetrace[scan]'") from None
+        raise MachineError("a scan's report needs pyarrow: pip install 'dyetrace[scan]'") from None
 
 
 def documents_table(work: WorkFolder, plan: Plan, keys: KeySet, documents: Documents, found: Found) -> bytes:

@@ -36,7 +36,7 @@ from detect.evidence import versions
 from detect.natural_text import natural_documents
 from detect.text_assumptions import of_scan
 from watermark.commitment import Commitment
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 from watermark.files import make_folder, write_atomically
 from watermark.formats.protocol import is_exact
 from watermark.spec import WatermarkSpec, check_tokenizer
@@ -162,7 +162,7 @@ def scan(
             try:
                 record = _scan(job, keys, output, folder, engine, progress or _silent)
             except OSError as error:
-                raise DyetraceError(unwritten(folder.path, error)) from None
+                raise MachineError(unwritten(folder.path, error)) from None
             if not keep_work:
                 discard(folder)
     finally:

@@ -24,7 +24,7 @@ from detect.corpus.settle import read_count, read_kept, settle_bucket
 from detect.corpus.tally import joined, merge, write_scores
 from detect.corpus.work import Plan, WorkFolder, new_file, read_plan
 from detect.encode import Encoder
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 _WORTH_FAST = 1 << 20  # bytes of text
 
@@ -71,7 +71,7 @@ def run(task: Task) -> Outcome:
     try:
         return _run(task)
     except OSError as error:
-        raise DyetraceError(unwritten(Path(task.work), error)) from None
+        raise MachineError(unwritten(Path(task.work), error)) from None
 
 
 def unwritten(work: Path, error: OSError) -> str:

@@ -27,7 +27,7 @@ import msgspec
 from detect.corpus.readers import Piece, Source
 from detect.corpus.settings import ScanSettings
 from detect.own_folder import SCRATCH, claim, release, remove_plain
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError, refused_write
 from watermark.files import write_atomically
 from watermark.spec import WatermarkSpec
 
@@ -233,7 +233,7 @@ def locked(within: Path) -> Iterator[WorkFolder]:
         _claim(folder)
         descriptor = _lock(folder)
     except OSError as error:
-        raise DyetraceError(f"cannot make work folder {folder}: {error.strerror}") from None
+        raise refused_write(f"cannot make work folder {folder}", error) from None
     try:
         _remove(folder, _UNFINISHED)
         yield WorkFolder(folder)
@@ -265,7 +265,7 @@ def _lock(folder: Path) -> int:
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            raise DyetraceError(
+            raise MachineError(
                 f"another scan works in {folder}; wait for it, or give this one its own -o or --work"
             ) from None
         except FileNotFoundError:

@@ -11,7 +11,7 @@ import msgspec
 
 from detect.corpus.record import HISTOGRAM_BINS, SCAN_VERSION, Hit, Interval, ScanRecord
 from detect.report.schema import encode_record
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 from watermark.files import write_atomically
 
 SCAN_FORMAT = "dyetrace-scan"
@@ -100,7 +100,7 @@ def parse_scan(data: bytes, path: Path) -> ScanRecord:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
     for what in _contradictions(record):
-        raise DyetraceError(f"record {path} was damaged or altered: {what}; restore it")
+        raise EvidenceError(f"record {path} was damaged or altered: {what}; restore it")
     return record
 
 

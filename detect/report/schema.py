@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from detect.evidence import RECORD_VERSION, Record
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 from watermark.files import write_atomically
 
 _FORMAT = "dyetrace-detection"
@@ -87,7 +87,7 @@ def _check(record: Record, path: Path) -> None:
     """Refuse what the types allow and no detection writes."""
 
     def refuse(what: str) -> NoReturn:
-        raise DyetraceError(f"record {path} was damaged or altered: {what}; restore it")
+        raise EvidenceError(f"record {path} was damaged or altered: {what}; restore it")
 
     if not 0 < record.alpha < 1:
         refuse(f"alpha must lie in (0, 1) (got {record.alpha})")

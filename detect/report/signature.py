@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError, MachineError
 from watermark.files import check_output, write_atomically, write_private
 from watermark.keys import read_source
 
@@ -129,7 +129,7 @@ def read_signature(path: Path) -> Signature:
         )
     fields = ((signature.public_key, _PUBLIC_BYTES), (signature.sha256, 32), (signature.signature, 64))
     if data != encode_signature(signature) or not all(_is_hex(text, size) for text, size in fields):
-        raise DyetraceError(f"signature {path} was damaged or altered; sign the report anew")
+        raise EvidenceError(f"signature {path} was damaged or altered; sign the report anew")
     return signature
 
 
@@ -140,13 +140,13 @@ def check_signature(signature: Signature, data: bytes, public_key: bytes) -> Non
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     if hashlib.sha256(data).hexdigest() != signature.sha256:
-        raise DyetraceError("the report is not the one that was signed: its SHA-256 differs")
+        raise EvidenceError("the report is not the one that was signed: its SHA-256 differs")
     if bytes.fromhex(signature.public_key) != public_key:
-        raise DyetraceError(f"it was signed by another key ({signature.public_key}, not {public_key.hex()})")
+        raise EvidenceError(f"it was signed by another key ({signature.public_key}, not {public_key.hex()})")
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(bytes.fromhex(signature.signature), _LABEL + data)
     except (InvalidSignature, ValueError):
-        raise DyetraceError("the signature does not fit the report and the public key") from None
+        raise EvidenceError("the signature does not fit the report and the public key") from None
 
 
 def load_public_key(path: Path) -> bytes:
@@ -227,4 +227,4 @@ def _needs_cryptography() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError:
-        raise DyetraceError("signatures need cryptography: pip install 'dyetrace[scan]'") from None
+        raise MachineError("signatures need cryptography: pip install 'dyetrace[scan]'") from None

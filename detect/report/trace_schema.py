@@ -14,7 +14,7 @@ import msgspec
 from detect.report.scan_schema import is_interval, read_bytes, read_header
 from detect.report.schema import encode_record
 from detect.student.record import TRACE_VERSION, TraceHypothesis, TraceRecord
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 from watermark.files import write_atomically
 
 TRACE_FORMAT = "dyetrace-trace"
@@ -76,7 +76,7 @@ def parse_trace(data: bytes, path: Path) -> TraceRecord:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
     for what in _contradictions(record):
-        raise DyetraceError(f"record {path} was damaged or altered: {what}; restore it")
+        raise EvidenceError(f"record {path} was damaged or altered: {what}; restore it")
     return record
 
 

@@ -16,7 +16,7 @@ from detect.report.runs import Run, Runs, runs, to_data
 from detect.report.scan_method import Section
 from detect.report.scan_text import Summary
 from detect.report.wording import clean
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 from watermark.spec import WatermarkSpec
 
 STANDARDS = ["a-2a", "ua-1"]
@@ -60,7 +60,7 @@ def compile_pdf(content: dict[str, Any], extra: str) -> bytes:
     try:
         import typst
     except ImportError:
-        raise DyetraceError(f"a PDF needs typst: pip install 'dyetrace[{extra}]'") from None
+        raise MachineError(f"a PDF needs typst: pip install 'dyetrace[{extra}]'") from None
     source = (files("detect.report") / "report.typ").read_bytes()
     data = msgspec.json.encode(known(content)).decode()
     fonts = typst.Fonts(include_system_fonts=False)

@@ -25,7 +25,7 @@ from detect.report.trace_schema import TRACE_FORMAT, encode_trace, parse_trace
 from detect.report.verify_documents import Rows, read_hits, read_rows, read_skipped
 from detect.report.verify_numbers import NotDone
 from detect.student.record import TraceRecord
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 
 Outcome = Literal["ok", "failed", "not done"]
 _CHUNK = 1 << 22
@@ -130,7 +130,7 @@ def _record(path: Path, data: bytes, found: list[ScanRecord | TraceRecord | Reco
         return "it is whole and does not contradict itself"
     if _without_newer(again, data) == data:
         return "it is whole and does not contradict itself, as an older release wrote it (it lacks newer fields)"
-    raise DyetraceError("report.json is not written as dyetrace writes it: it was changed by hand or by a program")
+    raise EvidenceError("report.json is not written as dyetrace writes it: it was changed by hand or by a program")
 
 
 def _without_newer(again: bytes, data: bytes) -> bytes:
@@ -151,7 +151,7 @@ def _signature(path: Path, data: bytes, signer: bytes | None) -> str:
     beside = signature_path(path)
     if not beside.exists():
         if signer is not None:
-            raise DyetraceError(f"there is no signature ({beside.name}), though a public key was given")
+            raise EvidenceError(f"there is no signature ({beside.name}), though a public key was given")
         raise NotDone("not signed: changed names, versions, arguments, or last digits in report.json can't be noticed")
     signature = read_signature(beside)
     check_signature(signature, data, signer or bytes.fromhex(signature.public_key))
@@ -211,7 +211,7 @@ def _compare(path: Path, name: str, sha256: str, size: int | None = None) -> Non
     except OSError as error:
         raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
     if (size is not None and path.stat().st_size != size) or digest.hexdigest() != sha256:
-        raise DyetraceError(f"{name} is not the file of the report: SHA-256 {digest.hexdigest()}, not {sha256}")
+        raise EvidenceError(f"{name} is not the file of the report: SHA-256 {digest.hexdigest()}, not {sha256}")
 
 
 def _detection_check() -> Check:

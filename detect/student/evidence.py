@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from detect.student.hypothesis import Sided
 from detect.student.weights import WeightedTuples
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 
 I64 = npt.NDArray[np.int64]
 Basis = Literal["p-value", "e-value"]
@@ -126,7 +126,7 @@ def read_evidence(path: Path) -> Evidence:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, zlib and numpy each raise their own kinds
-        raise DyetraceError(f"{path} is damaged ({type(error).__name__}); restore it from a copy") from None
+        raise EvidenceError(f"{path} is damaged ({type(error).__name__}); restore it from a copy") from None
     try:
         if int(arrays["version"]) != _VERSION:
             raise DyetraceError(f"{path} has version {int(arrays['version'])}, but this dyetrace reads {_VERSION}")
@@ -141,12 +141,12 @@ def read_evidence(path: Path) -> Evidence:
         planned = int(arrays.get("planned", 0))
         looks = tuple(arrays["looks"].astype(np.int64).tolist()) if planned else ()
     except (KeyError, TypeError, ValueError) as error:
-        raise DyetraceError(
+        raise EvidenceError(
             f"{path} is not a trace's evidence ({error}); give the report's own {EVIDENCE_FILE}"
         ) from None
     _check(tuples, steps, path)
     if len(looks) > planned or list(looks) != sorted(looks):
-        raise DyetraceError(f"{path} is damaged: its looks don't fit their number; restore it from a copy")
+        raise EvidenceError(f"{path} is damaged: its looks don't fit their number; restore it from a copy")
     return Evidence(tuples, steps, looks, planned)
 
 
@@ -155,7 +155,7 @@ def _check(tuples: WeightedTuples, steps: I64, path: Path) -> None:
     shapes = tuples.contexts.ndim == 2 and len(tuples.subkeys) == len(steps) == c
     shapes = shapes and len(tuples.context) == len(tuples.weights) == n
     if not shapes or (n and not (0 <= tuples.context.min() and tuples.context.max() < c)):
-        raise DyetraceError(f"{path} is damaged: its arrays don't fit together; restore it from a copy")
+        raise EvidenceError(f"{path} is damaged: its arrays don't fit together; restore it from a copy")
     # A tuple that stood twice would be counted twice, and the law of the total would be another.
     pairs = np.unique(np.stack([tuples.context, tuples.tokens.astype(np.int64)]), axis=1)
     # A context under "all sub-keys" has the words of each of them, and may stand beside none.
@@ -164,4 +164,4 @@ def _check(tuples: WeightedTuples, steps: I64, path: Path) -> None:
     shared = np.isin(marks[0], marks[0, marks[1] < 0])
     twice = marks.shape[1] != c or len(np.unique(marks[0, shared])) != int(shared.sum())
     if pairs.shape[1] != n or twice:
-        raise DyetraceError(f"{path} holds a tuple twice: no p-value can rest on it")
+        raise EvidenceError(f"{path} holds a tuple twice: no p-value can rest on it")

@@ -12,7 +12,7 @@ from detect.student.conclude import Conclusion, conclude
 from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
 from detect.student.record import TraceRecord
 from detect.student.recording import failed_control, leans_away
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys import KeyRing
 from watermark.spec import check_key
 
@@ -42,14 +42,14 @@ def recompute_trace(record: TraceRecord, ring: KeyRing, folder: Path) -> list[st
     check_key(record.spec, ring.master_fingerprint)
     named = next((file for file in record.files if file.name == EVIDENCE_FILE), None)
     if named is None:
-        raise DyetraceError(f"the report names no {EVIDENCE_FILE}: there is nothing to recompute it from")
+        raise EvidenceError(f"the report names no {EVIDENCE_FILE}: there is nothing to recompute it from")
     path = folder / EVIDENCE_FILE
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise DyetraceError(f"cannot read {path}: {error.strerror}; it belongs beside the report") from None
     if found != named.sha256:
-        raise DyetraceError(f"{path} is not the evidence of the report: SHA-256 {found}, not {named.sha256}")
+        raise EvidenceError(f"{path} is not the evidence of the report: SHA-256 {found}, not {named.sha256}")
     settings = TraceSettings(
         record.alpha, record.sided, len(record.controls.decoy_log10_pvalues), record.controls.decoy_seed
     )

@@ -12,7 +12,7 @@ from typing import Any
 from detect.corpus.engines.forkserver import end_with_parent
 from detect.corpus.engines.local import cores
 from detect.corpus.tasks import Outcome, Task, run
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 Executor = Callable[[list[Any], int, str], Any]
 """Makes an executor of a pipeline, a number of tasks and a folder for logs."""
@@ -41,7 +41,7 @@ class DatatroveEngine:
         try:
             from datatrove.executor import LocalPipelineExecutor
         except ImportError:
-            raise DyetraceError("--engine datatrove needs it: pip install 'dyetrace[datatrove]'") from None
+            raise MachineError("--engine datatrove needs it: pip install 'dyetrace[datatrove]'") from None
         self.workers = workers or cores()
 
         def local(pipeline: list[Any], tasks: int, logs: str) -> Any:

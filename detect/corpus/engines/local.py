@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from detect.corpus.engines.forkserver import end_with_parent, interrupts_afterwards, start_early
 from detect.corpus.tasks import Outcome, Task, run
-from watermark.errors import DyetraceError
+from watermark.errors import MachineError
 
 _DEATHS = 3  # of workers during one and the same task, after which it is given up
 _AHEAD = 2  # tasks handed to each worker before it asks
@@ -61,7 +61,7 @@ class LocalEngine:
                     deaths[task] = deaths.get(task, 0) + 1
                     waiting.append(task)
                     if deaths[task] >= _DEATHS * self.workers * _AHEAD:
-                        raise DyetraceError(
+                        raise MachineError(
                             f"workers died again and again while at {task.stage} number {task.number} (of memory?); "
                             "finished work is kept: run the same command with fewer --workers"
                         ) from None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from detect.corpus.tasks import Outcome, Task, run
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 _RETRIES = 3  # of a task whose worker died
 _AHEAD = 2  # tasks submitted for each processor
@@ -38,13 +38,13 @@ class RayEngine:
         try:
             import ray
         except ImportError:
-            raise DyetraceError("--engine ray needs Ray: pip install 'dyetrace[ray]'") from None
+            raise MachineError("--engine ray needs Ray: pip install 'dyetrace[ray]'") from None
         self._ray = ray
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise DyetraceError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}; start one first") from None
+            raise MachineError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}; start one first") from None
         cluster: Any = ray.cluster_resources
         self.workers = workers or int(cluster().get("CPU", 1))
         self._remote: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(run_single_threaded)
@@ -68,7 +68,7 @@ class RayEngine:
                 raise error.cause from None
             raise
         except self._ray.exceptions.WorkerCrashedError:
-            raise DyetraceError(
+            raise MachineError(
                 "Ray workers died again and again (of memory?); finished work is kept: run the same command again"
             ) from None
         return outcome

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from detect.corpus.readers.batch import BATCH_BYTES, MAX_DOCUMENT, Broken, Piece, Source, one_line
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 _CHUNK = 1 << 14  # decompressed at a time; so much at most is lost before the place where a file is damaged
 BOM = b"\xef\xbb\xbf"
@@ -25,7 +25,7 @@ def arrow(what: str) -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise DyetraceError(f"{what} needs pyarrow: pip install 'dyetrace[scan]'") from None
+        raise MachineError(f"{what} needs pyarrow: pip install 'dyetrace[scan]'") from None
     return pyarrow
 
 

@@ -26,7 +26,7 @@ from detect.student.api.plan import (
     request_key,
 )
 from detect.student.api.recorder import Recorder
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 _GIVEN_UP_IN_A_ROW = 5  # requests that no attempt could settle, without one success in between
 _UNUSABLE_AT_FIRST = 5  # responses in which there was nothing to use, before any that could be used
@@ -265,7 +265,7 @@ class Asker:
                 await self._pause(max(wait, backoff(attempt, self._settings.first_backoff)))
         self._given_up += 1
         if self._went_well == 0 or self._given_up >= _GIVEN_UP_IN_A_ROW:
-            raise DyetraceError(
+            raise MachineError(
                 f"{shown_host(self._plan.url)} does not answer ({self._last_trouble}); "
                 "what came so far is kept: the same command goes on from there"
             )
@@ -313,7 +313,7 @@ class Asker:
     def _unreachable(self, error: Unreachable, epoch: int) -> float:
         self._last_trouble = error.reason
         if self._went_well == 0 and not error.connected:
-            raise DyetraceError(
+            raise MachineError(
                 f"cannot reach {shown_host(self._plan.url)} ({error.reason}); check the address and that it is up"
             )
         self._pace.refused(epoch)
@@ -330,7 +330,7 @@ class Asker:
         if wait is None:
             return 0.0
         if wait > self._settings.longest_pause:
-            raise DyetraceError(
+            raise MachineError(
                 f"{shown_host(self._plan.url)} asks to wait {wait:,.0f} s; run the same command again after that: "
                 "what came so far is kept"
             )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from detect.student.api.answers import error_message, one_line
 from detect.student.api.credentials import ApiKey
-from watermark.errors import DyetraceError
+from watermark.errors import MachineError
 
 if TYPE_CHECKING:
     import httpx2
@@ -107,7 +107,7 @@ class Endpoint:
         try:
             import httpx2
         except ImportError:
-            raise DyetraceError("asking an endpoint needs httpx2: run `pip install httpx2`") from None
+            raise MachineError("asking an endpoint needs httpx2: run `pip install httpx2`") from None
         # At DEBUG it logs headers as they come, and an endpoint may quote the key in one.
         log = logging.getLogger("httpcore2")
         log.setLevel(max(log.level, logging.INFO))

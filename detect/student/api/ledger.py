@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError, MachineError, refused_write
 
 Kind = Literal["plan", "asked", "answered", "failed"]
 
@@ -326,13 +326,13 @@ def _verified(ledger: Ledger) -> Chain:
         entry = _entry(row, ledger.path)
         where = f"ledger {ledger.path} was changed after it was written: entry {entry.number}"
         if entry.number != number:
-            raise DyetraceError(f"{where} stands where {number} belongs; restore the file from a backup")
+            raise EvidenceError(f"{where} stands where {number} belongs; restore the file from a backup")
         head = chained_hash(head, row[:8], entry.payload)
         if head != entry.hash:
-            raise DyetraceError(f"{where} does not fit its hash; restore the file from a backup")
+            raise EvidenceError(f"{where} does not fit its hash; restore the file from a backup")
         if entry.kind == "plan":
             if hashlib.sha256(entry.payload).hexdigest() != entry.key:
-                raise DyetraceError(f"{where} is a plan with another hash; restore the file from a backup")
+                raise EvidenceError(f"{where} is a plan with another hash; restore the file from a backup")
             plans.setdefault(entry.key, Standing(number, entry.time, None))
         elif entry.kind == "asked":
             asked[number] = entry.key
@@ -340,7 +340,7 @@ def _verified(ledger: Ledger) -> Chain:
             if known is not None and known.first_query is None:
                 plans[entry.plan] = Standing(known.number, known.entered, entry.time)
         elif entry.asked is None or asked.pop(entry.asked, None) != entry.key:
-            raise DyetraceError(f"{where} is an outcome of no request; restore the file from a backup")
+            raise EvidenceError(f"{where} is an outcome of no request; restore the file from a backup")
     return Chain(number, head, plans)
 
 
@@ -352,12 +352,12 @@ def _hold(path: Path) -> int:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         held = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
-        raise DyetraceError(f"cannot write ledger {path}: {error.strerror}") from None
+        raise refused_write(f"cannot write ledger {path}", error) from None
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(held)
-        raise DyetraceError(f"another trace is using ledger {path}; wait for it, or give this one its own") from None
+        raise MachineError(f"another trace is using ledger {path}; wait for it, or give this one its own") from None
     return held
 
 
@@ -398,7 +398,7 @@ def _check_layout(database: sqlite3.Connection, path: Path, write: bool) -> None
         )
     found = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
     if sorted(found) != sorted(_SCHEMA):
-        raise DyetraceError(
+        raise EvidenceError(
             f"the tables of ledger {path} were changed, so nothing protects its entries; restore the file from a backup"
         )
 
@@ -409,7 +409,7 @@ def _entry(row: tuple[Any, ...], path: Path) -> Entry:
         body = _unpacked(payload) if packed else bytes(payload)
         return Entry(number, kind, key, plan, asked, tokens, time, msgspec.json.decode(meta, type=dict), body, own)
     except (zlib.error, msgspec.MsgspecError, TypeError, UnicodeDecodeError) as error:
-        raise DyetraceError(
+        raise EvidenceError(
             f"entry {number} of ledger {path} is damaged ({type(error).__name__}); restore the file from a backup"
         ) from None
 
@@ -428,7 +428,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise DyetraceError(f"cannot use ledger {path}: {error}; check the disk and the file's permissions") from None
+        raise MachineError(f"cannot use ledger {path}: {error}; check the disk and the file's permissions") from None
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         # sqlite3 raises the latter itself, where a message of SQLite's quotes damaged text.
         reason = "its text is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
