@@ -2,7 +2,7 @@
 
 Under older/: traces of a student of the demo model as dyetrace 0.1.0 wrote them before assumptions stood in records,
 one whose verdict rests on the e-value (it gives exact tails beside it, which are no longer written) and one on the
-p-value.
+p-value; a scan and a detection of the files in older/data, from before reports said who made them and when.
 """
 
 from __future__ import annotations
@@ -37,3 +37,23 @@ def test_a_number_of_an_older_trace_that_was_changed_is_noticed(tmp_path: Path) 
     (tmp_path / "evidence.npz").write_bytes((OLDER / "trace-account" / "evidence.npz").read_bytes())
     (tmp_path / "report.json").write_text(old.replace('"found": true', '"found": false', 1))
     assert CliRunner().invoke(main, ["report", "verify", str(tmp_path / "report.json")]).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["scan", "detection"])
+def test_an_older_scan_and_detection_hold_and_give_every_number_again(
+    name: str, tmp_path: Path, smollm2_dir: Path
+) -> None:
+    report = OLDER / name / "report.json"
+    key = tmp_path / "owner.key"
+    write_key_file(key, SecretKey(b"a key that everybody knows......"))
+    verified = CliRunner().invoke(main, ["report", "verify", str(report), "--inputs", str(OLDER / "data")])
+    assert verified.exit_code == 0, verified.output
+    assert "as an older release wrote it" in verified.output
+    again = CliRunner().invoke(
+        main, ["recompute", str(report), "--key", f"file:{key}", "--tokenizer", str(smollm2_dir)]
+    )
+    assert again.exit_code == 0 and "every number the same" in again.output, again.output
+    forms = ["--format", "html", "--format", "pdf", "--format", "text"]
+    drawn = CliRunner().invoke(main, ["report", "render", str(report), "-o", str(tmp_path), *forms])
+    assert drawn.exit_code == 0, drawn.output
+    assert (tmp_path / "report.html").stat().st_size > 10_000 and (tmp_path / "report.txt").stat().st_size > 1_000
