@@ -74,14 +74,16 @@ def hashes(answers: Path, as_json: bool) -> None:
     Example: dyetrace ledger hashes answers.jsonl > served.sha256
     """
     from detect.results import AnswerHash, AnswersHashed
-    from detect.student.complete import answer_hashes, hash_line
+    from detect.student.complete import hash_lines
 
+    lines = hash_lines(answers)
     if as_json:
-        found = [AnswerHash(sha256=value, tenant=tenant) for value, tenant in answer_hashes(answers)]
+        parts = [line.split() for line in lines]
+        found = [AnswerHash(sha256=value, tenant=tenant[0] if tenant else None) for value, *tenant in parts]
         print_result(AnswersHashed(path=str(answers), hashes=found))
         return
-    for value, tenant in answer_hashes(answers):
-        click.echo(hash_line(value, tenant))
+    for line in lines:
+        click.echo(line)
 
 
 @ledger.command()

@@ -24,9 +24,11 @@ from detect.cli.common import (
     say,
 )
 from detect.cli.importing import import_spec, named_parameters
-from watermark.errors import DyetraceError
+from detect.cli.results import json_option, print_result
+from watermark.errors import DyetraceError, EvidenceError, MachineError
 
 if TYPE_CHECKING:
+    from detect.results import Generated
     from watermark.generate import Sampling
     from watermark.keys import KeyRing
     from watermark.spec import WatermarkSpec
@@ -41,13 +43,15 @@ if TYPE_CHECKING:
     help="With --tenant: of which rotation epoch; 0 by default.  [e.g. --epoch 3]",
 )
 @option("--key", help=f"With --tenant: the master key. {KEY_HELP}  [e.g. --key file:owner.key]")
-def keygen(path: Path, tenant: str | None, epoch: int | None, key: str | None) -> None:
-    """Write a new secret key to PATH, readable by you alone.
+@json_option
+def keygen(path: Path, tenant: str | None, epoch: int | None, key: str | None, as_json: bool) -> None:
+    """Write a new secret key to PATH, readable by you alone, and print the master key's fingerprint.
 
     \b
     Example: dyetrace keygen owner.key
              dyetrace keygen acme.key --tenant acme --key file:owner.key
     """
+    from detect.results import KeyMade
     from watermark.files import check_output
     from watermark.keys import SecretKey, TenantKey, load_master, write_key_file
 
@@ -59,14 +63,22 @@ def keygen(path: Path, tenant: str | None, epoch: int | None, key: str | None) -
         if epoch is not None:
             raise DyetraceError("--epoch goes with --tenant: a master key serves all epochs")
         new = SecretKey.generate()
+        made = KeyMade(path=str(path), kind="master", fingerprint=new.fingerprint)
         name = new.fingerprint
     else:
         if key is None:
             raise DyetraceError("--tenant needs the master key: add --key file:PATH")
         new = TenantKey.from_master(load_master(key), tenant, epoch or 0)
+        made = KeyMade(
+            path=str(path), kind="tenant", fingerprint=new.master_fingerprint, tenant=tenant, epoch=new.epoch
+        )
         name = f"{new.master_fingerprint}, tenant {tenant}, epoch {new.epoch}"
     write_key_file(path, new)
     say(f"wrote {path} (fingerprint {name}); keep it secret and backed up: without it nothing can be proven")
+    if as_json:
+        print_result(made)
+    else:
+        click.echo(made.fingerprint)
 
 
 class _SpecCommand(click.Command):
@@ -118,6 +130,7 @@ class _SpecCommand(click.Command):
 )
 @option("--epoch", type=int, default=0, help="Key rotation number.  [e.g. --epoch 3]")
 @force_option("spec")
+@json_option
 def spec(
     path: Path,
     key: str,
@@ -130,13 +143,16 @@ def spec(
     global_share: float | None,
     epoch: int,
     force: bool,
+    as_json: bool,
 ) -> None:
-    """Write a watermark spec, which holds no secret, to PATH; `dyetrace spec import` reads another system's mark.
+    """Write a watermark spec, which holds no secret, to PATH, and print its id; `dyetrace spec import` reads another
+    system's mark.
 
     \b
     Example: dyetrace spec spec.json --key file:owner.key --model ./my-model --tenants
              dyetrace spec import --help
     """
+    from detect.results import SpecMade
     from watermark.files import check_output
     from watermark.keys import load_master, source_path
     from watermark.spec import WatermarkSpec, is_spec, write_spec
@@ -164,6 +180,18 @@ def spec(
         say(f"warning: {made.warning}")
     write_spec(path, made, replace=force)
     say(f"wrote {path} ({made.spec_id})")
+    if not as_json:
+        click.echo(made.spec_id)
+        return
+    print_result(
+        SpecMade(
+            path=str(path),
+            spec_id=made.spec_id,
+            scheme=made.scheme,
+            key_fingerprint=made.key_fingerprint,
+            warnings=[made.warning] if made.warning else [],
+        )
+    )
 
 
 def _number(text: str, value: str) -> int | float:
@@ -192,12 +220,14 @@ def _number(text: str, value: str) -> int | float:
     type=click.Path(path_type=Path),
     help="Where the public commitment goes; the opening goes beside it as NAME.opening.  [e.g. -o commitment.json]",
 )
-def commit(spec_path: Path, key: str, output: Path) -> None:
-    """Commit to spec and key: publish the output now, keep the opening with the key.
+@json_option
+def commit(spec_path: Path, key: str, output: Path, as_json: bool) -> None:
+    """Commit to spec and key: publish the output now, keep the opening with the key. Prints the commitment's SHA-256.
 
     \b
     Example: dyetrace commit --spec spec.json --key file:owner.key -o commitment.json
     """
+    from detect.results import CommitmentMade
     from watermark.commitment import commit as make
     from watermark.commitment import write_commitment
     from watermark.files import check_output
@@ -208,6 +238,19 @@ def commit(spec_path: Path, key: str, output: Path) -> None:
     public, opening = make(load_spec(spec_path), load_owner_key(key))
     beside = write_commitment(output, public, opening)
     say(f"wrote {output} (publish it) and {beside} (keep it with the key): sha256 {public.sha256}")
+    if not as_json:
+        click.echo(public.sha256)
+        return
+    print_result(
+        CommitmentMade(
+            path=str(output),
+            opening_path=str(beside),
+            sha256=public.sha256,
+            spec_id=public.spec_id,
+            key_fingerprint=public.key_fingerprint,
+            created=public.created,
+        )
+    )
 
 
 @click.command("verify-commitment")
@@ -225,21 +268,43 @@ def commit(spec_path: Path, key: str, output: Path) -> None:
     type=click.Path(path_type=Path),
     help="The opening; by default COMMITMENT.opening.  [e.g. --opening commitment.json.opening]",
 )
-def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path | None) -> None:
+@json_option
+def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path | None, as_json: bool) -> None:
     """Check that COMMITMENT was made of this spec and this key. When it was made it can't show: that is shown by where
     and when its SHA-256 was published.
 
     \b
     Example: dyetrace verify-commitment commitment.json --spec spec.json --key file:owner.key
     """
+    from detect.results import CommitmentChecked
     from watermark.commitment import load_commitment, load_opening, opening_path, stated_date, verify
     from watermark.keys import load_owner_key
     from watermark.spec import load_spec
 
     public = load_commitment(commitment)
-    verify(public, load_opening(opening or opening_path(commitment)), load_spec(spec_path), load_owner_key(key))
-    click.echo(f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, sha256 {public.sha256}")
-    click.echo(
+    opened, made, owner = load_opening(opening or opening_path(commitment)), load_spec(spec_path), load_owner_key(key)
+    failed = None
+    try:
+        verify(public, opened, made, owner)
+    except EvidenceError as error:
+        failed = error
+    if as_json:
+        print_result(
+            CommitmentChecked(
+                path=str(commitment),
+                holds=failed is None,
+                reason=None if failed is None else str(failed),
+                sha256=public.sha256,
+                spec_id=public.spec_id,
+                key_fingerprint=public.key_fingerprint,
+                stated_date=public.created,
+            )
+        )
+    if failed is not None:
+        raise failed
+    if not as_json:
+        click.echo(f"commitment holds: spec {public.spec_id} and key {public.key_fingerprint}, sha256 {public.sha256}")
+    say(
         f"The file {stated_date(public)}, which nothing covers and anybody can edit: what shows the date is where and "
         "when this SHA-256 was published."
     )
@@ -305,6 +370,7 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
 )
 @force_option("file of answers")
 @quiet_option
+@json_option
 def generate(
     prompts: str,
     output: str,
@@ -318,13 +384,15 @@ def generate(
     as_placebo: bool,
     force: bool,
     quiet: bool,
+    as_json: bool,
     **sampling: Any,
 ) -> None:
     """Answer prompts with a local model, marked; JSONL out, one answer a line as soon as its batch is done.
 
-    With -o FILE, answers go to FILE.partial, which becomes FILE when all are there. After an interrupt, a crash or a
-    full disk the same command goes on from there: whole batches stay, and a batch that was lost is made again as it
-    was, since all that is drawn comes from random bytes that FILE.partial.json keeps.
+    With -o FILE, answers go to FILE.partial, which becomes FILE when all are there, and standard output has FILE's
+    SHA-256 in the end. After an interrupt, a crash or a full disk the same command goes on from there: whole batches
+    stay, and a batch that was lost is made again as it was, since all that is drawn comes from random bytes that
+    FILE.partial.json keeps.
 
     \b
     Example: echo "Why is the sky blue?" | dyetrace generate --spec spec.json --key file:owner.key
@@ -333,6 +401,10 @@ def generate(
     from watermark.generate import Sampling, check_folder_fits, check_request, read_prompts, settings_of
     from watermark.partial import PartialFile
 
+    if as_json and output == "-":
+        raise DyetraceError(
+            "--json goes with -o FILE: without it standard output has the answers, which are JSON lines"
+        )
     settings = Sampling(**sampling)
     if limit is not None and limit < 1:
         raise DyetraceError(f"--limit must be 1 or more (got {limit})")
@@ -350,10 +422,9 @@ def generate(
     described = settings_of(texts, settings, made, tenant, folder, **more)
     group = settings.batch * settings.samples
     with PartialFile(Path(output), described, group, replace=force) as partial:
-        if partial.groups and not quiet:
-            say(
-                f"{min(partial.groups * group, how.total):,} answers are in {partial.path} already; going on from there"
-            )
+        had = min(partial.groups * group, how.total)
+        if had and not quiet:
+            say(f"{had:,} answers are in {partial.path} already; going on from there")
         try:
             how.run(partial.append, partial.run, partial.groups)
         except KeyboardInterrupt:
@@ -362,6 +433,43 @@ def generate(
                 "command goes on from there")  # fmt: skip
             raise SystemExit(EXIT_INTERRUPTED) from None
         partial.finish()
+    written = _written(Path(output), how, had, as_placebo)
+    if not quiet:
+        say(f"wrote {output}: {written.answers:,} answers of {written.tokens:,} tokens")
+    if as_json:
+        print_result(written)
+    else:
+        click.echo(written.sha256)
+
+
+def _written(path: Path, how: _Answering, kept: int, placebo: bool) -> Generated:
+    """Read the answers once more, as they lie on the disk."""
+    import hashlib
+
+    import msgspec
+
+    from detect.results import Generated
+    from watermark.generate import Answer
+
+    digest = hashlib.sha256()
+    size = answers = tokens = 0
+    with path.open("rb") as file:
+        for line in file:
+            digest.update(line)
+            size, answers = size + len(line), answers + 1
+            tokens += len(msgspec.json.decode(line, type=Answer).token_ids)
+    return Generated(
+        path=str(path),
+        sha256=digest.hexdigest(),
+        bytes=size,
+        prompts=len(how.prompts),
+        answers=answers,
+        tokens=tokens,
+        kept=kept,
+        spec_id=None if how.spec is None else how.spec.spec_id,
+        tenant=how.tenant,
+        placebo=placebo,
+    )
 
 
 def _check_generated(output: str, prompts: str, spec_path: Path | None, key: str | None, force: bool) -> None:
@@ -449,4 +557,4 @@ def _to_standard_output(lines: bytes) -> None:
     except BrokenPipeError:
         raise  # the command line has a line for that
     except OSError as error:
-        raise DyetraceError(f"cannot write standard output: {error.strerror}") from None
+        raise MachineError(f"cannot write standard output: {error.strerror}") from None

@@ -191,4 +191,4 @@ def test_a_date_that_was_edited_is_not_called_what_the_commitment_shows(job: Mar
     path.write_text(json.dumps(found | {"created": "2019-01-01T00:00:00+00:00"}))
     done = run("verify-commitment", path, "--spec", job.spec, "--key", job.key)
     assert done.exit_code == 0 and "commitment holds" in done.stdout and found["sha256"] in done.stdout
-    assert "The file is dated 2019-01-01 00:00:00 UTC, which nothing covers and anybody can edit" in done.stdout
+    assert "The file is dated 2019-01-01 00:00:00 UTC, which nothing covers and anybody can edit" in done.stderr

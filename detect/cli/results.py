@@ -1,0 +1,35 @@
+"""Results for programs: the --json option of all commands, and how its one document is printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from detect.cli.common import option
+
+if TYPE_CHECKING:
+    import msgspec
+
+json_option = option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the result as one JSON document on standard output (its form: `dyetrace schema`).  [e.g. --json]",
+)
+
+
+def print_result(result: msgspec.Struct, *, one_line: bool = False) -> None:
+    """Print a result as JSON, fields in the order in which they are documented.
+
+    Raises
+    ------
+    DyetraceError
+        A number is not finite, which JSON doesn't have.
+    """
+    import msgspec
+
+    from detect.report.schema import portable
+
+    data = msgspec.json.encode(portable(result))
+    click.echo((data if one_line else msgspec.json.format(data, indent=2)).decode())
