@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from detect.cli.common import option, say
+from detect.cli.results import json_option, print_result
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ _BAR = 50
 @option("--drift", type=float, default=0.3, help="Random change of each logit in training, nats.  [e.g. --drift 0.5]")
 @option("--mismatch", type=float, default=0.75, help="Another model's difference, nats.  [e.g. --mismatch 1]")
 @option("--seed", type=click.IntRange(0), default=0, help="Of the simulation.  [e.g. --seed 7]")
-@option("--json", "as_json", is_flag=True, help="Print the plan as JSON.  [e.g. --json]")
+@json_option
 @option("--html", type=click.Path(path_type=Path), help="Write the plan as a page as well.  [e.g. --html plan.html]")
 def plan(
     spec_path: Path,
@@ -138,7 +139,7 @@ def plan(
         measured = _measured(spec, model_dir, text_path)
     made = make(question, measured)
     if as_json:
-        click.echo(msgspec.json.encode(made))
+        print_result(made)
     else:
         _print(made)
     if html is not None:

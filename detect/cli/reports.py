@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detect.cli.common import option
-from watermark.errors import DyetraceError
+from detect.cli.common import option, say
+from detect.cli.results import json_option, print_result
+from watermark.errors import DyetraceError, EvidenceError
 
 if TYPE_CHECKING:
     from detect.corpus.record import ScanRecord
@@ -42,7 +43,7 @@ def report() -> None:
     type=click.Path(path_type=Path),
     help="Who must have signed it: a PEM file, or 64 hex digits in a file.  [e.g. --public-key owner.pub]",
 )
-@option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.  [e.g. --json]")
+@json_option
 def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bool) -> None:
     """Check REPORT (a report.json) without any key: signature, files, inputs, and all numbers that follow from others.
 
@@ -52,10 +53,10 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     from detect.report.verify import verify_report
 
     found = verify_report(path, public_key=public_key, inputs=inputs)
-    _print_checks(found, as_json)
+    _print_checks(path, found, as_json)
     if not found.holds:
         lines = "; ".join(f"{check.name}: {check.line}" for check in found.failed[:3])
-        raise DyetraceError(f"the report does not hold: {_clean(lines)}")
+        raise EvidenceError(f"the report does not hold: {_clean(lines)}")
 
 
 @report.command()
@@ -80,8 +81,10 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     is_flag=True,
     help="Replace drawings in OUTPUT that lie there without their report.json; other files stay.  [e.g. --force]",
 )
-def render(path: Path, output: Path, forms: tuple[str, ...], force: bool) -> None:
-    """Draw REPORT (a report.json of a scan, a trace or a detection) as a page, a PDF or plain text.
+@json_option
+def render(path: Path, output: Path, forms: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Draw REPORT (a report.json of a scan, a trace or a detection) as a page, a PDF or plain text, and print the
+    drawings' paths.
 
     \b
     Example: dyetrace report render evidence/report.json -o evidence/ --format html --format pdf
@@ -93,8 +96,17 @@ def render(path: Path, output: Path, forms: tuple[str, ...], force: bool) -> Non
     drawn = {form: _drawn(record, form) for form in dict.fromkeys(forms)}
     if "text" in drawn:
         drawn["text"] += drawn_from(data)
-    add_drawings(output, data, {_NAMES[form]: content for form, content in drawn.items()}, force=force)
-    click.echo(f"wrote {', '.join(_NAMES[form] for form in drawn)} to {output}", err=True)
+    drawings = {_NAMES[form]: content for form, content in drawn.items()}
+    add_drawings(output, data, drawings, force=force)
+    say(f"wrote {', '.join(drawings)} to {output}")
+    if not as_json:
+        click.echo("\n".join(str(output / name) for name in drawings))
+        return
+    from detect.corpus.record import FileHash
+    from detect.results import Drawn
+
+    files = [FileHash.of(name, content) for name, content in drawings.items()]
+    print_result(Drawn(path=str(path), folder=str(output), files=files))
 
 
 @report.command()
@@ -105,31 +117,48 @@ def render(path: Path, output: Path, forms: tuple[str, ...], force: bool) -> Non
     help="Where the private key is: file:PATH, env:NAME or cmd:COMMAND (any command that prints it). "
     "Never give the key itself: other users see process arguments.  [e.g. --signing-key file:owner.pem]",
 )
-def sign(path: Path, signing_key: str) -> None:
-    """Sign REPORT (a report.json) with Ed25519; the signature goes beside it, into report.json.sig.
+@json_option
+def sign(path: Path, signing_key: str, as_json: bool) -> None:
+    """Sign REPORT (a report.json) with Ed25519, and print the public key; the signature goes beside REPORT, into
+    report.json.sig.
 
     \b
     Example: dyetrace report sign evidence/report.json --signing-key file:owner.pem
     """
     from detect.report import signature
+    from detect.results import ReportSigned
 
     _read(path)  # nobody should sign what is no report
     beside = signature.sign(path, signing_key)
-    click.echo(f"wrote {beside}, by the key {signature.read_signature(beside).public_key}", err=True)
+    made = signature.read_signature(beside)
+    say(f"wrote {beside}, by the key {made.public_key}")
+    if as_json:
+        signed = {"sha256": made.sha256, "public_key": made.public_key}
+        print_result(ReportSigned(path=str(path), signature_path=str(beside), **signed))
+    else:
+        click.echo(made.public_key)
 
 
 @report.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def keygen(path: Path) -> None:
-    """Make a key for signing reports at PATH, readable by you alone, and its public key at PATH.pub.
+@json_option
+def keygen(path: Path, as_json: bool) -> None:
+    """Make a key for signing reports at PATH, readable by you alone, and its public key at PATH.pub; print the latter
+    in hex.
 
     \b
     Example: dyetrace report keygen owner.pem
     """
-    from detect.report.signature import write_signing_key
+    from detect.report.signature import load_public_key, write_signing_key
+    from detect.results import SigningKeyMade
 
     beside = write_signing_key(path)
-    click.echo(f"wrote {path}, which is secret, and {beside}, which whoever checks your reports needs", err=True)
+    public = load_public_key(beside).hex()
+    say(f"wrote {path}, which is secret, and {beside}, which whoever checks your reports needs")
+    if as_json:
+        print_result(SigningKeyMade(path=str(path), public_path=str(beside), public_key=public))
+    else:
+        click.echo(public)
 
 
 def _read(path: Path) -> tuple[bytes, ScanRecord | TraceRecord | Record]:
@@ -204,13 +233,12 @@ def _printed(show: Callable[[Any], None]) -> bytes:
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()).encode()
 
 
-def _print_checks(found: Verification, as_json: bool) -> None:
+def _print_checks(path: Path, found: Verification, as_json: bool) -> None:
     if as_json:
-        import msgspec
+        from detect.results import CheckMade, ReportChecked
 
-        checks = [{"name": c.name, "outcome": c.outcome, "line": c.line} for c in found.checks]
-        text = msgspec.json.format(msgspec.json.encode({"holds": found.holds, "checks": checks}))
-        click.echo(text.decode())
+        checks = [CheckMade(name=check.name, outcome=check.outcome, line=check.line) for check in found.checks]
+        print_result(ReportChecked(path=str(path), holds=found.holds, checks=checks))
         return
     for check in found.checks:
         click.echo(f"{check.outcome:<9}{check.name}: {_clean(check.line)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -128,6 +129,8 @@ class PowerPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    format, version
+        What this is.
     scheme, context_width, subkeys
         Of the spec.
     entropy
@@ -153,6 +156,8 @@ class PowerPlan(msgspec.Struct, frozen=True, kw_only=True):
         How it was computed, in one sentence.
     """
 
+    format: Literal["dyetrace-power-plan"] = "dyetrace-power-plan"
+    version: int = 1
     scheme: str
     context_width: int
     subkeys: int
