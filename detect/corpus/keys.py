@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from detect.batch import TestedKey
 from detect.decoys import decoy_rings
 from detect.document import GLOBAL, tested_keys
 from watermark.errors import DyetraceError
@@ -15,28 +16,6 @@ from watermark.keys import AnyKey, KeyRing, MarkingKey, SecretKey, TenantKey, lo
 from watermark.rowkeys import subkey
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, check_key
-
-
-@dataclass(frozen=True, slots=True)
-class TestedKey:
-    """A key under test.
-
-    Attributes
-    ----------
-    name
-        For reports: "global" or "tenant:NAME", preceded by "epoch N " where several specs are tested.
-    spec
-        Index of its spec.
-    owns_global
-        Whether it marks the contexts of the global key (or all of them), not those of tenants.
-    subkeys
-        Its sub-keys.
-    """
-
-    name: str
-    spec: int
-    owns_global: bool
-    subkeys: tuple[MarkingKey, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from detect.batch import TestedKey
 from detect.calibration import method_of
 from detect.corpus.gather import Block, in_reading_order, read_block, read_gathered
-from detect.corpus.keys import KeySet, TestedKey
+from detect.corpus.keys import KeySet
 from detect.corpus.record import Hit, Segment
 from detect.corpus.score import document_tests, expectation
 from detect.corpus.segments import marked_segments

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from detect.batch import CHUNK, Batch, Rows, TestedKey, add_by_row, document_sums
 from detect.calibration import method_of
 from detect.corpus import foreign, rare
 from detect.corpus.bins import StatisticBins
 from detect.corpus.evalues import log10_evalues, moments
 from detect.corpus.gather import Block
-from detect.corpus.keys import KeySet, TestedKey, decoy_keys
+from detect.corpus.keys import KeySet, decoy_keys
 from detect.corpus.segments import log10_segment_pvalues
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Floats, Tally, empty_tally
@@ -29,14 +29,10 @@ from detect.multiplicity import sidak_rows_log10
 from detect.scoring import as_drawn, global_contexts, statistics_of
 from detect.tail_pairs import log10_sf_pairs
 from detect.words import Source
-from watermark.backends.numba_backend import jit
 from watermark.keys import MarkingKey
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, Law, WeightedBits
 from watermark.schemes.protocol import Scheme
 
-Rows = npt.NDArray[np.int32]
-
-_CHUNK = 1 << 16  # tuples whose words stay in cache
 _SUMS = 1 << 23  # sums of documents under keys that are held at a time
 LONG = 1000
 """Tuples of a document from which on its stretches are tested as well: a mark in a part of it would drown."""
@@ -163,24 +159,15 @@ def _score_keys(
     tuples: Tuples, rows: Rows, documents: int, keys: KeySet, group: Sequence[TestedKey], best: _Best
 ) -> tuple[I64, I64, I64, Floats]:
     """Tuples, documents, totals and smallest p-values of a group of keys of one spec."""
-    spec, scheme = keys.specs[group[0].spec], keys.schemes[group[0].spec]
-    sums = np.zeros((len(group), spec.subkeys, documents), np.int64)
-    counts = {True: np.zeros(documents, np.int64), False: np.zeros(documents, np.int64)}
+    number = group[0].spec
+    spec, scheme = keys.specs[number], keys.schemes[number]
     bins = statistic_bins(keys)
-    for chunk, places in _chunks(tuples, rows):
-        mine = global_contexts(spec, keys.selectors[group[0].spec], chunk)
-        for owner in {key.owns_global for key in group}:
-            chosen = mine if owner else ~mine
-            part, where = (chunk, places) if chosen.all() else (chunk.take(chosen), places[chosen])
-            counts[owner] += np.bincount(where, minlength=documents)
-            source = Source.of(scheme, part)
-            for number, key in enumerate(group):
-                if key.owns_global == owner:
-                    for s, sub in enumerate(key.subkeys):
-                        statistics = scheme.statistic(source.under(sub))
-                        _add(statistics, where, sums[number, s])
-                        if key is keys.keys[0]:
-                            bins.add(statistics, best.histogram)
+
+    def seen(key: TestedKey, statistics: I64) -> None:
+        if key is keys.keys[0]:
+            bins.add(statistics, best.histogram)
+
+    counts, sums = document_sums(Batch(tuples, rows, documents), spec, scheme, keys.selectors[number], group, seen)
     long = {owner: counts[owner] >= LONG for owner in counts}
     smallest = np.zeros((len(group), rare.KEPT))
     totals = np.zeros((len(group), keys.subkeys), np.int64)
@@ -263,12 +250,6 @@ def expectation(scheme: Scheme) -> float:
     return float(np.dot(law.values, law.probabilities))
 
 
-def _chunks(tuples: Tuples, rows: Rows) -> Iterator[tuple[Tuples, Rows]]:
-    for start in range(0, len(tuples), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        yield tuples.take(part), rows[part]
-
-
 def _null_log10_pvalues(
     tuples: Tuples, rows: Rows, own: I64, keys: KeySet, key: MarkingKey, settings: ScanSettings
 ) -> Floats:
@@ -277,15 +258,15 @@ def _null_log10_pvalues(
     if method_of(scheme) != "law":
         return foreign.test_documents(tuples, rows, len(own), keys.specs[0], key, settings, stages=1).log10_pvalue
     sums = np.zeros(len(own), np.int64)
-    for chunk, places in _chunks(tuples, rows):
-        _add(statistics_of(scheme, key, chunk), places, sums)
+    for chunk, places in Batch(tuples, rows, len(own)).chunks():
+        add_by_row(statistics_of(scheme, key, chunk), places, sums)
     return log10_sf_pairs(scheme.law, own, as_drawn(scheme, sums))
 
 
 def _decoy_totals(tuples: Tuples, scheme: Scheme, decoys: Sequence[Sequence[MarkingKey]], subkeys: int) -> I64:
     totals = np.zeros((len(decoys), subkeys), np.int64)
-    for start in range(0, len(tuples), _CHUNK):
-        source = Source.of(scheme, tuples.take(slice(start, start + _CHUNK)))
+    for start in range(0, len(tuples), CHUNK):
+        source = Source.of(scheme, tuples.take(slice(start, start + CHUNK)))
         for number, decoy in enumerate(decoys):
             for s, sub in enumerate(decoy):
                 totals[number, s] += scheme.statistic(source.under(sub)).sum()
@@ -325,10 +306,3 @@ def _score_foreign(
         owners.append((found.tuples > 0).sum())
         totals.append(sums.sum(axis=1))
     return np.array(counted), np.array(owners), np.array(totals), smallest
-
-
-@jit()
-def _add(statistics: I64, rows: Rows, out: I64) -> None:
-    """Add each statistic to its document's sum."""
-    for i in range(len(rows)):
-        out[rows[i]] += statistics[i]
