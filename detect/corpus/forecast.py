@@ -29,25 +29,101 @@ _POWER = 0.95
 _EFFECTS = {"gumbel": 0.65, "tournament": 0.55, "green_list": 0.4}
 
 
-def forecast(job: ScanJob, workers: int | None) -> Iterator[str]:
-    """Say, line by line, what the scan would read, take and find."""
+class PowerForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What share of the tokens must be marked for the scan to find it, by the normal approximation.
+
+    Attributes
+    ----------
+    spec_id, scheme
+        Of the watermark.
+    alpha, power
+        A p-value at or below ``alpha`` is had with probability ``power``
+    share
+        where this share of the tokens is marked and text has 1 nat of entropy a token; above 1 where there is too
+        little text for that.
+    """
+
+    spec_id: str
+    scheme: str
+    alpha: float
+    power: float
+    share: float
+
+
+class ScanForecast(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="dyetrace-scan-dry-run-1"):
+    """What `scan --dry-run` says of a scan.
+
+    Attributes
+    ----------
+    files, bytes, unreadable
+        Files that would be read, their size, and how many can't be.
+    tokens, looked_at
+        About how many tokens are in them, judged by a part of so many of the files.
+    seconds_least, seconds_most
+        For reading, encoding and scoring under one key; starting, controls and the report come on top.
+    workers, accounts
+        With so many workers, and accounts to test besides, which take longer.
+    disk_bytes
+        Of the work folder.
+    power
+        What could be found; nothing where there is no text, and for schemes of which no effect is known.
+    """
+
+    files: int
+    bytes: int
+    unreadable: int
+    tokens: int
+    looked_at: int
+    seconds_least: float
+    seconds_most: float
+    workers: int
+    accounts: int
+    disk_bytes: int
+    power: list[PowerForecast]
+
+
+def forecast(job: ScanJob, workers: int | None) -> ScanForecast:
+    """Look at the files, and at a part of the first ones."""
     sources, unreadable = find_sources(job.paths, job.settings.read)
-    size = sum(source.bytes for source in sources)
     tokens, seconds = _tokens(sources, job)
     tokens = int(tokens * job.settings.sample)
     workers = workers or cores()
-    yield f"{len(sources):,} files, {size / 1e6:,.1f} MB" + (f"; {len(unreadable)} unreadable" if unreadable else "")
-    yield f"about {tokens:,} tokens, judged by a part of {min(len(sources), _LOOKED_AT)} files"
     total = seconds + tokens * _NANOSECONDS * 1e-9
-    least, most = _duration(total / workers), _duration(total * _SLOWER / workers)
-    time = f"about {least}" if least == most else f"{least} to {most}"
-    yield (
-        f"{time} with {workers} workers for reading, "
-        f"encoding and scoring{_more(job)}; {_AROUND} for starting, controls and the report"
+    return ScanForecast(
+        files=len(sources),
+        bytes=sum(source.bytes for source in sources),
+        unreadable=len(unreadable),
+        tokens=tokens,
+        looked_at=min(len(sources), _LOOKED_AT),
+        seconds_least=total / workers,
+        seconds_most=total * _SLOWER / workers,
+        workers=workers,
+        accounts=len(job.settings.tenants),
+        disk_bytes=tokens * _SPILLED,
+        power=[found for spec in job.specs for found in _power(spec, tokens, job.settings.alpha)],
     )
-    yield f"about {tokens * _SPILLED / 1e6:,.0f} MB of disk"
-    for spec in job.specs:
-        yield from _power(spec, tokens, job.settings.alpha)
+
+
+def forecast_lines(found: ScanForecast) -> Iterator[str]:
+    """Say, line by line, what the scan would read, take and find."""
+    unreadable = f"; {found.unreadable} unreadable" if found.unreadable else ""
+    yield f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB{unreadable}"
+    yield f"about {found.tokens:,} tokens, judged by a part of {found.looked_at} files"
+    least, most = _duration(found.seconds_least), _duration(found.seconds_most)
+    time = f"about {least}" if least == most else f"{least} to {most}"
+    more = f" under one key, and longer for {found.accounts:,} accounts" if found.accounts else ""
+    yield (
+        f"{time} with {found.workers} workers for reading, "
+        f"encoding and scoring{more}; {_AROUND} for starting, controls and the report"
+    )
+    yield f"about {found.disk_bytes / 1e6:,.0f} MB of disk"
+    for row in found.power:
+        yield (
+            f"{row.scheme}: at 1 nat of entropy a token, p <= {row.alpha:g} with probability {row.power:.0%} needs "
+            f"about {min(1.0, row.share):.2%} of {found.tokens:,} tokens marked"
+            + ("" if row.share <= 1 else " and more than there are: too little text")
+            + "; far fewer where text is less predictable, far more where it is more so"
+        )
 
 
 def _tokens(sources: Sequence[Source], job: ScanJob) -> tuple[float, float]:
@@ -76,7 +152,7 @@ def _tokens(sources: Sequence[Source], job: ScanJob) -> tuple[float, float]:
     return tokens * factor, seconds * factor
 
 
-def _power(spec: WatermarkSpec, tokens: int, alpha: float) -> Iterator[str]:
+def _power(spec: WatermarkSpec, tokens: int, alpha: float) -> Iterator[PowerForecast]:
     """The share of marked tokens that the pooled test finds; the normal approximation is for planning alone."""
     effect = _EFFECTS.get(spec.scheme)
     if effect is None or not tokens:
@@ -85,18 +161,8 @@ def _power(spec: WatermarkSpec, tokens: int, alpha: float) -> Iterator[str]:
 
     # One sub-key marks a token and the test sums over all: noise grows with the square root of their number.
     needed = -(ndtri(alpha) + ndtri(1 - _POWER)) * math.sqrt(spec.subkeys) / effect
-    share = needed / math.sqrt(tokens * spec.global_share or tokens)
-    yield (
-        f"{spec.scheme}: at 1 nat of entropy a token, p <= {alpha:g} with probability {_POWER:.0%} needs about "
-        f"{min(1.0, share):.2%} of {tokens:,} tokens marked"
-        + ("" if share <= 1 else " and more than there are: too little text")
-        + "; far fewer where text is less predictable, far more where it is more so"
-    )
-
-
-def _more(job: ScanJob) -> str:
-    accounts = len(job.settings.tenants)
-    return f" under one key, and longer for {accounts:,} accounts" if accounts else ""
+    share = float(needed / math.sqrt(tokens * spec.global_share or tokens))
+    yield PowerForecast(spec_id=spec.spec_id, scheme=spec.scheme, alpha=alpha, power=_POWER, share=share)
 
 
 def _duration(seconds: float) -> str:
