@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from benchmarks.distillation.server import Server
 from detect.cli import main
 from detect.json_schemas import json_schema, schema_names, write_schemas
+from detect.report.schema import read_record
 from tests.detect.student.api.conftest import tiny_model  # noqa: F401 (the same model that API traces are tried on)
 from watermark.keys import KeyRing, load_master
 from watermark.ledger import Ledger
@@ -238,7 +239,7 @@ def test_errors_leave_standard_output_empty(case: Case, tmp_path: Path) -> None:
         ["spec", tmp_path / "spec.json", "--key", "file:/nowhere"],
         ["detect", "/nowhere", "--spec", case.folder / "spec.json", "--key", f"file:{case.folder / 'owner.key'}"],
         ["ledger", "info", case.folder / "spec.json"],
-        ["report", "verify", case.folder / "spec.json"],
+        ["report", "render", case.folder / "spec.json", "-o", tmp_path / "drawn"],
         ["schema", "nonsense"],
     ):
         refused = run(*words, "--json")
@@ -316,3 +317,13 @@ def test_the_page_lists_every_command_and_links_every_schema() -> None:
     told = {words.split(" -")[0] for words in re.findall(r"`([^`]+)`", rows)}
     assert {name for name, _ in commands()} | {"spec import"} <= told
     assert set(re.findall(r"\(schemas/([a-z-]+)\.json\)", page)) == set(schema_names())
+
+
+def test_a_demo_is_printed_as_the_detection_that_it_is(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record(case.folder / "detected" / "report.json")
+    monkeypatch.setattr("detect.demo.run_demo", lambda folder, scheme, say: record)
+    done = run("demo", "-o", tmp_path / "demo", "--json")
+    assert done.exit_code == 0, done.output
+    check(json.loads(done.stdout), "detection")
