@@ -16,6 +16,7 @@ import msgspec
 
 from watermark.errors import DyetraceError, EvidenceError
 from watermark.files import check_output, write_atomically, write_private
+from watermark.interruption import held
 from watermark.keys import MarkingKey
 from watermark.spec import WatermarkSpec, check_key
 
@@ -102,12 +103,13 @@ def write_commitment(path: Path, commitment: Commitment, opening: Opening) -> Pa
     beside = opening_path(path)
     for target in (path, beside):
         check_output(target)
-    write_private(beside, _pretty(opening))
-    try:
-        write_atomically(path, _pretty(commitment), replace=False)
-    except BaseException:
-        beside.unlink()  # an opening of nothing would only be in the way
-        raise
+    with held():
+        write_private(beside, _pretty(opening))
+        try:
+            write_atomically(path, _pretty(commitment), replace=False)
+        except BaseException:
+            beside.unlink()  # an opening of nothing would only be in the way
+            raise
     return beside
 
 

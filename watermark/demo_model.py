@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from watermark.errors import DyetraceError, MachineError
+from watermark.interruption import unwinding
 from watermark.model_folder import load_folder, quiet_transformers, require_model_packages
 
 __all__ = ["DTYPES", "demo_model_dir", "load_model"]
@@ -45,6 +46,7 @@ def _cache_root() -> Path:
         raise MachineError("this user has no home folder; set DYETRACE_CACHE to a folder that you can write") from None
 
 
+@unwinding()
 def demo_model_dir(progress: Progress | None = None) -> Path:
     """Folder of the demo model in the user's cache, built on first use.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from watermark.errors import DyetraceError, MachineError, refused_write
+from watermark.interruption import held, wrote
 
 
 def check_output(
@@ -93,6 +94,11 @@ def write_atomically(path: Path, data: bytes, mode: int | None = None, *, replac
     DyetraceError
         It can't be written, or is there and is not to be replaced.
     """
+    with held():
+        _write_atomically(path, data, mode, replace)
+
+
+def _write_atomically(path: Path, data: bytes, mode: int | None, replace: bool) -> None:
     try:
         if os.path.lexists(path) and not path.is_symlink() and not path.is_file():
             reason = "Is a directory" if path.is_dir() else "it is a device or a pipe"
@@ -108,6 +114,7 @@ def write_atomically(path: Path, data: bytes, mode: int | None = None, *, replac
         os.chmod(temporary, _new_file_mode() if mode is None else mode)
         if replace:
             os.replace(temporary, path)
+            wrote(path)
         else:
             move_new(Path(temporary), path)
     except BaseException as error:
@@ -128,6 +135,12 @@ def move_new(source: Path, target: Path) -> None:
     OSError
         The file can't be moved.
     """
+    with held():
+        _move_new(source, target)
+        wrote(target)
+
+
+def _move_new(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except FileExistsError:
@@ -150,7 +163,12 @@ def write_private(path: Path, data: bytes, mode: int = 0o600, what: str = "") ->
     DyetraceError
         A file is there already, or it can't be written; then nothing is left of it.
     """
-    name = f"{what} {path}" if what else f"{path}"
+    with held():
+        _write_private(path, data, mode, f"{what} {path}" if what else f"{path}")
+        wrote(path)
+
+
+def _write_private(path: Path, data: bytes, mode: int, name: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +107,7 @@ def require_model_packages(gguf: bool = False) -> None:
     if missing:
         extra = "demo" if gguf else "model"
         names = ", ".join(missing)
-        raise DyetraceError(f"language models need {names}: run `pip install 'dyetrace[{extra}]'`")
+        raise MachineError(f"language models need {names}: run `pip install 'dyetrace[{extra}]'`")
 
 
 @contextlib.contextmanager

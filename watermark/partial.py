@@ -18,6 +18,7 @@ import msgspec
 
 from watermark.errors import DyetraceError, MachineError, refused_write
 from watermark.files import move_new
+from watermark.interruption import held
 
 _RUN_BYTES = 32
 _LARGEST_HEADER = 1 << 20
@@ -156,20 +157,21 @@ class PartialFile:
         DyetraceError
             It can't be written; all earlier groups stay.
         """
-        try:
-            left = memoryview(group)
-            while left:
-                left = left[os.write(self._file, left) :]
-            os.fsync(self._file)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._end)
-            raise MachineError(
-                f"cannot write {self.path}: {error.strerror}; what was written is kept, and the same command goes on "
-                "where it was"
-            ) from None
-        self._end += len(group)
-        self.groups += 1
+        with held():
+            try:
+                left = memoryview(group)
+                while left:
+                    left = left[os.write(self._file, left) :]
+                os.fsync(self._file)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, self._end)
+                raise MachineError(
+                    f"cannot write {self.path}: {error.strerror}; what was written is kept, and the same command goes "
+                    "on where it was"
+                ) from None
+            self._end += len(group)
+            self.groups += 1
 
     def finish(self) -> None:
         """Let the whole lines become the target.

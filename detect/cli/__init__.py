@@ -7,62 +7,98 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from detect.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, say
+from detect import interruption
+from detect.cli.common import say
 from detect.cli.detection import demo, detect, recompute
 from detect.cli.ledger import ledger
 from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
 from detect.cli.planning import plan
 from detect.cli.reports import report
 from detect.cli.scanning import scan
+from detect.cli.schemas import schema
 from detect.cli.serving import serve_check
+from detect.cli.statuses import BAD_INPUT, INTERNAL, MACHINE, Status, status_of
 from detect.cli.tracing import trace
 from watermark.errors import DyetraceError
 
+TRACEBACK_VARIABLE = "DYETRACE_TRACEBACK"
 _CUT_OFF = "standard output was closed before everything was written"
+_OWN = ("detect", "watermark")
 
 
 class _Group(click.Group):
-    """Turns every `DyetraceError`, and whatever the machine refuses, into one line on stderr and exit status 2."""
+    """Turns whatever ends a command into one line on stderr and a status of `detect.cli.statuses`."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run the command between two checks of standard output, which is where results go."""
-        _check_arguments(sys.argv[1:] if args is None else args)
-        if sys.stdout is None:
-            _end("standard output is closed; give it a file, or /dev/null")
-        _take_closed_streams()
-        stream = sys.stdout
-        try:
+        interruption.leaves(None)
+        with _guarded():
+            _check_arguments(sys.argv[1:] if args is None else args)
+            if sys.stdout is None:
+                _end("standard output is closed; give it a file, or /dev/null", MACHINE)
+            _take_closed_streams()
+            stream = sys.stdout
             try:
                 return super().main(args, *more, **extra)
             finally:
                 if sys.stdout is not stream:  # click's way to say nothing of a closed pipe
-                    _end(_CUT_OFF)
+                    _end(_CUT_OFF, MACHINE)
                 sys.stdout.flush()
-        except OSError as error:  # of help texts, and of what was still to be written
-            _end(_refusal(error))
+
+    def make_context(self, *given: Any, **extra: Any) -> click.Context:
+        with _guarded():  # here as in `invoke`, before click has its own words for what happens
+            return super().make_context(*given, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _guarded():
             return super().invoke(ctx)
-        except DyetraceError as error:
-            _end(str(error))
-        except OSError as error:
-            _end(_refusal(error))
-        except KeyboardInterrupt:
-            say("dyetrace: interrupted")
-            ctx.exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """One line and a status for whatever goes wrong in the block."""
+    try:
+        yield
+    except (click.exceptions.Exit, SystemExit):
+        raise
+    except BaseException as error:
+        if interruption.came() or isinstance(error, KeyboardInterrupt):
+            _end_interrupted()
+        if isinstance(error, click.ClickException):
+            error.exit_code = BAD_INPUT.number
+            raise
+        if isinstance(error, DyetraceError):
+            _end(str(error), status_of(error))
+        if isinstance(error, OSError):
+            _end(_refusal(error), MACHINE)
+        if isinstance(error, MemoryError):
+            _end("there is not enough memory for this; free some, or give it less at once", MACHINE)
+        if not isinstance(error, Exception):
+            raise
+        if os.environ.get(TRACEBACK_VARIABLE):
+            traceback.print_exc()
+        _end(_fault(error), INTERNAL)
+
+
+def _end_interrupted() -> NoReturn:
+    if not interruption.told():
+        say(interruption.line())
+    sys.exit(interruption.status())
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
     """Refuse what reports and messages couldn't repeat."""
     for number, argument in enumerate(arguments, 1):
         if "\0" in argument or not _is_utf8(argument):
-            _end(f"argument {number} is not UTF-8 text; rename what it names")
+            _end(f"argument {number} is not UTF-8 text; rename what it names", BAD_INPUT)
 
 
 def _is_utf8(text: str) -> bool:
@@ -73,20 +109,50 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _end(reason: str) -> NoReturn:
+def _end(reason: str, status: Status) -> NoReturn:
     say(f"dyetrace: {' '.join(reason.split())}")
-    sys.exit(EXIT_BAD_INPUT)
+    sys.exit(status.number)
 
 
 def _refusal(error: OSError) -> str:
     """What the machine refused: to write standard output, or something else."""
-    reason = error.strerror or str(error)
+    reason = error.strerror or str(error) or type(error).__name__
     broken = _left_standard_output()
     if isinstance(error, BrokenPipeError):
         return _CUT_OFF
-    if broken:
+    if broken or (error.filename is None and _was_printing(error)):
         return f"cannot write standard output: {reason}"
     return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
+def _was_printing(error: OSError) -> bool:
+    """Whether it was raised by what prints results: a file that was open names itself no more."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    path = Path(frame.filename)
+    return path.parts[-2:] in (("click", "utils.py"), ("rich", "console.py")) or path == Path(__file__)
+
+
+def _fault(error: BaseException) -> str:
+    """Where dyetrace itself failed. What the error says is left out: it may quote what is nobody else's business."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    root = Path(__file__).resolve().parents[2]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(Path(frame.filename), root)]
+    where = "an unknown place"
+    if frames:
+        frame = (own or frames)[-1]
+        path = Path(frame.filename)
+        name = path.relative_to(root) if _is_own(path, root) else Path(*path.parts[-2:])
+        where = f"{name}:{frame.lineno} in {frame.name}"
+    return (
+        f"internal error: {type(error).__name__} at {where}; this is a fault of dyetrace, not of your input; run it "
+        f"again with {TRACEBACK_VARIABLE}=1 for the details and report them"
+    )
+
+
+def _is_own(path: Path, root: Path) -> bool:
+    return path.is_relative_to(root) and path.relative_to(root).parts[0] in _OWN
 
 
 def _take_closed_streams() -> None:
@@ -141,5 +207,6 @@ for command in (
     report,
     ledger,
     serve_check,
+    schema,
 ):
     main.add_command(command)

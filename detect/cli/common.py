@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detect.cli.statuses import FOUND, UNDECIDED
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
     from watermark.keys import KeyRing
     from watermark.spec import WatermarkSpec
 
-EXIT_BAD_INPUT = 2
-EXIT_FOUND = 183
-EXIT_INTERRUPTED = 130
 SECONDS_BETWEEN_LINES = 30.0
+SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.1, 86_400.0
 
 KEY_HELP = (
     "Where the secret key is: file:PATH, env:NAME or cmd:COMMAND (any command that prints it). "
@@ -77,8 +76,78 @@ commitment_on_record = option(
     help="The published commitment, to put on record.  [e.g. --commitment commitment.json]",
 )
 fail_when_found = option(
-    "--fail", is_flag=True, help=f"End with status {EXIT_FOUND} when the mark is found.  [e.g. --fail]"
+    "--fail",
+    is_flag=True,
+    help=f"End with status {FOUND.number} when the mark is found, and with {UNDECIDED.number} when no verdict is "
+    "given, as where a control failed.  [e.g. --fail]",
 )
+
+
+def _label(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A line that goes into a report as it stands."""
+    from detect.made import label
+
+    return None if value is None else label(value, f"--{parameter.name}")
+
+
+# Options of all commands that make reports.
+examiner_name = option(
+    "--examiner",
+    callback=_label,
+    help="Who makes the report: a line of plain text that it bears. No number depends on it.  "
+    "[e.g. --examiner 'N. N., Institute of Dyes']",
+)
+case_text = option(
+    "--case",
+    callback=_label,
+    help="What the report is made for: a line of plain text that it bears. No number depends on it.  "
+    "[e.g. --case '2026/7']",
+)
+without_quotes = option(
+    "--no-quotes",
+    is_flag=True,
+    help="Leave every passage of the suspect's texts out of the report, and the ids of its records; hashes, places and "
+    "numbers stay, so that it can be recomputed all the same.  [e.g. --no-quotes]",
+)
+
+
+def _seconds(_context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A time that a request may take."""
+    if not SHORTEST_TIMEOUT <= value <= LONGEST_TIMEOUT:
+        raise DyetraceError(
+            f"--{parameter.name} must lie between {SHORTEST_TIMEOUT:g} and {LONGEST_TIMEOUT:,.0f} seconds "
+            f"(got {value:g})"
+        )
+    return value
+
+
+# Options of all commands that ask an endpoint.
+request_timeout = option(
+    "--timeout",
+    type=float,
+    default=120.0,
+    callback=_seconds,
+    help="Seconds that one request may take, to the last byte of its answer. An endpoint that takes requests and never "
+    "answers ends the command after --timeout times --attempts, and the pauses in between.  [e.g. --timeout 300]",
+)
+request_attempts = option(
+    "--attempts",
+    type=click.IntRange(1, 100),
+    default=6,
+    help="How often a request is tried that was not answered, throttled (429) or met a failing endpoint (5xx); pauses "
+    "grow up to a minute, or are as long as the endpoint asks for. Where nobody can be reached at the start, the "
+    "command ends at once.  [e.g. --attempts 12]",
+)
+
+
+def request_concurrency(most: int) -> Callable[[Any], Any]:
+    """How many requests at once; commands differ in their default."""
+    return option(
+        "--concurrency",
+        type=click.IntRange(1, 1024),
+        default=most,
+        help="Most requests at once; fewer where the endpoint is throttled or slow.  [e.g. --concurrency 8]",
+    )
 
 
 quiet_option = option("--quiet", is_flag=True, help="Say nothing on standard error but errors.  [e.g. --quiet]")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from detect.cli.common import (
-    EXIT_FOUND,
     KEY_HELP,
     absolute_source,
+    case_text,
     commitment_on_record,
     decoy_count,
     decoy_public_seed,
+    examiner_name,
     fail_when_found,
     load_model,
     load_ring,
@@ -26,13 +26,16 @@ from detect.cli.common import (
     tenant_names,
     tenants_in_file,
     tested_key,
+    without_quotes,
 )
-from detect.cli.publishing import publish, replace_report_option
-from watermark.errors import DyetraceError
+from detect.cli.publishing import end_by_verdict, publish, replace_report_option
+from detect.cli.results import json_option, print_result
+from watermark.errors import EvidenceError
 
 if TYPE_CHECKING:
     from detect.corpus.record import ScanRecord
     from detect.evidence import Record
+    from detect.results import Recomputed
     from detect.student.record import TraceRecord
 
 
@@ -90,12 +93,10 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Folder for report.json and report.html.  [e.g. -o evidence/]",
 )
-@option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print the record as JSON alone on standard output.  [e.g. --json]",
-)
+@json_option
+@examiner_name
+@case_text
+@without_quotes
 @replace_report_option
 @fail_when_found
 def detect(
@@ -117,6 +118,9 @@ def detect(
     commitment_path: Path | None,
     output: Path | None,
     as_json: bool,
+    examiner: str | None,
+    case: str | None,
+    no_quotes: bool,
     force: bool,
     fail: bool,
 ) -> None:
@@ -133,12 +137,14 @@ def detect(
     from detect.detection import Model, Settings
     from detect.detection import detect as run
     from detect.inputs import from_text_alone, read_suspects
+    from detect.made import made_by
     from detect.opening import is_opened
     from detect.report.folder import DETECTION_FORMAT, check_folder
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
-    settings = Settings(alpha=alpha, decoy_count=decoys, decoy_seed=decoy_seed)
+    maker = made_by(examiner, case)
+    settings = Settings(alpha=alpha, decoy_count=decoys, decoy_seed=decoy_seed, quotes=not no_quotes)
     made = load_spec(spec_path)
     commitment = None if commitment_path is None else load_commitment(commitment_path)
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
@@ -149,6 +155,8 @@ def detect(
     suspects = suspects[:limit]
     if from_text:
         suspects = [from_text_alone(suspect) for suspect in suspects]
+    if not no_quotes:
+        _tell_of_quotes(len(suspects), output, as_json)
     model = None
     tokenizer_source: Any = tokenizer or model_folder(model_dir)
     if aware:
@@ -180,11 +188,28 @@ def detect(
             commitment=commitment,
             opened=is_opened(commitment_path, commitment, [made], key),
             arguments=arguments,
+            made=maker,
             progress=lambda done, of: advance(),
         )
     _publish(record, output, as_json)
-    if fail and record.found:
-        sys.exit(EXIT_FOUND)
+    if fail:
+        end_by_verdict(bool(record.found), _withheld(record))
+
+
+def _tell_of_quotes(documents: int, output: Path | None, as_json: bool) -> None:
+    """Say before any work which files will hold texts of the suspect's."""
+    from detect.detection import VIEWED_DOCUMENTS
+
+    where = [
+        *(["report.json and report.html"] if output is not None else []),
+        *(["standard output"] if as_json else []),
+    ]
+    if where:
+        most = min(documents, VIEWED_DOCUMENTS)
+        passages = "1 passage" if most == 1 else f"{most:,} passages"
+        say(
+            f"{' and '.join(where)} will quote up to {passages} of the suspect's texts; add --no-quotes to leave them out"
+        )
 
 
 @click.command()
@@ -201,7 +226,8 @@ def detect(
     type=click.Choice(["gumbel", "tournament", "green_list"]),
     help="The scheme to show.  [e.g. --scheme tournament]",
 )
-def demo(output: Path, scheme: str) -> None:
+@json_option
+def demo(output: Path, scheme: str, as_json: bool) -> None:
     """Mark a real model's answers, hide them among natural text, find them again; under 4 minutes on 2 cores.
 
     \b
@@ -210,7 +236,7 @@ def demo(output: Path, scheme: str) -> None:
     from detect.demo import run_demo
 
     record = run_demo(output, scheme, say)
-    _publish(record, output, as_json=False)
+    _publish(record, output, as_json)
 
 
 @click.command()
@@ -226,46 +252,68 @@ def demo(output: Path, scheme: str) -> None:
     help="Folder with the files that were read; by default relative names are looked for from here, and from the "
     "report's folder and those above it.  [e.g. --inputs data/]",
 )
-def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path | None) -> None:
+@json_option
+def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path | None, as_json: bool) -> None:
     """Compute REPORT (a report.json of a detection, a scan or a trace) anew, and compare all numbers. An account's own
     key gives the part that concerns this account.
 
     \b
     Example: dyetrace recompute evidence/report.json --key file:owner.key
     """
+    found = _recomputed(report, key, tokenizer, inputs)
+    if as_json:
+        print_result(found)
+    if not found.holds:
+        raise EvidenceError(f"the report does not hold: {'; '.join(found.differences[:5])}")
+    what = f"{found.count:,} {found.unit} recomputed"
+    if as_json:
+        return
+    if not found.keys_unchecked:
+        click.echo(f"the report holds: {what}, every number the same")
+        return
+    click.echo(
+        f"the part of account {found.account!r} holds: {what}, every number of its own test the same. Not checked "
+        f"with this key: the {found.keys_unchecked:,} other keys, and what follows from all keys together (adjusted "
+        "p-values, the verdict, decoys, lists and shares)"
+    )
+
+
+def _recomputed(report: Path, key: str, tokenizer: str | None, inputs: Path | None) -> Recomputed:
+    """Compute a report of whatever kind anew."""
     from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
     from detect.report.schema import parse_record
     from detect.report.trace_schema import TRACE_FORMAT, parse_trace
+    from detect.results import Recomputed
     from watermark.keys import TenantKey, load_key
 
     data = read_bytes(report)
-    kind = record_format(data, report)
+    form = record_format(data, report)
     loaded = load_key(key)
     account = loaded.tenant if isinstance(loaded, TenantKey) else None
-    if kind == SCAN_FORMAT:
+    kind: Literal["detection", "scan", "trace"]
+    unit: Literal["documents", "contexts"] = "documents"
+    if form == SCAN_FORMAT:
         scanned = parse_scan(data, report)
         differences = _recompute_scan(scanned, key, tokenizer, report, inputs, account)
-        what, keys = f"{scanned.documents:,} documents", [h.key for h in scanned.hypotheses]
-    elif kind == TRACE_FORMAT:
+        kind, count, keys = "scan", scanned.documents, {h.key for h in scanned.hypotheses}
+    elif form == TRACE_FORMAT:
         traced = parse_trace(data, report)
-        keys = [h.key for h in traced.hypotheses]
         differences = _recompute_trace(traced, report, key, account)
-        what = f"{traced.contexts:,} contexts"
+        kind, unit, count, keys = "trace", "contexts", traced.contexts, {h.key for h in traced.hypotheses}
     else:
         detected = parse_record(data, report)
         differences = _recompute_detection(detected, key, tokenizer, report, inputs, account)
-        what = f"{len(detected.documents):,} documents"
-        keys = list(dict.fromkeys(h.key for document in detected.documents for h in document.hypotheses))
-    if differences:
-        raise DyetraceError(f"the report does not hold: {'; '.join(differences[:5])}")
-    others = len(keys) - 1
-    if account is None or not others:
-        click.echo(f"the report holds: {what} recomputed, every number the same")
-        return
-    click.echo(
-        f"the part of account {account!r} holds: {what} recomputed, every number of its own test the same. Not checked "
-        f"with this key: the {others:,} other keys, and what follows from all keys together (adjusted p-values, the "
-        "verdict, decoys, lists and shares)"
+        keys = {h.key for document in detected.documents for h in document.hypotheses}
+        kind, count = "detection", len(detected.documents)
+    return Recomputed(
+        path=str(report),
+        report=kind,
+        holds=not differences,
+        differences=differences,
+        unit=unit,
+        count=count,
+        account=account,
+        keys_unchecked=0 if account is None else max(0, len(keys) - 1),
     )
 
 
@@ -279,7 +327,7 @@ def _recompute_scan(
         tokenizer = str(model_folder(None))
     engine = make_engine("local", None, None)
     alone = account if len(record.hypotheses) > 1 else None
-    return recompute_scan(record, absolute_source(key), tokenizer, report, inputs, engine, account=alone)
+    return recompute_scan(record, absolute_source(key), tokenizer, report, inputs, engine, account=alone, note=say)
 
 
 def _recompute_trace(record: TraceRecord, report: Path, key: str, account: str | None) -> list[str]:
@@ -298,6 +346,15 @@ def _recompute_detection(
     named: Any = record.arguments.get("tenants") or ()
     ring = load_ring(key, record.spec, () if account else tuple(named))
     return run(record, ring, tokenizer or model_folder(None), report, inputs)
+
+
+def _withheld(record: Record) -> str | None:
+    """Of which documents nothing was said, and why."""
+    refused = [document for document in record.documents if document.refused is not None]
+    if not refused:
+        return None
+    more = "" if len(refused) == 1 else f" (and {len(refused) - 1:,} documents more)"
+    return f"{refused[0].name}: {refused[0].refused}{more}"
 
 
 def _publish(record: Record, output: Path | None, as_json: bool) -> None:

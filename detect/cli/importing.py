@@ -11,6 +11,7 @@ import click
 from detect.cli.common import force_option, model_folder, option, say
 from detect.cli.results import json_option, print_result
 from watermark.errors import DyetraceError
+from watermark.interruption import held
 
 
 @click.command("import")
@@ -109,12 +110,13 @@ def import_spec(
     note = explanation(scheme)
     if note:
         say(f"note: {note}")
-    write_key_file(key_out, key)
-    try:
-        write_spec(output, made, replace=force)
-    except BaseException:
-        key_out.unlink()  # the key is in the configuration still, and the next try needs the path
-        raise
+    with held():
+        write_key_file(key_out, key)
+        try:
+            write_spec(output, made, replace=force)
+        except BaseException:
+            key_out.unlink()  # the key is in the configuration still, and the next try needs the path
+            raise
     say(f"wrote {output} ({made.spec_id}) and {key_out}; keep the key secret and backed up")
     if not as_json:
         click.echo(made.spec_id)

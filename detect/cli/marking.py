@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detect.cli.common import (
-    EXIT_INTERRUPTED,
     KEY_HELP,
     force_option,
     load_model,
@@ -25,7 +24,9 @@ from detect.cli.common import (
 )
 from detect.cli.importing import import_spec, named_parameters
 from detect.cli.results import json_option, print_result
+from detect.interruption import leaves
 from watermark.errors import DyetraceError, EvidenceError, MachineError
+from watermark.interruption import held
 
 if TYPE_CHECKING:
     from detect.results import Generated
@@ -416,6 +417,7 @@ def generate(
     check_folder_fits(folder, texts, settings, made)
     how = _Answering(folder, dtype, texts, settings, made, ring, tenant, not raw, quiet)
     if output == "-":
+        leaves("the answers that were printed are whole, and none is kept: give -o FILE to go on from where it was")
         how.run(_to_standard_output)
         return
     more = {"dtype": dtype, "raw": raw, "placebo": as_placebo}
@@ -425,14 +427,16 @@ def generate(
         had = min(partial.groups * group, how.total)
         if had and not quiet:
             say(f"{had:,} answers are in {partial.path} already; going on from there")
-        try:
-            how.run(partial.append, partial.run, partial.groups)
-        except KeyboardInterrupt:
-            kept = min(partial.groups * group, how.total)
-            say(f"dyetrace: interrupted; {kept:,} of {how.total:,} answers are kept in {partial.path}, and the same "
-                "command goes on from there")  # fmt: skip
-            raise SystemExit(EXIT_INTERRUPTED) from None
-        partial.finish()
+        leaves(
+            lambda: (
+                f"{min(partial.groups * group, how.total):,} of {how.total:,} answers are kept in {partial.path}, and "
+                "the same command goes on from there"
+            )
+        )
+        how.run(partial.append, partial.run, partial.groups)
+        with held():
+            partial.finish()
+            leaves(f"{output} is whole")
     written = _written(Path(output), how, had, as_placebo)
     if not quiet:
         say(f"wrote {output}: {written.answers:,} answers of {written.tokens:,} tokens")

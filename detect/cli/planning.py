@@ -176,10 +176,11 @@ def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
 
 def _print(made: PowerPlan) -> None:
     """Tables for a terminal."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from detect.cli.publishing import result_console
+
+    console = result_console()
     wording = {"samples": f"samples of an endpoint, {made.samples} a context", "logprobs": "an endpoint's logprobs"}
     console.print(
         f"{made.scheme}, width {made.context_width}, {made.subkeys} sub-keys; {made.entropy:.2f} nats a token",

@@ -7,12 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from detect.cli.common import EXIT_INTERRUPTED, option, say
-from watermark.errors import DyetraceError, MachineError
+from detect.cli.common import option, say
+from detect.cli.statuses import FOUND
+from detect.interruption import leaves
+from watermark.errors import DyetraceError, MachineError, UndecidedError, refused_write
+from watermark.interruption import held
 
 replace_report_option = option(
     "--force",
@@ -30,16 +33,25 @@ def check_pdf() -> None:
         raise MachineError("a PDF needs typst: pip install 'dyetrace[scan]', or add --no-pdf") from None
 
 
-def interrupted(kept: str) -> NoReturn:
-    """End after Ctrl-C: one line that says what is kept and how to go on.
+def goes_on(kept: str) -> None:
+    """From here on an interrupt leaves something that the same command goes on from: "all answers are kept"."""
+    leaves(f"{kept}: the same command goes on from there")
+
+
+def end_by_verdict(found: bool, withheld: str | None) -> None:
+    """End as --fail asks for, after the result was printed.
 
     Raises
     ------
-    SystemExit
-        With the status of interrupted commands.
+    click.exceptions.Exit
+        The mark was found.
+    UndecidedError
+        No verdict was given, so that it can't be told whether it is there.
     """
-    say(f"dyetrace: interrupted; {kept}: the same command goes on from there")
-    raise SystemExit(EXIT_INTERRUPTED)
+    if found:
+        click.get_current_context().exit(FOUND.number)
+    if withheld is not None:
+        raise UndecidedError(f"no verdict was given, so --fail can't say whether the mark is there: {withheld}")
 
 
 def publish(
@@ -78,21 +90,22 @@ def publish(
         except DyetraceError as error:
             failed = error
         except OSError as error:
-            failed = DyetraceError(f"cannot write to {output}: {error.strerror or error}")
+            failed = refused_write(f"cannot write to {output}", error)
     try:
         if as_json:
             click.echo(report.decode(), nl=False)
         else:
-            show(_console())
+            show(result_console())
         sys.stdout.flush()
     except OSError as error:
         raise _cut_off(error, output, failed) from None
     if failed is not None:
-        raise DyetraceError(f"{failed}; the result was printed, but not all of its report was written") from None
+        kind = MachineError if isinstance(failed, MachineError) else DyetraceError
+        raise kind(f"{failed}; the result was printed, but not all of its report was written") from None
 
 
-def _console() -> Any:
-    """A console that says when nobody reads it any more, where rich's own ends the program."""
+def result_console() -> Any:
+    """A console for results, which says when nobody reads it any more where rich's own ends the program."""
     from rich.console import Console
 
     class Telling(Console):
@@ -119,6 +132,8 @@ def _write(output: Path, report: bytes, write: Callable[[Path], Mapping[str, byt
     from detect.report.folder import NAMES, add_drawings
 
     drawings = write(output)
-    if drawings:
-        add_drawings(output, report, drawings)
+    with held():
+        if drawings:
+            add_drawings(output, report, drawings)
+        leaves(f"the report in {output} is whole; nothing was left to do but print it")
     say(f"wrote {', '.join(name for name in NAMES if (output / name).exists())} to {output}")

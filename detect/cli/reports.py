@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     """
     from detect.report.verify import verify_report
 
+    with contextlib.suppress(EvidenceError):  # it is a report that contradicts itself, which the checks say
+        _read(path)  # what is no report at all is bad input
     found = verify_report(path, public_key=public_key, inputs=inputs)
     _print_checks(path, found, as_json)
     if not found.holds:

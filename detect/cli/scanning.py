@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from detect.cli.common import (
-    EXIT_FOUND,
     absolute_source,
+    case_text,
     commitment_on_record,
     decoy_count,
     decoy_public_seed,
+    examiner_name,
     fail_when_found,
     model_folder,
     option,
@@ -23,12 +24,15 @@ from detect.cli.common import (
     tenant_names,
     tenants_in_file,
     tested_key,
+    without_quotes,
 )
-from detect.cli.publishing import check_pdf, interrupted, publish, replace_report_option
+from detect.cli.publishing import check_pdf, end_by_verdict, goes_on, publish, replace_report_option
+from detect.cli.results import json_option, print_result
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
     from detect.corpus.record import ScanRecord
+    from detect.corpus.run_times import RunTimes
     from detect.corpus.scan import ScanJob
     from detect.corpus.tasks import Stage
 
@@ -140,7 +144,10 @@ _STAGES = {
 @option("--keep-work", is_flag=True, help="Leave it there, for a quick scan with other keys.  [e.g. --keep-work]")
 @option("--dry-run", is_flag=True, help="Say what the scan would cost and could find, and stop.  [e.g. --dry-run]")
 @option("--pdf/--no-pdf", default=True, help="Write report.pdf as well.  [e.g. --no-pdf]")
-@option("--json", "as_json", is_flag=True, help="Print the record as JSON on standard output.  [e.g. --json]")
+@json_option
+@examiner_name
+@case_text
+@without_quotes
 @replace_report_option
 @fail_when_found
 def scan(
@@ -173,6 +180,9 @@ def scan(
     dry_run: bool,
     pdf: bool,
     as_json: bool,
+    examiner: str | None,
+    case: str | None,
+    no_quotes: bool,
     force: bool,
     fail: bool,
 ) -> None:
@@ -195,6 +205,7 @@ def scan(
     from detect.corpus.scan import ScanJob
     from detect.corpus.scan import scan as run
     from detect.corpus.settings import ScanSettings
+    from detect.made import made_by
     from detect.opening import is_opened
     from detect.report.folder import Unwritten
     from watermark.commitment import load_commitment
@@ -223,6 +234,8 @@ def scan(
         opened=is_opened(commitment_path, commitment, specs, key),
         reference=references,
         null_corpus=() if "none" in nulls else nulls,
+        made=made_by(examiner, case),
+        quotes=not no_quotes,
         arguments={
             "paths": list(paths),
             "format": form,
@@ -242,13 +255,19 @@ def scan(
         },
     )
     if dry_run:
-        from detect.corpus.forecast import forecast
+        from detect.corpus.forecast import forecast, forecast_lines
 
-        for line in forecast(job, workers):
-            click.echo(line)
+        expected = forecast(job, workers)
+        if as_json:
+            print_result(expected)
+        else:
+            click.echo("\n".join(forecast_lines(expected)))
         return
     _check_output(job, output, pdf, force)
+    if job.quotes and job.tokenizer is not None:
+        _tell_of_quotes()
     failed = None
+    goes_on(f"what is finished is kept in {work or output}")
     with _StageProgress() as progress:
         try:
             record = run(
@@ -256,11 +275,19 @@ def scan(
             )
         except Unwritten as error:
             record, failed = error.record, error
-        except KeyboardInterrupt:
-            interrupted("what is finished is kept")
     _publish(record, output, pdf, as_json, progress.summary(engine), failed)
-    if fail and record.found:
-        click.get_current_context().exit(EXIT_FOUND)
+    if fail:
+        end_by_verdict(record.found, record.refused)
+
+
+def _tell_of_quotes() -> None:
+    """Say before any work which files will hold texts of the suspect's."""
+    from detect.corpus.scan import HITS
+
+    say(
+        f"report.json and report.html will quote up to {HITS} passages of the suspect's texts, and hits.jsonl one of "
+        "each document that is listed; add --no-quotes to leave them out"
+    )
 
 
 def _tokenizer(given: str | None, paths: tuple[str, ...], options: Any) -> str | None:
@@ -290,7 +317,7 @@ def _check_output(job: ScanJob, output: Path, pdf: bool, force: bool) -> None:
 
 
 def _publish(
-    record: ScanRecord, output: Path, pdf: bool, as_json: bool, run: dict[str, Any], failed: DyetraceError | None
+    record: ScanRecord, output: Path, pdf: bool, as_json: bool, run: RunTimes, failed: DyetraceError | None
 ) -> None:
     from detect.report.scan_schema import encode_scan
     from detect.report.scan_terminal import print_scan
@@ -345,18 +372,20 @@ class _StageProgress:
         if done == total and not self._shown and total:
             say(f"{_STAGES[stage]}: done in {seconds:.1f} s ({rate})")
 
-    def summary(self, engine: str) -> dict[str, Any]:
+    def summary(self, engine: str) -> RunTimes:
         """What run.json says: times and place of this run, which are no part of the evidence."""
         import platform
         from datetime import UTC, datetime
 
-        return {
-            "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - self._started, 3),
-            "stages": {stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
-            "engine": engine,
-            "host": platform.node(),
-        }
+        from detect.corpus.run_times import RunTimes
+
+        return RunTimes(
+            started=datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
+            seconds=round(time.time() - self._started, 3),
+            stages={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
+            engine=engine,
+            host=platform.node(),
+        )
 
     def __enter__(self) -> _StageProgress:
         self._bar.start()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from detect.cli.common import KEY_HELP, option, say
-from watermark.errors import DyetraceError
+from detect.cli.common import KEY_HELP, option, request_attempts, request_concurrency, request_timeout, say
+from detect.cli.results import json_option, print_result
+from detect.cli.statuses import DOES_NOT_HOLD
+from watermark.errors import DyetraceError, UndecidedError
 
 if TYPE_CHECKING:
     from detect.serve_ask import Manner
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
     from detect.serve_evidence import Keys
     from detect.student.api.credentials import ApiKey
     from watermark.spec import WatermarkSpec
-
-EXIT_NOT_MARKED = 3
 
 
 @click.command("serve-check")
@@ -73,8 +74,9 @@ EXIT_NOT_MARKED = 3
 @option("--count", type=click.IntRange(1), default=16, help="Answers to ask for.  [e.g. --count 64]")
 @option("--max-tokens", type=click.IntRange(1), default=200, help="Tokens of an answer.  [e.g. --max-tokens 400]")
 @option("--temperature", type=float, default=1.0, help="Of the answers.  [e.g. --temperature 0.7]")
-@option("--concurrency", type=click.IntRange(1), default=4, help="Requests at once.  [e.g. --concurrency 16]")
-@option("--timeout", type=float, default=300.0, help="Seconds for one request.  [e.g. --timeout 60]")
+@request_concurrency(4)
+@request_timeout
+@request_attempts
 @option(
     "--api-key",
     "api_key_source",
@@ -97,15 +99,11 @@ EXIT_NOT_MARKED = 3
     "--every",
     type=click.FloatRange(0.0),
     metavar="SECONDS",
-    help="Go on as a canary: a round each so many seconds, one line each, until one fails.  [e.g. --every 300]",
+    help="Go on as a canary: a round each so many seconds, one line each, until one fails. A round that can't tell "
+    "does not count as failed, and is said to be one.  [e.g. --every 300]",
 )
 @option("--rounds", type=click.IntRange(1), help="With --every: end after so many rounds.  [e.g. --rounds 12]")
-@option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print the record as JSON alone on standard output, one line each round.  [e.g. --json]",
-)
+@json_option
 def serve_check(
     url: str,
     spec_path: Path,
@@ -122,6 +120,7 @@ def serve_check(
     temperature: float,
     concurrency: int,
     timeout: float,
+    attempts: int,
     api_key_source: str | None,
     alpha: float,
     special: bool,
@@ -132,7 +131,7 @@ def serve_check(
     """Ask a running server at URL (OpenAI-compatible) for answers, and say whether the mark is in them.
 
     Status 0: marked as it should be. 3: it answers, and the mark is missing, another account's, or not in all answers.
-    2: bad input, or the server can't be reached or refuses.
+    4: the answers are too few or too short to tell. 5: the server can't be reached. 2: bad input, or it refuses.
 
     \b
     Example: dyetrace serve-check http://127.0.0.1:8000/v1 --spec spec.json --key file:owner.key --tenant acme
@@ -149,35 +148,55 @@ def serve_check(
     from watermark.spec import load_spec
 
     spec = load_spec(spec_path)
-    _check_numbers(alpha, temperature, timeout, rounds, every, samples=spec.build_scheme().samples)
+    _check_numbers(alpha, temperature, rounds, every, samples=spec.build_scheme().samples)
     keys = make_keys(load_key(key), spec, tenant, controls)
     account = tenant or next(iter(keys.ring.tenants), None)
     reader = Reader(spec, tokenizer)
     prompts = list(PROMPTS) if prompts_path is None else read_prompts(prompts_path)
     api_key = None if api_key_source is None else load_api_key(api_key_source)
     fields = dict(parse_argument(argument) for argument in arguments)
-    if model is None:
-        model, *others = asyncio.run(served_models(url, api_key, timeout))
-        if others:
-            say(f"asking {model}, the first of {len(others) + 1} models; choose by --model")
     kind = None if endpoint == "auto" else endpoint
-    manner = Manner(url, model, kind, account, fields, max_tokens, temperature, concurrency, timeout)
-    number = 0
+    manner = Manner(
+        url, model or "", kind, account, fields, max_tokens, temperature, concurrency, timeout, attempts=attempts
+    )
+    if model is None:
+        first, *others = asyncio.run(served_models(manner, api_key, say))
+        manner = replace(manner, model=first)
+        if others:
+            say(f"asking {first}, the first of {len(others) + 1} models; choose by --model")
+    number = undecided = 0
     while True:
         started = time.monotonic()
         with_special = special and every is None
         record = _round(manner, api_key, spec, keys, reader, prompts, count, number, alpha, with_special)
         number += 1
+        undecided += not record.decided
         _show(record, as_json, number if every is not None else None)
         if not record.passed:
-            sys.exit(EXIT_NOT_MARKED)
+            sys.exit(DOES_NOT_HOLD.number)
         if every is None or number == rounds:
-            return
+            break
         time.sleep(max(0.0, started + every - time.monotonic()))
+    _say_undecided(undecided, number)
+
+
+def _say_undecided(undecided: int, rounds: int) -> None:
+    """Say how many rounds could not tell.
+
+    Raises
+    ------
+    UndecidedError
+        None could.
+    """
+    how = "ask for more by --count or --max-tokens, or ask what gets longer and less predictable answers"
+    if undecided and undecided == rounds:
+        raise UndecidedError(f"the answers don't tell whether the server marks as it should; {how}")
+    if undecided:
+        say(f"{undecided:,} of {rounds:,} rounds could not tell, and count neither as passed nor as failed; {how}")
 
 
 def _check_numbers(
-    alpha: float, temperature: float, timeout: float, rounds: int | None, every: float | None, *, samples: bool
+    alpha: float, temperature: float, rounds: int | None, every: float | None, *, samples: bool
 ) -> None:
     if not 0 < alpha < 1:
         raise DyetraceError(f"alpha must lie in (0, 1) (got {alpha})")
@@ -185,8 +204,6 @@ def _check_numbers(
         raise DyetraceError(
             f"temperature must be above 0 (got {temperature}): at 0 there is nothing to choose and mark"
         )
-    if not timeout > 0:
-        raise DyetraceError(f"timeout must be above 0 seconds (got {timeout})")
     if rounds is not None and every is None:
         raise DyetraceError("--rounds goes with --every; give both, or neither")
 
@@ -213,10 +230,11 @@ def _round(
     created = datetime.now(UTC).isoformat(timespec="seconds")
 
     async def ask() -> tuple[Any, Any, Any, str]:
-        server = Server(manner, api_key)
+        server = Server(manner, api_key, say)
         try:
-            served, lacking = await ask_for_answers(server, reader, prompts, count, number * count)
-            special = await ask_special(server, reader, manner, prompts) if with_special else None
+            async with server.watched():
+                served, lacking = await ask_for_answers(server, reader, prompts, count, number * count)
+                special = await ask_special(server, reader, manner, prompts) if with_special else None
             return served, lacking, special, str(server.kind)
         finally:
             await server.close()
@@ -230,10 +248,7 @@ def _show(record: ServeCheck, as_json: bool, number: int | None) -> None:
     from detect.serve_text import lines, one_line
 
     if as_json:
-        import msgspec
-
-        data = msgspec.json.encode(record)
-        click.echo((data if number is not None else msgspec.json.format(data, indent=1)).decode())
+        print_result(record, one_line=number is not None)
     elif number is not None:
         click.echo(one_line(record, number))
     else:

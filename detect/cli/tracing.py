@@ -9,25 +9,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detect.cli.common import (
-    EXIT_FOUND,
+    case_text,
     commitment_on_record,
     decoy_count,
     decoy_public_seed,
+    examiner_name,
     fail_when_found,
     load_ring,
     model_folder,
     option,
     read_names,
+    request_attempts,
+    request_concurrency,
+    request_timeout,
     say,
     tenant_names,
     tenants_in_file,
     tested_key,
 )
-from detect.cli.publishing import check_pdf, interrupted, publish, replace_report_option
+from detect.cli.publishing import check_pdf, end_by_verdict, goes_on, publish, replace_report_option
+from detect.cli.results import json_option, print_result
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
-    from detect.student.api.plan import PlannedPrompt, PromptChoice
+    from detect.student.api.account import Estimate
+    from detect.student.api.plan import PlannedPrompt, PromptChoice, TracePlan
     from detect.student.record import TraceRecord
 
 
@@ -62,7 +68,6 @@ _alpha = option(
 )
 _sided = option("--two-sided", is_flag=True, help="Also see a mark that was subtracted too far.  [e.g. --two-sided]")
 _pdf = option("--pdf/--no-pdf", default=True, help="Write report.pdf as well.  [e.g. --no-pdf]")
-_json = option("--json", "as_json", is_flag=True, help="Print the record as JSON on standard output.  [e.g. --json]")
 
 
 _served_answers = option(
@@ -194,7 +199,9 @@ def _share_of(
     help="Number format that models run in.  [e.g. --dtype float32]",
 )
 @_pdf
-@_json
+@json_option
+@examiner_name
+@case_text
 @replace_report_option
 @fail_when_found
 def weights(
@@ -225,6 +232,8 @@ def weights(
     dtype: str,
     pdf: bool,
     as_json: bool,
+    examiner: str | None,
+    case: str | None,
     force: bool,
     fail: bool,
 ) -> None:
@@ -236,6 +245,7 @@ def weights(
                  --spec spec.json --key file:owner.key -o evidence/
     """
     from detect.artefacts import check_text
+    from detect.made import made_by
     from detect.report.folder import Unwritten
     from detect.student.evidence import TraceSettings
     from detect.student.open_weights import Placebo, WeightsJob, trace_weights
@@ -245,6 +255,7 @@ def weights(
     from watermark.placebo import placebo as placebo_of
     from watermark.spec import load_spec
 
+    maker = made_by(examiner, case)
     made = load_spec(spec_path)
     commitment = None if commitment_path is None else load_commitment(commitment_path)
     if taken == "filtered":
@@ -301,7 +312,9 @@ def weights(
         "dtype": dtype,
     }
     _check_output(output, pdf, [*texts, served, complete, placebo_answers, model_dir, *references, *controls], force)
+    say("the report will quote no text; evidence.npz will hold, as token ids, the contexts of the texts that are read")
     failed = None
+    goes_on(f"what the models have read is kept in {output}")
     with _Bars() as bars:
         try:
             record = trace_weights(
@@ -312,15 +325,14 @@ def weights(
                 output,
                 commitment=commitment,
                 arguments=arguments,
+                made=maker,
                 progress=bars,
             )
         except Unwritten as error:
             record, failed = error.record, error
-        except KeyboardInterrupt:
-            interrupted("what the models have read is kept")
     _publish(record, output, pdf, as_json, failed)
-    if fail and record.found:
-        click.get_current_context().exit(EXIT_FOUND)
+    if fail:
+        end_by_verdict(record.found, record.refused)
 
 
 @trace.command()
@@ -387,6 +399,7 @@ def weights(
 @decoy_count
 @decoy_public_seed
 @commitment_on_record
+@json_option
 def plan(
     url: str,
     model: str,
@@ -415,6 +428,7 @@ def plan(
     decoys: int,
     decoy_seed: str,
     commitment_path: Path | None,
+    as_json: bool,
 ) -> None:
     """Fix prompts, statistic, keys and target of a trace through the endpoint at URL, before the first query; print the
     plan's SHA-256, to be published or deposited. Prompts are picked by a public seed, whatever was answered to them:
@@ -427,6 +441,7 @@ def plan(
     from datetime import UTC, datetime
 
     from detect.document import tested_keys
+    from detect.results import TracePlanned
     from detect.student.api.plan import Budgets, SamplingPlan, TracePlan, write_plan
     from detect.student.endpoint import check_prompts, statistic_of
     from detect.student.served import counted_account
@@ -467,7 +482,21 @@ def plan(
         check_prompts(fixed, made, ring, tokenizer)
     digest = write_plan(output, fixed)
     say(f"wrote {output}: {len(prompts)} of {choice.offered} prompts by seed {seed!r}, {samples} answers each")
-    click.echo(digest)
+    if not as_json:
+        click.echo(digest)
+        return
+    print_result(
+        TracePlanned(
+            path=str(output),
+            sha256=digest,
+            prompts=len(prompts),
+            offered=choice.offered,
+            seed=seed,
+            samples=samples,
+            spec_id=made.spec_id,
+            key_fingerprint=ring.master_fingerprint,
+        )
+    )
 
 
 def _chosen_prompts(
@@ -526,9 +555,14 @@ def _chosen_prompts(
 @option(
     "--max-total-tokens", type=click.IntRange(1), help="A tighter budget in tokens.  [e.g. --max-total-tokens 50000]"
 )
+@request_concurrency(32)
+@request_timeout
+@request_attempts
 @option("--dry-run", is_flag=True, help="Say what asking would cost, and stop.  [e.g. --dry-run]")
 @_pdf
-@_json
+@json_option
+@examiner_name
+@case_text
 @replace_report_option
 @fail_when_found
 def api(
@@ -544,9 +578,14 @@ def api(
     api_key_source: str | None,
     max_requests: int | None,
     max_total_tokens: int | None,
+    concurrency: int,
+    timeout: float,
+    attempts: int,
     dry_run: bool,
     pdf: bool,
     as_json: bool,
+    examiner: str | None,
+    case: str | None,
     force: bool,
     fail: bool,
 ) -> None:
@@ -558,24 +597,21 @@ def api(
     Example: dyetrace trace api plan.json --served answers.jsonl --api-key env:THEIR_KEY \\
                  --spec spec.json --key file:owner.key -o evidence/
     """
+    from detect.made import made_by
     from detect.report.folder import Unwritten
-    from detect.student.api.account import estimate
+    from detect.student.api.account import ClientSettings, estimate
     from detect.student.api.credentials import load_api_key
     from detect.student.api.ledger import Ledger
     from detect.student.api.plan import Budgets, load_plan
     from detect.student.endpoint import LEDGER_FILE, trace_endpoint
     from watermark.spec import load_spec
 
+    maker = made_by(examiner, case)
     fixed, made = load_plan(plan_path), load_spec(spec_path)
     budgets = Budgets(requests=max_requests, tokens=max_total_tokens)
     if dry_run:
         ledger = Ledger(output / LEDGER_FILE, write=False) if (output / LEDGER_FILE).exists() else None
-        cost = estimate(fixed, ledger, budgets)
-        fits = "within" if cost.within_budget else "more than"
-        click.echo(
-            f"{cost.requests:,} requests to send, {cost.cached:,} answered already; about {cost.prompt_tokens:,} "
-            f"prompt and {cost.completion_tokens:,} completion tokens, at most {cost.most_tokens:,}: {fits} the budget"
-        )
+        _print_cost(estimate(fixed, ledger, budgets), plan_path, fixed, as_json)
         return
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)), counted=served is not None)
     _check_served(served, None)
@@ -590,7 +626,12 @@ def api(
         "decoy_seed": fixed.decoy_seed,
     }
     _check_output(output, pdf, [served, reference], force)
+    say(
+        "the report will quote no text; evidence.npz will hold, as token ids, contexts of the answers in their order, "
+        f"and {output / LEDGER_FILE}, which is no part of the report, every answer whole"
+    )
     failed = None
+    goes_on(f"all answers are kept in {output / LEDGER_FILE}")
     with _LiveEvidence() as live:
         try:
             record = trace_endpoint(
@@ -603,16 +644,45 @@ def api(
                 reference=reference,
                 api_key=None if api_key_source is None else load_api_key(api_key_source),
                 budgets=budgets,
+                client=ClientSettings(timeout=timeout, most=concurrency, attempts=attempts),
                 arguments=arguments,
+                made=maker,
                 progress=live,
+                tell=say,
             )
         except Unwritten as error:
             record, failed = error.record, error
-        except KeyboardInterrupt:
-            interrupted("all answers are kept")
     _publish(record, output, pdf, as_json, failed)
-    if fail and record.found:
-        click.get_current_context().exit(EXIT_FOUND)
+    if fail:
+        end_by_verdict(record.found, record.refused)
+
+
+def _print_cost(cost: Estimate, plan_path: Path, fixed: TracePlan, as_json: bool) -> None:
+    """What asking a plan would take."""
+    if not as_json:
+        fits = "within" if cost.within_budget else "more than"
+        click.echo(
+            f"{cost.requests:,} requests to send, {cost.cached:,} answered already; about {cost.prompt_tokens:,} "
+            f"prompt and {cost.completion_tokens:,} completion tokens, at most {cost.most_tokens:,}: {fits} the budget"
+        )
+        return
+    from detect.results import AskingForecast
+    from detect.student.api.plan import plan_sha256
+
+    print_result(
+        AskingForecast(
+            plan=str(plan_path),
+            plan_sha256=plan_sha256(fixed),
+            requests=cost.requests,
+            cached=cost.cached,
+            prompt_tokens=cost.prompt_tokens,
+            completion_tokens=cost.completion_tokens,
+            most_tokens=cost.most_tokens,
+            spent_requests=cost.spent.requests,
+            spent_tokens=cost.spent.tokens,
+            within_budget=cost.within_budget,
+        )
+    )
 
 
 def _check_served(served: str | None, tenant: str | None) -> None:

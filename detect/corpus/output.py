@@ -15,7 +15,7 @@ from detect.corpus.tally import Documents
 from detect.corpus.tasks import first_records, gathered_shards
 from detect.corpus.work import Plan, WorkFolder
 from detect.distinct import I64
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import MachineError
 
 
 def check_parquet() -> None:
@@ -26,8 +26,10 @@ def check_parquet() -> None:
         raise MachineError("a scan's report needs pyarrow: pip install 'dyetrace[scan]'") from None
 
 
-def documents_table(work: WorkFolder, plan: Plan, keys: KeySet, documents: Documents, found: Found) -> bytes:
-    """A row for each document, in the corpus's order, as Parquet."""
+def documents_table(
+    work: WorkFolder, plan: Plan, keys: KeySet, documents: Documents, found: Found, *, ids: bool = True
+) -> bytes:
+    """A row for each document, in the corpus's order, as Parquet; without ``ids`` records' own ids are left out."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -40,7 +42,7 @@ def documents_table(work: WorkFolder, plan: Plan, keys: KeySet, documents: Docum
         {
             "input": pa.array(source, pa.int32()),
             "record": pa.array(first + documents.records + 1, pa.int64()),
-            "id": pa.array(names, pa.string()),
+            "id": pa.array(names if ids else [None] * len(names), pa.string()),
             "tokens": pa.array(documents.tokens, pa.int32()),
             "tuples": pa.array(documents.tuples, pa.int32()),
             "key": pa.DictionaryArray.from_arrays(pa.array(documents.key), key_names),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,22 @@ from detect.corpus.scan import Progress, ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.recompute import own_part
 from detect.recorded_inputs import recorded_path
+from watermark.interruption import unwinding
 
 # Totals are integers and must agree exactly; other numbers come from floating point that libraries round differently.
 _RELATIVE = 1e-6
 # What differs by machine or folder, and not by what was found. Of inputs the hashes must agree, of files the contents.
-_APART = {"versions", "arguments", "files", "encoder", "name", "skipped_first", "excerpt", "assumptions", "method"}
+_APART = {
+    *("versions", "arguments", "files", "encoder", "name", "skipped_first", "excerpt", "assumptions", "method"),
+    *("created", "made", "how_to_check", "null_corpus"),
+}
 # What an account's own key leaves as it is, and what of its own tests pays for other keys too.
 _OF_NO_KEY = ("inputs", "documents", "tokens", "tuples", "distinct_tuples", "specs", "spec_ids", "key_fingerprint")
 _OF_ALL_KEYS = {"log10_pvalue_adjusted", "pointed"}
 # What older reports lack, or paid for over keys alone.
 _LATER = {"pairs_paid", "points_to", "pointed", "null_key_log10_pvalue"}
+_INPUTS = {"null_corpus_inputs", "reference_inputs"}  # lacking in reports from before it stood in them who made them
+_NATURAL = "natural"
 
 
 def recompute_scan(
@@ -37,6 +43,7 @@ def recompute_scan(
     engine: Engine,
     *,
     account: str | None = None,
+    note: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Scan again and list every difference, in the record's order; an empty list means that the report holds.
@@ -55,6 +62,8 @@ def recompute_scan(
         Runs the tasks.
     account
         Whose own key ``key`` is: then what concerns this account is compared, and what the key has no say in.
+    note
+        Told in a line what of an older report can't be compared.
 
     Raises
     ------
@@ -77,19 +86,45 @@ def recompute_scan(
         settings=_settings(options, account),
         tokenizer=tokenizer,
         reference=[there(name) for name in references],
-        null_corpus=[] if "none" in nulls else [name if name == "natural" else there(name) for name in nulls],
+        null_corpus=[] if "none" in nulls else [name if name == _NATURAL else there(name) for name in nulls],
         arguments=dict(options),
         commitment=record.commitment,
+        quotes=record.quotes,
     )
-    with tempfile.TemporaryDirectory(prefix="dyetrace-") as output:
+    with unwinding(), tempfile.TemporaryDirectory(prefix="dyetrace-") as output:
         again = scan(job, Path(output), engine, progress=progress)
     apart = _APART if record.pairs_paid else _APART | _LATER
+    apart |= set() if record.made else _INPUTS
     before, after = msgspec.to_builtins(record), msgspec.to_builtins(again)
+    if record.made is None and _NATURAL in nulls and account is None:
+        _set_control_apart(record, before["controls"], after["controls"], note)
     if account is not None:
         held = {h.key for h in again.hypotheses}
         own_part([h.key for h in record.hypotheses], held)
         before, after = _part(before, held), _part(after, held)
     return list(_differences("report", before, after, apart))
+
+
+def _set_control_apart(
+    record: ScanRecord, before: dict[str, Any], after: dict[str, Any], note: Callable[[str], None] | None
+) -> None:
+    """Take out what an older report says of its control corpus, where that is no longer to be had.
+
+    It was the documentation of the Python that made the report, whose text changes from version to version; since then
+    it comes with dyetrace.
+    """
+    mine = [name for name in before if name.startswith("null_corpus_") and name not in _INPUTS]
+    if not any(difference for name in mine for difference in _differences("", before[name], after[name], set())):
+        return
+    for controls in (before, after):
+        for name in mine:
+            controls.pop(name, None)
+    python = record.versions.get("python", "a version that is not on record")
+    if note is not None:
+        note(
+            "not compared: what this older report says of its control corpus, which was the documentation of the Python "
+            f"that made it ({python}) and gives other numbers than the text that comes with dyetrace now"
+        )
 
 
 def _part(record: dict[str, Any], keys: set[str]) -> dict[str, Any]:

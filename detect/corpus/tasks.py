@@ -24,7 +24,7 @@ from detect.corpus.settle import read_count, read_kept, settle_bucket
 from detect.corpus.tally import joined, merge, write_scores
 from detect.corpus.work import Plan, WorkFolder, new_file, read_plan
 from detect.encode import Encoder
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import MachineError
 
 _WORTH_FAST = 1 << 20  # bytes of text
 

@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from detect.own_folder import SCRATCH, claim, is_plain, release, remove_plain
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError, refused_write
 from watermark.files import make_folder, write_atomically
+from watermark.interruption import held
 
 REPORT = "report.json"
 SIGNATURE = "report.json.sig"
@@ -51,7 +52,7 @@ _CHANGE = "change.json"
 _MARKED = b"Files of a report that `dyetrace` is writing to the folder around this one.\n"
 
 
-class Unwritten(DyetraceError):
+class Unwritten(MachineError):
     """A report was made that could not be written: ``record`` is all of it that there is."""
 
     def __init__(self, record: Any, reason: str) -> None:
@@ -133,7 +134,7 @@ def replace_report(output: Path, files: Mapping[str, bytes]) -> None:
         is as it was.
     """
     make_folder(output)
-    with _held(output):
+    with held(), _held(output):
         gone = {name: _sha256(output / name) for name in _own(output, files)}
         stage = output / STAGE
         _claim(stage)
@@ -145,12 +146,12 @@ def replace_report(output: Path, files: Mapping[str, bytes]) -> None:
         except BaseException as error:
             _clear(stage)
             if isinstance(error, OSError):
-                raise DyetraceError(f"cannot write to {output}: {error.strerror}") from None
+                raise refused_write(f"cannot write to {output}", error) from None
             raise
         try:
             _finish(output)
         except OSError as error:
-            raise DyetraceError(f"cannot write to {output}: {error.strerror}") from None
+            raise refused_write(f"cannot write to {output}", error) from None
 
 
 def add_drawings(output: Path, report: bytes | None, files: Mapping[str, bytes], *, force: bool = False) -> None:
@@ -173,7 +174,7 @@ def add_drawings(output: Path, report: bytes | None, files: Mapping[str, bytes],
         Another report lies there, or drawings of nobody knows what.
     """
     make_folder(output)
-    with _held(output):
+    with held(), _held(output):
         if (output / REPORT).exists():
             _own(output, files)
             if report is not None and (output / REPORT).read_bytes() != report:
@@ -216,7 +217,7 @@ def _check_writable(output: Path) -> None:
     if not above.is_dir():
         raise DyetraceError(f"cannot make folder {output}: {above} is not a folder")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise DyetraceError(f"cannot write to {output}: Permission denied")
+        raise MachineError(f"cannot write to {output}: Permission denied")
 
 
 def _check_apart(output: Path, inputs: Iterable[str | Path]) -> None:
@@ -306,7 +307,7 @@ def _held(output: Path) -> Iterator[None]:
         try:
             _finish(output)
         except OSError as error:
-            raise DyetraceError(f"cannot write to {output}: {error.strerror}") from None
+            raise refused_write(f"cannot write to {output}", error) from None
         yield
     finally:
         os.close(descriptor)
@@ -316,7 +317,7 @@ def _claim(stage: Path) -> None:
     try:
         claim(stage, _MARKED, "rename it, or give another folder with -o")
     except OSError as error:
-        raise DyetraceError(f"cannot write to {stage.parent}: {error.strerror}") from None
+        raise refused_write(f"cannot write to {stage.parent}", error) from None
 
 
 def _finish(output: Path) -> None:
@@ -352,7 +353,7 @@ def _place(source: Path, target: Path, digest: str) -> None:
     try:
         os.replace(source, target)
     except OSError as error:
-        raise DyetraceError(f"cannot write {target}: {error.strerror}") from None
+        raise refused_write(f"cannot write {target}", error) from None
 
 
 def _clear(stage: Path) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from watermark.errors import DyetraceError, EvidenceError, MachineError
 from watermark.files import check_output, write_atomically, write_private
+from watermark.interruption import held
 from watermark.keys import read_source
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ def write_signing_key(path: Path) -> Path:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    write_private(path, private)
-    try:
-        write_private(beside, public, 0o644)
-    except BaseException:
-        path.unlink()  # a key whose public half nobody has is of no use
-        raise
+    with held():
+        write_private(path, private)
+        try:
+            write_private(beside, public, 0o644)
+        except BaseException:
+            path.unlink()  # a key whose public half nobody has is of no use
+            raise
     return beside
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
-from detect.cli.common import EXIT_FOUND
+from detect.cli.statuses import DOES_NOT_HOLD, FOUND
 from detect.report.schema import read_record
 from watermark.keys import SecretKey, write_key_file
 
@@ -53,7 +53,7 @@ def test_marked_answers_are_found_and_traced_to_their_tenant(job: Path, smollm2_
     result = detect(
         job, job / "answers.jsonl", smollm2_dir, "--tenant", "acme", "--tenant", "zenith", "--json", "--fail"
     )
-    assert result.exit_code == EXIT_FOUND
+    assert result.exit_code == FOUND.number
     record = json.loads(result.stdout)
     for document in record["documents"]:
         best = {h["key"]: h["log10_pvalue_adjusted"] for h in document["hypotheses"]}
@@ -102,7 +102,7 @@ def test_reports_are_written_and_recomputed_and_a_changed_number_is_noticed(job:
     total = record.documents[0].hypotheses[0].subkeys[2].total
     (out / "changed.json").write_text(changed.replace(f'"total": {total}', f'"total": {total + 1}'))
     refused = run("recompute", out / "changed.json", *again)
-    assert refused.exit_code == 2 and "other sums" in refused.stderr
+    assert refused.exit_code == DOES_NOT_HOLD.number and "other sums" in refused.stderr
 
 
 def test_the_model_aware_test_adds_evidence(job: Path, smollm2_dir: Path) -> None:
@@ -118,7 +118,7 @@ def test_commitments_open_with_the_right_key_alone(job: Path, tmp_path: Path) ->
     arguments = ("verify-commitment", job / "commitment.json", "--spec", job / "spec.json", "--key")
     assert "commitment holds" in run(*arguments, f"file:{job / 'owner.key'}").stdout
     refused = run(*arguments, f"file:{tmp_path / 'other.key'}")
-    assert refused.exit_code == 2 and "the commitment is of key" in refused.stderr
+    assert refused.exit_code == DOES_NOT_HOLD.number and "the commitment is of key" in refused.stderr
 
 
 def _bad(job: Path, tmp_path: Path, smollm2_dir: Path) -> dict[str, tuple[tuple[str | Path, ...], str]]:

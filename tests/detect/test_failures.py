@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from detect.cli.statuses import BAD_INPUT, MACHINE, Status
 from detect.corpus.work import WORK
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from watermark.keys import write_key_file
@@ -40,8 +41,8 @@ def run(*arguments: str, within: Path, **options: Any) -> subprocess.CompletedPr
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=within, check=False, timeout=120, **options)
 
 
-def one_line(done: subprocess.CompletedProcess[str], *says: str) -> None:
-    assert done.returncode == 2, done.stderr
+def one_line(done: subprocess.CompletedProcess[str], *says: str, status: Status = MACHINE) -> None:
+    assert done.returncode == status.number, done.stderr
     told = [line for line in done.stderr.splitlines() if line.startswith("dyetrace: ")]
     assert len(told) == 1 and "Traceback" not in done.stderr, done.stderr
     assert all(word in told[0] for word in says), told[0]
@@ -71,7 +72,7 @@ def test_a_report_is_whole_though_standard_output_takes_nothing(form: list[str],
 def test_a_closed_standard_input_holds_no_text(folder: Path) -> None:
     command = f'exec "{sys.executable}" -m detect.cli detect - --spec spec.json --key file:owner.key <&-'
     done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
-    one_line(done, "standard input is closed")
+    one_line(done, "standard input is closed", status=BAD_INPUT)
 
 
 # ----------------------------------------------------------------------------------------------------------- disks

@@ -113,7 +113,7 @@ def test_an_account_recomputes_its_part_and_is_told_what_is_left(kind: str, case
     changed.write_text(json.dumps(record))
     done = recompute(case, kind, "acme.key", report=changed)
     changed.unlink()
-    assert done.exit_code == 2 and "does not hold" in done.stderr
+    assert done.exit_code == 3 and "does not hold" in done.stderr
 
 
 def test_differences_stand_in_the_order_of_the_record(case: Path) -> None:

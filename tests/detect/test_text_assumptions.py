@@ -128,13 +128,13 @@ def test_a_commitment_is_opened_where_its_opening_is_at_hand(folder: Path, tmp_p
     assert not alone["checked"] and "was not opened here" in alone["how"]
 
 
-def test_an_opening_that_does_not_fit_is_one_line_and_status_2(folder: Path, tmp_path: Path) -> None:
+def test_an_opening_that_does_not_fit_is_one_line(folder: Path, tmp_path: Path) -> None:
     commitment = json.loads((folder / "ids-commitment.json").read_text())
     opening = json.loads((folder / "ids-commitment.json.opening").read_text())
     (tmp_path / "c.json").write_text(json.dumps(commitment))
     (tmp_path / "c.json.opening").write_text(json.dumps(opening | {"salt": "00" * 32}))
     result = scan(folder, tmp_path / "out", "--commitment", tmp_path / "c.json")
-    assert result.exit_code == 2 and "does not fit the commitment" in result.stderr
+    assert result.exit_code == 3 and "does not fit the commitment" in result.stderr
     (tmp_path / "c.json").write_text(json.dumps(commitment | {"key_fingerprint": SecretKey(bytes(32)).fingerprint}))
     (tmp_path / "c.json.opening").unlink()
     result = scan(folder, tmp_path / "out", "--commitment", tmp_path / "c.json")

@@ -12,7 +12,7 @@ from typing import Any
 from detect.corpus.engines.forkserver import end_with_parent
 from detect.corpus.engines.local import cores
 from detect.corpus.tasks import Outcome, Task, run
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import MachineError
 
 Executor = Callable[[list[Any], int, str], Any]
 """Makes an executor of a pipeline, a number of tasks and a folder for logs."""

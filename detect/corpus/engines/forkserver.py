@@ -12,9 +12,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
+
+from watermark.interruption import held
 
 _PRELOAD = "detect.corpus.engines.warm"
 
@@ -23,6 +25,7 @@ def start_early() -> BaseContext:
     """Start the server, which gets ready while the caller goes on; returns the context that workers start in."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOAD])
+    resource_tracker.ensure_running()  # it unblocks the signals that it has blocked itself
     with _deaf_to_interrupts():
         forkserver.ensure_running()
     return context
@@ -50,20 +53,25 @@ def _end_after(parent: Any) -> None:
 def _deaf_to_interrupts() -> Iterator[None]:
     """An interrupt from the keyboard reaches the whole process group; ending workers is their parent's business.
 
-    What is started in here inherits that it is ignored, and so do all its forks.
+    What is started in here inherits that it is ignored, and so do all its forks. One that comes meanwhile is not lost.
     """
-    with _handling_interrupts(signal.SIG_IGN):
-        yield
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        with _handling_interrupts(signal.SIG_IGN):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def interrupts_afterwards() -> Iterator[None]:
     """Put off interrupts to the end of the block: a worker that is half started would be left behind."""
     noted: list[int] = []
-    with _handling_interrupts(lambda number, _: noted.append(number)):
-        yield
-    if noted:
-        raise KeyboardInterrupt
+    with held():
+        with _handling_interrupts(lambda number, _: noted.append(number)):
+            yield
+        if noted:
+            signal.raise_signal(noted[0])
 
 
 @contextmanager

@@ -266,7 +266,7 @@ def test_a_result_is_printed_though_its_folder_fails(
 
     monkeypatch.setattr(folders, "replace_report", full)
     result = scan_to(tmp_path, keys, "marked.jsonl", "--json", "--no-pdf")
-    assert result.exit_code == 2 and json.loads(result.stdout)["found"]
+    assert result.exit_code == 5 and json.loads(result.stdout)["found"]
     assert result.stderr.splitlines()[-1].startswith("dyetrace: cannot write: No space left on device; the result was")
     with pytest.raises(Unwritten) as caught:
         scan(job(keys, str(keys / "marked.jsonl")), tmp_path / "out", InlineEngine())
