@@ -16,10 +16,8 @@ from pathlib import Path
 
 PACKAGES = ("detect", "watermark")
 
-SHELL = (
-    "find detect watermark -name '*.py' -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | head -c 64"
-)
-"""Prints the hash, in the folder that holds both packages."""
+SHELL = "find detect watermark -name '*.py' -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
+"""Prints the hash first, in the folder that holds both packages."""
 
 
 @cache

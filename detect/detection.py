@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from detect import tails
+from detect.batch import CHUNK
 from detect.calibration import explanation
 from detect.distinct import Tuples, distinct_tuples
-from detect.document import BlindTest, blind_test, candidates
+from detect.document import WHOLE_FAMILY, BlindTest, Family, accounts_of_decoys, candidates
 from detect.encode import Encoder
-from detect.evidence import AwareResult, Document, Input, Record, TokenView, versions
+from detect.evidence import AwareResult, Document, Input, KeySums, Record, TokenView, versions
 from detect.inputs import Suspect
+from detect.made import Made, made_by, now
 from detect.multiplicity import holm_log10
 from detect.pointing import blind_and_aware
 from detect.scoring import counting, statistics_of
@@ -37,6 +38,9 @@ Progress = Callable[[int, int], None]
 
 VIEWED_DOCUMENTS = 20
 VIEWED_TOKENS = 1500
+KEPT = 12
+"""Keys of a large family whose numbers each document keeps, the strongest; and all that could be named."""
+_SUMS = 1 << 22  # sums of documents under keys that are held at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,23 @@ class Settings:
         when that key's is, adjusted over all pairs of a document and a key.
     decoy_count, decoy_seed
         Decoy keys per document.
+    decoy_accounts
+        How many accounts' keys each decoy has; None: as `detect.document.accounts_of_decoys` says.
+    key_sums
+        Put the hash of each key's sums on record, however few keys there are.
     view
         Keep token texts and per-token p-values of the strongest documents for the HTML page.
+    quotes
+        Whether any text of the documents, or the ids that their records bear, may stand in the report.
     """
 
     alpha: float = 1e-6
     decoy_count: int = 100
     decoy_seed: str = "dyetrace"
+    decoy_accounts: int | None = None
+    key_sums: bool = False
     view: bool = True
+    quotes: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -86,6 +99,7 @@ def detect(
     commitment: Commitment | None = None,
     opened: bool = False,
     arguments: dict[str, Any] | None = None,
+    made: Made | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Test every suspect document.
@@ -94,6 +108,8 @@ def detect(
     ----------
     commitment, opened
         To put on record; whether it was opened with this key (`detect.opening`).
+    made
+        Who makes the report, which nothing but the record's own line depends on.
 
     Raises
     ------
@@ -110,17 +126,39 @@ def detect(
             "give the commitment of this key"
         )
     encoder = Encoder.load(tokenizer)
-    documents = []
-    for number, suspect in enumerate(suspects):
-        ids = _ids(suspect, encoder, spec)
-        documents.append(_test(suspect, ids, spec, ring, settings, model))
-        if progress is not None:
-            progress(number + 1, len(suspects))
-    documents = _adjust(documents, settings.alpha)
+    accounts = settings.decoy_accounts
+    if accounts is None:
+        accounts = accounts_of_decoys(len(ring.tenants), settings.decoy_count)
+    family = Family(
+        spec,
+        ring,
+        decoy_seed=settings.decoy_seed,
+        decoy_count=settings.decoy_count,
+        decoy_accounts=accounts,
+        keep=KEPT,
+        log10_alpha=math.log10(settings.alpha),
+    )
+    documents: list[Document] = []
+    hashed = settings.key_sums or not family.keeps_all
+    sums = [hashlib.sha256() for _ in family.names] if hashed else None
+    for read in _batches(suspects, encoder, spec, family.sums):
+        tests = family.test([one.tuples for one in read])
+        if sums is not None:
+            by_key = np.stack([blind.sums for blind in tests if blind.sums is not None], axis=1).astype("<i8")
+            for digest, rows in zip(sums, by_key, strict=True):
+                digest.update(rows.tobytes())
+        for one, blind in zip(read, tests, strict=True):
+            aware = _aware(one, spec, ring, settings, accounts, model, blind)
+            documents.append(_document(one, blind, aware))
+            if progress is not None:
+                progress(len(documents), len(suspects))
+    documents = adjust(documents, settings.alpha)
     if settings.view:
         documents = _with_views(documents, suspects, encoder, spec, ring)
+    if not settings.quotes:
+        documents = _unquoted(documents, suspects)
     record = Record(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
         arguments=arguments or {},
         versions=versions(),
         spec=msgspec.json.decode(spec.canonical_json, type=WatermarkSpec),
@@ -135,9 +173,19 @@ def detect(
         inputs=list(inputs),
         documents=documents,
         calibration=explanation(spec.build_scheme()),
+        made=made or made_by(),
+        quotes=settings.quotes,
+        keys=None
+        if sums is None
+        else [KeySums(key=name, sha256=one.hexdigest()) for name, one in zip(family.names, sums, strict=True)],
+        decoy_accounts=accounts,
     )
     with_ids = sum(suspect.token_ids is not None for suspect in suspects)
-    return msgspec.structs.replace(record, assumptions=of_detection(record, opened, with_ids))
+    from detect.report.checking import how_to_check, in_words
+
+    return msgspec.structs.replace(
+        record, assumptions=of_detection(record, opened, with_ids), how_to_check=in_words(how_to_check(record))
+    )
 
 
 def _ids(suspect: Suspect, encoder: Encoder, spec: WatermarkSpec) -> U32:
@@ -163,33 +211,52 @@ def _tuples(ids: U32, prompt: U32 | None, spec: WatermarkSpec) -> Tuples:
     return distinct_tuples(ids, spec.context_width, read)
 
 
-def _test(
-    suspect: Suspect, ids: U32, spec: WatermarkSpec, ring: KeyRing, settings: Settings, model: Model | None
-) -> Document:
-    prompt = _prompt(suspect)
-    tuples = _tuples(ids, prompt, spec)
-    blind = blind_test(spec, ring, tuples, decoy_seed=settings.decoy_seed, decoy_count=settings.decoy_count)
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A document ready to be tested."""
+
+    suspect: Suspect
+    ids: U32
+    prompt: U32 | None
+    tuples: Tuples
+
+
+def _batches(suspects: Sequence[Suspect], encoder: Encoder, spec: WatermarkSpec, sums: int) -> Iterator[list[_Read]]:
+    """Documents in order, as many at a time as make calls worth their cost and their sums fit the memory set aside."""
+    batch: list[_Read] = []
+    for suspect in suspects:
+        ids, prompt = _ids(suspect, encoder, spec), _prompt(suspect)
+        batch.append(_Read(suspect, ids, prompt, _tuples(ids, prompt, spec)))
+        if len(batch) * sums >= _SUMS or sum(len(one.tuples) for one in batch) >= CHUNK:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _document(read: _Read, blind: BlindTest, aware: AwareResult | None) -> Document:
     return Document(
-        name=suspect.name,
-        sha256=hashlib.sha256(ids.astype("<u4").tobytes()).hexdigest(),
-        tokens=len(ids),
-        prompt_tokens=None if prompt is None else len(prompt),
-        tuples=len(tuples),
+        name=read.suspect.name,
+        sha256=hashlib.sha256(read.ids.astype("<u4").tobytes()).hexdigest(),
+        tokens=len(read.ids),
+        prompt_tokens=None if read.prompt is None else len(read.prompt),
+        tuples=len(read.tuples),
         hypotheses=[] if blind.refused else blind.hypotheses,
         log10_pvalue=None if blind.refused else blind.log10_pvalue,
         log10_pvalue_corpus=None,
         decoys=blind.decoys,
-        aware=_aware(ids, prompt, spec, ring, settings, model, blind),
+        aware=aware,
         refused=blind.refused,
+        keys_tested=blind.keys,
     )
 
 
 def _aware(
-    ids: U32,
-    prompt: U32 | None,
+    read: _Read,
     spec: WatermarkSpec,
     ring: KeyRing,
     settings: Settings,
+    decoy_accounts: int,
     model: Model | None,
     blind: BlindTest,
 ) -> AwareResult | None:
@@ -198,17 +265,24 @@ def _aware(
     from detect.aware import aware_test
     from detect.likelihood import likelihood
 
-    return aware_test(
+    found = aware_test(
         spec,
         ring,
-        likelihood(model.network, ids, spec.context_width, prompt),
+        likelihood(model.network, read.ids, spec.context_width, read.prompt),
         model=model.name,
         decoy_seed=settings.decoy_seed,
         decoy_count=settings.decoy_count,
+        decoy_accounts=decoy_accounts,
     )
+    if blind.keys <= WHOLE_FAMILY:
+        return found
+    ranked = sorted(found.hypotheses, key=lambda h: h.log10_pvalue)
+    limit = math.log10(settings.alpha)
+    kept = {h.key for rank, h in enumerate(ranked) if rank < KEPT or h.log10_pvalue_adjusted <= limit}
+    return msgspec.structs.replace(found, hypotheses=[h for h in found.hypotheses if h.key in kept])
 
 
-def _adjust(documents: list[Document], alpha: float) -> list[Document]:
+def adjust(documents: list[Document], alpha: float) -> list[Document]:
     """Pay for the number of documents (Holm), and for asking with and without the model (each at alpha / 2).
 
     Holm's correction holds however documents depend on each other. Which key is named is paid for by itself, over all
@@ -255,6 +329,20 @@ def _with_views(
         if i in shown
         else document
         for i, document in enumerate(documents)
+    ]
+
+
+def _unquoted(documents: list[Document], suspects: Sequence[Suspect]) -> list[Document]:
+    """The documents without their texts, and without ids, which may be titles."""
+    return [
+        msgspec.structs.replace(
+            document,
+            name=suspect.unquoted,
+            view=None
+            if document.view is None
+            else msgspec.structs.replace(document.view, texts=[""] * len(document.view.texts)),
+        )
+        for document, suspect in zip(documents, suspects, strict=True)
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from detect.assumptions import Assumption
+from detect.made import Made
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
@@ -105,7 +106,7 @@ class TokenView(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     ``pvalues[i]`` is the probability that a token scores at least this without the key, under the best sub-key of the
     best hypothesis; null for tokens that were not counted (repeats, and tokens whose context is not known or belongs
-    to another key).
+    to another key). ``texts`` are empty where the report quotes nothing.
     """
 
     hypothesis: str
@@ -130,7 +131,8 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tuples
         Distinct tuples in all.
     hypotheses
-        One for each key tested; none when the p-value is refused.
+        One for each key tested; none when the p-value is refused. Of a family of more than
+        `detect.document.WHOLE_FAMILY` keys the strongest alone, and all that the document points to.
     log10_pvalue
         The document's p-value over all keys tested; null when it was refused.
     log10_pvalue_corpus
@@ -143,6 +145,8 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Keys whose p-value for this document, adjusted over all pairs of a document and a key in this report (Holm), is
         at or below alpha (half of it for each test, blind and model-aware, where both were run): these alone are named.
         May be empty though the document is found, which is then by one of the keys tested. Null in older reports.
+    keys_tested
+        How many keys were tested, whether they stand in ``hypotheses`` or not; null in older reports, where all do.
     """
 
     name: str
@@ -159,6 +163,28 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     found: bool = False
     view: TokenView | None = None
     points_to: list[str] | None = None
+    keys_tested: int | None = None
+
+    @property
+    def tested(self) -> int:
+        """How many keys were tested."""
+        return len(self.hypotheses) if self.keys_tested is None else self.keys_tested
+
+
+class KeySums(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A key of a large family: what shows all that was computed under it, without the numbers of every document.
+
+    Attributes
+    ----------
+    key
+        "global", or "tenant:NAME".
+    sha256
+        Of its distinct tuples in each document and the sums under its sub-keys, in the order of the documents: little-
+        endian int64, 1 + S for each document.
+    """
+
+    key: str
+    sha256: str
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -166,10 +192,24 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes
     ----------
+    created
+        When it was made, in UTC by the maker's clock.
     calibration
         How p-values came about where they aren't the law's tails.
     assumptions
         What the answers rest on, and which of it this run looked at.
+    keys
+        Of a family so large that documents hold its strongest keys alone: every key tested; else null.
+    decoy_accounts
+        How many accounts' keys each decoy has (`detect.document.accounts_of_decoys`); null in older reports: all.
+    made
+        Who made it, and with which code; null in older reports.
+    quotes
+        Whether texts of the documents, and the ids that their records bear, may stand in the report; without them
+        token views have empty texts.
+    how_to_check
+        How somebody else checks this report, a whole sentence or more each; the page says the same. Empty in older
+        reports.
     """
 
     format: Literal["dyetrace-detection"] = "dyetrace-detection"
@@ -190,6 +230,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     documents: list[Document]
     calibration: str | None = None
     assumptions: list[Assumption] = []
+    keys: list[KeySums] | None = None
+    decoy_accounts: int | None = None
+    made: Made | None = None
+    quotes: bool = True
+    how_to_check: list[str] = []
 
     @property
     def found(self) -> list[Document]:

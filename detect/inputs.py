@@ -28,12 +28,20 @@ class Suspect:
         None where token ids were given instead.
     token_ids, prompt_token_ids
         Where the record has them.
+    place
+        ``name`` without the record's own id, which may be a title; "" where there is none in it.
     """
 
     name: str
     text: str | None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
+    place: str = ""
+
+    @property
+    def unquoted(self) -> str:
+        """What to call it in a report that quotes nothing."""
+        return self.place or self.name
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -71,7 +79,7 @@ def from_text_alone(suspect: Suspect) -> Suspect:
     """The same document as a stranger would have it: its text, without token ids or prompt."""
     if suspect.text is None:
         raise DyetraceError(f"{suspect.name} has no text to encode; leave --from-text out")
-    return Suspect(suspect.name, suspect.text)
+    return Suspect(suspect.name, suspect.text, place=suspect.place)
 
 
 def _read(source: str) -> bytes:
@@ -112,4 +120,4 @@ def _suspect(record: _Line, place: str, number: int, text_field: str) -> Suspect
     for ids in (record.token_ids, record.prompt_token_ids):
         if ids is not None and not all(0 <= token < 2**32 for token in ids):
             raise DyetraceError(f"{place} has a token id outside 0 .. 2^32 - 1")
-    return Suspect(name, record.text, record.token_ids, record.prompt_token_ids)
+    return Suspect(name, record.text, record.token_ids, record.prompt_token_ids, f"line {number}")

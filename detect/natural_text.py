@@ -20,12 +20,14 @@ from pathlib import Path
 
 from watermark.errors import DyetraceError, MachineError
 
-__all__ = ["KINDS", "PROSE_SHA256", "natural_documents"]
+__all__ = ["KINDS", "PROSE_BYTES", "PROSE_SHA256", "natural_documents"]
 
 Documents = Iterator[tuple[str, str]]
 
 PROSE_SHA256 = "66d3926e83c1c1dc51aa5993557f89a2f78fc0771792988f1fb6c863bb5dae7e"
 """Of the shipped prose, one JSON object a line: what a report names its control corpus by."""
+PROSE_BYTES = 386_338
+"""Its size."""
 
 _TEMPLATE = re.compile(r"[%{<]")
 _LICENCE_NAME = re.compile(r"(licen[cs]e|copying|notice)", re.IGNORECASE)

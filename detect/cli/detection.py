@@ -30,6 +30,7 @@ from detect.cli.common import (
 )
 from detect.cli.publishing import end_by_verdict, publish, replace_report_option
 from detect.cli.results import json_option, print_result
+from detect.interruption import leaves
 from watermark.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -233,10 +234,20 @@ def demo(output: Path, scheme: str, as_json: bool) -> None:
     \b
     Example: dyetrace demo
     """
-    from detect.demo import run_demo
+    from detect.demo import finish_demo, is_unfinished, run_demo
 
+    leaves(
+        lambda: (
+            f"{output} holds an unfinished demo, which the same command begins anew"
+            if is_unfinished(output)
+            else "nothing was written; run the same command again"
+        )
+    )
     record = run_demo(output, scheme, say)
-    _publish(record, output, as_json)
+    try:
+        _publish(record, output, as_json)
+    finally:
+        finish_demo(output)
 
 
 @click.command()

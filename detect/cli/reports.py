@@ -197,7 +197,7 @@ def _drawn_scan(record: ScanRecord, form: str) -> bytes:
         return render_scan_html(record).encode()
     from detect.report.scan_terminal import print_scan
 
-    return _printed(lambda console: print_scan(record, console))
+    return _printed(lambda console: print_scan(record, console, whole=True))
 
 
 def _drawn_trace(record: TraceRecord, form: str) -> bytes:
@@ -211,7 +211,7 @@ def _drawn_trace(record: TraceRecord, form: str) -> bytes:
         return render_trace_html(record).encode()
     from detect.report.trace_terminal import print_trace
 
-    return _printed(lambda console: print_trace(record, console))
+    return _printed(lambda console: print_trace(record, console, whole=True))
 
 
 def _drawn_detection(record: Record, form: str) -> bytes:
@@ -223,7 +223,7 @@ def _drawn_detection(record: Record, form: str) -> bytes:
         return render_html(record).encode()
     from detect.report.terminal import print_record
 
-    return _printed(lambda console: print_record(record, console))
+    return _printed(lambda console: print_record(record, console, whole=True))
 
 
 def _printed(show: Callable[[Any], None]) -> bytes:

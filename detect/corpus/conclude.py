@@ -16,7 +16,7 @@ from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Floats, Tally, no_documents
 from detect.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.distinct import Mask
-from detect.evidence import SubkeyTally
+from detect.evidence import Input, SubkeyTally
 from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10
 from detect.scoring import as_drawn
 from watermark.formats.protocol import is_exact
@@ -164,6 +164,7 @@ class NullCorpus:
     name: str
     log10_pvalue: float
     documents: Documents
+    inputs: list[Input]
 
 
 def controls(
@@ -194,6 +195,7 @@ def controls(
         null_corpus_log10_pvalue=None if null is None else null.log10_pvalue,
         null_corpus_histogram=histogram(null_log10_ps),
         null_corpus_discoveries=_count(null_log10_ps, settings.rate),
+        null_corpus_inputs=[] if null is None else null.inputs,
     )
 
 

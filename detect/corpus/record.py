@@ -1,7 +1,7 @@
 """The record of a scan: what `report.json` holds, from which every other form of the report is drawn.
 
-It holds no secret, no clock time and nothing about workers, so that the same inputs, spec, keys and packages give the
-same bytes on one machine or a thousand, after any interruption. `documents.parquet` beside it (named here with its
+It holds no secret and nothing about workers, so that the same inputs, spec, keys and packages give the same bytes on
+one machine or a thousand, after any interruption, but for when and by whom it was made (``created``, ``made``). `documents.parquet` beside it (named here with its
 SHA-256) has a row for each document.
 """
 
@@ -14,7 +14,8 @@ from typing import Literal
 import msgspec
 
 from detect.assumptions import Assumption
-from detect.evidence import SubkeyTally
+from detect.evidence import Input, SubkeyTally
+from detect.made import Made
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
@@ -186,6 +187,9 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         formats whose p-values are ranks among decoys.
     null_corpus
         What the unmarked control corpus is; null when there was none.
+    null_corpus_inputs
+        Its files. The text that comes with dyetrace is one file here, with the SHA-256 and size of its lines. Empty in
+        older reports, whose "natural" control corpus was the documentation of the Python that made them.
     null_corpus_documents, null_corpus_log10_pvalue, null_corpus_histogram, null_corpus_discoveries
         The true keys' test of it: documents, the corpus p-value over all keys, documents by p-value, BH discoveries.
     """
@@ -202,6 +206,7 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     null_corpus_histogram: list[int]
     null_corpus_discoveries: int
     null_key_log10_pvalue: float | None = None
+    null_corpus_inputs: list[Input] = []
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -224,7 +229,7 @@ class Hit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     record
         Line or row in that file, from 1.
     id
-        The record's own id, where it has one.
+        The record's own id, where it has one and the report may quote.
     tokens, tuples
         Its length; the distinct tuples that no earlier document has.
     key, subkey
@@ -245,7 +250,7 @@ class Hit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     scores
         Mean statistic in consecutive stretches of equal length (at most 60), null where a stretch holds no tuple.
     excerpt
-        The beginning of its text; "" where no tokenizer was given.
+        The beginning of its text; "" where no tokenizer was given, or the report quotes nothing.
     """
 
     ordinal: int
@@ -295,6 +300,18 @@ class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         any wrong pointing in the whole report is at most alpha. 0 in older reports, which paid for keys alone.
     assumptions
         What the answer rests on, and which of it this scan looked at.
+    created
+        When it was made, in UTC by the maker's clock; "" in older reports, which don't say.
+    made
+        Who made it, and with which code; null in older reports.
+    quotes
+        Whether texts of the corpus, the ids that records bear, and what a reader says of broken ones may stand in the
+        report.
+    reference_inputs
+        Files of text that is known to be marked (--reference); empty in older reports.
+    how_to_check
+        How somebody else checks this report, a whole sentence or more each; the page says the same. Empty in older
+        reports.
     """
 
     format: Literal["dyetrace-scan"] = "dyetrace-scan"
@@ -325,3 +342,8 @@ class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     calibration: str | None = None
     pairs_paid: int = 0
     assumptions: list[Assumption] = []
+    created: str = ""
+    made: Made | None = None
+    quotes: bool = True
+    reference_inputs: list[Input] = []
+    how_to_check: list[str] = []

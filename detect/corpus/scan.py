@@ -30,10 +30,12 @@ from detect.corpus.settings import ScanSettings, check_specs
 from detect.corpus.settle import read_count
 from detect.corpus.tally import Documents, Tally, joined, merge, read_documents, read_tally
 from detect.corpus.tasks import Outcome, Stage, Task, first_records, gathered_shards, unwritten
+from detect.corpus.unquoted import unread, without_fields, without_names, without_text
 from detect.corpus.work import Plan, Shard, WorkFolder, discard, locked, new_file, shard_id, write_plan
 from detect.encode import EncoderUse
-from detect.evidence import versions
-from detect.natural_text import natural_documents
+from detect.evidence import Input, versions
+from detect.made import Made, made_by, now
+from detect.natural_text import PROSE_BYTES, PROSE_SHA256, natural_documents
 from detect.text_assumptions import of_scan
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError, MachineError
@@ -53,7 +55,10 @@ HITS = 100
 """Hits that the record holds; hits.jsonl has all."""
 
 NATURAL = "natural"
-"""The null corpus that comes with every Python: its own documentation."""
+"""The null corpus that comes with dyetrace."""
+_NATURAL_NAME = "prose that comes with dyetrace: the documentation of Python 3.11.7"
+_NATURAL_DOCUMENTS = 150
+_NATURAL_FILE = "natural.jsonl"
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,10 @@ class ScanJob:
         Paths of text that is known not to be marked; `NATURAL`, or none.
     arguments
         The command's options, for the record.
+    made
+        Who makes the report; nothing but the record's own line depends on it.
+    quotes
+        Whether texts of the corpus, and what tells of them, may stand in the report (`detect.corpus.unquoted`).
     """
 
     paths: Sequence[str]
@@ -92,6 +101,8 @@ class ScanJob:
     reference: Sequence[str] = ()
     null_corpus: Sequence[str] = (NATURAL,)
     arguments: dict[str, Any] = field(default_factory=dict)
+    made: Made = field(default_factory=made_by)
+    quotes: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +120,23 @@ class _Corpus:
     @property
     def documents(self) -> Documents:
         return joined(self.parts, self.tally.totals.shape[1])
+
+    @property
+    def inputs(self) -> list[Input]:
+        """Its files."""
+        return [
+            Input(name=source.name, sha256=sha256, bytes=source.bytes)
+            for source, sha256 in zip(self.plan.sources, self.plan.hashes, strict=True)
+        ]
+
+    def unquoted(self, given: Sequence[str]) -> _Corpus:
+        """The same for a report that quotes nothing."""
+        return replace(
+            self,
+            plan=without_names(self.plan, given),
+            gathered=without_fields(self.gathered),
+            unreadable=unread(self.unreadable, given),
+        )
 
 
 def scan(
@@ -181,7 +209,7 @@ def _scan(
     reference = None
     if job.reference:
         beside = WorkFolder(folder.path / "reference")
-        reference = _score(_beside(job), keys, job.reference, beside, engine, _silent).documents
+        reference = _score(_beside(job), keys, job.reference, beside, engine, _silent)
     corpus = _score(job, keys, job.paths, folder, engine, progress)
     documents = corpus.documents
     found = conclude.discover(documents, job.settings.rate)
@@ -192,8 +220,10 @@ def _scan(
     for hit in hits:
         for name in hit.points_to:
             pointed[name] = pointed.get(name, 0) + 1
+    if not job.quotes:
+        corpus, hits = corpus.unquoted(job.paths), without_text(hits)
     files = {
-        "documents.parquet": documents_table(corpus.work, corpus.plan, keys, documents, found),
+        "documents.parquet": documents_table(corpus.work, corpus.plan, keys, documents, found, ids=job.quotes),
         "hits.jsonl": hits_lines(hits),
         "skipped.jsonl": skipped_lines(corpus.plan, corpus.gathered, corpus.unreadable),
     }
@@ -221,17 +251,26 @@ def _scan(
         refused=refused,
         found=log10_p is not None and log10_p <= math.log10(job.settings.alpha),
         discoveries=conclude.discoveries(documents, found, job.settings.rate),
-        shares=conclude.shares(keys, corpus.tally, documents, reference),
+        shares=conclude.shares(keys, corpus.tally, documents, None if reference is None else reference.documents),
         histogram=conclude.histogram(documents.log10_pvalue[tested]),
         controls=controls,
         calibration=explanation(job.specs[0].build_scheme(), by_rank=True),
         hits=sorted(hits, key=lambda hit: (hit.log10_pvalue, hit.ordinal))[:HITS],
         pairs_paid=pairs,
+        created=now(),
+        made=job.made,
+        quotes=job.quotes,
+        reference_inputs=[] if reference is None else reference.inputs,
     )
-    record = msgspec.structs.replace(record, assumptions=of_scan(record, len(corpus.unreadable), job.opened))
+    from detect.report.checking import how_to_check, in_words
     from detect.report.folder import Unwritten, replace_report
     from detect.report.scan_schema import encode_scan
 
+    record = msgspec.structs.replace(
+        record,
+        assumptions=of_scan(record, len(corpus.unreadable), job.opened),
+        how_to_check=in_words(how_to_check(record)),
+    )
     try:
         replace_report(output, {**files, "report.json": encode_scan(record)})
     except DyetraceError as error:
@@ -348,15 +387,18 @@ def _null_corpus(job: ScanJob, keys: KeySet, folder: WorkFolder, engine: Engine)
     work.path.mkdir(mode=0o700, exist_ok=True)
     paths, name = list(job.null_corpus), ", ".join(job.null_corpus)
     if NATURAL in paths:
-        natural = work.path / "natural.jsonl"
-        if not natural.exists():
-            lines = [msgspec.json.encode({"text": text}) for _, text in natural_documents("prose", 150)]
-            write_atomically(natural, b"\n".join(lines) + b"\n", 0o600)
+        natural = work.path / _NATURAL_FILE
+        lines = [msgspec.json.encode({"text": text}) for _, text in natural_documents("prose", _NATURAL_DOCUMENTS)]
+        whole = b"\n".join(lines) + b"\n"
+        if not natural.exists() or natural.read_bytes() != whole:  # an older release may have left another text
+            write_atomically(natural, whole, 0o600)
         paths[paths.index(NATURAL)] = str(natural)
-        name = name.replace(NATURAL, "the documentation of Python's own language and library")
+        name = name.replace(NATURAL, _NATURAL_NAME)
     corpus = _score(_beside(job), keys, paths, work, engine, _silent)
     log10_p = min(h.log10_pvalue_adjusted for h in conclude.hypotheses(keys, corpus.tally, {}))
-    return conclude.NullCorpus(name, log10_p, corpus.documents)
+    shipped = Input(name="detect/texts/prose.jsonl", sha256=PROSE_SHA256, bytes=PROSE_BYTES)
+    inputs = [shipped if source.name == str(work.path / _NATURAL_FILE) else source for source in corpus.inputs]
+    return conclude.NullCorpus(name, log10_p, corpus.documents, inputs)
 
 
 def _locate(

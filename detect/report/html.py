@@ -19,7 +19,11 @@ from markupsafe import Markup, escape
 
 from detect.evidence import AwareHypothesis, Document, Hypothesis, Record, SubkeyTally, TokenView
 from detect.report import plots
-from detect.report.runs import to_html
+from detect.report.checking import TITLE, AnyRecord, how_to_check, made_facts
+from detect.report.control_wording import decoys_line
+from detect.report.detection_method import method, references
+from detect.report.detection_text import several_keys, summary, told
+from detect.report.runs import Runs, to_html
 from detect.report.wording import (
     Score,
     Verdict,
@@ -27,20 +31,16 @@ from detect.report.wording import (
     best_aware,
     best_hypothesis,
     clean,
-    coin_tosses,
     format_e,
     format_level,
     format_p,
     format_time,
-    interest,
     key_label,
     limit_per_test,
     named_keys,
     recompute_command,
     score,
-    verdicts,
 )
-from watermark.formats.protocol import is_format
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, Law, WeightedBits
 from watermark.spec import WatermarkSpec
 
@@ -50,40 +50,32 @@ PLOTTED = 8  # from this many documents on their p-values are plotted
 KEYS = 12  # shown of each document, best first
 SUBKEYS = 8  # shown of each key, best first
 _NAME = 300
+_ITEMS = 50  # of an argument that is a list
 # A token is tinted by the smallest of these that its p-value reaches. Without the key at most that share is.
 LEVELS = (0.3, 0.1, 0.03, 0.01, 0.001)
+_DOT = "\N{MIDDLE DOT} "  # stands for a token that is not quoted
 _GREEN_LEVEL = 3  # tint of a token on the green list
 
 
 def render_html(record: Record) -> str:
     """Render the record as one self-contained HTML page."""
-    answers = verdicts(record)
-    numbered = zip(record.documents, answers, range(len(answers)), strict=True)
-    ranked = sorted(numbered, key=lambda row: interest(row[0], row[1]))
-    entries = [_entry(record, document, answer, i) for document, answer, i in ranked]
+    entries = [_entry(record, document, answer, number) for number, document, answer in told(record).rows]
     scheme = record.spec.build_scheme()
-    kinds = [answer.kind for answer in answers]
     return template("page.html.j2").render(
         record=record,
+        **shared(record),
+        summary=summary(record),
+        sections=method(record),
+        references=references(),
         law=_law_kind(scheme.law),
-        system=scheme.system if is_format(scheme) else None,
-        ranked=any(d.decoys is not None and d.decoys.drawn is not None for d in record.documents),
-        law_data=scheme.law,
         units_per_nat=round(1 / scheme.unit),
-        marked=kinds.count("marked"),
-        unmarked=kinds.count("unmarked"),
-        refused=kinds.count("refused"),
-        best=entries[0] if entries else None,
         entries=entries[:ROWS],
         hidden=max(0, len(entries) - ROWS),
         details=[e for e in entries if e.document.view is not None or len(entries) <= DETAILS],
         named_keys=named_keys,
-        assumptions=assumption_lines(record.assumptions),
-        several_keys=any(len(d.hypotheses) > 1 for d in record.documents),
+        several_keys=several_keys(record),
         aware=any(d.aware for d in record.documents),
-        limit=limit_per_test(record),
         document_plot=_document_plot(record),
-        tokens=sum(d.tokens for d in record.documents),
         spec_json=pretty_json(record.spec),
         command=Markup(escape(recompute_command(record))),
         versions=sorted(record.versions.items()),
@@ -103,13 +95,9 @@ class Entry:
     score: Score | None
     keys: list[tuple[Hypothesis, list[SubkeyTally]]]
     decoys: tuple[Markup, Markup] | None
+    agreement: Runs
     text: Markup | None
     shares: list[tuple[str, float, float]]
-
-    @property
-    def tosses(self) -> int:
-        """Coin tosses as unlikely as the verdict's p-value."""
-        return 0 if self.verdict.log10_pvalue is None else coin_tosses(self.verdict.log10_pvalue)
 
 
 def _entry(record: Record, document: Document, answer: Verdict, number: int) -> Entry:
@@ -127,9 +115,17 @@ def _entry(record: Record, document: Document, answer: Verdict, number: int) -> 
         score=score(record.spec, document, best) if best else None,
         keys=_keys(document) if detailed else [],
         decoys=_decoy_plots(document, ident) if detailed else None,
-        text=None if view is None else Markup("").join(_tokens(view, law)),
+        agreement=_agreement(document),
+        text=None if view is None else Markup("").join(_tokens(view, law, record.quotes)),
         shares=[] if view is None else list(_shares(view, law)),
     )
+
+
+def _agreement(document: Document) -> Runs:
+    decoys = document.decoys
+    if decoys is None or decoys.drawn is not None:  # ranks agree with decoys by construction
+        return ()
+    return decoys_line(len(decoys.log10_pvalues), decoys.log10_agreement)[1]
 
 
 def _document_plot(record: Record) -> Markup | None:
@@ -164,9 +160,10 @@ def _level(p: float, law: Law) -> int:
     return sum(p <= level for level in LEVELS)
 
 
-def _tokens(view: TokenView, law: Law) -> Iterator[Markup]:
-    """Yield the text as spans, those of tokens that were not counted joined."""
-    pairs = zip(view.texts, view.pvalues, strict=True)
+def _tokens(view: TokenView, law: Law, quoted: bool) -> Iterator[Markup]:
+    """Yield the text as spans, those of tokens that were not counted joined; without quotes a dot for each token."""
+    texts = view.texts if quoted else [_DOT] * len(view.texts)
+    pairs = zip(texts, view.pvalues, strict=True)
     for uncounted, run in groupby(pairs, key=lambda pair: pair[1] is None):
         if uncounted:
             yield Markup('<span class="skip">{}</span>').format(_piece("".join(text for text, _ in run)))
@@ -206,6 +203,16 @@ def _law_kind(law: Law) -> str:
     return kinds.get(type(law), "lattice")
 
 
+def shared(record: AnyRecord) -> dict[str, Any]:
+    """What pages of all kinds of reports show in the same way: who made it, how it is checked, what it assumes."""
+    return {
+        "made": made_facts(record),
+        "check_title": TITLE,
+        "check_lines": how_to_check(record),
+        "assumptions": assumption_lines(record.assumptions),
+    }
+
+
 def pretty_json(spec: WatermarkSpec) -> Markup:
     """Write a spec as indented JSON, every line escaped."""
     text = msgspec.json.format(msgspec.json.encode(spec, order="sorted"), indent=2).decode()
@@ -214,7 +221,10 @@ def pretty_json(spec: WatermarkSpec) -> Markup:
 
 def shown_argument(value: Any) -> str:
     """Write the value of an option."""
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        more = f" and {len(value) - _ITEMS:,} more, all in the JSON record" if len(value) > _ITEMS else ""
+        return ", ".join(value[:_ITEMS]) + more
+    return str(value)
 
 
 def _finalize(value: Any) -> Any:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from detect.corpus.record import Hit, ScanHypothesis, ScanRecord
-from detect.evidence import SubkeyTally
+from detect.evidence import Input, SubkeyTally
 from detect.report import plots, scan_plots
-from detect.report.html import pretty_json, shown_argument, template
+from detect.report.html import pretty_json, shared, shown_argument, template
 from detect.report.scan_method import method, references
 from detect.report.scan_text import summary
 from detect.report.scan_wording import (
@@ -25,7 +25,6 @@ from detect.report.scan_wording import (
     strongest_keys,
     unit_name,
 )
-from detect.report.wording import assumption_lines
 
 PLOTTED = 12  # of the strongest documents, the score by position
 KEYS = 200  # of the table of keys
@@ -49,6 +48,7 @@ def render_scan_html(record: ScanRecord) -> str:
     keys = strongest_keys(record)
     return template("scan.html.j2").render(
         record=record,
+        **shared(record),
         summary=summary(record),
         entries=[_entry(record, hit, i) for i, hit in enumerate(record.hits)],
         plotted=min(PLOTTED, len(record.hits)),
@@ -61,15 +61,24 @@ def render_scan_html(record: ScanRecord) -> str:
         standings=STANDINGS,
         pointing=pointing_note(record),
         sections=method(record),
-        assumptions=assumption_lines(record.assumptions),
         named=named_in,
         references=references(),
         inputs=record.inputs[:INPUTS],
+        beside=beside(record),
         specs=[(ident, pretty_json(spec)) for ident, spec in zip(record.spec_ids, record.specs, strict=True)],
         command=recompute_command(record),
         versions=sorted(record.versions.items()),
         arguments=[(name, shown_argument(value)) for name, value in sorted(record.arguments.items())],
     )
+
+
+def beside(record: ScanRecord) -> list[tuple[str, str, list[Input]]]:
+    """Files that were read beside the corpus: an identifier, a title and the first of them; older reports have none."""
+    kinds = [
+        ("control-files", "Files of the control corpus", record.controls.null_corpus_inputs),
+        ("reference-files", "Files of the marked reference", record.reference_inputs),
+    ]
+    return [(ident, title, files[:INPUTS]) for ident, title, files in kinds if files]
 
 
 def _entry(record: ScanRecord, hit: Hit, number: int) -> Entry:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from detect.corpus.record import ScanRecord
+from detect.report.control_wording import contradiction_level
 from detect.report.runs import Runs, level, p_value, runs
 from detect.report.scan_wording import percent
 from watermark.formats.protocol import is_format
@@ -47,7 +48,7 @@ def method(record: ScanRecord) -> list[Section]:
         Section("The question", _question()),
         Section(
             "The score",
-            [*(block for spec in _schemes(record) for block in _score(spec)), *calibration(record.calibration)],
+            [*(block for spec in _schemes(record) for block in score_blocks(spec)), *calibration(record.calibration)],
         ),
         Section("Repeats count once", _repeats(record)),
         Section(
@@ -125,7 +126,8 @@ def _words(spec: WatermarkSpec) -> Block | None:
     )
 
 
-def _score(spec: WatermarkSpec) -> Iterator[Block]:
+def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
+    """How a token scores under a spec, and the law of the sum."""
     yield _words(spec) or paragraph(
         "Each token, together with the $h before it, is put through a keyed pseudo-random function (ChaCha8) that "
         "gives a 32-bit word, and so a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these "
@@ -373,17 +375,19 @@ def _controls(record: ScanRecord) -> list[Block]:
             "The pooled test ran under $n keys derived from the public seed <code>$seed</code>, on $tuples distinct "
             "tuples that were chosen without any key. Decoys are as independent of the text as the true key is under "
             "the null hypothesis, so their p-values must be uniform or larger. This is tested (one-sided "
-            "Kolmogorov–Smirnov, and the smallest of them), here with p = $p. Below 10<sup>−4</sup> the scan’s "
-            "result is refused.",
+            "Kolmogorov–Smirnov, and the smallest of them), here with p = $p. Below $level the scan’s result is "
+            "refused.",
             n=len(controls.decoy_log10_pvalues),
             seed=controls.decoy_seed,
             tuples=controls.decoy_tuples,
             p=p_value(controls.decoy_log10_agreement),
+            level=contradiction_level(),
         ),
         paragraph(
             "The same was done document by document under one more decoy key (the “null key”); a contradiction there "
             "refuses the result as well. So does a control corpus that should hold no mark, where it is marked under "
-            "the true keys at 10<sup>−4</sup>. Decoy keys test the arithmetic: they can’t see that a text was chosen "
-            "with the key."
+            "the true keys at $level. Decoy keys test the arithmetic: they can’t see that a text was chosen with the "
+            "key.",
+            level=contradiction_level(),
         ),
     ]

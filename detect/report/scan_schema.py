@@ -145,6 +145,8 @@ def _contradictions(record: ScanRecord) -> Iterator[str]:
     for where, share in (("documents", record.shares.documents), ("tokens", record.shares.tokens)):
         if not is_interval(share):
             yield f"shares.{where} must be an interval within 0 .. 1 with its estimate in it"
+    if not record.quotes and any(hit.excerpt or hit.id is not None for hit in record.hits):
+        yield "it quotes nothing, and yet a listed document has an excerpt or an id"
     for i, hit in enumerate(record.hits):
         for what in _hit_contradictions(hit, len(record.inputs)):
             yield f"hits[{i}]: {what}"

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detect.corpus.record import ScanRecord
+from detect.report.checking import made_line
 from detect.report.runs import plain
 from detect.report.scan_wording import (
     answer,
@@ -26,7 +27,7 @@ from detect.report.scan_wording import (
     skipped_reasons,
     strongest_keys,
 )
-from detect.report.terminal import Shown, print_assumptions
+from detect.report.terminal import Shown, print_assumptions, print_checks
 from detect.report.wording import format_level, format_p, format_time
 
 KEYS = 8
@@ -37,8 +38,8 @@ _PLACE = 40  # columns that the place of a document gets at most
 _NARROW = 70  # columns below which tables leave out what can be left out
 
 
-def print_scan(record: ScanRecord, console: Console) -> None:
-    """Print the record."""
+def print_scan(record: ScanRecord, console: Console, *, whole: bool = False) -> None:
+    """Print the record; ``whole`` as in `terminal.print_checks`."""
     shown = Shown(console)
     says = answer(record)
     console.print(shown.whole(says.headline, _STYLES[says.kind] or "bold"))
@@ -52,7 +53,9 @@ def print_scan(record: ScanRecord, console: Console) -> None:
     committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
     specs = ", ".join(f"{i} ({spec.scheme})" for i, spec in zip(record.spec_ids, record.specs, strict=True))
     console.print(shown.whole(f"key {record.key_fingerprint}, {committed}; spec {specs}", "dim"))
+    console.print(shown.whole(made_line(record), "dim"))
     print_assumptions(record.assumptions, console)
+    print_checks(record, console, whole)
 
 
 def _answer_lines(record: ScanRecord) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from detect.corpus.record import Hit, Interval, ScanHypothesis, ScanRecord
 from detect.decoys import LOG10_CONTRADICTION
+from detect.report.control_wording import decoys_line, limit_note, unused_key_line
 from detect.report.runs import Runs, p_value, runs
 from detect.report.wording import clean, coin_tosses, key_label
 from watermark.laws import Bernoulli, in_nats
@@ -210,29 +211,26 @@ def control_lines(record: ScanRecord) -> list[tuple[Standing, Runs]]:
     lines: list[tuple[Standing, Runs]] = []
     decoys = len(controls.decoy_log10_pvalues)
     if decoys:
-        sound = controls.decoy_log10_agreement >= LOG10_CONTRADICTION
-        says = "agree with chance" if sound else "contradict the test"
-        agreement = p_value(controls.decoy_log10_agreement)
-        line = runs(f"$n decoy keys {says} (p of agreement $p)", n=decoys, p=agreement)
+        sound, line = decoys_line(decoys, controls.decoy_log10_agreement)
         lines.append(("sound" if sound else "odd", line))
     else:
         lines.append(("absent", runs("no decoy keys were run")))
     if controls.null_key_histogram:
-        count, log10_p = controls.null_key_discoveries, controls.null_key_log10_pvalue
-        sound = count == 0 if log10_p is None else log10_p >= LOG10_CONTRADICTION
-        line = runs("$n documents listed under a key that nobody used", n=count)
-        if log10_p is not None:
-            line += runs(" (p of their p-values against chance $p)", p=p_value(log10_p))
+        sound, line = unused_key_line(controls.null_key_discoveries, controls.null_key_log10_pvalue)
         lines.append(("sound" if sound else "odd", line))
     if controls.null_corpus is None:
         return [*lines, ("absent", runs("no control corpus was tested"))]
     log10_p = controls.null_corpus_log10_pvalue
-    says = "control corpus ($name): p = $p, $n of $all documents listed"
+    sound = log10_p is None or log10_p > LOG10_CONTRADICTION
+    files = controls.null_corpus_inputs
+    hashes = runs(", SHA-256 $first...", first=files[0].sha256[:12]) if len(files) == 1 else ()
     line = runs(
-        says,
+        "control corpus ($name$hashes): $n of $all documents listed, p = $p$limit",
         name=controls.null_corpus,
-        p=p_value(log10_p),
+        hashes=hashes,
         n=controls.null_corpus_discoveries,
         all=controls.null_corpus_documents,
+        p=p_value(log10_p),
+        limit=limit_note(sound),
     )
-    return [*lines, ("sound" if log10_p is None or log10_p > LOG10_CONTRADICTION else "odd", line)]
+    return [*lines, ("sound" if sound else "odd", line)]

@@ -101,6 +101,8 @@ def _check(record: Record, path: Path) -> None:
         view = document.view
         if view is not None and len(view.texts) != len(view.pvalues):
             refuse(f"documents[{i}].view has {len(view.texts)} texts but {len(view.pvalues)} pvalues")
+        if view is not None and not record.quotes and any(view.texts):
+            refuse(f"it quotes nothing, and yet documents[{i}].view has texts")
         if view is not None and not all(p is None or 0 <= p <= 1 for p in view.pvalues):
             refuse(f"documents[{i}].view.pvalues must lie in 0 .. 1")
 

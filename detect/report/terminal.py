@@ -17,6 +17,9 @@ from rich.text import Text
 
 from detect.assumptions import Assumption
 from detect.evidence import Document, Record
+from detect.report.checking import TITLE, AnyRecord, how_to_check, in_words, made_line, short_check
+from detect.report.control_wording import decoys_line
+from detect.report.runs import plain
 from detect.report.wording import (
     Verdict,
     assumption_lines,
@@ -39,6 +42,7 @@ ROWS = 40  # of the table
 _NAME = 120  # characters of a name, a key, a sentence
 _KEY = 24
 _SENTENCE = 600
+_PARAGRAPH = 1500
 _REASONS = 3  # different reasons for refusal that are spelt out
 _NAMES = 18  # columns that names get at least
 _DISPENSABLE = (
@@ -50,8 +54,8 @@ _DISPENSABLE = (
 _STYLES = {"marked": "bold green", "unmarked": "", "refused": "bold yellow"}
 
 
-def print_record(record: Record, console: Console) -> None:
-    """Print the record: each document (or a table of them), then a summary."""
+def print_record(record: Record, console: Console, *, whole: bool = False) -> None:
+    """Print the record: each document (or a table of them), then a summary; ``whole`` as in `print_checks`."""
     rows = list(zip(record.documents, verdicts(record), strict=True))
     if len(rows) <= DETAILED:
         for document, answer in rows:
@@ -62,6 +66,7 @@ def print_record(record: Record, console: Console) -> None:
     if record.calibration is not None:
         console.print(Shown(console).whole(record.calibration, "dim"))
     print_assumptions(record.assumptions, console)
+    print_checks(record, console, whole)
 
 
 def print_assumptions(assumptions: Sequence[Assumption], console: Console) -> None:
@@ -73,6 +78,15 @@ def print_assumptions(assumptions: Sequence[Assumption], console: Console) -> No
     shown = Shown(console)
     for line in assumption_lines(assumptions):
         console.print(Padding(shown.whole(f"- {line}", "dim"), (0, 0, 0, 2)))
+
+
+def print_checks(record: AnyRecord, console: Console, whole: bool) -> None:
+    """Print how somebody else checks the report: all of it, or no more than the commands and where the rest stands."""
+    console.print()
+    console.print(Text(TITLE, "bold"))
+    shown = Shown(console)
+    for line in in_words(how_to_check(record) if whole else short_check(record)):
+        console.print(Padding(shown.whole(f"- {line}" if whole else line, "dim", _PARAGRAPH), (0, 0, 0, 2)))
 
 
 Column = tuple[str, Literal["left", "right"], list[Text]]
@@ -89,9 +103,9 @@ class Shown:
         """One line, cut where there is no room."""
         return Text(self._safe(text, limit), style=style, overflow=self.cut, no_wrap=True)
 
-    def whole(self, text: str, style: str = "") -> Text:
+    def whole(self, text: str, style: str = "", limit: int = _SENTENCE) -> Text:
         """As many lines as it takes."""
-        return Text(self._safe(text, _SENTENCE), style=style, overflow="fold")
+        return Text(self._safe(text, limit), style=style, overflow="fold")
 
     def _safe(self, text: str, limit: int) -> str:
         return clean(text, limit).encode(self.encoding, "backslashreplace").decode(self.encoding)
@@ -120,7 +134,7 @@ def _facts(record: Record, document: Document, answer: Verdict) -> Iterator[tupl
         yield "strength", strength.text
         subkey = min(best.subkeys, key=lambda tally: tally.log10_pvalue).subkey
         pool = f", sub-key {subkey} of 0..{len(best.subkeys) - 1}" if len(best.subkeys) > 1 else ""
-        among = f" (of {len(document.hypotheses)} keys tested)" if len(document.hypotheses) > 1 else ""
+        among = f" (of {document.tested:,} keys tested)" if document.tested > 1 else ""
         named = best.key in answer.keys or not among
         where = f", {best.tuples:,} tuples{pool}" if named else ""
         yield "key", f"{named_keys(document, answer)}{among}{where}"
@@ -132,17 +146,18 @@ def _facts(record: Record, document: Document, answer: Verdict) -> Iterator[tupl
     if document.decoys is not None and document.decoys.drawn is not None:
         yield "decoys", f"the true key ranks {_rank(document, ' of ')}"
     elif document.decoys is not None:
-        agreement = f"decoys against chance: p = {format_p(document.decoys.log10_agreement)}"
+        decoys = document.decoys
+        agreement = plain(decoys_line(len(decoys.log10_pvalues), decoys.log10_agreement)[1])
         rank = f"the true key ranks {_rank(document, ' of ')}; " if document.refused is None else ""
         yield "decoys", rank + agreement
     elif document.log10_pvalue is not None:
         yield "decoys", "not run"
     aware = best_aware(document)
     if aware is not None and document.aware is not None:
-        paid = " (keys paid for)" if len(document.aware.hypotheses) > 1 else ""
+        paid = " (keys paid for)" if document.tested > 1 else ""
         bound = format_p(document.aware.log10_pvalue)
         evidence = f"e = {format_e(aware.log10_evalue)}, p <= {bound}{paid}"
-        named = len(document.aware.hypotheses) == 1 or aware.key in answer.keys
+        named = document.tested == 1 or aware.key in answer.keys
         strongest = f"{key_label(aware.key)} key" if named else "the strongest key"
         where = f"{strongest}, {aware.positions:,} positions, model {document.aware.model}"
         yield "model-aware", f"{evidence}; {where}"
@@ -206,7 +221,7 @@ def _columns(record: Record, rows: list[tuple[Document, Verdict]], shown: Shown)
     scores = [score(record.spec, d, best) if best else None for d, best in zip(documents, bests, strict=True)]
     yield "score", "right", [Text(s.short if s else "-") for s in scores]
     yield "tuples", "right", [Text(f"{document.tuples:,}") for document in documents]
-    if any(len(document.hypotheses) > 1 for document in documents):
+    if any(document.tested > 1 for document in documents):
         yield "key", "left", [shown(named_keys(*row) if row[0].hypotheses else "-", _KEY) for row in rows]
     yield "rank", "right", [Text(_rank(document, "/")) for document in documents]
     if any(document.aware for document in documents):
@@ -229,3 +244,4 @@ def _print_summary(record: Record, kinds: list[str], console: Console) -> None:
     committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
     key = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"
     console.print(Shown(console).whole(key, "dim"))
+    console.print(Shown(console).whole(made_line(record), "dim"))

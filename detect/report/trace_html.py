@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from detect.report import plots, trace_plots
-from detect.report.html import pretty_json, template
+from detect.report.html import pretty_json, shared, template
 from detect.report.scan_wording import percent, scan_key_label
 from detect.report.trace_manifest import asked, manifest, models
 from detect.report.trace_method import method, references
@@ -23,7 +23,6 @@ from detect.report.trace_wording import (
     strongest_keys,
     tenants_tested,
 )
-from detect.report.wording import assumption_lines
 from detect.student.record import TraceRecord
 
 KEYS = 200  # of the table of keys
@@ -34,6 +33,7 @@ def render_trace_html(record: TraceRecord) -> str:
     """Render the record as one self-contained HTML page."""
     return template("trace.html.j2").render(
         record=record,
+        **shared(record),
         summary=summary(record),
         hypotheses=hypotheses(),
         objections=objections(record),
@@ -57,7 +57,6 @@ def render_trace_html(record: TraceRecord) -> str:
         spec=pretty_json(record.spec),
         verify=VERIFY,
         command=RECOMPUTE,
-        assumptions=assumption_lines(record.assumptions),
     )
 
 

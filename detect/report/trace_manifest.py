@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detect.report.checking import made_facts
 from detect.report.html import shown_argument
 from detect.report.runs import Runs, level, runs
 from detect.report.wording import format_time
@@ -46,7 +47,7 @@ def manifest(record: TraceRecord) -> list[tuple[str, Runs]]:
     """The options, packages and times of the trace."""
     decoys = len(record.controls.decoy_log10_pvalues)
     rows = [
-        ("Made", runs("$time, by the analyst’s clock", time=format_time(record.created))),  # noqa: RUF001
+        *made_facts(record),
         ("Level of the report", level(record.alpha)),
         ("Readout", code(record.readout)),
         ("Sides", runs(_SIDES[record.sided])),

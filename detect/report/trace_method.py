@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detect.report.control_wording import contradiction_level
 from detect.report.runs import level, p_value
 from detect.report.scan_method import Block, Section, calibration, formula, paragraph
 from detect.report.trace_sceptic import hypotheses
@@ -315,10 +316,11 @@ def _controls(record: TraceRecord) -> list[Block]:
             "The first key’s test ran under $n keys derived from the public seed <code>$seed</code>, with the same "
             "weights. Decoys are as independent of the suspect as the true key is under the null hypothesis, so their "
             "p-values must be uniform or larger. This is tested (one-sided Kolmogorov–Smirnov, and the smallest of "
-            "them), here with p = $p. Below 10<sup>−4</sup> the result is refused.",
+            "them), here with p = $p. Below $level the result is refused.",
             n=len(controls.decoy_log10_pvalues),
             seed=controls.decoy_seed,
             p=p_value(controls.decoy_log10_agreement),
+            level=contradiction_level(),
         ),
         paragraph(
             "Control models stand in the suspect’s place: the whole trace runs again on a model in which no mark can "

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
+from detect.report.checking import made_line
 from detect.report.runs import plain
 from detect.report.scan_terminal import print_table
 from detect.report.scan_wording import interval, scan_key_label
-from detect.report.terminal import Shown, print_assumptions
+from detect.report.terminal import Shown, print_assumptions, print_checks
 from detect.report.trace_wording import (
-    RECOMPUTE,
     answer,
     control_lines,
     deviations,
@@ -36,8 +36,8 @@ _STYLES = {"marked": "bold green", "unmarked": "bold", "refused": "bold yellow"}
 _TOKENIZERS = {"same": "same tokenizer", "aligned": "another tokenizer, aligned", "text": "through its text"}
 
 
-def print_trace(record: TraceRecord, console: Console) -> None:
-    """Print the record."""
+def print_trace(record: TraceRecord, console: Console, *, whole: bool = False) -> None:
+    """Print the record; ``whole`` as in `terminal.print_checks`."""
     shown = Shown(console)
     says = answer(record)
     console.print(shown.whole(says.headline, _STYLES[says.kind]))
@@ -52,8 +52,9 @@ def print_trace(record: TraceRecord, console: Console) -> None:
     committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
     about = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"
     console.print(shown.whole(about, "dim"))
-    console.print(shown.whole(f"recompute: {RECOMPUTE}", "dim"))
+    console.print(shown.whole(made_line(record), "dim"))
     print_assumptions(record.assumptions, console)
+    print_checks(record, console, whole)
 
 
 def _answer_lines(record: TraceRecord) -> Iterator[str]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from detect.decoys import LOG10_CONTRADICTION, log10_control_limit
+from detect.decoys import log10_control_limit
+from detect.report.control_wording import decoys_line, limit_note
 from detect.report.runs import Runs, e_value, p_value, runs
 from detect.report.scan_wording import key_phrase
 from detect.report.wording import coin_tosses, format_p
@@ -164,10 +165,7 @@ def control_lines(record: TraceRecord) -> list[tuple[bool, Runs]]:
     lines = []
     decoys = len(controls.decoy_log10_pvalues)
     if decoys:
-        sound = controls.decoy_log10_agreement >= LOG10_CONTRADICTION
-        says = "agree with chance" if sound else "contradict the test"
-        agreement = p_value(controls.decoy_log10_agreement)
-        lines.append((sound, runs(f"$n decoy keys {says} (p of agreement $p)", n=decoys, p=agreement)))
+        lines.append(decoys_line(decoys, controls.decoy_log10_agreement))
     else:
         lines.append((False, runs("no decoy keys were run")))
     limit = log10_control_limit(len(controls.models))
@@ -175,11 +173,12 @@ def control_lines(record: TraceRecord) -> list[tuple[bool, Runs]]:
         sound = control.log10_pvalue > limit
         at_most = "p <= $p" if record.basis == "e-value" or control.what == "placebo key" else "p = $p"
         line = runs(
-            f"$what ($name): {at_most}, e = $e",
+            f"$what ($name): e = $e, {at_most}$limit",
             what=control.what,
             name=control.model.name,
             p=p_value(control.log10_pvalue),
             e=e_value(control.log10_evalue),
+            limit=limit_note(sound, limit),
         )
         lines.append((sound, line))
     if not controls.models:

@@ -14,10 +14,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from detect.code_hash import code_sha256
 from detect.corpus.record import FileHash, ScanRecord
 from detect.evidence import Record
 from detect.recorded_inputs import within
 from detect.report import verify_numbers, verify_trace
+from detect.report.checking import how_to_check, in_words
 from detect.report.scan_schema import SCAN_FORMAT, encode_scan, parse_scan, read_bytes, record_format
 from detect.report.schema import encode_record, read_record
 from detect.report.signature import check_signature, load_public_key, read_signature, signature_path
@@ -94,7 +96,9 @@ def verify_report(path: Path, *, public_key: Path | None = None, inputs: Path | 
     checks = [_check("record", lambda: _record(path, data, records)), signature]
     if records:
         record = records[0]
-        checks.append(_check("inputs", lambda: _inputs(_input_files(record), inputs, _folders_read(record))))
+        checks.append(_check("code", lambda: _code(record)))
+        unnamed = isinstance(record, ScanRecord) and not record.quotes
+        checks.append(_check("inputs", lambda: _inputs(_input_files(record), inputs, _folders_read(record), unnamed)))
         if isinstance(record, ScanRecord):
             checks += _scan_checks(path, record)
         else:
@@ -131,6 +135,20 @@ def _record(path: Path, data: bytes, found: list[ScanRecord | TraceRecord | Reco
     if _without_newer(again, data) == data:
         return "it is whole and does not contradict itself, as an older release wrote it (it lacks newer fields)"
     raise EvidenceError("report.json is not written as dyetrace writes it: it was changed by hand or by a program")
+
+
+def _code(record: ScanRecord | TraceRecord | Record) -> str:
+    """Whether this program is the one that made the report; another one may well get the same numbers."""
+    if record.made is None:
+        raise NotDone("which code made the report is not on record: an older release wrote it")
+    if record.made.code_sha256 == code_sha256():
+        if record.how_to_check != in_words(how_to_check(record)):
+            raise EvidenceError("what report.json says of how to check it is not what this code writes: it was changed")
+        return f"the same code made the report as checks it here (SHA-256 {record.made.code_sha256})"
+    raise NotDone(
+        f"other code made the report (SHA-256 {record.made.code_sha256}) than checks it here ({code_sha256()}), which "
+        "need not change any number"
+    )
 
 
 def _without_newer(again: bytes, data: bytes) -> bytes:
@@ -175,13 +193,13 @@ def _input_files(record: ScanRecord | TraceRecord | Record) -> list[_InputFile]:
     return [_InputFile(source.name, source.sha256, source.bytes) for source in record.inputs]
 
 
-def _inputs(inputs: list[_InputFile], folder: Path | None, read: Sequence[str]) -> str:
+def _inputs(inputs: list[_InputFile], folder: Path | None, read: Sequence[str], unnamed: bool) -> str:
     if folder is None:
         raise NotDone("the files that were read were not looked at: give their folder with --inputs")
     if not folder.is_dir():
         raise DyetraceError(f"{folder} is not a folder")
     for source in inputs:
-        found = _find(folder, source.name, read)
+        found = _by_hash(folder, source) if unnamed else _find(folder, source.name, read)
         if found is None:
             raise DyetraceError(f"{source.name} is not in {folder}")
         _compare(found, source.name, source.sha256, source.bytes)
@@ -194,6 +212,13 @@ def _find(folder: Path, name: str, read: Sequence[str]) -> Path | None:
     return next((path for one in (*below, name) for path in within(folder, one) if path.is_file()), None)
 
 
+def _by_hash(folder: Path, source: _InputFile) -> Path | None:
+    """A file below the folder with this SHA-256: reports without quotes don't name those that a scan found."""
+    sizes = ((path, path.stat().st_size) for path in sorted(folder.rglob("*")) if path.is_file())
+    alike = (path for path, size in sizes if source.bytes in (None, size))
+    return next((path for path in alike if _sha256(path) == source.sha256), None)
+
+
 def _folders_read(record: ScanRecord | TraceRecord | Record) -> Sequence[str]:
     """What a scan was given: names of its inputs start below these folders."""
     paths: Any = record.arguments.get("paths") if isinstance(record, ScanRecord) else None
@@ -203,6 +228,12 @@ def _folders_read(record: ScanRecord | TraceRecord | Record) -> Sequence[str]:
 def _compare(path: Path, name: str, sha256: str, size: int | None = None) -> None:
     if not path.is_file():
         raise DyetraceError(f"{name} is missing")
+    found = _sha256(path)
+    if (size is not None and path.stat().st_size != size) or found != sha256:
+        raise EvidenceError(f"{name} is not the file of the report: SHA-256 {found}, not {sha256}")
+
+
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -210,8 +241,7 @@ def _compare(path: Path, name: str, sha256: str, size: int | None = None) -> Non
                 digest.update(chunk)
     except OSError as error:
         raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
-    if (size is not None and path.stat().st_size != size) or digest.hexdigest() != sha256:
-        raise EvidenceError(f"{name} is not the file of the report: SHA-256 {digest.hexdigest()}, not {sha256}")
+    return digest.hexdigest()
 
 
 def _detection_check() -> Check:

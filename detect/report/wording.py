@@ -24,6 +24,7 @@ _TENANT = "tenant:"
 _NAMED_KEYS = 3  # more keys than this in one sentence are counted, not named
 # Arguments of `dyetrace detect` that `recompute_command` states itself or leaves out.
 _STATED = {"source", "key", "spec", "alpha", "decoys", "decoy_seed", "output", "json", "fail"}
+_LISTED = 20  # accounts that the command names one by one; more come from a file
 _OPTIONS = {"tenants": "tenant"}  # arguments named otherwise than their options
 
 
@@ -184,10 +185,9 @@ def _verdict(document: Document, limit: float, log10_aware: float, named: tuple[
         return Verdict("unmarked", sentence, log10_p)
     if log10_p is not None and (log10_p <= limit or document.aware is None):
         keys = tuple(named[0])
-        return Verdict("marked", f"marked by {_keys(keys, len(document.hypotheses))}", log10_p, keys=keys)
+        return Verdict("marked", f"marked by {_keys(keys, document.tested)}", log10_p, keys=keys)
     keys = tuple(named[1])
-    tested = len(document.aware.hypotheses) if document.aware else 0
-    return Verdict("marked", f"marked by {_keys(keys, tested)}", log10_aware, aware=True, keys=keys)
+    return Verdict("marked", f"marked by {_keys(keys, document.tested)}", log10_aware, aware=True, keys=keys)
 
 
 def _keys(keys: Sequence[str], tested: int) -> str:
@@ -202,7 +202,7 @@ def _keys(keys: Sequence[str], tested: int) -> str:
 
 def named_keys(document: Document, answer: Verdict) -> str:
     """Which key to show beside a document: the only one tested, those that it points to, or "none named"."""
-    if len(document.hypotheses) == 1:
+    if document.tested == 1 and document.hypotheses:
         return key_label(document.hypotheses[0].key)
     names = [key_label(key) for key in answer.keys[:_NAMED_KEYS]]
     more = len(answer.keys) - len(names)
@@ -285,6 +285,9 @@ def recompute_command(record: Record) -> str:
     for name, value in record.arguments.items():
         option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
         if name in _STATED or value is None or value is False:
+            continue
+        if name == "tenants" and isinstance(value, list) and len(value) > _LISTED:
+            words += ["--tenants-file", "accounts.txt"]
             continue
         for one in value if isinstance(value, list) else [value]:
             words += [option] if one is True else [option, str(one)]

@@ -8,11 +8,9 @@ record.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,14 @@ import numpy as np
 from detect.corpus.record import FileHash
 from detect.document import GLOBAL, tested_keys
 from detect.encode import Encoder
+from detect.made import Made
 from detect.student.answers import AnswerReader, asked_contexts
-from detect.student.api.account import Account
+from detect.student.api.account import Account, ClientSettings
 from detect.student.api.asking import ask_all
 from detect.student.api.credentials import ApiKey
 from detect.student.api.ledger import Ledger
 from detect.student.api.plan import Budgets, TracePlan, plan_sha256, prompt_messages, prompt_text
+from detect.student.api.trouble import Tell
 from detect.student.conclude import check_basis, compared
 from detect.student.evidence import Evidence, TraceSettings
 from detect.student.forward import Model, model_hash
@@ -159,7 +159,10 @@ def trace_endpoint(
     api_key: ApiKey | None = None,
     budgets: Budgets | None = None,
     arguments: dict[str, Any] | None = None,
+    made: Made | None = None,
     progress: Callable[[Standing], None] | None = None,
+    client: ClientSettings | None = None,
+    tell: Tell | None = None,
 ) -> TraceRecord:
     """Ask a plan's prompts until the target is reached; write report.json, evidence.npz and the ledger to ``output``.
 
@@ -177,8 +180,11 @@ def trace_endpoint(
         The served answers, or the ledger of them, and the reference model that the plan names by their hashes.
     api_key, budgets
         For the endpoint.
-    arguments, progress
-        To put on record; called after every prompt.
+    arguments, made, progress
+        To put on record, both; called after every prompt.
+    client, tell
+        How to send requests; takes a line when the endpoint gives no answers, from any thread, and when a model is
+        loaded.
 
     Raises
     ------
@@ -200,9 +206,9 @@ def trace_endpoint(
     answered = asked = 0
     reached = False
     with (
-        _reader(plan, spec, ring, tokenizer, served, reference) as (reader, seen, counted),
+        _reader(plan, spec, ring, tokenizer, served, reference, tell) as (reader, seen, counted),
         Ledger(output / LEDGER_FILE) as ledger,
-        ask_all(plan, ledger, key=api_key, budgets=budgets) as asking,
+        ask_all(plan, ledger, key=api_key, budgets=budgets, settings=client, tell=tell) as asking,
     ):
         marked = counted is not None and counted.marked
         watch = _Watch.over(keys, len(plan.prompts), fixed=marked)
@@ -246,6 +252,7 @@ def trace_endpoint(
         settings,
         mode="api",
         arguments=arguments or {},
+        made=made,
         commitment=plan.commitment,
         student=ModelSeen(
             name=f"{plan.model} at {plan.url}",
@@ -334,15 +341,26 @@ def _account(plan: TracePlan) -> str | None:
 
 @contextmanager
 def _reader(
-    plan: TracePlan, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, served: str | None, reference: Path | None
+    plan: TracePlan,
+    spec: WatermarkSpec,
+    ring: KeyRing,
+    tokenizer: Any,
+    served: str | None,
+    reference: Path | None,
+    tell: Tell | None,
 ) -> Iterator[tuple[AnswerReader, ModelSeen | None, ServedContexts | None]]:
     """What turns answers into weights, the reference that it uses, and the served counts that it looks into."""
     with open_served(served, spec, ring, Encoder.load(tokenizer), _account(plan)) as counted:
-        yield *_loaded_reader(plan, spec, tokenizer, counted, reference), counted
+        yield *_loaded_reader(plan, spec, tokenizer, counted, reference, tell), counted
 
 
 def _loaded_reader(
-    plan: TracePlan, spec: WatermarkSpec, tokenizer: Any, counted: ServedContexts | None, reference: Path | None
+    plan: TracePlan,
+    spec: WatermarkSpec,
+    tokenizer: Any,
+    counted: ServedContexts | None,
+    reference: Path | None,
+    tell: Tell | None,
 ) -> tuple[AnswerReader, ModelSeen | None]:
     loaded = load_tokenizer(tokenizer)
     bare = AnswerReader(
@@ -358,7 +376,7 @@ def _loaded_reader(
     from detect.student.soundness import check_sound
     from watermark.demo_model import load_model
 
-    network, own = load_model(reference, progress=partial(print, file=sys.stderr))
+    network, own = load_model(reference, progress=tell)
     if tokenizer_fingerprint(own) != spec.tokenizer:
         raise DyetraceError(f"reference {reference} has another tokenizer; through an endpoint it needs the spec's own")
     model = Model(network, spec.vocabulary_size)

@@ -19,6 +19,7 @@ import numpy as np
 
 from detect.document import GLOBAL, tested_keys
 from detect.encode import Encoder
+from detect.made import Made
 from detect.student.complete import check_complete, serving_order
 from detect.student.conclude import check_basis, compared, first_test, tails
 from detect.student.evidence import Basis, Evidence, TraceSettings
@@ -234,6 +235,7 @@ def trace_weights(
     *,
     commitment: Commitment | None = None,
     arguments: dict[str, Any] | None = None,
+    made: Made | None = None,
     progress: Progress | None = None,
 ) -> TraceRecord:
     """Trace a suspect and write report.json and evidence.npz to ``output``; what was read is kept in ``output``/.work.
@@ -248,7 +250,7 @@ def trace_weights(
         The spec's tokenizer.
     output
         Folder of the report.
-    commitment, arguments
+    commitment, arguments, made
         To put on record.
     progress
         Called with what is being done, positions done and in all.
@@ -289,6 +291,7 @@ def trace_weights(
         job.settings,
         mode="weights",
         arguments=arguments or {},
+        made=made,
         commitment=commitment,
         student=models[0],
         references=[

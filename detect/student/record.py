@@ -13,6 +13,7 @@ import msgspec
 
 from detect.assumptions import Assumption
 from detect.corpus.record import FileHash, Interval
+from detect.made import Made
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
@@ -336,6 +337,8 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ----------
     mode
         "weights" (the suspect's parameters are at hand) or "api".
+    created
+        When it was made, in UTC by the maker's clock.
     arguments
         Options of the command, by name, those that change the result.
     readout
@@ -367,6 +370,11 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Whether the answers that ``served`` counts were marked: weights are then predictable, not fixed.
     assumptions
         What the verdict assumes, and what of it was checked.
+    made
+        Who made it, and with which code; null in older reports.
+    how_to_check
+        How somebody else checks this report, a whole sentence or more each; the page says the same. Empty in older
+        reports.
     """
 
     format: Literal["dyetrace-trace"] = "dyetrace-trace"
@@ -408,3 +416,5 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     calibration: str | None = None
     served_marked: bool = False
     assumptions: list[Assumption] = []
+    made: Made | None = None
+    how_to_check: list[str] = []

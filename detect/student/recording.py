@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from detect.calibration import explanation
 from detect.corpus.record import FileHash
 from detect.decoys import log10_control_limit
 from detect.evidence import versions
+from detect.made import made_by, now
 from detect.student.assumed import assumptions
 from detect.student.conclude import Conclusion, conclude, keys_to_test
 from detect.student.evidence import EVIDENCE_FILE, Basis, Evidence, TraceSettings, encode_evidence
@@ -95,10 +95,11 @@ def write_report(
     seen
         The fields of the record that this kind of trace knows alone. ``models`` are the controls by other models;
         ``objection`` says why the way in which the evidence was gathered allows no verdict, ``acquittal`` why it allows
-        none that nothing was found.
+        none that nothing was found, ``made`` who makes the report.
     """
     models: list[Control] = seen.pop("models", [])
     objection, acquittal = seen.pop("objection", None), seen.pop("acquittal", None)
+    made = seen.pop("made", None) or made_by()
     objection = failed_control(models) or objection
     found = conclude(evidence, spec, ring, basis, settings, objection)
     withheld = None
@@ -110,7 +111,7 @@ def write_report(
         found = conclude(evidence, spec, ring, basis, settings, withheld)
     data = encode_evidence(evidence)
     record = TraceRecord(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
         versions=versions(),
         spec=msgspec.json.decode(spec.canonical_json, type=WatermarkSpec),
         spec_id=spec.spec_id,
@@ -132,9 +133,14 @@ def write_report(
         controls=msgspec.structs.replace(found.controls, models=models),
         files=[FileHash.of(EVIDENCE_FILE, data)],
         calibration=explanation(spec.build_scheme(), by_rank=True),
+        made=made,
         **seen,
     )
-    record = msgspec.structs.replace(record, assumptions=assumptions(record))
+    from detect.report.checking import how_to_check, in_words
+
+    record = msgspec.structs.replace(
+        record, assumptions=assumptions(record), how_to_check=in_words(how_to_check(record))
+    )
     from detect.report.folder import Unwritten, replace_report
     from detect.report.trace_schema import encode_trace
 

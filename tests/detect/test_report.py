@@ -28,6 +28,7 @@ from detect.evidence import (
     SubkeyTally,
     TokenView,
 )
+from detect.made import Made
 from detect.multiplicity import holm_log10
 from detect.report import wording
 from detect.report.html import render_html
@@ -156,6 +157,7 @@ def make_record(*documents: Document, **changes: Any) -> Record:
         "encoder": "tokenizers 0.22",
         "inputs": [Input(name="suspects.jsonl", sha256=HEX, bytes=123456)],
         "documents": list(documents),
+        "made": Made(code_sha256=HEX, examiner="N. N., Institute of Dyes", case="2026/7 owner against suspect"),
     }
     return Record(**(fields | changes))
 
@@ -168,6 +170,8 @@ def hostile_record(text: str) -> Record:
         refused,
         msgspec.structs.replace(document, found=False, log10_pvalue=-1.0),
         created=text,
+        made=Made(code_sha256=text, examiner=text, case=text),
+        how_to_check=[text],
         arguments={text: text, "source": text, "list": [text]},
         versions={text: text, "dyetrace": text},
         spec_id=text,
@@ -274,7 +278,7 @@ def test_page_holds_hostile_strings_as_text(text: str) -> None:
     assert {tag for tag, _ in page.tags} <= usual
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert wording.clean(text) in page.text
-    assert all(c.isprintable() or c in "\n\t" for c in html)
+    assert all(c.isprintable() or c in "\n\t\N{EM SPACE}" for c in html)
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

@@ -30,7 +30,8 @@ from detect.corpus.record import (
 )
 from detect.corpus.share import marked_documents
 from detect.decoys import log10_agreement
-from detect.evidence import SubkeyTally
+from detect.evidence import Input, SubkeyTally
+from detect.made import Made
 from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_log10
 from detect.report.scan_schema import write_scan
 from detect.tails import log10_sf
@@ -41,6 +42,7 @@ HEX = "0123456789abcdef" * 4
 UNITS = 2**24  # in a nat
 SUBKEYS = 4
 INPUT_NAMES = ("crawl/part-000.jsonl", "crawl/part-001.jsonl", "answers.parquet")
+MADE = Made(code_sha256=HEX, examiner="N. N., Institute of Dyes", case="2026/7 owner against suspect")
 Floats = npt.NDArray[np.float64]
 
 
@@ -176,6 +178,8 @@ def make_scan(folder: Path, corpus: Corpus, *, refused: str | None = None, **cha
         "histogram": bins(log10_p[tested]),
         "controls": make_controls(broken=refused is not None, documents=int(tested.sum())),
         "hits": sorted(hits, key=lambda hit: (hit.log10_pvalue, hit.ordinal))[:20],
+        "created": "2026-02-03T04:05:06+00:00",
+        "made": MADE,
     }  # fmt: skip
     record = ScanRecord(**(fields | changes))
     write_scan(folder / "report.json", record)
@@ -378,11 +382,16 @@ def hostile_scan(text: str, folder: Path) -> ScanRecord:
         spec_ids=[text],
         key_fingerprint=text,
         commitment=Commitment(sha256=text, spec_id=text, key_fingerprint=text, created=text),
+        created=text,
+        made=Made(code_sha256=text, examiner=text, case=text),
+        how_to_check=[text],
         encoder=text,
         inputs=inputs,
         files=[FileHash(name=text, sha256=text, bytes=1)],
         hypotheses=hypotheses,
         hits=hits,
         shares=Shares(documents=shares[0], tokens=shares[1]),
-        controls=make_controls(decoy_seed=text, null_corpus=text),
+        controls=make_controls(
+            decoy_seed=text, null_corpus=text, null_corpus_inputs=[Input(name=text, sha256=text, bytes=1)]
+        ),
     )

@@ -36,7 +36,7 @@ def test_a_number_of_an_older_trace_that_was_changed_is_noticed(tmp_path: Path) 
     old = (OLDER / "trace-account" / "report.json").read_text()
     (tmp_path / "evidence.npz").write_bytes((OLDER / "trace-account" / "evidence.npz").read_bytes())
     (tmp_path / "report.json").write_text(old.replace('"found": true', '"found": false', 1))
-    assert CliRunner().invoke(main, ["report", "verify", str(tmp_path / "report.json")]).exit_code == 2
+    assert CliRunner().invoke(main, ["report", "verify", str(tmp_path / "report.json")]).exit_code == 3
 
 
 @pytest.mark.parametrize("name", ["scan", "detection"])

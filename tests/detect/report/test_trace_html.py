@@ -138,7 +138,7 @@ def test_terminal_says_what_a_reader_asks() -> None:
     assert "tosses of a fair coin" in text and "Identified: acme." in text
     assert "reference (the one used)" in text and "other readouts have no part in the verdict" in text
     assert "control: 100 decoy keys agree with chance" in text
-    assert "recompute: dyetrace recompute report.json --key file:KEYFILE" in text
+    assert "dyetrace recompute report.json --key file:KEYFILE" in text
     assert "No mark was found in this model." in in_terminal(shown_records()["clean"])
 
 

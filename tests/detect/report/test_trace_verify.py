@@ -32,7 +32,7 @@ def test_untouched_reports_hold(kind: str, tmp_path: Path) -> None:
     examples.KINDS[kind](tmp_path)
     found = verify_report(tmp_path / "report.json")
     assert found.holds, found.failed
-    assert {c.name for c in found.checks if c.outcome == "not done"} == {"signature", "inputs", "totals"}
+    assert {c.name for c in found.checks if c.outcome == "not done"} == {"signature", "code", "inputs", "totals"}
 
 
 @pytest.mark.parametrize(

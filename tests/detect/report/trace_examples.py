@@ -15,6 +15,7 @@ from scipy.special import log_ndtr, ndtri
 
 from detect.corpus.record import FileHash, Interval
 from detect.decoys import log10_agreement
+from detect.made import Made
 from detect.multiplicity import holm_log10, mean_log10_e
 from detect.report.trace_schema import write_trace
 from detect.student.assumed import assumptions
@@ -40,7 +41,7 @@ from detect.student.record import (
 )
 from detect.student.score import TraceScore
 from detect.student.weights import WeightedTuples
-from tests.detect.report.examples import HEX, make_spec
+from tests.detect.report.examples import HEX, MADE, make_spec
 from watermark.commitment import Commitment
 
 replace = msgspec.structs.replace
@@ -174,6 +175,7 @@ def make_trace(
     fields: dict[str, Any] = {
         "mode": "weights",
         "created": "2026-02-03T04:05:06+00:00",
+        "made": MADE,
         "arguments": {"readout": "reference", "batch": 16, "references": ["models/base-135m"], "limit": None},
         "versions": {"dyetrace": "0.1.0", "numpy": "2.4.6", "torch": "2.9.1", "python": "3.11.7"},
         "spec": spec,
@@ -354,6 +356,8 @@ def hostile_trace(text: str, folder: Path) -> TraceRecord:
         full,
         mode="api",
         created=text,
+        made=Made(code_sha256=text, examiner=text, case=text),
+        how_to_check=[text],
         arguments={text: text, "list": [text]},
         versions={text: text, "dyetrace": text},
         spec_id=text,
