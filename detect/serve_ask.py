@@ -10,15 +10,18 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from detect.serve_answers import Reader, Refused, Served, Special
 from detect.student.api.answers import Choice, read_response
-from detect.student.api.client import Endpoint, Reply, Unreachable, largest_body, shown_host
+from detect.student.api.client import Endpoint, Reply, largest_body
 from detect.student.api.credentials import ApiKey
 from detect.student.api.pace import Pace, backoff, retry_after
 from detect.student.api.plan import api_root, check_url
+from detect.student.api.reach import Unreachable, cannot_reach, shown_host
+from detect.student.api.trouble import Tell, Trouble
 from watermark.errors import DyetraceError, MachineError
 
 Kind = Literal["chat", "completions"]
@@ -28,6 +31,8 @@ ACCOUNT, MARK = "dyetrace_tenant", "dyetrace_mark"
 _VLLM = "vllm_xargs"
 _IDS = "return_token_ids"
 _LONGEST_PAUSE = 120.0
+_FIRST_BACKOFF, _THROTTLED = 0.5, 2.0  # seconds; the second where the server is throttled and says not for how long
+_KEPT = "Ctrl-C ends the check"
 _MOST_SAMPLES = 16
 
 PROMPTS = (
@@ -81,8 +86,8 @@ class Manner:
     max_tokens: int = 200
     temperature: float = 1.0
     concurrency: int = 4
-    timeout: float = 300.0
-    attempts: int = 4
+    timeout: float = 120.0
+    attempts: int = 6
 
 
 def with_opt_out(manner: Manner) -> dict[str, Any]:
@@ -122,13 +127,16 @@ class Server:
     ----------
     manner, key
         How to ask, and the API key; None for servers that want none.
+    tell
+        Takes a line at the first failure, and then every ten seconds while no answer comes.
     """
 
-    def __init__(self, manner: Manner, key: ApiKey | None) -> None:
+    def __init__(self, manner: Manner, key: ApiKey | None, tell: Tell | None = None) -> None:
         check_url(manner.url)
         self.kind: Kind | None = manner.kind
         self._manner, self._key = manner, key
         self._pace = Pace(manner.concurrency, manner.concurrency)
+        self._trouble = Trouble(shown_host(manner.url), manner.timeout, _KEPT, tell)
         self._endpoints: dict[Kind, Endpoint] = {}
         self._arguments = request_arguments(manner)
         self._wants_ids = True
@@ -177,6 +185,10 @@ class Server:
             return await self._send(body)
         return found
 
+    def watched(self) -> AbstractAsyncContextManager[None]:
+        """A block in which people are told what is wrong while no answer comes."""
+        return self._trouble.watched()
+
     async def close(self) -> None:
         """Close the connections."""
         for endpoint in self._endpoints.values():
@@ -201,29 +213,27 @@ class Server:
         assert self.kind is not None
         endpoint, data = self._endpoint(self.kind), json.dumps(body).encode()
         self._places += 1
-        place, trouble = (self._places,), ""
+        place, why = (self._places,), ""
         for attempt in range(self._manner.attempts):
             epoch = await self._pace.enter(place)
-            wait = 0.0
+            self._trouble.sent()
+            reply = None
             try:
                 reply = await endpoint.post(data)
-            except Unreachable as error:
-                trouble = error.reason
-                self._pace.refused(epoch)
-                if not error.connected and attempt == 0 and self._places == 1:
-                    raise MachineError(_cannot_reach(self._host, trouble)) from None
-            else:
                 found = self._read(reply, int(body.get("n", 1)))
                 if found is not None:
+                    self._trouble.answered()
                     return found
-                trouble = reply.problem or reply.says()
-                self._pace.refused(epoch)
-                wait = min(retry_after(reply.headers, time.time()) or 0.0, _LONGEST_PAUSE)
+                why = reply.problem or reply.says()
+            except Unreachable as error:
+                why = error.reason
+                if not error.connected and attempt == 0 and self._places == 1:
+                    raise MachineError(cannot_reach(self._manner.url, error)) from None
             finally:
                 self._pace.leave()
-            if attempt + 1 < self._manner.attempts:
-                await asyncio.sleep(max(wait, backoff(attempt, 0.5)))
-        raise MachineError(f"{self._host} does not answer ({trouble})")
+            self._pace.refused(epoch)
+            await _pause(self._trouble, self._manner, attempt, why, reply)
+        raise MachineError(f"{self._host} does not answer ({why}, {self._manner.attempts} times); try again later")
 
     def _read(self, reply: Reply, wanted: int) -> tuple[Choice, ...] | Refused | None:
         """What a response holds; None where it is worth another try."""
@@ -243,34 +253,82 @@ class Server:
         return Refused(status, reply.says())
 
 
-async def served_models(url: str, key: ApiKey | None, timeout: float) -> list[str]:
+async def _pause(trouble: Trouble, manner: Manner, attempt: int, why: str, reply: Reply | None) -> None:
+    """Say that a request failed, and wait as long as the server asks for, or else longer each time.
+
+    Raises
+    ------
+    MachineError
+        It asks to wait for too long.
+    """
+    asked = None if reply is None else retry_after(reply.headers, time.time())
+    if asked is not None and asked > _LONGEST_PAUSE:
+        raise MachineError(f"{shown_host(manner.url)} asks to wait {asked:,.0f} s; run the check again after that")
+    if attempt + 1 == manner.attempts:
+        trouble.failed(why, None)
+        return
+    throttled = reply is not None and reply.status == 429 and asked is None
+    wait = max(asked or 0.0, backoff(attempt, _THROTTLED if throttled else _FIRST_BACKOFF))
+    trouble.failed(why, wait)
+    await asyncio.sleep(wait)
+
+
+async def served_models(manner: Manner, key: ApiKey | None, tell: Tell | None = None) -> list[str]:
     """Names of the models that a server says it has (``/v1/models``).
+
+    Parameters
+    ----------
+    manner
+        How to ask; its model is not looked at.
+    key, tell
+        As for `Server`.
 
     Raises
     ------
     DyetraceError
         It can't be reached, or does not say.
     """
-    check_url(url)
-    endpoint = Endpoint(api_root(url) + "/models", key, connections=1, timeout=timeout, largest=largest_body(0, 0))
+    check_url(manner.url)
+    address, host = api_root(manner.url) + "/models", shown_host(manner.url)
+    endpoint = Endpoint(address, key, connections=1, timeout=manner.timeout, largest=largest_body(0, 0))
+    trouble = Trouble(host, manner.timeout, _KEPT, tell)
     try:
-        reply = await endpoint.get()
-    except Unreachable as error:
-        raise MachineError(_cannot_reach(shown_host(url), error.reason)) from None
+        async with trouble.watched():
+            reply = await _listed(endpoint, trouble, manner)
     finally:
         await endpoint.close()
+    if reply.status in (401, 403):
+        raise DyetraceError(f"{host} refuses: {reply.says()}; check the key of --api-key")
     try:
         listed = json.loads(reply.payload)["data"] if reply.status == 200 else []
         names = [entry["id"] for entry in listed if isinstance(entry["id"], str)]
     except (ValueError, KeyError, TypeError, RecursionError):
         names = []
     if not names:
-        raise DyetraceError(f"{shown_host(url)} does not say which models it has ({reply.says()}); name one by --model")
+        raise DyetraceError(f"{host} does not say which models it has ({reply.says()}); name one by --model")
     return names
 
 
-def _cannot_reach(host: str, reason: str) -> str:
-    return f"cannot reach {host} ({reason}); check the address and that the server is up"
+async def _listed(endpoint: Endpoint, trouble: Trouble, manner: Manner) -> Reply:
+    """The server's list of models, tried as often as a request."""
+    for attempt in range(manner.attempts):
+        trouble.sent()
+        reply = None
+        try:
+            reply = await endpoint.get()
+            if reply.verdict(None) != "again":
+                trouble.answered()
+                return reply
+            why = reply.says()
+        except Unreachable as error:
+            why = error.reason
+            if not error.connected:
+                raise MachineError(cannot_reach(manner.url, error)) from None
+        await _pause(trouble, manner, attempt, why, reply)
+    raise MachineError(
+        f"{shown_host(manner.url)} does not answer ({why}, {manner.attempts} times); try again later, or name "
+        "the model by --model if it is the list of models alone that it does not give"
+    )
 
 
 async def ask_for_answers(

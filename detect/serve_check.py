@@ -17,13 +17,12 @@ from detect.report.wording import format_level, format_p
 from detect.serve_answers import Served
 from detect.serve_evidence import AnswerFound, Findings, KeyFound, Keys, examine
 from detect.text_assumptions import of_serve_check
-from watermark.errors import DyetraceError
 from watermark.spec import WatermarkSpec
 
 if TYPE_CHECKING:
     from detect.serve_ask import Manner
 
-Status = Literal["PASS", "FAIL", "NOTE"]
+Status = Literal["PASS", "FAIL", "OPEN", "NOTE"]
 
 LOG10_MARKED = -3.0
 """An answer is marked by itself at or below this."""
@@ -31,13 +30,14 @@ _UNMARKED = 0.1  # an answer whose p is above this looks unmarked,
 _LOG10_TELLING = -6.0  # if as much evidence a tuple as in the marked ones would have taken it here
 _TOLERATED = 0.05  # share of such answers: marked text can have little entropy for once
 _LOG10_WEAK = -2.0
-_FEWEST = 50  # tuples from which on the lack of a mark says something
+_FEWEST = 50  # tuples from which on the lack of a mark says something,
+_OF_EACH = 6  # beside those that each answer spends on the choice among its sub-keys: log 4 nats at 0.23 a tuple
 SHORT = 16
 """Tokens below which two samples may well be the same."""
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One line of the verdict; NOTE is for what the operator's own policy decides."""
+    """One line of the verdict; OPEN: the answers don't tell; NOTE is for what the operator's policy decides."""
 
     name: str
     status: Status
@@ -95,10 +95,16 @@ class ServeCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """Whether no check failed."""
         return all(check.status != "FAIL" for check in self.checks)
 
+    @property
+    def decided(self) -> bool:
+        """Whether the answers told enough."""
+        return all(check.status != "OPEN" for check in self.checks)
+
 
 def judge(found: Findings, alpha: float) -> list[Check]:
     """The checks that say whether the mark is there."""
-    return [*_keys(found.keys, alpha), _others(found.others, alpha), _each_answer(found.answers)]
+    tested = sum(answer.tuples > 0 for answer in found.answers)
+    return [*_keys(found.keys, tested, alpha), _others(found.others, alpha), _each_answer(found.answers)]
 
 
 def conclude(
@@ -122,14 +128,7 @@ def conclude(
         Lines on special requests (`detect.serve_special`).
     manner, endpoint
         How was asked, and what answered.
-
-    Raises
-    ------
-    DyetraceError
-        There is no answer to test.
     """
-    if not served:
-        raise DyetraceError(f"no answer could be had ({lacking[0]}): check model, prompts and --max-tokens")
     found = examine(spec, keys, served)
     checks = [*judge(found, alpha), *_lacking(lacking, len(served)), *special]
     return ServeCheck(
@@ -159,28 +158,34 @@ def _lacking(lacking: Sequence[str], had: int) -> list[Check]:
     if not lacking:
         return []
     reason = f"{len(lacking)} of {len(lacking) + had} could not be had ({max(set(lacking), key=lacking.count)})"
-    return [Check(name="answers", status="FAIL" if len(lacking) > had else "NOTE", reason=reason)]
+    return [Check(name="answers", status="OPEN" if len(lacking) > had else "NOTE", reason=reason)]
 
 
 def verdict(checks: Sequence[Check], keys: Sequence[KeyFound], tenant: str | None) -> str:
     """The checks in a few words."""
-    failed = {check.name for check in checks if check.status == "FAIL"}
+    failed = [check.name for check in checks if check.status == "FAIL"]
+    left_open = [check.name for check in checks if check.status == "OPEN"]
     named = [check.name for check in checks[: len(keys)]]
     missing = [name for name in named if name in failed]
-    if missing and len(missing) == len(named):
-        return "NOT MARKED"
+    unsure = [name for name in named if name in left_open]
+    shown = len(named) - len(missing) - len(unsure)
     if missing:
-        return f"MARKED, BUT NOT BY THE KEY OF {missing[0]}" if tenant else "NOT MARKED"
+        return f"MARKED, BUT NOT BY THE KEY OF {missing[0]}" if tenant and shown else "NOT MARKED"
     if "other keys" in failed:
         return "MARKED BY A KEY THAT SHOULD SHOW NOTHING"
+    if unsure:
+        known = "CAN'T TELL" if not shown else f"MARKED, BUT CAN'T TELL OF {unsure[0]}"
+        return known + (f", AND NOT WELL: {', '.join(failed)}" if failed else "")
     if "each answer" in failed:
         return "PARTLY UNMARKED"
     if failed:
-        return f"MARKED, BUT NOT WELL: {', '.join(check.name for check in checks if check.name in failed)}"
+        return f"MARKED, BUT NOT WELL: {', '.join(failed)}"
+    if left_open:
+        return "MARKED, BUT TOO FEW ANSWERS CAME TO TELL OF ALL"
     return "MARKED" if tenant is None else f"MARKED, for account {tenant}"
 
 
-def _keys(keys: Sequence[KeyFound], alpha: float) -> list[Check]:
+def _keys(keys: Sequence[KeyFound], answers: int, alpha: float) -> list[Check]:
     limit = math.log10(alpha)
     by_global = any(found.key == GLOBAL and found.log10_pvalue <= limit for found in keys)
     checks = []
@@ -188,17 +193,21 @@ def _keys(keys: Sequence[KeyFound], alpha: float) -> list[Check]:
         tenant = found.key.removeprefix("tenant:")
         nats = -found.log10_pvalue * math.log(10) / max(1, found.tuples)
         reason = f"p = {format_p(found.log10_pvalue)} over {found.tuples:,} tuples ({nats:.2f} nats a tuple)"
-        missed = found.log10_pvalue > limit
-        if missed:
+        status: Status = "PASS"
+        if found.log10_pvalue > limit:
             reason += f", {format_level(alpha)} is needed"
-            if found.tuples < _FEWEST:
+            status = "OPEN"
+            if found.tuples < _FEWEST + _OF_EACH * answers:
                 reason += "; too few tuples to tell: ask for more by --count or --max-tokens"
             elif found.log10_pvalue <= _LOG10_WEAK:
                 reason += "; a weak mark, or chance: ask for more by --count, or for less predictable text"
-            elif found.key != GLOBAL and by_global:
+            else:
+                status = "FAIL"
+                reason += "; there is no mark, or there was next to nothing to choose"
+            if status == "FAIL" and found.key != GLOBAL and by_global:
                 reason += "; the global mark is there: does the request's dyetrace_tenant reach the hook?"
         name = "global key" if found.key == GLOBAL else f"account {tenant}"
-        checks.append(Check(name=name, status="FAIL" if missed else "PASS", reason=reason))
+        checks.append(Check(name=name, status=status, reason=reason))
     return checks
 
 

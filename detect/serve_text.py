@@ -33,11 +33,13 @@ def one_line(record: ServeCheck, number: int) -> str:
     keys = ", ".join(f"{key_label(found.key)} p = {format_p(found.log10_pvalue)}" for found in record.keys)
     marked = sum(answer.log10_pvalue <= LOG10_MARKED for answer in record.answers)
     tuples = sum(found.tuples for found in record.keys)
+    status = "FAIL" if not record.passed else "PASS" if record.decided else "OPEN"
     said = (
-        f"{record.created} {'PASS' if record.passed else 'FAIL'} round {number}: {record.verdict}; {keys}; "
+        f"{record.created} {status} round {number}: {record.verdict}; {keys}; "
         f"{marked} of {len(record.answers)} answers marked by themselves, {tuples:,} tuples"
     )
-    failed = "; ".join(f"{check.name}: {check.reason}" for check in record.checks if check.status == "FAIL")
+    bad = [check for check in record.checks if check.status in ("FAIL", "OPEN")]
+    failed = "; ".join(f"{check.name}: {check.reason}" for check in bad)
     return _safe(said + (f"; {failed}" if failed else ""))
 
 

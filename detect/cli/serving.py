@@ -195,9 +195,7 @@ def _say_undecided(undecided: int, rounds: int) -> None:
         say(f"{undecided:,} of {rounds:,} rounds could not tell, and count neither as passed nor as failed; {how}")
 
 
-def _check_numbers(
-    alpha: float, temperature: float, rounds: int | None, every: float | None, *, samples: bool
-) -> None:
+def _check_numbers(alpha: float, temperature: float, rounds: int | None, every: float | None, *, samples: bool) -> None:
     if not 0 < alpha < 1:
         raise DyetraceError(f"alpha must lie in (0, 1) (got {alpha})")
     if not 0 <= temperature <= 100 or (samples and temperature == 0):

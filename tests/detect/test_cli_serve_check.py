@@ -50,7 +50,7 @@ def check(owner: Path, url: str, *more: object, spec: str = "spec.json", key: st
 
 def statuses(result: Result) -> dict[str, str]:
     """Status by the name of each line of the verdict."""
-    lines = [line for line in result.stdout.splitlines() if line[:6] in ("PASS  ", "FAIL  ", "NOTE  ")]
+    lines = [line for line in result.stdout.splitlines() if line[:6] in ("PASS  ", "FAIL  ", "OPEN  ", "NOTE  ")]
     return {line[6:].split("  ")[0].strip(): line[:4] for line in lines}
 
 
@@ -201,6 +201,88 @@ def test_the_api_key_is_sent_and_never_shown(owner: Path, start: Start, monkeypa
     assert "another-key-that-is-wrong" not in refused.output and "the-servers-own" not in result.output
 
 
+def test_too_little_to_look_at_cant_tell_and_ends_with_status_4(owner: Path, start: Start) -> None:
+    for server in (start(), start(None)):
+        result = check(owner, server.url, "--tenant", "acme", "--count", 2, "--max-tokens", 1, "--no-special")
+        assert result.exit_code == 4, result.output
+        assert "VERDICT: CAN'T TELL\n" in result.stdout and "NOT MARKED" not in result.output
+        assert statuses(result)["global key"] == statuses(result)["account acme"] == "OPEN"
+        assert "ask for more by --count or --max-tokens" in result.stderr and result.stderr.count("\n") == 1
+
+
+EMPTY = Fault("status", 200, body=b'{"choices": [{"index": 0, "message": {"content": ""}}]}')
+NOTHING = Fault("status", 200, body=b'{"choices": []}')
+
+
+@pytest.mark.parametrize("fault", [EMPTY, NOTHING], ids=["empty", "nothing"])
+def test_a_server_that_sends_nothing_cant_be_told(owner: Path, start: Start, fault: Fault) -> None:
+    result = check(owner, start(faults=lambda _: fault).url, "--tenant", "acme", "--no-special")
+    assert result.exit_code == 4, result.output
+    assert "VERDICT: CAN'T TELL\n" in result.stdout and "6 of 6 could not be had" in result.stdout
+
+
+def test_a_canarys_round_that_cant_tell_has_not_failed(owner: Path, start: Start) -> None:
+    server = start(faults=[EMPTY] * 6)
+    result = check(owner, server.url, "--tenant", "acme", "--every", 0, "--rounds", 2)
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.splitlines()
+    assert " OPEN round 1: CAN'T TELL" in first and " PASS round 2: MARKED" in second
+    assert "1 of 2 rounds could not tell, and count neither as passed nor as failed" in result.stderr
+    server.faults = lambda _: EMPTY
+    none = check(owner, server.url, "--tenant", "acme", "--every", 0, "--rounds", 2)
+    assert none.exit_code == 4 and len(none.stdout.splitlines()) == 2, none.output
+
+
+def test_what_goes_wrong_is_said_at_once_and_when_it_is_over(owner: Path, start: Start) -> None:
+    server = start(faults=[Fault("status", 503), Fault("drop")], api_key="the-servers-own-api-key")
+    key = owner / "api.key"
+    key.write_text("the-servers-own-api-key")
+    key.chmod(0o600)
+    result = check(owner, server.url, "--tenant", "acme", "--no-special", "--api-key", f"file:{key}")
+    assert result.exit_code == 0, result.output
+    first, last = result.stderr.splitlines()
+    assert "status 503: injected (server_error); next try in" in first and first.endswith("; Ctrl-C ends the check")
+    assert "answers again after 2 failures" in last
+    assert "the-servers-own" not in result.output
+
+
+def test_a_server_that_stays_broken_or_silent_ends_it_with_status_5(owner: Path, start: Start) -> None:
+    slow = Fault("slow", seconds=0.5)
+    for fault, says in (
+        (Fault("status", 502), "does not answer (status 502: injected (server_error), 2 times); try again later"),
+        (Fault("status", 429, {"Retry-After": "4000"}), "asks to wait 4,000 s; run the check again after that"),
+        (slow, "does not answer (no answer within 0.2 s, 2 times); try again later"),
+    ):
+        url = start(faults=lambda _, fault=fault: fault).url
+        result = check(owner, url, "--tenant", "acme", "--attempts", 2, "--timeout", 0.2)
+        assert result.exit_code == 5 and result.stdout == "", result.output
+        assert says in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--timeout", "0"),
+        ("--timeout", "-1"),
+        ("--timeout", "nan"),
+        ("--timeout", "inf"),
+        ("--timeout", "1e9"),
+        ("--attempts", "0"),
+        ("--attempts", "101"),
+        ("--concurrency", "0"),
+        ("--concurrency", "99999"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve-check", "trace api"])
+def test_times_and_counts_out_of_range_are_refused(command: str, option: str, value: str) -> None:
+    given = ["http://127.0.0.1:9", "--spec", "s", "--key", "env:NONE", "-o", "o", option, value]
+    if command == "serve-check":
+        given.remove("-o"), given.remove("o")
+    result = CliRunner().invoke(main, [*command.split(), *given])
+    assert result.exit_code == 2 and option in result.stderr, result.output
+    assert result.stdout == "" and "Traceback" not in result.output
+
+
 def test_passing_trouble_is_tried_again(owner: Path, start: Start) -> None:
     server = start(faults=[Fault("status", 503), Fault("drop"), None, Fault("status", 429, {"Retry-After": "0"})])
     result = check(owner, server.url, "--tenant", "acme", "--no-special")
@@ -208,7 +290,7 @@ def test_passing_trouble_is_tried_again(owner: Path, start: Start) -> None:
     assert len(server.received) == 9
 
 
-def test_what_cannot_be_asked_is_one_line_and_status_2(owner: Path, start: Start) -> None:
+def test_what_cannot_be_asked_is_one_line_and_a_status(owner: Path, start: Start) -> None:
     server = start(settings={"tenants": ["zenith"]})
     dead = start()
     dead.close()
@@ -229,6 +311,6 @@ def test_what_cannot_be_asked_is_one_line_and_status_2(owner: Path, start: Start
         ("ftp://nowhere", [], spec, "must begin with http"),
     ):
         result = check(owner, url, *more, **files)
-        assert result.exit_code == 2, result.output
+        assert result.exit_code == (5 if url == dead.url else 2), result.output
         assert result.stderr.count(says) == 1 and result.stderr.count("\n") == 1, result.stderr
         assert result.stdout == ""

@@ -12,7 +12,7 @@ from scipy import stats
 
 from detect.serve_answers import Reader, Refused, Served, Special
 from detect.serve_ask import Manner, parse_argument, request_arguments, with_opt_out
-from detect.serve_check import conclude, judge, verdict
+from detect.serve_check import Check, ServeCheck, conclude, judge, verdict
 from detect.serve_evidence import (
     AnswerFound,
     Findings,
@@ -166,13 +166,15 @@ def test_unmarked_answers_among_marked_ones_are_told_from_weak_ones(ps: list[flo
 
 def test_a_key_needs_its_level_and_enough_tuples() -> None:
     (key, *_) = judge(findings([-0.5] * 4, key=-5.9), 1e-6)
-    assert key.status == "FAIL" and "10^-6 is needed; a weak mark, or chance" in key.reason
+    assert key.status == "OPEN" and "10^-6 is needed; a weak mark, or chance" in key.reason
     (key, *_) = judge(findings([-0.5] * 4, key=-0.4), 1e-6)
-    assert key.status == "FAIL" and key.reason.endswith("10^-6 is needed")
+    assert key.status == "FAIL" and "10^-6 is needed; there is no mark, or there was next to nothing" in key.reason
     (key, *_) = judge(findings([-0.5] * 4, key=-5.9), 1e-5)
     assert key.status == "PASS"
     (key, *_) = judge(findings([-0.5] * 4, tuples=10, key=-1.0), 1e-6)
-    assert key.status == "FAIL" and "too few tuples to tell" in key.reason
+    assert key.status == "OPEN" and "too few tuples to tell" in key.reason
+    (key, *_) = judge(findings([-0.1] * 40, tuples=5, key=-0.1), 1e-6)  # 200 of them, but 5 an answer tell nothing
+    assert key.status == "OPEN" and "too few tuples to tell" in key.reason
 
 
 def test_the_verdict_names_the_worst() -> None:
@@ -310,6 +312,46 @@ def test_what_a_server_says_cannot_reach_the_terminal_raw() -> None:
     record = conclude(made, keys, [long(0)], ["a\x07b"], [], 1e-6, manner, "chat", "2026-11-26T00:00:00+00:00")
     for line in [*lines(record), one_line(record, 1)]:
         assert line.isascii() and line.isprintable()
-    assert not record.passed and "1 of 2 could not be had" in "\n".join(lines(record))
-    with pytest.raises(DyetraceError, match="no answer could be had"):
-        conclude(made, keys, [], ["no text"], [], 1e-6, manner, "chat", "2026-11-26T00:00:00+00:00")
+    assert "1 of 2 could not be had" in "\n".join(lines(record))
+
+
+def test_a_run_that_cant_tell_is_neither_marked_nor_unmarked() -> None:
+    made = spec()
+    keys = make_keys(MASTER, made, "acme")
+    manner = Manner("http://h/v1", "m", tenant="acme")
+
+    def record(answers: list[Served], lacking: list[str], *special: Check) -> ServeCheck:
+        return conclude(made, keys, answers, lacking, special, 1e-6, manner, "chat", "2026-11-26T00:00:00+00:00")
+
+    for answers, lacking in (([], ["no text"] * 3), ([long(0)], []), ([long(0)], ["no text"] * 3)):
+        found = record(answers, lacking)
+        assert (found.verdict, found.passed, found.decided) == ("CAN'T TELL", True, False)
+        assert " OPEN round 1: CAN'T TELL" in one_line(found, 1) and "too few tuples to tell" in one_line(found, 1)
+    wrong = record([long(0)], [], Check(name="n = 3", status="FAIL", reason="samples repeat each other"))
+    assert wrong.verdict == "CAN'T TELL, AND NOT WELL: n = 3" and not wrong.passed
+    bare = record([long(number) for number in range(16)], [])
+    assert bare.verdict == "NOT MARKED" and not bare.passed
+
+
+def test_marked_answers_do_not_vouch_for_those_that_never_came() -> None:
+    made = spec()
+    keys = make_keys(MASTER, made, "acme")
+    manner = Manner("http://h/v1", "m", tenant="acme")
+    answers = marked(made, "acme", 6, 60)
+    some = conclude(made, keys, answers, ["no text"] * 7, [], 1e-6, manner, "chat", "2026-11-26T00:00:00+00:00")
+    assert some.verdict == "MARKED, BUT TOO FEW ANSWERS CAME TO TELL OF ALL" and some.passed and not some.decided
+    most = conclude(made, keys, answers, ["no text"] * 6, [], 1e-6, manner, "chat", "2026-11-26T00:00:00+00:00")
+    assert most.verdict == "MARKED, for account acme" and most.decided
+
+
+def test_an_account_of_which_too_little_is_known_leaves_the_verdict_open() -> None:
+    keys = [
+        KeyFound(key="global", tuples=900, log10_pvalue=-80.0),
+        KeyFound(key="tenant:acme", tuples=20, log10_pvalue=-0.5),
+    ]
+    found = Findings(keys, findings([-20.0] * 4).answers, {"decoy 1": -0.3})
+    assert verdict(judge(found, 1e-6), keys, "acme") == "MARKED, BUT CAN'T TELL OF account acme"
+    other = Findings(found.keys, found.answers, {"zenith": -30.0})
+    assert verdict(judge(other, 1e-6), keys, "acme") == "MARKED BY A KEY THAT SHOULD SHOW NOTHING"
+    keys[1] = KeyFound(key="tenant:acme", tuples=900, log10_pvalue=-0.5)
+    assert verdict(judge(found, 1e-6), keys, "acme") == "MARKED, BUT NOT BY THE KEY OF account acme"

@@ -34,10 +34,10 @@ class ClientSettings:
         Seconds that requests under way are waited for when asking ends early: their answers are paid for.
     """
 
-    timeout: float = 600.0
+    timeout: float = 120.0
     start: int = 4
     most: int = 32
-    attempts: int = 8
+    attempts: int = 6
     first_backoff: float = 1.0
     longest_pause: float = 900.0
     grace: float = 10.0

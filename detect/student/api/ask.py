@@ -11,7 +11,7 @@ from typing import Any
 from detect.student.api.account import Account, ClientSettings
 from detect.student.api.answers import Response, SuspectAnswer, read_response
 from detect.student.api.budget import Budget, BudgetSpent, Reservation
-from detect.student.api.client import Endpoint, Reply, Unreachable, largest_body, shown_host
+from detect.student.api.client import Endpoint, Reply, largest_body
 from detect.student.api.credentials import ApiKey
 from detect.student.api.ledger import Draft, Ledger
 from detect.student.api.pace import Pace, Stopped, backoff, retry_after
@@ -25,12 +25,16 @@ from detect.student.api.plan import (
     request_body,
     request_key,
 )
+from detect.student.api.reach import Unreachable, cannot_reach, shown_host
 from detect.student.api.recorder import Recorder
+from detect.student.api.trouble import Tell, Trouble
 from watermark.errors import DyetraceError, MachineError
 
 _GIVEN_UP_IN_A_ROW = 5  # requests that no attempt could settle, without one success in between
 _UNUSABLE_AT_FIRST = 5  # responses in which there was nothing to use, before any that could be used
 _MOST_MODELS = 20
+_THROTTLED = 4.0  # times the first backoff, where an endpoint is throttled and says not for how long: often a minute
+_KEPT = "Ctrl-C keeps what is answered"
 
 
 class Asker:
@@ -38,12 +42,18 @@ class Asker:
 
     Parameters
     ----------
-    plan, ledger, key, budgets, settings
+    plan, ledger, key, budgets, settings, tell
         As for `detect.student.api.asking.ask_all`.
     """
 
     def __init__(
-        self, plan: TracePlan, ledger: Ledger, key: ApiKey | None, budgets: Budgets | None, settings: ClientSettings
+        self,
+        plan: TracePlan,
+        ledger: Ledger,
+        key: ApiKey | None,
+        budgets: Budgets | None,
+        settings: ClientSettings,
+        tell: Tell | None = None,
     ) -> None:
         if key is not None:
             _refuse_secret(plan, key)
@@ -55,6 +65,7 @@ class Asker:
         spent = ledger.spent(self._sha256)
         self._budget = Budget(plan.budgets.tightened(budgets), spent.requests, spent.tokens)
         self._pace = Pace(settings.start, settings.most)
+        self._trouble = Trouble(shown_host(plan.url), settings.timeout, _KEPT, tell)
         self._next = 0
         self._tasks: deque[asyncio.Task[list[SuspectAnswer]]] = deque()
         self._ready: deque[list[SuspectAnswer]] = deque()
@@ -80,6 +91,11 @@ class Asker:
         )
 
     async def next(self) -> list[SuspectAnswer] | None:
+        """The next prompt's answers, as `_next_answers` has them; what is wrong while none comes is told."""
+        async with self._trouble.watched():
+            return await self._next_answers()
+
+    async def _next_answers(self) -> list[SuspectAnswer] | None:
         """The usable answers to the next prompt, in the order of samples; None after the last.
 
         Once the budget is spent, prompts without answers after the last that has some are left out.
@@ -260,9 +276,13 @@ class Asker:
             if answer is not None:
                 return answer
             if wait is None:
+                self._trouble.answered()  # it is up: this one request is what it doesn't take
                 break
-            if attempt + 1 < self._settings.attempts:
-                await self._pause(max(wait, backoff(attempt, self._settings.first_backoff)))
+            last = attempt + 1 == self._settings.attempts
+            pause = None if last else max(wait, backoff(attempt, self._settings.first_backoff))
+            self._trouble.failed(self._last_trouble, pause)
+            if pause is not None:
+                await self._pause(pause)
         self._given_up += 1
         if self._went_well == 0 or self._given_up >= _GIVEN_UP_IN_A_ROW:
             raise MachineError(
@@ -278,6 +298,7 @@ class Asker:
         cost = reserved.held  # until more is known: whatever happens from here on may be charged
         try:
             asked = await self._recorder.append(draft)
+            self._trouble.sent()
             try:
                 reply = await self._endpoint.post(draft.payload)
             except Unreachable as error:
@@ -295,12 +316,13 @@ class Asker:
                 meta["problem"] = reply.problem
             if verdict != "answer":
                 await self._failed(draft, asked, cost, meta, reply.payload)
-                return None, self._refused(reply, verdict, epoch)
+                return None, self._refused(reply, verdict, epoch, int(draft.meta["attempt"]))
             done = Draft("answered", draft.key, draft.plan, cost, meta, reply.payload, asked)
             number = await self._recorder.append(done)
         finally:
             self._budget.settle(reserved, cost)
         self._check_use(response)
+        self._trouble.answered()
         self._went_well += 1
         self._given_up, self._known_to_work = 0, True
         tokens = response.completion_tokens or count * self._plan.sampling.max_tokens
@@ -313,13 +335,11 @@ class Asker:
     def _unreachable(self, error: Unreachable, epoch: int) -> float:
         self._last_trouble = error.reason
         if self._went_well == 0 and not error.connected:
-            raise MachineError(
-                f"cannot reach {shown_host(self._plan.url)} ({error.reason}); check the address and that it is up"
-            )
+            raise MachineError(cannot_reach(self._plan.url, error))
         self._pace.refused(epoch)
         return 0.0
 
-    def _refused(self, reply: Reply, verdict: str, epoch: int) -> float | None:
+    def _refused(self, reply: Reply, verdict: str, epoch: int, attempt: int) -> float | None:
         self._last_trouble = reply.says()
         if verdict == "stop" or (verdict == "refused" and not self._known_to_work):
             raise DyetraceError(f"{shown_host(self._plan.url)} refuses: {reply.says()}; {_advice(reply.status)}")
@@ -328,7 +348,7 @@ class Asker:
         self._pace.refused(epoch)
         wait = retry_after(reply.headers, time.time())
         if wait is None:
-            return 0.0
+            return backoff(attempt, _THROTTLED * self._settings.first_backoff) if reply.status == 429 else 0.0
         if wait > self._settings.longest_pause:
             raise MachineError(
                 f"{shown_host(self._plan.url)} asks to wait {wait:,.0f} s; run the same command again after that: "
@@ -384,6 +404,8 @@ def _refuse_secret(plan: TracePlan, key: ApiKey) -> None:
 
 
 def _advice(status: int) -> str:
+    if status == 407:
+        return "check the proxy's user and password in HTTPS_PROXY or HTTP_PROXY"
     if status in (401, 403, 429):
         return "check the API key and what it may do"
     if status in (404, 405) or status < 400:

@@ -14,6 +14,7 @@ from detect.student.api.ask import Asker
 from detect.student.api.credentials import ApiKey
 from detect.student.api.ledger import Ledger
 from detect.student.api.plan import Budgets, TracePlan
+from detect.student.api.trouble import Tell
 
 Progress = Callable[[Account], None]
 """Told now and then, while waiting too, what asking has come to; always in the thread that iterates."""
@@ -40,9 +41,10 @@ class Asking(Iterator[list[SuspectAnswer]]):
         budgets: Budgets | None,
         settings: ClientSettings,
         progress: Progress | None,
+        tell: Tell | None,
     ) -> None:
         self._progress = progress
-        self._asker = Asker(plan, ledger, key, budgets, settings)
+        self._asker = Asker(plan, ledger, key, budgets, settings, tell)
         self._loop = asyncio.new_event_loop()
         # A daemon: a program that ends without closing this must not wait for it, and loses nothing on record.
         self._thread = threading.Thread(target=self._loop.run_forever, name="asking", daemon=True)
@@ -122,6 +124,7 @@ def ask_all(
     budgets: Budgets | None = None,
     settings: ClientSettings | None = None,
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Asking:
     """Ask a plan's prompts and iterate over their answers, one list of `SuspectAnswer` for each prompt.
 
@@ -143,6 +146,8 @@ def ask_all(
         How to send requests.
     progress
         Told how far it is.
+    tell
+        Takes a line at the first failure, and then every ten seconds while no answer comes; from another thread.
 
     Raises
     ------
@@ -150,4 +155,4 @@ def ask_all(
         Now or while iterating: the endpoint cannot be reached, refuses the key or the request, or stays broken; it
         sends no logprobs where the plan counts on them; or the ledger cannot be written.
     """
-    return Asking(plan, ledger, key, budgets, settings or ClientSettings(), progress)
+    return Asking(plan, ledger, key, budgets, settings or ClientSettings(), progress, tell)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Literal
 
 from detect.student.api.answers import error_message, one_line
 from detect.student.api.credentials import ApiKey
+from detect.student.api.reach import Unreachable, explained, proxy_between
 from watermark.errors import MachineError
 
 if TYPE_CHECKING:
@@ -20,24 +21,9 @@ Verdict = Literal["answer", "again", "refused", "stop"]
 
 _KEPT_HEADERS = ("date", "content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id", "server")
 _AGAIN = {408, 409, 425, 429}
-_HOPELESS = {401, 403, 404, 405}
+_HOPELESS = {401, 403, 404, 405, 407}
+_LONGEST_CONNECT = 15.0  # seconds
 _BYTES_PER_TOKEN, _BYTES_PER_ALTERNATIVE, _BYTES_BESIDES = 256, 512, 1 << 18
-
-
-class Unreachable(Exception):
-    """A request got no whole response.
-
-    Attributes
-    ----------
-    reason
-        One printable line.
-    connected
-        Whether the endpoint was reached at all: then it may have answered, and may charge for it.
-    """
-
-    def __init__(self, reason: str, connected: bool) -> None:
-        super().__init__(reason)
-        self.reason, self.connected = reason, connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +40,8 @@ class Reply:
         From sending to the last byte.
     problem
         Why the body was not read: it is larger than any answer, or compressed though that was not asked for.
+    proxy
+        Host and port of the proxy that it came through; None for none.
     """
 
     status: int
@@ -61,6 +49,7 @@ class Reply:
     payload: bytes
     seconds: float
     problem: str | None = None
+    proxy: str | None = None
 
     def verdict(self, error: tuple[int | None, str] | None) -> Verdict:
         """What to do, given the error that the body of a 2xx response holds, if any.
@@ -83,7 +72,8 @@ class Reply:
         message = error_message(self.payload)
         if 300 <= self.status < 400:
             message = "a redirect, which is not followed; give the address that it leads to"
-        return f"status {self.status}" + (f": {message}" if message else "")
+        said = f"status {self.status}" + (f": {message}" if message else "")
+        return said if self.proxy is None else f"{said} (through the proxy {self.proxy})"
 
 
 class Endpoint:
@@ -116,11 +106,20 @@ class Endpoint:
         if key is not None:
             headers["authorization"] = key.authorization()
         self._url, self._key, self._timeout, self._largest = url, key, timeout, largest
-        self._client = httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(timeout, connect=min(timeout, 15.0)),
-            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-        )
+        self._connect = min(0.9 * timeout, _LONGEST_CONNECT)
+        self._proxy: str | None = None
+        try:
+            self._client = httpx2.AsyncClient(
+                headers=headers,
+                timeout=httpx2.Timeout(timeout, connect=self._connect),
+                limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+            )
+        except ImportError:
+            raise MachineError("the proxy speaks SOCKS, which needs socksio: run `pip install socksio`") from None
+        except OSError as error:
+            raise MachineError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {error.strerror or error}") from None
+        except ValueError:  # its message may quote the proxy's password
+            raise MachineError("HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is no proxy's address: mend or unset it") from None
 
     async def post(self, body: bytes) -> Reply:
         """Send a request.
@@ -143,18 +142,38 @@ class Endpoint:
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._client.stream(method, self._url, content=body) as response,
+                self._client.stream(
+                    method, self._url, content=body, extensions={"trace": self._look_where}
+                ) as response,
             ):
                 payload, problem = await self._read(response)
                 status, headers = response.status_code, self._kept(response)
         except TimeoutError:
-            raise Unreachable(f"no answer within {self._timeout:g} s", connected=True) from None
+            raise self._late() from None
+        except httpx2.ConnectTimeout as error:
+            raise self._failed(error, connected=False) from None
+        except httpx2.TimeoutException:
+            raise self._late() from None
         except httpx2.TransportError as error:
-            before = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
-            raise Unreachable(self._reason(error), connected=not before) from None
+            before = isinstance(error, httpx2.ConnectError | httpx2.ProxyError)
+            raise self._failed(error, connected=not before) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
-            raise Unreachable(self._reason(error), connected=True) from None
-        return Reply(status, headers, payload, time.monotonic() - started, problem)
+            raise self._failed(error, connected=True) from None
+        return Reply(status, headers, payload, time.monotonic() - started, problem, self._proxy)
+
+    async def _look_where(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take down where a connection goes: the environment may name a proxy, and rules which it is for."""
+        if event == "connection.connect_tcp.started":
+            self._proxy = proxy_between(self._url, str(info["host"]), int(info["port"]))
+
+    def _late(self) -> Unreachable:
+        through = "" if self._proxy is None else f"; through the proxy {self._proxy}"
+        longer = "give it longer by --timeout, or try when it is less busy"
+        return Unreachable(f"no answer within {self._timeout:g} s{through}", connected=True, advice=longer)
+
+    def _failed(self, error: Exception, connected: bool) -> Unreachable:
+        reason, advice = explained(error, self._proxy, self._connect)
+        return Unreachable(self._shown(reason), connected, advice)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -174,10 +193,6 @@ class Endpoint:
         found = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
         return {name: self._shown(value) for name, value in found.items()}
 
-    def _reason(self, error: Exception) -> str:
-        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return self._shown(words)
-
     def _shown(self, text: str) -> str:
         data = text.encode("utf-8", "replace")
         return one_line((data if self._key is None else self._key.redact(data)).decode("utf-8", "replace"))
@@ -186,8 +201,3 @@ class Endpoint:
 def largest_body(tokens: int, alternatives: int) -> int:
     """Bytes that the JSON of so many tokens, with so many alternatives at each, can take; generously."""
     return _BYTES_BESIDES + tokens * (_BYTES_PER_TOKEN + _BYTES_PER_ALTERNATIVE * alternatives)
-
-
-def shown_host(url: str) -> str:
-    """Host and port, for messages."""
-    return one_line(urlsplit(url).netloc, 100)
