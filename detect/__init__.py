@@ -68,4 +68,15 @@ def _refuse_foreign_watermark() -> None:
         )
 
 
+def _begin_early() -> None:
+    """Take signals over in ``python -m detect.cli``, which loads all of the command line before it runs any of it."""
+    import sys
+
+    if sys.argv[:1] == ["-m"] and "detect.cli" in sys.orig_argv:
+        from detect.interruption import begin
+
+        begin()
+
+
 _refuse_foreign_watermark()
+_begin_early()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from detect.detection import Model, Settings, detect
 from detect.evidence import Record
 from detect.inputs import from_text_alone, read_suspects
 from detect.natural_text import natural_documents
+from detect.own_folder import SCRATCH, is_plain, remove_plain
+from detect.report.folder import NAMES, REPORT, STAGE, check_folder
 from watermark.commitment import commit, write_commitment
 from watermark.demo_model import demo_model_dir, load_model
 from watermark.errors import DyetraceError
@@ -31,18 +35,26 @@ PROMPTS = (
 NATURAL_DOCUMENTS = 6
 TOKENS = 160
 
+_MARK = "unfinished"
+_MARKED = b"`dyetrace demo` has not finished what is in this folder, and begins it anew when it is run again.\n"
+_MADE = ("owner.key", "spec.json", "commitment.json", "commitment.json.opening", "suspects.jsonl")
+
 
 def run_demo(folder: Path, scheme: str, say: Callable[[str], None]) -> Record:
     """Mark answers, mix them with natural text, detect; leave every file of the job in ``folder``.
 
+    Until `finish_demo` is called, what is there counts as an unfinished demo, which the next one replaces.
+
     Raises
     ------
     DyetraceError
-        The folder holds files of an earlier demo, or the demo model cannot be had.
+        The folder holds other files than an unfinished demo's, or the demo model cannot be had.
     """
     make_folder(folder)
+    _clear_unfinished(folder)
     if any(folder.iterdir()):
         raise DyetraceError(f"folder {folder} is not empty; remove it or choose another with --output")
+    write_atomically(folder / _MARK, _MARKED)
     say("1/4 the demo model, SmolLM2-135M-Instruct")
     model_dir = demo_model_dir(say)
     model, tokenizer = load_model(model_dir)
@@ -88,6 +100,36 @@ def run_demo(folder: Path, scheme: str, say: Callable[[str], None]) -> Record:
         },
         progress=lambda done, of: say(f"    {done} of {of} documents"),
     )
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a demo was cut off there, so that the next one may begin anew."""
+    mark = folder / _MARK
+    return is_plain(mark) and mark.read_bytes() == _MARKED
+
+
+def finish_demo(folder: Path) -> None:
+    """Say that the folder is as it should be, if its report is there: it stays."""
+    if is_unfinished(folder) and (folder / REPORT).exists():
+        remove_plain(folder / _MARK)
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Remove what a demo that was cut off has made, if there is nothing else; its mark goes last."""
+    names = set(os.listdir(folder))
+    own = {name for name in names if name in (*_MADE, *NAMES, STAGE, _MARK) or re.fullmatch(SCRATCH, name)}
+    just_begun = all(re.fullmatch(SCRATCH, name) for name in names)
+    if (
+        not (is_unfinished(folder) or just_begun)
+        or names != own
+        or not all(is_plain(folder / name) for name in own - {STAGE})
+    ):
+        return
+    if STAGE in own:  # a report was being written: that is ended first, as any command ends it
+        check_folder(folder, None)
+        names = set(os.listdir(folder))
+    for name in sorted(names - {STAGE}, key=lambda name: name == _MARK):
+        remove_plain(folder / name)
 
 
 def _mixed(answers: list[Answer], natural: list[tuple[str, str]]) -> bytes:
