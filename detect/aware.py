@@ -68,6 +68,7 @@ def aware_test(
     model: str,
     decoy_seed: str = "dyetrace",
     decoy_count: int = 100,
+    decoy_accounts: int | None = None,
 ) -> AwareResult:
     """Test one document for every key of the ring.
 
@@ -81,8 +82,10 @@ def aware_test(
         What to call the model in the record.
     decoy_seed, decoy_count
         Public seed and number of the decoy keys.
+    decoy_accounts
+        How many accounts' keys each decoy has; None: as many as are tested.
     """
-    rings = [ring, *decoy_rings(decoy_seed, decoy_count, spec, ring)]
+    rings = [ring, *decoy_rings(decoy_seed, decoy_count, spec, ring, accounts=decoy_accounts)]
     evidence = _evidence(spec, rings, likelihood)
     log10_ps = np.array([min(0.0, -log10_e) for _, _, log10_e in evidence[0]])
     hypotheses = [

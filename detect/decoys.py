@@ -30,7 +30,9 @@ def log10_control_limit(controls: int) -> float:
 _MANY = 10_000  # p-values; the exact law takes time in proportion
 
 
-def decoy_rings(seed: str, count: int, spec: WatermarkSpec, like: KeyRing, *, first: int = 0) -> list[KeyRing]:
+def decoy_rings(
+    seed: str, count: int, spec: WatermarkSpec, like: KeyRing, *, first: int = 0, accounts: int | None = None
+) -> list[KeyRing]:
     """Rings of decoys derived from a public seed, holding the same kinds of keys as ``like``.
 
     Parameters
@@ -43,6 +45,8 @@ def decoy_rings(seed: str, count: int, spec: WatermarkSpec, like: KeyRing, *, fi
         The watermark; a foreign format's decoys are drawn from its own keys.
     like
         The ring of the true keys.
+    accounts
+        For how many of its accounts a decoy has keys; None: for all.
     """
     scheme = spec.build_scheme()
     rings = []
@@ -52,7 +56,7 @@ def decoy_rings(seed: str, count: int, spec: WatermarkSpec, like: KeyRing, *, fi
             key = ForeignKey(scheme.name, scheme.draw_key(drawn), drawn[:SALT_BYTES])
             rings.append(KeyRing.from_foreign(key))
             continue
-        ring = KeyRing.from_master(SecretKey(drawn), spec.epoch, tuple(like.tenants))
+        ring = KeyRing.from_master(SecretKey(drawn), spec.epoch, tuple(like.tenants)[:accounts])
         if like.global_key is None:
             ring = KeyRing(ring.master_fingerprint, ring.selector, None, ring.tenants)
         rings.append(ring)

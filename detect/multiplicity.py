@@ -49,13 +49,16 @@ def sidak_rows_log10(log10_ps: Floats) -> Floats:
     return np.asarray(np.minimum(np.where(smallest < -12, smallest + np.log10(k), bulk), 0.0))
 
 
-def holm_log10(log10_ps: ArrayLike) -> Floats:
+def holm_log10(log10_ps: ArrayLike, tests: int | None = None) -> Floats:
     """Log10 of Holm's step-down adjusted p-values: family-wise error under any dependence.
 
     Parameters
     ----------
     log10_ps
         Shape (k,).
+    tests
+        How many tests there were, where these are not all: at least k. Every test that is rejected among all must be
+        here, and then those are rejected and no others; None for k.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def holm_log10(log10_ps: ArrayLike) -> Floats:
     """
     p_values = _checked(log10_ps)
     order = np.argsort(p_values)
-    hypotheses_left = np.arange(p_values.size, 0, -1)
+    hypotheses_left = (p_values.size if tests is None else max(tests, p_values.size)) - np.arange(p_values.size)
     adjusted = np.maximum.accumulate(p_values[order] + np.log10(hypotheses_left))
     return _in_order(np.minimum(adjusted, 0.0), order)
 

@@ -11,7 +11,9 @@ from detect.evidence import AwareHypothesis, Document, Hypothesis
 from detect.multiplicity import holm_log10
 
 
-def pointing(families: Sequence[Sequence[Hypothesis | AwareHypothesis]], level: float) -> list[list[str]]:
+def pointing(
+    families: Sequence[Sequence[Hypothesis | AwareHypothesis]], level: float, tests: int | None = None
+) -> list[list[str]]:
     """Each document's keys that left their mark there, strongest first.
 
     Holm's procedure over all pairs of a document and a key. A pair's p-value is right if this key had no say in this
@@ -24,9 +26,11 @@ def pointing(families: Sequence[Sequence[Hypothesis | AwareHypothesis]], level: 
         Each document's tests of its keys.
     level
         The family-wise level, in (0, 1).
+    tests
+        How many pairs were tested, where large families hold only keys that might be named; None for these alone.
     """
     log10_ps = np.array([h.log10_pvalue for family in families for h in family])
-    passed = iter((holm_log10(log10_ps) <= math.log10(level)).tolist())
+    passed = iter((holm_log10(log10_ps, tests) <= math.log10(level)).tolist())
     named = [[h for h, yes in zip(family, passed, strict=False) if yes] for family in families]
     return [[h.key for h in sorted(family, key=lambda h: h.log10_pvalue)] for family in named]
 
@@ -36,4 +40,5 @@ def blind_and_aware(documents: Sequence[Document], alpha: float) -> tuple[list[l
     level = alpha / 2 if any(d.aware is not None for d in documents) else alpha
     blind = [d.hypotheses if d.refused is None else [] for d in documents]
     aware = [d.aware.hypotheses if d.aware is not None and d.refused is None else [] for d in documents]
-    return pointing(blind, level), pointing(aware, level)
+    tested = sum(d.tested for d in documents if d.refused is None)
+    return pointing(blind, level, tested), pointing(aware, level, tested if any(aware) else None)

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detect.detection import Settings, detect
-from detect.document import tested_keys
-from detect.evidence import Document, Record
+import msgspec
+
+from detect.corpus.keys import rings_of
+from detect.detection import Settings, adjust, detect
+from detect.document import GLOBAL, tested_keys
+from detect.evidence import Document, Hypothesis, Record
 from detect.inputs import from_text_alone, read_suspects
 from detect.recorded_inputs import recorded_path
 from watermark.errors import DyetraceError, EvidenceError
-from watermark.keys import KeyRing
+from watermark.keys import KeyRing, TenantKey, load_key
+from watermark.spec import WatermarkSpec
 
 # Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
 _RELATIVE = 1e-6
+_TENANT = "tenant:"
 
 
 def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folder: Path | None = None) -> list[str]:
     """Run the blind tests of ``record`` again and list every difference; an empty list means that it holds.
 
     A ring that lacks some of the report's keys, as an account's own does, tests those that it has: what follows from
-    all keys together is left out then.
+    all keys together is left out then. Differences stand in the record's order.
 
     Parameters
     ----------
     record
         The report.
     ring
-        The keys, which the report names but does not hold.
+        Keys of the report and no others (`ring_on_record`), which the report names but does not hold.
     tokenizer
         The tokenizer of the spec.
     report, folder
@@ -54,11 +59,58 @@ def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folde
         suspects += found[: arguments["limit"]]
     if arguments["from_text"]:
         suspects = [from_text_alone(suspect) for suspect in suspects]
-    settings = Settings(alpha=record.alpha, decoy_count=record.decoy_count, decoy_seed=record.decoy_seed, view=False)
+    names = keys_on_record(record)
+    mine = own_part(names, tested_keys(record.spec, ring))
+    settings = Settings(
+        alpha=record.alpha,
+        decoy_count=record.decoy_count if mine is None else 0,
+        decoy_seed=record.decoy_seed,
+        decoy_accounts=len(ring.tenants) if record.decoy_accounts is None else record.decoy_accounts,
+        key_sums=record.keys is not None,
+        view=False,
+    )
     again = detect(suspects, record.inputs, record.spec, ring, tokenizer, settings)
-    named = {h.key for document in record.documents for h in document.hypotheses}
-    mine = own_part(named, tested_keys(record.spec, ring))
-    return list(_differences(record.documents, again.documents, mine))
+    if len(record.documents) != len(again.documents):
+        return [f"the report has {len(record.documents)} documents, the inputs {len(again.documents)}"]
+    pairs = list(zip(record.documents, again.documents, strict=True))
+    if mine is not None:
+        found = [line for a, b in pairs for line in _own_differences(a, b, mine)]
+    else:
+        # The model-aware test is not run again: what follows from both is judged by its numbers on record.
+        aware = [msgspec.structs.replace(b, aware=a.aware) for a, b in pairs]
+        judged = adjust(aware, record.alpha)
+        found = [line for a, b in zip(record.documents, judged, strict=True) for line in _differences(a, b)]
+    return [*found, *_other_sums(record, again)]
+
+
+def keys_on_record(record: Record) -> list[str]:
+    """Names of all keys that a report tests, in the order of the record."""
+    if record.keys is not None:
+        return [key.key for key in record.keys]
+    named = list(dict.fromkeys(h.key for document in record.documents for h in document.hypotheses))
+    if named:
+        return named
+    accounts: Any = record.arguments.get("tenants") or ()
+    tenants = [f"tenant:{name}" for name in accounts]
+    alone = any(document.keys_tested == len(tenants) for document in record.documents)
+    return tenants if alone else [GLOBAL, *tenants]
+
+
+def ring_on_record(source: str, spec: WatermarkSpec, names: Collection[str]) -> KeyRing:
+    """The keys of a report that a party's key gives, and no others: its own test is of these alone.
+
+    Parameters
+    ----------
+    source
+        Where the key is.
+    spec
+        The report's.
+    names
+        All keys of the report, as `detect.document.tested_keys` names them.
+    """
+    accounts = tuple(name.removeprefix(_TENANT) for name in names if name.startswith(_TENANT))
+    own = isinstance(load_key(source), TenantKey)
+    return rings_of(source, [spec], () if own else accounts, global_key=GLOBAL in names)[0]
 
 
 def own_part(keys: Collection[str], held: Collection[str]) -> set[str] | None:
@@ -77,26 +129,72 @@ def own_part(keys: Collection[str], held: Collection[str]) -> set[str] | None:
     return mine if mine < set(keys) else None
 
 
-def _differences(before: Sequence[Document], after: Sequence[Document], mine: set[str] | None) -> Iterator[str]:
-    if len(before) != len(after):
-        yield f"the report has {len(before)} documents, the inputs {len(after)}"
-    for a, b in zip(before, after, strict=False):
-        if (a.sha256, a.tokens, a.tuples) != (b.sha256, b.tokens, b.tuples):
-            yield f"{a.name}: other tokens or tuples ({a.tokens} and {a.tuples}; now {b.tokens} and {b.tuples})"
-        own = [[h for h in d.hypotheses if mine is None or h.key in mine] for d in (a, b)]
-        totals = [[(h.key, h.tuples, s.subkey, s.total) for h in part for s in h.subkeys] for part in own]
-        if totals[0] != totals[1]:
-            yield f"{a.name}: other sums of statistics"
-        if mine is not None:
-            tails = [[h.log10_pvalue for h in part] for part in own]
-            if len(tails[0]) != len(tails[1]) or not all(map(close, *tails)):
-                yield f"{a.name}: other p-values"
+def _tokens(a: Document, b: Document) -> Iterator[str]:
+    if (a.sha256, a.tokens, a.prompt_tokens, a.tuples) != (b.sha256, b.tokens, b.prompt_tokens, b.tuples):
+        yield f"{a.name}: other tokens or tuples ({a.tokens} and {a.tuples}; now {b.tokens} and {b.tuples})"
+
+
+def _differences(a: Document, b: Document) -> Iterator[str]:
+    """Of a document under all keys, in the record's order."""
+    yield from _tokens(a, b)
+    if (a.refused is None) != (b.refused is None):
+        yield f"{a.name}: it is {'' if a.refused else 'not '}refused, and would {'not ' if a.refused else ''}be now"
+        return
+    if [h.key for h in a.hypotheses] != [h.key for h in b.hypotheses]:
+        yield f"{a.name}: other keys"
+    yield from _hypotheses(a, [*a.hypotheses], {h.key: h for h in b.hypotheses}, adjusted=True)
+    if a.tested != b.tested:
+        yield f"{a.name}: {a.tested:,} keys tested, now {b.tested:,}"
+    decoys = [d.decoys.log10_pvalues if d.decoys else [] for d in (a, b)]
+    numbers = [[d.log10_pvalue, d.log10_pvalue_corpus, *more] for d, more in zip((a, b), decoys, strict=True)]
+    if not _all_close(*numbers):
+        yield f"{a.name}: other p-values (log10 p {a.log10_pvalue}, now {b.log10_pvalue})"
+    if a.decoys is not None and b.decoys is not None:
+        ranks = [(d.rank, d.drawn) for d in (a.decoys, b.decoys)]
+        if ranks[0] != ranks[1] or not close(a.decoys.log10_agreement, b.decoys.log10_agreement):
+            yield f"{a.name}: another rank or agreement of decoys"
+    if a.found != b.found:
+        yield f"{a.name}: it is {'' if a.found else 'not '}found, and would {'not ' if a.found else ''}be now"
+    if a.points_to is not None and a.points_to != b.points_to:
+        yield f"{a.name}: it points to other keys"
+
+
+def _own_differences(a: Document, b: Document, mine: set[str]) -> Iterator[str]:
+    """Of a document under some of the keys alone; what follows from all keys together is left out."""
+    yield from _tokens(a, b)
+    if a.refused is None:
+        own = [h for h in a.hypotheses if h.key in mine]
+        yield from _hypotheses(a, own, {h.key: h for h in b.hypotheses}, adjusted=False)
+
+
+def _hypotheses(
+    document: Document, before: Sequence[Hypothesis], after: Mapping[str, Hypothesis], *, adjusted: bool
+) -> Iterator[str]:
+    for a in before:
+        b = after.get(a.key)
+        if b is None:
             continue
+        totals = [(h.tuples, [(s.subkey, s.total) for s in h.subkeys]) for h in (a, b)]
+        if totals[0] != totals[1]:
+            yield f"{document.name}: other sums of statistics under {a.key}"
+        paid = [[h.log10_pvalue_adjusted] if adjusted else [] for h in (a, b)]
         numbers = [
-            [d.log10_pvalue, d.log10_pvalue_corpus, *(d.decoys.log10_pvalues if d.decoys else [])] for d in (a, b)
+            [*(s.log10_pvalue for s in h.subkeys), h.log10_pvalue, *more] for h, more in zip((a, b), paid, strict=True)
         ]
-        if len(numbers[0]) != len(numbers[1]) or not all(map(close, *numbers)):
-            yield f"{a.name}: other p-values (log10 p {a.log10_pvalue}, now {b.log10_pvalue})"
+        if not _all_close(*numbers):
+            yield f"{document.name}: other p-values under {a.key}"
+
+
+def _other_sums(before: Record, after: Record) -> Iterator[str]:
+    """Keys of a large family whose sums, of whatever document, are not those of the record."""
+    now = {key.key: key.sha256 for key in after.keys or ()}
+    for key in before.keys or ():
+        if now.get(key.key, key.sha256) != key.sha256:
+            yield f"other sums of statistics under {key.key} in some document"
+
+
+def _all_close(before: Sequence[float | None], after: Sequence[float | None]) -> bool:
+    return len(before) == len(after) and all(map(close, before, after))
 
 
 def close(a: float | None, b: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from detect.evidence import Record
     from detect.results import Recomputed
     from detect.student.record import TraceRecord
+    from watermark.keys import KeyRing
 
 
 @click.command()
@@ -271,7 +273,7 @@ def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path | None
     \b
     Example: dyetrace recompute evidence/report.json --key file:owner.key
     """
-    found = _recomputed(report, key, tokenizer, inputs)
+    found, left = _recomputed(report, key, tokenizer, inputs)
     if as_json:
         print_result(found)
     if not found.holds:
@@ -282,15 +284,23 @@ def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path | None
     if not found.keys_unchecked:
         click.echo(f"the report holds: {what}, every number the same")
         return
+    named = f"{', '.join(left[:_NAMED])}{' and more' if len(left) > _NAMED else ''}"
     click.echo(
         f"the part of account {found.account!r} holds: {what}, every number of its own test the same. Not checked "
-        f"with this key: the {found.keys_unchecked:,} other keys, and what follows from all keys together (adjusted "
-        "p-values, the verdict, decoys, lists and shares)"
+        f"with this key: the {found.keys_unchecked:,} other keys ({named}), and what follows from all keys together "
+        "(adjusted p-values, the verdict, decoys, lists and shares)"
     )
 
 
-def _recomputed(report: Path, key: str, tokenizer: str | None, inputs: Path | None) -> Recomputed:
-    """Compute a report of whatever kind anew."""
+_NAMED = 5  # keys that were not checked, by name
+
+
+def _recomputed(report: Path, key: str, tokenizer: str | None, inputs: Path | None) -> tuple[Recomputed, Sequence[str]]:
+    """Compute a report of whatever kind anew, and name the keys on record that this key can't test."""
+    from detect.corpus.recompute import held_of_scan
+    from detect.corpus.recompute import keys_on_record as keys_of_scan
+    from detect.document import tested_keys
+    from detect.recompute import keys_on_record, ring_on_record
     from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
     from detect.report.schema import parse_record
     from detect.report.trace_schema import TRACE_FORMAT, parse_trace
@@ -305,18 +315,25 @@ def _recomputed(report: Path, key: str, tokenizer: str | None, inputs: Path | No
     unit: Literal["documents", "contexts"] = "documents"
     if form == SCAN_FORMAT:
         scanned = parse_scan(data, report)
-        differences = _recompute_scan(scanned, key, tokenizer, report, inputs, account)
-        kind, count, keys = "scan", scanned.documents, {h.key for h in scanned.hypotheses}
+        keys, held = keys_of_scan(scanned), held_of_scan(scanned, loaded)
+        differences = _recompute_scan(scanned, key, tokenizer, report, inputs)
+        kind, count = "scan", scanned.documents
     elif form == TRACE_FORMAT:
         traced = parse_trace(data, report)
-        differences = _recompute_trace(traced, report, key, account)
-        kind, unit, count, keys = "trace", "contexts", traced.contexts, {h.key for h in traced.hypotheses}
+        keys = [h.key for h in traced.hypotheses]
+        ring = ring_on_record(key, traced.spec, keys)
+        held = list(tested_keys(traced.spec, ring))
+        differences = _recompute_trace(traced, ring, report)
+        kind, unit, count = "trace", "contexts", traced.contexts
     else:
         detected = parse_record(data, report)
-        differences = _recompute_detection(detected, key, tokenizer, report, inputs, account)
-        keys = {h.key for document in detected.documents for h in document.hypotheses}
+        keys = keys_on_record(detected)
+        ring = ring_on_record(key, detected.spec, keys)
+        held = list(tested_keys(detected.spec, ring))
+        differences = _recompute_detection(detected, ring, tokenizer, report, inputs)
         kind, count = "detection", len(detected.documents)
-    return Recomputed(
+    left = [name for name in keys if name not in held]
+    found = Recomputed(
         path=str(report),
         report=kind,
         holds=not differences,
@@ -324,12 +341,13 @@ def _recomputed(report: Path, key: str, tokenizer: str | None, inputs: Path | No
         unit=unit,
         count=count,
         account=account,
-        keys_unchecked=0 if account is None else max(0, len(keys) - 1),
+        keys_unchecked=len(left),
     )
+    return found, left
 
 
 def _recompute_scan(
-    record: ScanRecord, key: str, tokenizer: str | None, report: Path, inputs: Path | None, account: str | None
+    record: ScanRecord, key: str, tokenizer: str | None, report: Path, inputs: Path | None
 ) -> list[str]:
     from detect.corpus.engines import make_engine
     from detect.corpus.recompute import recompute_scan
@@ -337,25 +355,20 @@ def _recompute_scan(
     if tokenizer is None and any(source.kind != "tokens" for source in record.inputs):
         tokenizer = str(model_folder(None))
     engine = make_engine("local", None, None)
-    alone = account if len(record.hypotheses) > 1 else None
-    return recompute_scan(record, absolute_source(key), tokenizer, report, inputs, engine, account=alone, note=say)
+    return recompute_scan(record, absolute_source(key), tokenizer, report, inputs, engine, note=say)
 
 
-def _recompute_trace(record: TraceRecord, report: Path, key: str, account: str | None) -> list[str]:
+def _recompute_trace(record: TraceRecord, ring: KeyRing, report: Path) -> list[str]:
     from detect.student.recompute import recompute_trace
 
-    named = tuple(h.key.removeprefix("tenant:") for h in record.hypotheses if h.key.startswith("tenant:"))
-    ring = load_ring(key, record.spec, () if account else named)
     return recompute_trace(record, ring, report.parent)
 
 
 def _recompute_detection(
-    record: Record, key: str, tokenizer: str | None, report: Path, inputs: Path | None, account: str | None
+    record: Record, ring: KeyRing, tokenizer: str | None, report: Path, inputs: Path | None
 ) -> list[str]:
     from detect.recompute import recompute as run
 
-    named: Any = record.arguments.get("tenants") or ()
-    ring = load_ring(key, record.spec, () if account else tuple(named))
     return run(record, ring, tokenizer or model_folder(None), report, inputs)
 
 

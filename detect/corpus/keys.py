@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from detect.batch import TestedKey
@@ -56,12 +56,19 @@ def key_set(specs: Sequence[WatermarkSpec], rings: Sequence[KeyRing]) -> KeySet:
 
 
 def rings_of(
-    source: str, specs: Sequence[WatermarkSpec], tenants: tuple[str, ...], *, counted: bool = False
+    source: str,
+    specs: Sequence[WatermarkSpec],
+    tenants: tuple[str, ...],
+    *,
+    counted: bool = False,
+    global_key: bool = True,
 ) -> list[KeyRing]:
     """The rings that this party's key gives: a master key any epoch's and tenant's, a tenant's or foreign key its own.
 
     counted
         A ledger counts by account, whether the spec marks by account or not: then keys of accounts are of use.
+    global_key
+        Whether rings hold the global key, where the key gives it: a report of accounts alone is recomputed without.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def rings_of(
         if any(name != key.tenant for name in tenants):
             raise DyetraceError(f"this key is of tenant {key.tenant!r} alone; other tenants need the master key")
         rings.append(key.ring())
-    return rings
+    return rings if global_key else [replace(ring, global_key=None) for ring in rings]
 
 
 def _refuse_tenants(key: AnyKey, tenants: tuple[str, ...]) -> None:
@@ -115,12 +122,12 @@ def _foreign_ring(key: AnyKey, spec: WatermarkSpec, tenants: tuple[str, ...]) ->
 
 
 @lru_cache(maxsize=1)
-def load_key_set(source: str, specs: tuple[bytes, ...], tenants: tuple[str, ...]) -> KeySet:
+def load_key_set(source: str, specs: tuple[bytes, ...], tenants: tuple[str, ...], global_key: bool) -> KeySet:
     """`key_set` of the key at ``source`` for specs given as JSON; a worker reads its key once."""
     import msgspec
 
     decoded = [msgspec.json.decode(spec, type=WatermarkSpec) for spec in specs]
-    return key_set(decoded, rings_of(source, decoded, tenants))
+    return key_set(decoded, rings_of(source, decoded, tenants, global_key=global_key))
 
 
 def decoy_keys(seed: str, count: int, spec: WatermarkSpec) -> tuple[tuple[MarkingKey, ...], ...]:

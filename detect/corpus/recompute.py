@@ -14,9 +14,11 @@ from detect.corpus.readers import ReadOptions
 from detect.corpus.record import ScanRecord
 from detect.corpus.scan import Progress, ScanJob, scan
 from detect.corpus.settings import ScanSettings
+from detect.document import GLOBAL
 from detect.recompute import own_part
 from detect.recorded_inputs import recorded_path
 from watermark.interruption import unwinding
+from watermark.keys import AnyKey, TenantKey, load_key
 
 # Totals are integers and must agree exactly; other numbers come from floating point that libraries round differently.
 _RELATIVE = 1e-6
@@ -42,11 +44,13 @@ def recompute_scan(
     folder: Path | None,
     engine: Engine,
     *,
-    account: str | None = None,
     note: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Scan again and list every difference, in the record's order; an empty list means that the report holds.
+
+    The keys on record are tested and no others, whatever else ``key`` gives. An account's own key gives its own test
+    alone: then what concerns it is compared, and what no key has a say in.
 
     Parameters
     ----------
@@ -60,8 +64,6 @@ def recompute_scan(
         The report's path, and the folder with its inputs, for `detect.recorded_inputs.recorded_path`.
     engine
         Runs the tasks.
-    account
-        Whose own key ``key`` is: then what concerns this account is compared, and what the key has no say in.
     note
         Told in a line what of an older report can't be compared.
 
@@ -79,11 +81,18 @@ def recompute_scan(
     def there(name: str, known: Collection[str] = ()) -> str:
         return str(recorded_path(name, folder, report, known))
 
+    holder = load_key(key)
+    epochs = {holder.epoch} if isinstance(holder, TenantKey) else {spec.epoch for spec in record.specs}
+    own = {f"tenant:{holder.tenant}"} if isinstance(holder, TenantKey) else None
+    mine = own_part(keys_on_record(record), held_of_scan(record, holder))
+    every = range(len(record.specs))
+    kept = [number for number in every if record.specs[number].epoch in epochs] or list(every)
+    tested = [h.key.removeprefix(_prefix(h.key)) for h in record.hypotheses]
     job = ScanJob(
         paths=[there(name, hashes) for name in names],
-        specs=record.specs,
+        specs=[record.specs[number] for number in kept],
         key=key,
-        settings=_settings(options, account),
+        settings=_settings(options, tuple(dict.fromkeys(name for name in tested if own is None or name in own))),
         tokenizer=tokenizer,
         reference=[there(name) for name in references],
         null_corpus=[] if "none" in nulls else [name if name == _NATURAL else there(name) for name in nulls],
@@ -96,12 +105,15 @@ def recompute_scan(
     apart = _APART if record.pairs_paid else _APART | _LATER
     apart |= set() if record.made else _INPUTS
     before, after = msgspec.to_builtins(record), msgspec.to_builtins(again)
-    if record.made is None and _NATURAL in nulls and account is None:
+    if record.made is None and _NATURAL in nulls and mine is None:
         _set_control_apart(record, before["controls"], after["controls"], note)
-    if account is not None:
-        held = {h.key for h in again.hypotheses}
-        own_part([h.key for h in record.hypotheses], held)
-        before, after = _part(before, held), _part(after, held)
+    if mine is not None:
+        on_record = {(h.spec, h.key.removeprefix(_prefix(h.key))): h.key for h in record.hypotheses}
+        for row in after["hypotheses"]:  # as the record counts specs, and names keys among several of them
+            row["spec"] = kept[row["spec"]]
+            row["key"] = on_record.get((row["spec"], row["key"].removeprefix(_prefix(row["key"]))), row["key"])
+        after |= {name: before[name] for name in ("specs", "spec_ids")}
+        before, after = _part(before, mine), _part(after, mine)
     return list(_differences("report", before, after, apart))
 
 
@@ -137,8 +149,28 @@ def _part(record: dict[str, Any], keys: set[str]) -> dict[str, Any]:
     return {name: record[name] for name in _OF_NO_KEY} | {"hypotheses": mine}
 
 
-def _settings(options: dict[str, Any], account: str | None) -> ScanSettings:
-    """The settings that the command's options stand for."""
+def keys_on_record(record: ScanRecord) -> list[str]:
+    """Names of all keys that a report tests, in the order of the record."""
+    return [h.key for h in record.hypotheses]
+
+
+def held_of_scan(record: ScanRecord, key: AnyKey) -> list[str]:
+    """Which of a report's keys a party's key gives: a master key all of them, an account's own those of its epoch."""
+    if not isinstance(key, TenantKey):
+        return keys_on_record(record)
+    own = f"tenant:{key.tenant}"
+    held = [h.key for h in record.hypotheses if h.key.removeprefix(_prefix(h.key)) == own]
+    return [h.key for h in record.hypotheses if h.key in held and record.specs[h.spec].epoch == key.epoch] or [own]
+
+
+def _prefix(key: str) -> str:
+    """What stands before "global" or "tenant:NAME" where several specs are tested (`detect.corpus.keys.key_set`)."""
+    before, separator, _ = key.partition("tenant:")
+    return before if separator else key.removesuffix(GLOBAL)
+
+
+def _settings(options: dict[str, Any], keys: tuple[str, ...]) -> ScanSettings:
+    """The settings that the command's options stand for, with the keys to test."""
     read = ReadOptions(
         form=options["format"],
         field=options["field"],
@@ -147,8 +179,13 @@ def _settings(options: dict[str, Any], account: str | None) -> ScanSettings:
         skip_errors=options["on_error"] == "skip",
     )
     same = ("alpha", "sample", "limit", "decoys", "decoy_seed")
-    tenants = tuple(options["tenants"]) if account is None else (account,)
-    return ScanSettings(read=read, rate=options["fdr"], tenants=tenants, **{name: options[name] for name in same})
+    return ScanSettings(
+        read=read,
+        rate=options["fdr"],
+        tenants=tuple(name.removeprefix("tenant:") for name in keys if name != GLOBAL),
+        global_key=GLOBAL in keys,
+        **{name: options[name] for name in same},
+    )
 
 
 def _differences(where: str, before: Any, after: Any, apart: set[str]) -> Iterator[str]:

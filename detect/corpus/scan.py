@@ -173,7 +173,8 @@ def scan(
     """
     check_parquet()
     check_specs(list(job.specs))
-    keys = key_set(job.specs, rings_of(job.key, job.specs, job.settings.tenants))
+    rings = rings_of(job.key, job.specs, job.settings.tenants, global_key=job.settings.global_key)
+    keys = key_set(job.specs, rings)
     if job.tokenizer is not None:
         tokenizer = load_tokenizer(job.tokenizer)
         check_tokenizer(job.specs[0], tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))

@@ -29,6 +29,8 @@ class ScanSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Decoy keys that the corpus is tested under.
     tenants
         Accounts to test beside the global key.
+    global_key
+        Whether the global key is tested, where the key at hand gives it.
     """
 
     read: ReadOptions = ReadOptions()
@@ -39,6 +41,7 @@ class ScanSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     decoys: int = 100
     decoy_seed: str = "dyetrace"
     tenants: tuple[str, ...] = ()
+    global_key: bool = True
 
     def __post_init__(self) -> None:
         for name in ("alpha", "rate"):

@@ -96,7 +96,7 @@ def _run(task: Task) -> Outcome:
         return Outcome(task, _settle(work, plan, task.number))
     assert task.key is not None
     specs = tuple(spec.canonical_json for spec in plan.specs)
-    keys = load_key_set(task.key, specs, plan.settings.tenants)
+    keys = load_key_set(task.key, specs, plan.settings.tenants, plan.settings.global_key)
     step = _score if task.stage == "score" else _locate
     return Outcome(task, step(work, plan, task.number, keys))
 
