@@ -20,6 +20,7 @@ from detect.cli.common import (
     load_model,
     load_ring,
     model_folder,
+    note,
     option,
     progress_bar,
     read_names,
@@ -29,10 +30,10 @@ from detect.cli.common import (
     tested_key,
     without_quotes,
 )
-from detect.cli.publishing import end_by_verdict, publish, replace_report_option
+from detect.cli.publishing import check_pdf, end_by_verdict, publish, replace_report_option
 from detect.cli.results import json_option, print_result
 from detect.interruption import leaves
-from watermark.errors import EvidenceError
+from watermark.errors import DyetraceError, EvidenceError, MachineError
 
 if TYPE_CHECKING:
     from detect.corpus.record import ScanRecord
@@ -94,9 +95,14 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder for report.json and report.html.  [e.g. -o evidence/]",
+    help="Folder for report.json, report.html and report.pdf.  [e.g. -o evidence/]",
 )
 @json_option
+@option(
+    "--pdf/--no-pdf",
+    default=None,
+    help="Write report.pdf as well; by default where typst, which sets it, is installed.  [e.g. --no-pdf]",
+)
 @examiner_name
 @case_text
 @without_quotes
@@ -121,6 +127,7 @@ def detect(
     commitment_path: Path | None,
     output: Path | None,
     as_json: bool,
+    pdf: bool | None,
     examiner: str | None,
     case: str | None,
     no_quotes: bool,
@@ -153,6 +160,7 @@ def detect(
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)))
     if output is not None:
         check_folder(output, DETECTION_FORMAT, inputs=[] if source == "-" else [source], force=force)
+    with_pdf = _makes_pdf(pdf, output)
     check_text(source, "FILE")
     suspects, read = read_suspects(source, form, text_field)
     suspects = suspects[:limit]
@@ -194,7 +202,7 @@ def detect(
             made=maker,
             progress=lambda done, of: advance(),
         )
-    _publish(record, output, as_json)
+    _publish(record, output, as_json, with_pdf)
     if fail:
         end_by_verdict(bool(record.found), _withheld(record))
 
@@ -210,8 +218,9 @@ def _tell_of_quotes(documents: int, output: Path | None, as_json: bool) -> None:
     if where:
         most = min(documents, VIEWED_DOCUMENTS)
         passages = "1 passage" if most == 1 else f"{most:,} passages"
-        say(
-            f"{' and '.join(where)} will quote up to {passages} of the suspect's texts; add --no-quotes to leave them out"
+        note(
+            f"{' and '.join(where)} will quote up to {passages} of the suspect's texts; add --no-quotes to leave them "
+            "out"
         )
 
 
@@ -381,16 +390,38 @@ def _withheld(record: Record) -> str | None:
     return f"{refused[0].name}: {refused[0].refused}{more}"
 
 
-def _publish(record: Record, output: Path | None, as_json: bool) -> None:
+def _makes_pdf(wanted: bool | None, output: Path | None) -> bool:
+    """Whether there will be a PDF, before any work is done for it; said where it is left out unasked."""
+    if output is None:
+        if wanted:
+            raise DyetraceError("--pdf writes to the report's folder: give one with -o, or leave --pdf out")
+        return False
+    try:
+        if wanted is not False:
+            check_pdf()
+    except MachineError:
+        if wanted:
+            raise
+        note("no report.pdf will be written: it needs typst (pip install 'dyetrace[scan]')")
+        return False
+    return wanted is not False
+
+
+def _publish(record: Record, output: Path | None, as_json: bool, pdf: bool = False) -> None:
     from detect.report.schema import encode_record
     from detect.report.terminal import print_record
 
     data = encode_record(record)
 
-    def write(folder: Path) -> None:
+    def write(folder: Path) -> dict[str, bytes]:
         from detect.report.folder import replace_report
         from detect.report.html import render_html
 
         replace_report(folder, {"report.json": data, "report.html": render_html(record).encode()})
+        if not pdf:
+            return {}
+        from detect.report.detection_pdf import render_detection_pdf
+
+        return {"report.pdf": render_detection_pdf(record)}
 
     publish(output, data, write, lambda console: print_record(record, console), as_json)

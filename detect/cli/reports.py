@@ -11,7 +11,7 @@ import click
 
 from detect.cli.common import option, say
 from detect.cli.results import json_option, print_result
-from watermark.errors import DyetraceError, EvidenceError
+from watermark.errors import EvidenceError
 
 if TYPE_CHECKING:
     from detect.corpus.record import ScanRecord
@@ -77,7 +77,7 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     multiple=True,
     default=("html",),
     type=click.Choice(sorted(_NAMES)),
-    help="What to draw; may be repeated. Detections have no PDF.  [e.g. --format html --format pdf]",
+    help="What to draw; may be repeated.  [e.g. --format html --format pdf]",
 )
 @option(
     "--force",
@@ -216,7 +216,9 @@ def _drawn_trace(record: TraceRecord, form: str) -> bytes:
 
 def _drawn_detection(record: Record, form: str) -> bytes:
     if form == "pdf":
-        raise DyetraceError("a detection's report has no PDF form; allowed are html and text")
+        from detect.report.detection_pdf import render_detection_pdf
+
+        return render_detection_pdf(record)
     if form == "html":
         from detect.report.html import render_html
 

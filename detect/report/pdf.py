@@ -9,8 +9,10 @@ from typing import Any
 
 from detect.corpus.record import ScanRecord
 from detect.report import plots, scan_plots, typeset
+from detect.report.checking import made_facts
 from detect.report.html import shown_argument
 from detect.report.runs import Run, Runs, e_value, level, p_value, to_data
+from detect.report.scan_html import beside
 from detect.report.scan_method import method, references
 from detect.report.scan_text import summary
 from detect.report.scan_wording import (
@@ -26,15 +28,12 @@ from detect.report.scan_wording import (
     strongest_keys,
     unit_name,
 )
-from detect.report.wording import assumption_lines, clean, format_time
+from detect.report.wording import clean, format_time
 
 DOCUMENTS = 40  # of the list
 PLOTTED = 6
 KEYS = 40
 INPUTS = 1000
-_SENTENCE = 600  # characters of one
-# The record holds no clock time, and a PDF has a date.
-_NO_TIME = "1970-01-01T00:00:00+00:00"
 
 
 def render_pdf(record: ScanRecord) -> bytes:
@@ -49,28 +48,15 @@ def render_pdf(record: ScanRecord) -> bytes:
 
 
 def _content(record: ScanRecord) -> dict[str, Any]:
-    first = summary(record)
-    program = f"dyetrace {clean(record.versions.get('dyetrace', ''), 40)}"
     sections = [
         ("Documents", _documents(record)),
         ("Keys", _keys(record)),
         ("Distribution and shares", _distribution(record)),
         ("Controls", _controls(record)),
         ("Method", typeset.method_blocks(method(record), references())),
-        ("Record and recomputation", _manifest(record)),
+        *typeset.closing(record, "Record and recomputation", _manifest(record)),
     ]
-    if record.assumptions:
-        lines = [to_data(typeset.plain(line, _SENTENCE)) for line in assumption_lines(record.assumptions)]
-        sections.append(("What this verdict assumes", [{"kind": "list", "items": lines}]))
-    return {
-        "title": f"dyetrace corpus scan: {first.headline}",
-        "name": "Corpus scan report",
-        "program": program,
-        "footer": f"{program}, corpus scan report; key {clean(record.key_fingerprint, 64)}",
-        "created": _NO_TIME,
-        **typeset.first_page(first),
-        "sections": [{"title": title, "blocks": blocks} for title, blocks in sections],
-    }
+    return typeset.document(record, "corpus scan", "Corpus scan report", summary(record), sections)
 
 
 def _documents(record: ScanRecord) -> list[dict[str, Any]]:
@@ -209,6 +195,7 @@ def _manifest(record: ScanRecord) -> list[dict[str, Any]]:
             ("Committed", typeset.plain(f"{format_time(commitment.created)}, by the owner's clock")),
         ]
     facts += [
+        *((name, typeset.breakable(value)) for name, value in made_facts(record)),
         ("Level of the report", level(record.alpha)),
         ("Decoy seed", typeset.value(record.controls.decoy_seed)),
         ("Text to token ids", typeset.name(record.encoder)),
@@ -218,20 +205,13 @@ def _manifest(record: ScanRecord) -> list[dict[str, Any]]:
             for name, v in sorted(record.arguments.items())
         ),
         *((clean(name, 60), typeset.name(version)) for name, version in sorted(record.versions.items())),
-        (
-            "Date of this file",
-            typeset.plain("1970-01-01, fixed: the record holds no clock time, and the same record gives the same PDF"),
-        ),
     ]
     blocks = [
-        typeset.text(
-            "Anyone can check the report without a key, and with the key another party obtains the same totals:"
-        ),
-        typeset.code(
-            "dyetrace report verify report.json --inputs FOLDER --public-key OWNER.pub\n" + recompute_command(record)
-        ),
+        typeset.text("This makes the same record again, but for when and by whom:"),
+        typeset.code(recompute_command(record)),
         typeset.heading("Inputs"),
         typeset.table(head, "llrrrrrl", [2, 0, 0, 0, 0, 0, 0, 3], inputs),
+        *_beside(record),
         typeset.heading("Files of this report"),
         typeset.table(["Name", "Bytes", "SHA-256"], "lrl", [1, 0, 2], rows),
         typeset.heading("Watermark, key and scan"),
@@ -240,11 +220,20 @@ def _manifest(record: ScanRecord) -> list[dict[str, Any]]:
     ]
     if len(record.inputs) > len(inputs):
         blocks.insert(
-            4,
+            3,
             typeset.text(
                 "The first $n of $all inputs; the JSON record has all.", n=len(inputs), all=len(record.inputs)
             ),
         )
     for ident, spec in zip(record.spec_ids, record.specs, strict=True):
         blocks += typeset.spec_blocks(ident, spec)
+    return blocks
+
+
+def _beside(record: ScanRecord) -> list[dict[str, Any]]:
+    """Files that were read beside the corpus."""
+    blocks = []
+    for _, title, files in beside(record):
+        rows = [[typeset.name(f.name), typeset.plain(f.bytes), typeset.digest(f.sha256)] for f in files[:INPUTS]]
+        blocks += [typeset.heading(title), typeset.table(["Name", "Bytes", "SHA-256"], "lrl", [2, 0, 3], rows)]
     return blocks

@@ -25,16 +25,6 @@ class Header(msgspec.Struct, frozen=True):
     version: int
 
 
-def json_schema() -> dict[str, Any]:
-    """Build the JSON Schema (draft 2020-12) of a scan's record, descriptions included."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:dyetrace:scan:{SCAN_VERSION}",
-        "title": "dyetrace scan record",
-        **msgspec.json.schema(ScanRecord),
-    }
-
-
 def encode_scan(record: ScanRecord) -> bytes:
     """Encode the record as indented JSON with sorted keys and a newline at the end.
 

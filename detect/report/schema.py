@@ -20,16 +20,6 @@ class _Header(msgspec.Struct, frozen=True):
     version: int
 
 
-def json_schema() -> dict[str, Any]:
-    """Build the JSON Schema (draft 2020-12) of a record, descriptions included."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:dyetrace:detection:{RECORD_VERSION}",
-        "title": "dyetrace detection record",
-        **msgspec.json.schema(Record),
-    }
-
-
 def encode_record(record: msgspec.Struct) -> bytes:
     """Encode the record as indented JSON with sorted keys and a newline at the end.
 

@@ -5,7 +5,6 @@ What is said is what the page says (`trace_text`, `trace_sceptic`, `trace_method
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
@@ -28,12 +27,11 @@ from detect.report.trace_wording import (
     signed,
     strongest_keys,
 )
-from detect.report.wording import assumption_lines, clean, format_time
+from detect.report.wording import format_time
 from detect.student.record import TraceRecord
 
 KEYS = 40
 ROWS = 60  # of every other table
-_SENTENCE = 600  # characters of one
 Blocks = list[dict[str, Any]]
 
 
@@ -49,39 +47,15 @@ def render_trace_pdf(record: TraceRecord) -> bytes:
 
 
 def _content(record: TraceRecord) -> dict[str, Any]:
-    first = summary(record)
-    program = f"dyetrace {clean(record.versions.get('dyetrace', ''), 40)}"
     sections = [
         ("The court of a sceptic", _court(record)),
         ("Evidence", _evidence(record)),
         ("Controls", _controls(record)),
         ("Share of the training text", _share(record)),
         ("Method", typeset.method_blocks(method(record), references())),
-        ("Record and recomputation", _manifest(record)),
+        *typeset.closing(record, "Record and recomputation", _manifest(record)),
     ]
-    if record.assumptions:
-        lines = [to_data(typeset.plain(line, _SENTENCE)) for line in assumption_lines(record.assumptions)]
-        sections.append(("What this verdict assumes", [{"kind": "list", "items": lines}]))
-    return {
-        "title": f"dyetrace trace: {first.headline}",
-        "name": "Student trace report",
-        "program": program,
-        "footer": f"{program}, student trace report; key {clean(record.key_fingerprint, 64)}",
-        "created": _moment(record.created),
-        **typeset.first_page(first),
-        "sections": [{"title": title, "blocks": blocks} for title, blocks in sections],
-    }
-
-
-def _moment(created: str) -> str:
-    """The record's time in UTC; the beginning of 1970 where it has none."""
-    try:
-        moment = datetime.fromisoformat(created)
-        return (
-            moment.astimezone(UTC).isoformat(timespec="seconds") if moment.tzinfo else moment.isoformat("T", "seconds")
-        )
-    except (ValueError, OverflowError):
-        return datetime(1970, 1, 1, tzinfo=UTC).isoformat()
+    return typeset.document(record, "trace", "Student trace report", summary(record), sections)
 
 
 def _court(record: TraceRecord) -> Blocks:
@@ -224,13 +198,10 @@ def _manifest(record: TraceRecord) -> Blocks:
             ("Commitment, SHA-256", typeset.digest(record.commitment.sha256)),
             ("Committed", runs("$time, by the owner’s clock", time=made)),  # noqa: RUF001
         ]
-    facts += [(name, _breakable(value)) for name, value in [*asked(record), *manifest(record)]]
+    facts += [(name, typeset.breakable(value)) for name, value in [*asked(record), *manifest(record)]]
     what = "Answers" if record.mode == "api" else "Documents"
     return [
-        typeset.text(
-            "Anyone can check the report without a key. With the key, and without the suspect or any other model, "
-            "another party obtains the same totals, p-values and e-values from <code>evidence.npz</code>:"
-        ),
+        typeset.text("Anyone can run the first of these, and whoever has the key the second:"),
         typeset.code(f"{VERIFY}\n{RECOMPUTE}"),
         typeset.heading("Models"),
         typeset.table(["Role", "Name", "Tokenizer", "SHA-256"], "llll", [2, 3, 0, 3], seen),
@@ -243,11 +214,6 @@ def _manifest(record: TraceRecord) -> Blocks:
         typeset.heading("Spec"),
         *typeset.spec_blocks(record.spec_id, record.spec),
     ]
-
-
-def _breakable(value: Runs) -> Runs:
-    """The same with breaks in its long values, so that they stay in their column."""
-    return tuple(Run(typeset.value(run.text)[0].text, run.tags) if "code" in run.tags else run for run in value)
 
 
 def _minus(written: str) -> Runs:

@@ -22,16 +22,6 @@ _SHARES = 1e-3  # by which the references' shares may miss 1, being rounded
 _TENANT = "tenant:"
 
 
-def json_schema() -> dict[str, Any]:
-    """Build the JSON Schema (draft 2020-12) of a trace's record, descriptions included."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:dyetrace:trace:{TRACE_VERSION}",
-        "title": "dyetrace trace record",
-        **msgspec.json.schema(TraceRecord),
-    }
-
-
 def encode_trace(record: TraceRecord) -> bytes:
     """Encode the record as indented JSON with sorted keys and a newline at the end.
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
 import msgspec
 
+from detect.report.checking import TITLE, AnyRecord, how_to_check
 from detect.report.runs import Run, Runs, runs, to_data
 from detect.report.scan_method import Section
 from detect.report.scan_text import Summary
-from detect.report.wording import clean
+from detect.report.wording import assumption_lines, clean, format_time
 from watermark.errors import DyetraceError, MachineError
 from watermark.spec import WatermarkSpec
 
@@ -29,6 +32,9 @@ UNKNOWN = re.compile(
 )
 _BREAK = "\u200b"  # where a line may break
 _SHORT = 32  # characters that need no break
+_BROKEN = re.compile(r"(\S{16})(?=\S)")
+_SENTENCE = 600  # characters of one
+Sections = list[tuple[str, list[dict[str, Any]]]]
 _STYLE = """<style>
 text { font-family: "Libertinus Serif"; font-size: 11px; fill: #56606d } .up { font-size: 8px }
 .grid { stroke: #d9dfe5; stroke-width: .6 } .axis { stroke: #56606d; stroke-width: .8 } .area { fill: #e9edf2 }
@@ -84,6 +90,65 @@ def known(given: Any) -> Any:
 
 def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
+
+
+def document(record: AnyRecord, kind: str, name: str, first: Summary, sections: Sections) -> dict[str, Any]:
+    """A whole report: what stands on every page, the first page and the sections.
+
+    Parameters
+    ----------
+    kind
+        For the title: "corpus scan".
+    name
+        For the reader: "Corpus scan report".
+    """
+    program = f"dyetrace {clean(record.versions.get('dyetrace', ''), 40)}"
+    who = [f"{what}: {clean(said, 200)}" for what, said in _said(record)]
+    when = clean(format_time(record.created), 40) if record.created else ""
+    return {
+        "title": f"dyetrace {kind}: {first.headline}",
+        "name": name,
+        "program": ", ".join(part for part in (program, when) if part),
+        "who": "; ".join(who),
+        "footer": f"{program}, {name[:1].lower()}{name[1:]}; key {clean(record.key_fingerprint, 64)}",
+        "created": moment(record.created),
+        **first_page(first),
+        "sections": [{"title": title, "blocks": blocks} for title, blocks in sections],
+    }
+
+
+def _said(record: AnyRecord) -> list[tuple[str, str]]:
+    """Who made the report and what for, as far as it says."""
+    said = {"Examiner": record.made and record.made.examiner, "Case": record.made and record.made.case}
+    return [(what, text) for what, text in said.items() if text is not None]
+
+
+def moment(created: str) -> str:
+    """A record's time in UTC; the beginning of 1970 where it has none: a PDF must have a date."""
+    try:
+        found = datetime.fromisoformat(created)
+        return found.astimezone(UTC).isoformat(timespec="seconds") if found.tzinfo else found.isoformat("T", "seconds")
+    except (ValueError, OverflowError):
+        return datetime(1970, 1, 1, tzinfo=UTC).isoformat()
+
+
+def closing(record: AnyRecord, title: str, manifest: list[dict[str, Any]]) -> Sections:
+    """The last sections of every report: how it is checked, its manifest, and what it assumes."""
+    sections = [(TITLE, [listing(how_to_check(record))]), (title, manifest)]
+    if record.assumptions:
+        lines = [plain(line, _SENTENCE) for line in assumption_lines(record.assumptions)]
+        sections.append(("What this verdict assumes", [listing(lines)]))
+    return sections
+
+
+def listing(lines: Sequence[Runs]) -> dict[str, Any]:
+    """A list of sentences."""
+    return {"kind": "list", "items": [to_data(breakable(line)) for line in lines]}
+
+
+def breakable(given: Runs) -> Runs:
+    """The same with breaks in its long values, so that they stay in their column."""
+    return tuple(Run(_BROKEN.sub(rf"\1{_BREAK}", run.text), run.tags) if "code" in run.tags else run for run in given)
 
 
 def first_page(first: Summary) -> dict[str, Any]:
@@ -157,7 +222,7 @@ def digest(given: str) -> Runs:
 def value(given: str) -> Runs:
     """A value as it stands; a long one may break."""
     given = clean(given, 300)
-    return (Run(given if len(given) <= _SHORT else re.sub(r"(\S{16})(?=\S)", f"\\1{_BREAK}", given), ("code",)),)
+    return (Run(given if len(given) <= _SHORT else _BROKEN.sub(rf"\1{_BREAK}", given), ("code",)),)
 
 
 def plot(drawing: str, caption: str) -> dict[str, str]:
