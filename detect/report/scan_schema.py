@@ -1,11 +1,10 @@
-"""The record of a scan as a JSON file: its schema, and reading and writing it."""
+"""The record of a scan as a JSON file: reading and writing it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""The record as a JSON file: its schema, and reading and writing it."""
+"""The record as a JSON file: reading and writing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of a trace as a JSON file: its schema, and reading and writing it."""
+"""The record of a trace as a JSON file: reading and writing it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 

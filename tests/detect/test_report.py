@@ -28,11 +28,12 @@ from detect.evidence import (
     SubkeyTally,
     TokenView,
 )
+from detect.json_schemas import json_schema
 from detect.made import Made
 from detect.multiplicity import holm_log10
 from detect.report import wording
 from detect.report.html import render_html
-from detect.report.schema import encode_record, json_schema, read_record, write_record
+from detect.report.schema import encode_record, read_record, write_record
 from detect.report.terminal import print_record
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
@@ -457,7 +458,7 @@ def test_broken_files_are_one_clear_line(data: bytes, tmp_path: Path) -> None:
 
 
 def test_schema_describes_what_is_written() -> None:
-    schema = json_schema()
+    schema = json_schema("detection")
     assert schema["$id"] == "urn:dyetrace:detection:1" and schema["title"] == "dyetrace detection record"
     definitions = schema["$defs"]
     assert set(definitions["Record"]["properties"]) == set(msgspec.to_builtins(make_record()))

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from detect.corpus.record import ScanRecord, Segment
-from detect.report.scan_schema import encode_scan, json_schema, read_scan, write_scan
+from detect.json_schemas import json_schema
+from detect.report.scan_schema import encode_scan, read_scan, write_scan
 from tests.detect.report import examples
 from tests.detect.report.test_scan_html import HOSTILE
 from watermark.errors import DyetraceError
@@ -41,7 +42,7 @@ def test_hostile_record_survives_its_file(text: str, tmp_path: Path) -> None:
 
 def test_written_record_fits_the_schema(record: ScanRecord) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    schema = json_schema()
+    schema = json_schema("scan")
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(json.loads(encode_scan(record)))
     broken = json.loads(encode_scan(record)) | {"documents": "many"}
@@ -50,7 +51,7 @@ def test_written_record_fits_the_schema(record: ScanRecord) -> None:
 
 
 def test_schema_describes_every_field(record: ScanRecord) -> None:
-    schema = json_schema()
+    schema = json_schema("scan")
     assert schema["$id"] == "urn:dyetrace:scan:1" and schema["$ref"] == "#/$defs/ScanRecord"
     assert set(schema["$defs"]["ScanRecord"]["properties"]) == set(msgspec.to_builtins(record))
     assert schema["$defs"]["Hit"]["additionalProperties"] is False

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from detect.corpus.record import Interval
+from detect.json_schemas import json_schema
 from detect.report.scan_schema import record_format
 from detect.report.trace_schema import (
     TRACE_FORMAT,
     encode_trace,
-    json_schema,
     parse_trace,
     read_trace,
     write_trace,
@@ -64,7 +64,7 @@ def test_hostile_record_survives_its_file(text: str, tmp_path: Path) -> None:
 
 def test_written_record_fits_the_schema_which_describes_every_field(record: TraceRecord) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    schema = json_schema()
+    schema = json_schema("trace")
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(json.loads(encode_trace(record)))
     broken = json.loads(encode_trace(record)) | {"contexts": "many"}
