@@ -27,9 +27,9 @@ from detect.cli.schemas import schema
 from detect.cli.serving import serve_check
 from detect.cli.statuses import BAD_INPUT, INTERNAL, MACHINE, Status, status_of
 from detect.cli.tracing import trace
+from detect.start import TRACEBACK_VARIABLE
 from watermark.errors import DyetraceError
 
-TRACEBACK_VARIABLE = "DYETRACE_TRACEBACK"
 _CUT_OFF = "standard output was closed before everything was written"
 _OWN = ("detect", "watermark")
 
