@@ -125,7 +125,10 @@ def stages(decoys: int, tuples: int) -> list[int]:
         No decoys at all: there would be nothing to compare with.
     """
     if decoys < 1:
-        raise DyetraceError("p-values of this format come from decoy keys, so there must be some: give --decoys 100")
+        raise DyetraceError(
+            "p-values of this format come from decoy keys, so there must be some: give --decoys 100 (a trace through "
+            "an endpoint has them from `dyetrace trace plan`)"
+        )
     sizes = [decoys * _STAGE**step for step in range(_STAGES)]
     return [size for size in sizes if size == decoys or size * tuples <= _WORDS]
 

@@ -33,7 +33,7 @@ CONVERSION = 1  # part of the folder's name: raise it when the steps below chang
 DTYPES = ("bfloat16", "float16", "float32")
 
 Progress = Callable[[str], None]
-_USE_YOUR_OWN = "give your own model folder instead (--model DIR)"
+_USE_YOUR_OWN = "give your own model folder instead"
 
 
 def _cache_root() -> Path:

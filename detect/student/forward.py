@@ -264,7 +264,7 @@ def check_numbers(values: torch.Tensor, network: Any = None) -> None:
         of = "the model" if network is None else _called(network)
         raise DyetraceError(
             f"{of} predicts NaN: its weights hold NaN, or overflow in this number type; "
-            "get it again, or choose another --dtype"
+            "get it again, or use another one (--dtype, of the commands that have it)"
         )
 
 

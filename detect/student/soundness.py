@@ -175,7 +175,7 @@ def _logs(network: Any, name: str, ids: I64, mask: I64, keep: torch.Tensor, voca
     if not bool(logs[torch.from_numpy(mask)[:, keep] > 0].isfinite().all()):
         raise DyetraceError(
             f"{name} predicts NaN or infinite log-probabilities: its weights hold NaN, or overflow in this number "
-            "type; get it again, or choose another --dtype"
+            "type; get it again, or use another one (--dtype, of the commands that have it)"
         )
     return logs
 
