@@ -23,6 +23,7 @@ from detect.report.checking import TITLE, AnyRecord, how_to_check, made_facts
 from detect.report.control_wording import decoys_line
 from detect.report.detection_method import method, references
 from detect.report.detection_text import several_keys, summary, told
+from detect.report.narrow import labelled
 from detect.report.runs import Runs, to_html
 from detect.report.wording import (
     Score,
@@ -61,7 +62,8 @@ def render_html(record: Record) -> str:
     """Render the record as one self-contained HTML page."""
     entries = [_entry(record, document, answer, number) for number, document, answer in told(record).rows]
     scheme = record.spec.build_scheme()
-    return template("page.html.j2").render(
+    return drawn(
+        "page.html.j2",
         record=record,
         **shared(record),
         summary=summary(record),
@@ -251,8 +253,13 @@ def _e(log10_e: float) -> Markup:
     return _power(format_e(log10_e))
 
 
-def template(name: str) -> jinja2.Template:
-    """Load a page's template: autoescaped, every string cleaned, the filters of both reports at hand."""
+def drawn(name: str, **values: Any) -> str:
+    """Draw a page by its template; its tables can be read on a narrow screen as well (`narrow`)."""
+    return labelled(_template(name).render(**values))
+
+
+def _template(name: str) -> jinja2.Template:
+    """Load a page's template: autoescaped, every string cleaned, the filters of all reports at hand."""
     environment = jinja2.Environment(
         autoescape=True,
         finalize=_finalize,

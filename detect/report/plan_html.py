@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from detect.report import svg
-from detect.report.html import template
+from detect.report.html import drawn
 from detect.student.planner import POWER, PowerPlan
 
 LOOKED_AT = {"weights": "its weights", "logprobs": "an endpoint's logprobs", "samples": "an endpoint's samples"}
@@ -16,7 +16,8 @@ LOOKED_AT = {"weights": "its weights", "logprobs": "an endpoint's logprobs", "sa
 
 def render_plan_html(plan: PowerPlan) -> str:
     """Render the plan as one self-contained HTML page."""
-    return template("plan.html.j2").render(
+    return drawn(
+        "plan.html.j2",
         plan=plan,
         looked_at=LOOKED_AT[plan.evidence],
         tables=[("Other ways to look", "looks", plan.looks), ("Other context widths", "widths", plan.widths)],

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from detect.corpus.record import Hit, ScanHypothesis, ScanRecord
 from detect.evidence import Input, SubkeyTally
 from detect.report import plots, scan_plots
-from detect.report.html import pretty_json, shared, shown_argument, template
+from detect.report.html import drawn, pretty_json, shared, shown_argument
 from detect.report.scan_method import method, references
 from detect.report.scan_text import summary
 from detect.report.scan_wording import (
@@ -46,7 +46,8 @@ class Entry:
 def render_scan_html(record: ScanRecord) -> str:
     """Render the record as one self-contained HTML page."""
     keys = strongest_keys(record)
-    return template("scan.html.j2").render(
+    return drawn(
+        "scan.html.j2",
         record=record,
         **shared(record),
         summary=summary(record),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from detect.report import plots, trace_plots
-from detect.report.html import pretty_json, shared, template
+from detect.report.html import drawn, pretty_json, shared
 from detect.report.scan_wording import percent, scan_key_label
 from detect.report.trace_manifest import asked, manifest, models
 from detect.report.trace_method import method, references
@@ -31,7 +31,8 @@ ROWS = 200  # of every other table
 
 def render_trace_html(record: TraceRecord) -> str:
     """Render the record as one self-contained HTML page."""
-    return template("trace.html.j2").render(
+    return drawn(
+        "trace.html.j2",
         record=record,
         **shared(record),
         summary=summary(record),

@@ -18,7 +18,7 @@ from detect.code_hash import code_sha256
 from detect.corpus.record import FileHash, ScanRecord
 from detect.evidence import Record
 from detect.recorded_inputs import within
-from detect.report import verify_numbers, verify_trace
+from detect.report import verify_detection, verify_numbers, verify_trace
 from detect.report.checking import how_to_check, in_words
 from detect.report.scan_schema import SCAN_FORMAT, encode_scan, parse_scan, read_bytes, record_format
 from detect.report.schema import encode_record, read_record
@@ -71,7 +71,7 @@ class Verification:
 
 
 def verify_report(path: Path, *, public_key: Path | None = None, inputs: Path | None = None) -> Verification:
-    """Check a report of a scan or a trace, or as much as can be checked of a detection's.
+    """Check a report of a detection, a scan or a trace.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def verify_report(path: Path, *, public_key: Path | None = None, inputs: Path | 
         if isinstance(record, ScanRecord):
             checks += _scan_checks(path, record)
         else:
-            checks += _trace_checks(path, record) if isinstance(record, TraceRecord) else [_detection_check()]
+            checks += _trace_checks(path, record) if isinstance(record, TraceRecord) else _detection_checks(record)
     return Verification(tuple(checks))
 
 
@@ -244,8 +244,18 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _detection_check() -> Check:
-    return Check("numbers", "not done", "a detection's report is recomputed with its key: `dyetrace recompute`")
+def _detection_checks(record: Record) -> list[Check]:
+    looks: list[tuple[str, Callable[[Record], str]]] = [
+        ("specs", verify_detection.specs),
+        ("keys", verify_detection.keys),
+        ("answer", verify_detection.answer),
+        ("controls", verify_detection.controls),
+    ]
+    if record.made is not None and record.made.code_sha256 == code_sha256():
+        looks.append(("assumptions", verify_detection.assumptions))
+    checks = [_check(name, lambda look=look: look(record)) for name, look in looks]  # type: ignore[misc]
+    totals = "whether the totals are those of the texts takes the key: `dyetrace recompute`"
+    return [*checks, Check("totals", "not done", totals)]
 
 
 def _trace_checks(path: Path, record: TraceRecord) -> list[Check]:

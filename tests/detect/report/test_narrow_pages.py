@@ -1,0 +1,106 @@
+"""Pages on a telephone: 390 points wide, nothing moves sideways, and no column is a letter wide. Needs Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detect.report.html import render_html
+from detect.report.narrow import labelled
+from detect.report.plan_html import render_plan_html
+from detect.report.scan_html import render_scan_html
+from detect.report.trace_html import render_trace_html
+from detect.student.planner import Question, plan
+from detect.student.simulated import Look, Student
+from tests.detect.report import examples, test_scan_html, test_trace_html
+from tests.detect.test_report import shown_records
+
+WIDTH = 390
+FEWEST = 24  # points that a cell with text is wide at least: two or three letters
+
+MEASURE = """
+const page = document.querySelector('iframe').contentDocument;
+const cells = [...page.querySelectorAll('td, th')].filter(c => c.textContent.trim() && !c.closest('thead'));
+const boxes = [...page.querySelectorAll('body *')].filter(e => !e.closest('.unseen, .skiplink, thead, svg'));
+document.body.textContent = '@@' + JSON.stringify({
+  wide: page.documentElement.scrollWidth,
+  out: boxes.filter(e => e.getBoundingClientRect().right > WIDTH + 1 && !e.closest('.formula')).map(e => e.outerHTML),
+  inner: [...page.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length,
+  narrow: cells.filter(c => c.getBoundingClientRect().width < FEWEST).map(c => c.outerHTML),
+  cells: cells.length,
+}) + '@@';
+""".replace("WIDTH", str(WIDTH)).replace("FEWEST", str(FEWEST))
+
+chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def on_a_telephone(page: str, folder: Path) -> dict[str, Any]:
+    """What a browser measures of a page in a frame as wide as a telephone's screen."""
+    if chromium is None:
+        pytest.skip("this machine has no Chromium")
+    (folder / "page.html").write_text(page)
+    (folder / "frame.html").write_text(
+        f'<body><iframe src="page.html" style="width: {WIDTH}px; height: 4000px; border: 0"></iframe>'
+        f"<script>onload = () => {{ {MEASURE} }}</script>"
+    )
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    done = subprocess.run(
+        [chromium, *options, f"--user-data-dir={folder / 'profile'}", f"file://{folder / 'frame.html'}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search("@@(.*)@@", done.stdout, re.DOTALL)
+    assert found is not None, done.stdout[:2000]
+    measured: dict[str, Any] = json.loads(unescape(found[1]))
+    return measured
+
+
+def a_plan() -> str:
+    question = Question(spec=examples.make_spec(), student=Student(share=0.05, training_tokens=1e6), look=Look())
+    return render_plan_html(plan(question))
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "detection of one": lambda: render_html(shown_records()["aware"]),
+    "detection of many": lambda: render_html(shown_records()["many"]),
+    "scan": lambda: render_scan_html(test_scan_html.shown_records()["marked"]),
+    "trace": lambda: render_trace_html(test_trace_html.shown_records()["found"]),
+    "plan": a_plan,
+}
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_nothing_moves_sideways_and_no_column_is_a_letter_wide(kind: str, tmp_path: Path) -> None:
+    found = on_a_telephone(PAGES[kind](), tmp_path)
+    assert found["cells"] > 10
+    assert found["wide"] <= WIDTH and found["out"] == [] and found["inner"] == 0
+    assert found["narrow"] == []
+
+
+def test_a_page_that_is_too_wide_is_noticed(tmp_path: Path) -> None:
+    page = PAGES["detection of many"]().replace("max-width: 34rem", "max-width: 1rem")
+    found = on_a_telephone(page, tmp_path)
+    assert found["inner"] > 0
+
+
+def test_every_cell_bears_the_name_of_its_column_and_cells_that_span_rows_are_counted() -> None:
+    table = (
+        "<table><caption>c</caption><thead><tr><th scope=col>Key</th><th scope=col>n</th><th>10<sup>2</sup></th>"
+        '<th>end</th></tr></thead><tbody><tr><th scope=row rowspan="2">a</th><td>1</td><td>2</td><td rowspan="2">3</td>'
+        "</tr><tr><td>4</td><td>5</td></tr><tr><th>b</th><td>6</td><td>7</td><td>8</td></tr></tbody></table>"
+        "<table><tbody><tr><th>What</th><td>no names here</td></tr></tbody></table>"
+    )
+    found = re.findall(r'<td(?: data-label="([^"]*)")?[^>]*>([^<]*)</td>', labelled(table))
+    assert found == [
+        ("n", "1"), ("10^2", "2"), ("end", "3"), ("n", "4"), ("10^2", "5"), ("n", "6"), ("10^2", "7"), ("end", "8"),
+        ("", "no names here"),
+    ]  # fmt: skip
