@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from detect.assumptions import Assumption
+from detect.code_hash import code_sha256
 from detect.document import GLOBAL
 from detect.evidence import versions
 from detect.multiplicity import sidak_log10
@@ -65,6 +66,8 @@ class ServeCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         In a few words.
     assumptions
         What it rests on, and which of it was looked at.
+    code_sha256
+        Of dyetrace's own code (`detect.code_hash` has the rule).
     """
 
     format: Literal["dyetrace-serve-check"] = "dyetrace-serve-check"
@@ -89,6 +92,7 @@ class ServeCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     verdict: str
     assumptions: list[Assumption] = []
     versions: dict[str, str] = msgspec.field(default_factory=versions)
+    code_sha256: str = msgspec.field(default_factory=code_sha256)
 
     @property
     def passed(self) -> bool:

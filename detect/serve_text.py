@@ -15,6 +15,7 @@ def lines(record: ServeCheck) -> Iterator[str]:
     asked_as = "no account" if record.tenant is None else f"account {record.tenant}"
     yield _safe(f"{record.url}  model {record.model}  {record.endpoint}  {format_time(record.created)}")
     yield _safe(f"spec {record.spec_id} ({record.scheme}, epoch {record.epoch}), key {record.key_fingerprint}")
+    yield _safe(f"by dyetrace {record.versions.get('dyetrace', '')}, code {record.code_sha256[:12]}")
     yield _safe(
         f"{len(record.answers)} answers as {asked_as}, temperature {record.temperature:g}, {tokens:,} tokens, "
         f"{tuples:,} distinct tuples, "

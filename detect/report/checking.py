@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from detect.code_hash import SHELL
+from detect.code_hash import SHELL, code_sha256
 from detect.corpus.record import ScanRecord
-from detect.evidence import Record
-from detect.made import Made
+from detect.evidence import Record, versions
+from detect.made import Made, now
 from detect.report.runs import Runs, plain, runs
 from detect.report.wording import format_time
 from detect.student.record import TraceRecord
@@ -78,6 +78,11 @@ def made_line(record: AnyRecord) -> str:
     )
 
 
+def made_now() -> str:
+    """The same of what is made now and is no record of its own: with the whole hash of the code."""
+    return f"made {format_time(now())} by dyetrace {versions()['dyetrace']}, whose code has SHA-256 {code_sha256()}"
+
+
 def _when_and_what(created: str, version: str | None, made: Made | None) -> Iterator[str]:
     when = f" {format_time(created)}" if created else ""
     yield f"made{when} by dyetrace {version or 'of an unknown version'}"
@@ -109,20 +114,17 @@ def _files(record: AnyRecord) -> Runs:
 
 
 def _without_key(record: AnyRecord) -> Runs:
-    if isinstance(record, Record):
-        return runs(
-            f"Without any key, {_VERIFY} checks that the report is whole, who signed it, and by their SHA-256 that the "
-            "files in FOLDER are those that were read. The numbers of a detection take the key."
+    follow = "that every p-value and the answer follow from the totals"
+    if isinstance(record, ScanRecord):
+        follow = "that every p-value, the list of documents, the shares and the answer follow from the totals"
+    elif isinstance(record, TraceRecord):
+        follow = (
+            "that the answer, the names and the controls follow from the keys' numbers, and that these are of this "
+            "evidence"
         )
-    follow = (
-        "that every p-value, the list of documents, the shares and the answer follow from the totals"
-        if isinstance(record, ScanRecord)
-        else "that the answer, the names and the controls follow from the keys' numbers, and that these are of this "
-        "evidence"
-    )
     return runs(
-        f"Without any key, {_VERIFY} checks that the report and its files belong together, who signed it, by their "
-        f"SHA-256 that the files in FOLDER are those that were read, and {follow}."
+        f"Without any key, {_VERIFY} checks that the report is whole, who signed it, by their SHA-256 that the files "
+        f"beside it and those in FOLDER are the ones that were read and written, and {follow}."
     )
 
 

@@ -278,5 +278,6 @@ def _template(name: str) -> jinja2.Template:
         "label": key_label,
         "name": lambda text: clean(text, _NAME),
         "runs": to_html,
+        "capital": lambda text: text[:1].upper() + text[1:],
     }
     return environment.get_template(name)

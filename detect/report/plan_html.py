@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from detect.report import svg
+from detect.report.checking import made_now
 from detect.report.html import drawn
 from detect.student.planner import POWER, PowerPlan
 
@@ -22,6 +23,7 @@ def render_plan_html(plan: PowerPlan) -> str:
         looked_at=LOOKED_AT[plan.evidence],
         tables=[("Other ways to look", "looks", plan.looks), ("Other context widths", "widths", plan.widths)],
         curve=_curve(plan),
+        made_line=made_now(),
         wanted=POWER,
     )
 

@@ -187,6 +187,7 @@ def recompute_command(record: ScanRecord) -> str:
             continue
         for one in value if isinstance(value, list) else [value]:
             words += [option] if one is True else [option, str(one)]
+    words += [] if record.quotes else ["--no-quotes"]
     command = " ".join(shlex.quote(clean(word, 500)) for word in [*words, "-o", "again/"])
     return command + (" # and the other inputs" if len(names) > _SOURCES else "")
 
