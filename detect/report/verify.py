@@ -18,7 +18,7 @@ from detect.code_hash import code_sha256
 from detect.corpus.record import FileHash, ScanRecord
 from detect.evidence import Record
 from detect.recorded_inputs import within
-from detect.report import verify_detection, verify_numbers, verify_trace
+from detect.report import verify_detection, verify_ledger, verify_numbers, verify_trace
 from detect.report.checking import how_to_check, in_words
 from detect.report.scan_schema import SCAN_FORMAT, encode_scan, parse_scan, read_bytes, record_format
 from detect.report.schema import encode_record, read_record
@@ -269,12 +269,13 @@ def _trace_checks(path: Path, record: TraceRecord) -> list[Check]:
         ("plan", verify_trace.plan),
     ]
     files = _check("files", lambda: _files(path.parent, record.files, _TRACE_FILES))
+    answers = _check("ledger", lambda: verify_ledger.ledger(record, path.parent))
     totals = "whether the totals are those of evidence.npz takes the key: `dyetrace recompute`"
     checks = [_check(name, lambda look=look: look(record)) for name, look in looks]  # type: ignore[misc]
     evidence = Check("evidence", "not done", "the file is not that of the report")
     if files.outcome == "ok":
         evidence = _check("evidence", lambda: verify_trace.evidence(record, path.parent))
-    return [files, *checks, evidence, Check("totals", "not done", totals)]
+    return [files, *checks, evidence, answers, Check("totals", "not done", totals)]
 
 
 def _scan_checks(path: Path, record: ScanRecord) -> list[Check]:

@@ -24,6 +24,9 @@ from watermark.errors import DyetraceError, EvidenceError, MachineError, refused
 
 Kind = Literal["plan", "asked", "answered", "failed"]
 
+LEDGER_FILE = "ledger.sqlite"
+"""Its name in the folder of a trace's report."""
+
 _APPLICATION_ID, _LAYOUT = 0x44595452, 1
 _GENESIS = "0" * 64
 _PACK_FROM = 4096  # bytes; shorter payloads are kept as they are

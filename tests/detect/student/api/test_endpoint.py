@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Server
 from detect.cli import main
+from detect.report.trace_schema import read_trace, write_trace
+from detect.report.verify import verify_report
+from detect.student.api.ledger import LEDGER_FILE, Draft
+from detect.student.api.ledger import Ledger as AnswerLedger
 from detect.student.evidence import EVIDENCE_FILE, read_evidence
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
@@ -21,6 +27,7 @@ from watermark.ledger import Ledger, answer_contexts
 from watermark.spec import WatermarkSpec, load_spec, write_spec
 from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
+replace = msgspec.structs.replace
 KEY = SecretKey(b"a key that everybody knows......")
 PROMPTS = [f"Tell me about lighthouse {number}." for number in range(4)]
 
@@ -72,6 +79,52 @@ def test_a_plan_is_asked_once_and_its_report_holds(
     assert run("report", "verify", owner / "found" / "report.json").exit_code == 0
     held = run("recompute", owner / "found" / "report.json", *keys[2:])
     assert held.exit_code == 0 and "the report holds" in held.output
+    _assert_that_the_ledger_is_looked_at(owner / "found")
+
+
+def _assert_that_the_ledger_is_looked_at(folder: Path) -> None:
+    report, answers = folder / "report.json", folder / LEDGER_FILE
+    kept, record = answers.read_bytes(), read_trace(report)
+    assert record.plan is not None and record.queries is not None
+
+    def failed() -> list[str]:
+        return [check.name for check in verify_report(report).failed]
+
+    def looked() -> str:
+        return next(check.line for check in verify_report(report).checks if check.name == "ledger")
+
+    assert "fit their hashes, the report's plan among them" in looked() and failed() == []
+    first, last = record.plan.first_query, record.queries.ledger_head
+    assert first is not None
+    for plan, queries in (
+        ({"created": "2019-01-01T00:00:00+00:00"}, {}),
+        ({"sha256": "0" * 64}, {}),
+        ({"seed": "another"}, {}),
+        ({"offered": record.plan.offered + 1}, {}),
+        ({"first_query": first.replace(first[:4], "2099")}, {}),
+        ({}, {"ledger_head": last[::-1]}),
+    ):
+        said = replace(record, plan=replace(record.plan, **plan), queries=replace(record.queries, **queries))
+        write_trace(report, said)
+        assert "ledger" in failed(), (plan, queries)
+    write_trace(report, record)
+    answers.write_bytes(b"garbage")
+    assert failed() == ["ledger"]
+    answers.write_bytes(kept)
+    with contextlib.closing(sqlite3.connect(answers)) as database:
+        database.execute("DROP TRIGGER entries_never_change")
+        database.execute("UPDATE entries SET time = '2019-01-01T00:00:00.000+00:00' WHERE number = 2")
+        database.commit()
+    assert failed() == ["ledger"]
+    answers.write_bytes(kept)
+    with AnswerLedger(answers) as later:
+        later.append(
+            [Draft(kind="plan", key=hashlib.sha256(b"{}").hexdigest(), plan="", tokens=0, meta={}, payload=b"{}")]
+        )
+    assert "1 were added after the report" in looked() and failed() == []
+    answers.unlink()
+    assert "which holds every answer, is not beside the report" in looked() and failed() == []
+    answers.write_bytes(kept)
 
 
 def ledger_of_served(owner: Path) -> Path:
