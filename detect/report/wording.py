@@ -24,6 +24,7 @@ _TENANT = "tenant:"
 _NAMED_KEYS = 3  # more keys than this in one sentence are counted, not named
 # Arguments of `dyetrace detect` that `recompute_command` states itself or leaves out.
 _STATED = {"source", "key", "spec", "alpha", "decoys", "decoy_seed", "output", "json", "fail"}
+_DEFAULTS = {"format": "auto", "text_field": "text"}  # not every file can be read with them
 _LISTED = 20  # accounts that the command names one by one; more come from a file
 _OPTIONS = {"tenants": "tenant"}  # arguments named otherwise than their options
 
@@ -281,14 +282,18 @@ def recompute_command(record: Record) -> str:
     words = ["dyetrace", "detect"]
     words += [f"./{i.name}" if i.name.startswith("-") and i.name != "-" else i.name for i in record.inputs]
     words += ["--spec", "spec.json", "--key", "file:KEYFILE", "--alpha", f"{record.alpha:g}"]
-    words += ["--decoys", str(record.decoy_count), "--decoy-seed", record.decoy_seed]
+    words += ["--decoys", str(record.decoy_count)]
+    words += ["--decoy-seed", record.decoy_seed] if record.decoy_count else []
     for name, value in record.arguments.items():
         option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
-        if name in _STATED or value is None or value is False:
+        if name in _STATED or value is None or value is False or _DEFAULTS.get(name) == value:
+            continue
+        if name == "model" and not record.arguments.get("aware"):
             continue
         if name == "tenants" and isinstance(value, list) and len(value) > _LISTED:
             words += ["--tenants-file", "accounts.txt"]
             continue
         for one in value if isinstance(value, list) else [value]:
             words += [option] if one is True else [option, str(one)]
+    words += [] if record.quotes else ["--no-quotes"]
     return " ".join(shlex.quote(clean(word, 500)) for word in words)
