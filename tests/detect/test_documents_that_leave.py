@@ -172,6 +172,13 @@ def test_names_that_nobody_could_read_are_one_line(option: str, text: str, case:
     assert len(refused.stderr.splitlines()) == 1 and refused.stderr[:-1].isprintable()
 
 
+@pytest.mark.parametrize("command", [["detect"], ["scan"], ["trace", "weights"], ["trace", "api"]])
+def test_every_command_that_makes_a_report_takes_who_makes_it(command: list[str]) -> None:
+    text = " ".join(run(*command, "--help").stdout.split())
+    assert "--examiner" in text and "--case" in text
+    assert ("--no-quotes" in text) == (command[0] != "trace")  # a trace quotes nothing
+
+
 def test_a_detection_prints_its_record_with_a_word_about_quotes(case: Path, smollm2_dir: Path) -> None:
     key = ["--spec", case / "spec.json", "--key", f"file:{case / 'owner.key'}", "--tokenizer", smollm2_dir]
     printed = run("detect", case / "one.jsonl", *key, "--decoys", "0", "--json")

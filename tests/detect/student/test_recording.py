@@ -8,7 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from detect.code_hash import code_sha256
+from detect.made import made_by
+from detect.report.trace_html import render_trace_html
 from detect.report.trace_terminal import print_trace
+from detect.report.verify import verify_report
 from detect.report.verify_trace import controls as verified_controls
 from detect.student.evidence import TraceSettings
 from detect.student.record import Control, ModelSeen, Reading, TraceRecord
@@ -117,3 +121,16 @@ def test_what_allows_no_acquittal_withholds_nothing_else(tmp_path: Path) -> None
     assert reported(tmp_path / "a", acquittal=why).found
     record = reported(tmp_path / "b", lean=0.0, acquittal=why)
     assert record.refused == why and record.log10_pvalue is None
+
+
+def test_who_made_a_trace_stands_in_its_forms_and_changes_no_number(tmp_path: Path) -> None:
+    named = reported(tmp_path / "named", made=made_by("N. N., Institute of Dyes", "2026/7"))
+    unnamed = reported(tmp_path / "unnamed")
+    assert named.made is not None and named.made.code_sha256 == code_sha256()
+    same = {"created": "", "made": None, "how_to_check": []}
+    assert msgspec.structs.replace(named, **same) == msgspec.structs.replace(unnamed, **same)
+    page = render_trace_html(named)
+    assert "N. N., Institute of Dyes" in page and "2026/7" in page and code_sha256() in page
+    assert "How to check this without us" in page and any("evidence.npz" in line for line in named.how_to_check)
+    checks = {check.name: check.outcome for check in verify_report(tmp_path / "named" / "report.json").checks}
+    assert checks["code"] == "ok" and checks["record"] == "ok"
