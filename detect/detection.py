@@ -19,6 +19,7 @@ from detect.document import WHOLE_FAMILY, BlindTest, Family, accounts_of_decoys,
 from detect.encode import Encoder
 from detect.evidence import AwareResult, Document, Input, KeySums, Record, TokenView, versions
 from detect.inputs import Suspect
+from detect.level import DEFAULT_ALPHA, check_alpha
 from detect.made import Made, made_by, now
 from detect.multiplicity import holm_log10
 from detect.pointing import blind_and_aware
@@ -64,7 +65,7 @@ class Settings:
         Whether any text of the documents, or the ids that their records bear, may stand in the report.
     """
 
-    alpha: float = 1e-6
+    alpha: float = DEFAULT_ALPHA
     decoy_count: int = 100
     decoy_seed: str = "dyetrace"
     decoy_accounts: int | None = None
@@ -73,8 +74,7 @@ class Settings:
     quotes: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise DyetraceError(f"alpha must lie in (0, 1) (got {self.alpha})")
+        check_alpha(self.alpha)
         if self.decoy_count < 0:
             raise DyetraceError(f"the number of decoys must be 0 or more (got {self.decoy_count})")
 

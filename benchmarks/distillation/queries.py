@@ -133,6 +133,7 @@ def _plan(
         key_fingerprint=ring.master_fingerprint,
         decoys=20,
         target_log10_p=NEVER,
+        alpha=0.01,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from detect.corpus.readers import ReadOptions
+from detect.level import DEFAULT_ALPHA, check_alpha
 from watermark.errors import DyetraceError
 from watermark.spec import WatermarkSpec
 
@@ -34,7 +35,7 @@ class ScanSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """
 
     read: ReadOptions = ReadOptions()
-    alpha: float = 1e-6
+    alpha: float = DEFAULT_ALPHA
     rate: float = 0.05
     sample: float = 1.0
     limit: int | None = None
@@ -44,9 +45,9 @@ class ScanSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     global_key: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "rate"):
-            if not 0 < getattr(self, name) < 1:
-                raise DyetraceError(f"{name} must lie in (0, 1) (got {getattr(self, name)})")
+        check_alpha(self.alpha)
+        if not 0 < self.rate < 1:
+            raise DyetraceError(f"rate must lie in (0, 1) (got {self.rate})")
         if not 0 < self.sample <= 1:
             raise DyetraceError(f"sample must lie in (0, 1] (got {self.sample})")
         if self.limit is not None and self.limit < 1:

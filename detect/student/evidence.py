@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from detect.level import DEFAULT_ALPHA, check_alpha
 from detect.student.hypothesis import Sided
 from detect.student.weights import WeightedTuples
 from watermark.errors import DyetraceError, EvidenceError
@@ -73,14 +74,13 @@ class TraceSettings:
         Decoy keys, from a public seed.
     """
 
-    alpha: float = 1e-6
+    alpha: float = DEFAULT_ALPHA
     sided: Sided = "upper"
     decoy_count: int = 100
     decoy_seed: str = "dyetrace"
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise DyetraceError(f"alpha must lie in (0, 1) (got {self.alpha})")
+        check_alpha(self.alpha)
         if self.decoy_count < 0:
             raise DyetraceError(f"the number of decoys must be 0 or more (got {self.decoy_count})")
 

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from detect.level import DEFAULT_ALPHA
 from detect.student.simulated import (
     Evidence,
     Look,
@@ -66,7 +67,7 @@ class Question:
     student: Student
     look: Look
     contexts: int = 20_000
-    alpha: float = 1e-6
+    alpha: float = DEFAULT_ALPHA
     entropy: float = 1.0
     answer_tokens: int = 200
     seed: int = 0

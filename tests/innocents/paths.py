@@ -178,6 +178,7 @@ def asked_at_endpoint(
         key_fingerprint=ring.master_fingerprint,
         decoys=0,
         target_log10_p=target,
+        alpha=0.01,
     )
     answers = says([prompt_text(prompt.prompt) for prompt in prompts])
     path: list[float] = []

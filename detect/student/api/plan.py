@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from detect.level import DEFAULT_ALPHA, check_alpha
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.files import write_atomically
@@ -195,7 +196,7 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     decoy_seed: str = "dyetrace"
     decoys: int = 100
     target_log10_p: float = -10.0
-    alpha: float = 0.01
+    alpha: float = DEFAULT_ALPHA
     budgets: Budgets = msgspec.field(default_factory=Budgets)
 
     def __post_init__(self) -> None:
@@ -206,7 +207,7 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         _within("samples", self.samples, 1, MOST_SAMPLES)
         _within("per_request", self.per_request, 1, self.samples)
         _within("decoys", self.decoys, 0, 1 << 30)
-        _within("alpha", self.alpha, 0.0, 1.0)
+        check_alpha(self.alpha)
         if not (math.isfinite(self.target_log10_p) and self.target_log10_p < 0):
             raise DyetraceError(f"plan field target_log10_p must be a negative number (got {self.target_log10_p})")
         if self.samples > 1 and self.sampling.temperature == 0:

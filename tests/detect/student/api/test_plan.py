@@ -80,7 +80,9 @@ def test_unknown_fields_other_versions_and_broken_files_are_refused(tmp_path: Pa
         ({"version": 3, "surprise": 1}, "use the release that wrote it"),
         ({"version": 1}, "can make an innocent endpoint look guilty; make a new plan"),
         ({"format": "other"}, "not a plan"),
-        ({"alpha": 2.0}, "plan field alpha must lie in 0.0 .. 1.0 (got 2.0)"),
+        ({"alpha": 0.0}, "alpha must lie in (0, 1) (got 0.0)"),
+        ({"alpha": 1.0}, "alpha must lie in (0, 1) (got 1.0)"),
+        ({"alpha": 2.0}, "alpha must lie in (0, 1) (got 2.0)"),
     ):
         with pytest.raises(DyetraceError) as caught:
             parse_plan(json.dumps(good | change).encode(), "plan x")
