@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -332,9 +332,19 @@ async def _listed(endpoint: Endpoint, trouble: Trouble, manner: Manner) -> Reply
 
 
 async def ask_for_answers(
-    server: Server, reader: Reader, prompts: Sequence[str], count: int, first: int = 0
+    server: Server,
+    reader: Reader,
+    prompts: Sequence[str],
+    count: int,
+    first: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Served], list[str]]:
     """``count`` answers to prompts in turn, from prompt number ``first`` on, and why others could not be had.
+
+    Parameters
+    ----------
+    progress
+        Called with the number of answers that came and that were asked for.
 
     Raises
     ------
@@ -344,14 +354,27 @@ async def ask_for_answers(
     places = [(first + number) % len(prompts) for number in range(count)]
     outcomes: list[tuple[Choice, ...] | Refused] = [await server.begin(prompts[places[0]])]
     served, lacking = _served(outcomes[0], reader, places[0])  # what can't be read shows at the first one
-    for place, outcome in zip(places[1:], await _together(server, [prompts[p] for p in places[1:]]), strict=True):
+    others = await _together(server, [prompts[p] for p in places[1:]], progress or (lambda done, total: None))
+    for place, outcome in zip(places[1:], others, strict=True):
         more, why = _served(outcome, reader, place)
         served, lacking = served + more, lacking + why
     return served, lacking
 
 
-async def _together(server: Server, prompts: Sequence[str]) -> list[tuple[Choice, ...] | Refused]:
-    tasks = [asyncio.create_task(server.ask(prompt)) for prompt in prompts]
+async def _together(
+    server: Server, prompts: Sequence[str], progress: Callable[[int, int], None]
+) -> list[tuple[Choice, ...] | Refused]:
+    done = 1  # the first answer came alone
+    progress(done, 1 + len(prompts))
+
+    async def ask(prompt: str) -> tuple[Choice, ...] | Refused:
+        nonlocal done
+        found = await server.ask(prompt)
+        done += 1
+        progress(done, 1 + len(prompts))
+        return found
+
+    tasks = [asyncio.create_task(ask(prompt)) for prompt in prompts]
     try:
         return [await task for task in tasks]
     finally:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from detect.cli.statuses import FOUND, UNDECIDED
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 
 if TYPE_CHECKING:
     from watermark.keys import KeyRing
@@ -37,6 +35,28 @@ def say(message: str) -> None:
     """Tell people; standard output stays for results. Where nobody can be told, the work goes on all the same."""
     with contextlib.suppress(OSError):
         click.echo(message, err=True)
+
+
+class _Told:
+    """Whether the command that runs in this process was asked to say nothing but errors and warnings."""
+
+    quiet = False
+
+
+@contextlib.contextmanager
+def silence(quiet: bool) -> Iterator[None]:
+    """A block in which notes are dropped."""
+    before, _Told.quiet = _Told.quiet, quiet
+    try:
+        yield
+    finally:
+        _Told.quiet = before
+
+
+def note(message: str) -> None:
+    """Tell people what is being done or was made, unless they asked for silence (--quiet)."""
+    if not _Told.quiet:
+        say(message)
 
 
 def load_ring(source: str, made: WatermarkSpec, tenants: tuple[str, ...], *, counted: bool = False) -> KeyRing:
@@ -150,7 +170,9 @@ def request_concurrency(most: int) -> Callable[[Any], Any]:
     )
 
 
-quiet_option = option("--quiet", is_flag=True, help="Say nothing on standard error but errors.  [e.g. --quiet]")
+quiet_option = option(
+    "--quiet", is_flag=True, help="Say nothing on standard error but errors and warnings.  [e.g. --quiet]"
+)
 
 
 def force_option(what: str) -> Callable[[Any], Any]:
@@ -173,10 +195,13 @@ def read_names(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise DyetraceError(f"cannot read tenants file {path}: {reason}") from None
+    if not names:
+        raise DyetraceError(f"--tenants-file {path} names no account; write one a line, or leave it out")
+    return names
 
 
 def required(value: str | None, message: str) -> str:
@@ -192,63 +217,22 @@ def model_folder(model_dir: str | None) -> Any:
         return model_dir
     from watermark.demo_model import demo_model_dir
 
-    return demo_model_dir(say)
+    try:
+        return demo_model_dir(note)
+    except MachineError as error:
+        raise MachineError(f"{error}{_own_model()}") from None
 
 
-def load_model(model_dir: str | None, dtype: str, quiet: bool = False) -> tuple[Any, Any]:
+def _own_model() -> str:
+    """By which option of the running command another model than the demo's is given, if there is one."""
+    context = click.get_current_context(silent=True)
+    names = {name for p in (context.command.params if context else ()) for name in p.opts}
+    return next((f" ({name})" for name in ("--tokenizer", "--model") if name in names), "")
+
+
+def load_model(model_dir: str | None, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a folder, or of the demo model."""
     from watermark.demo_model import load_model as load
 
-    if quiet:
-        return load(model_dir, dtype)
-    say("loading the model")
-    return load(model_dir, dtype, say)
-
-
-class progress_bar:
-    """How far a command is, on standard error: a bar where people watch, else a line every 30 seconds.
-
-    Parameters
-    ----------
-    label
-        What is being done: "answering".
-    length
-        How many steps there are; calling what the block is given moves on by one.
-    done
-        Steps that an earlier run did.
-    quiet
-        Whether to say nothing at all.
-    """
-
-    def __init__(self, label: str, length: int, done: int = 0, quiet: bool = False) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._lines = not quiet and not console.is_terminal
-        self._bar = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
-        self._task = self._bar.add_task(label, total=length, completed=done)
-        self._label, self._length, self._done = label, length, done
-        self._over = threading.Event()
-        self._since = time.monotonic()
-
-    def __enter__(self) -> Callable[[], None]:
-        self._bar.start()
-        if self._lines:
-            threading.Thread(target=self._tell, name="dyetrace-progress", daemon=True).start()
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._bar.stop()
-
-    def _advance(self) -> None:
-        self._done += 1
-        self._bar.advance(self._task)
-
-    def _tell(self) -> None:
-        """From a thread of its own, since one step alone may take minutes."""
-        while not self._over.wait(SECONDS_BETWEEN_LINES):
-            minutes, seconds = divmod(round(time.monotonic() - self._since), 60)
-            say(f"{self._label}: {self._done:,} of {self._length:,} done after {minutes}:{seconds:02} minutes")
+    note("loading the model")
+    return load(model_dir, dtype, note)

@@ -22,7 +22,6 @@ from detect.cli.common import (
     model_folder,
     note,
     option,
-    progress_bar,
     read_names,
     say,
     tenant_names,
@@ -32,7 +31,11 @@ from detect.cli.common import (
 )
 from detect.cli.publishing import check_pdf, end_by_verdict, publish, replace_report_option
 from detect.cli.results import json_option, print_result
+from detect.cli.scanning import StageProgress
+from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
+from detect.cli.working import doing, rest, working
 from detect.interruption import leaves
+from detect.level import DEFAULT_ALPHA
 from watermark.errors import DyetraceError, EvidenceError, MachineError
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ if TYPE_CHECKING:
 @option(
     "--alpha",
     type=float,
-    default=1e-6,
+    default=DEFAULT_ALPHA,
     help="Family-wise false-positive rate of 'found' over all documents, and of naming a key over all documents and "
     "keys.  [e.g. --alpha 1e-3]",
 )
@@ -108,6 +111,7 @@ if TYPE_CHECKING:
 @without_quotes
 @replace_report_option
 @fail_when_found
+@working
 def detect(
     source: str,
     spec_path: Path,
@@ -153,6 +157,10 @@ def detect(
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
+    refuse_seed_of_no_decoys(decoys)
+    refuse_unused("model_dir", not aware, "it is for --aware; a tokenizer is given with --tokenizer")
+    refuse_unused("force", output is None, "no report is written without -o")
+    refuse_unused("pdf", output is None, "no report is written without -o")
     maker = made_by(examiner, case)
     settings = Settings(alpha=alpha, decoy_count=decoys, decoy_seed=decoy_seed, quotes=not no_quotes)
     made = load_spec(spec_path)
@@ -162,7 +170,14 @@ def detect(
         check_folder(output, DETECTION_FORMAT, inputs=[] if source == "-" else [source], force=force)
     with_pdf = _makes_pdf(pdf, output)
     check_text(source, "FILE")
+    doing("reading the documents")
     suspects, read = read_suspects(source, form, text_field)
+    plain = not suspects[0].place  # of JSONL it is a line
+    refuse_unused("text_field", plain, "FILE is plain text, which has no fields")
+    nowhere = all(suspect.text is None for suspect in suspects)
+    refuse_unused("text_field", nowhere, f"no record has a field {text_field!r}")
+    refuse_unused("from_text", plain, "FILE is plain text, which holds no token ids")
+    refuse_unused("limit", plain, "FILE is plain text, which is one document")
     suspects = suspects[:limit]
     if from_text:
         suspects = [from_text_alone(suspect) for suspect in suspects]
@@ -173,7 +188,9 @@ def detect(
     if aware:
         from detect.student.soundness import check_sound
 
+        doing("loading the model")
         network, _ = load_model(model_dir, "bfloat16")
+        doing("testing the model itself")
         check_sound(network, model_dir or "the demo model", made.vocabulary_size)
         model = Model(model_dir or "demo model SmolLM2-135M-Instruct", network)
     arguments = {
@@ -187,24 +204,31 @@ def detect(
         "tokenizer": tokenizer,
         "limit": limit,
     }
-    with progress_bar("testing", len(suspects)) as advance:
-        record = run(
-            suspects,
-            [read],
-            made,
-            ring,
-            tokenizer_source,
-            settings,
-            model=model,
-            commitment=commitment,
-            opened=is_opened(commitment_path, commitment, [made], key),
-            arguments=arguments,
-            made=maker,
-            progress=lambda done, of: advance(),
-        )
+    doing("testing", 0, len(suspects), "documents")
+    record = run(
+        suspects,
+        [read],
+        made,
+        ring,
+        tokenizer_source,
+        settings,
+        model=model,
+        commitment=commitment,
+        opened=is_opened(commitment_path, commitment, [made], key),
+        arguments=arguments,
+        made=maker,
+        progress=_show_testing,
+    )
     _publish(record, output, as_json, with_pdf)
     if fail:
         end_by_verdict(bool(record.found), _withheld(record))
+
+
+def _show_testing(done: int, of: int) -> None:
+    if done < of:
+        doing("testing", done, of, "documents")
+    else:
+        doing("putting the documents' results together")
 
 
 def _tell_of_quotes(documents: int, output: Path | None, as_json: bool) -> None:
@@ -239,6 +263,7 @@ def _tell_of_quotes(documents: int, output: Path | None, as_json: bool) -> None:
     help="The scheme to show.  [e.g. --scheme tournament]",
 )
 @json_option
+@working
 def demo(output: Path, scheme: str, as_json: bool) -> None:
     """Mark a real model's answers, hide them among natural text, find them again; under 4 minutes on 2 cores.
 
@@ -254,7 +279,11 @@ def demo(output: Path, scheme: str, as_json: bool) -> None:
             else "nothing was written; run the same command again"
         )
     )
-    record = run_demo(output, scheme, say)
+    def tell(step: str) -> None:
+        doing(step.strip())
+        note(step)
+
+    record = run_demo(output, scheme, tell)
     try:
         _publish(record, output, as_json)
     finally:
@@ -275,6 +304,7 @@ def demo(output: Path, scheme: str, as_json: bool) -> None:
     "report's folder and those above it.  [e.g. --inputs data/]",
 )
 @json_option
+@working
 def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path | None, as_json: bool) -> None:
     """Compute REPORT (a report.json of a detection, a scan or a trace) anew, and compare all numbers. An account's own
     key gives the part that concerns this account.
@@ -282,7 +312,9 @@ def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path | None
     \b
     Example: dyetrace recompute evidence/report.json --key file:owner.key
     """
+    doing("reading the report and its inputs")
     found, left = _recomputed(report, key, tokenizer, inputs)
+    rest()
     if as_json:
         print_result(found)
     if not found.holds:
@@ -318,6 +350,8 @@ def _recomputed(report: Path, key: str, tokenizer: str | None, inputs: Path | No
 
     data = read_bytes(report)
     form = record_format(data, report)
+    refuse_unused("inputs", form == TRACE_FORMAT, "a trace is recomputed from the evidence beside it")
+    refuse_unused("tokenizer", form == TRACE_FORMAT, "a trace is recomputed from the evidence beside it")
     loaded = load_key(key)
     account = loaded.tenant if isinstance(loaded, TenantKey) else None
     kind: Literal["detection", "scan", "trace"]
@@ -364,12 +398,15 @@ def _recompute_scan(
     if tokenizer is None and any(source.kind != "tokens" for source in record.inputs):
         tokenizer = str(model_folder(None))
     engine = make_engine("local", None, None)
-    return recompute_scan(record, absolute_source(key), tokenizer, report, inputs, engine, note=say)
+    return recompute_scan(
+        record, absolute_source(key), tokenizer, report, inputs, engine, note=say, progress=StageProgress()
+    )
 
 
 def _recompute_trace(record: TraceRecord, ring: KeyRing, report: Path) -> list[str]:
     from detect.student.recompute import recompute_trace
 
+    doing("computing the trace anew")
     return recompute_trace(record, ring, report.parent)
 
 
@@ -378,7 +415,9 @@ def _recompute_detection(
 ) -> list[str]:
     from detect.recompute import recompute as run
 
-    return run(record, ring, tokenizer or model_folder(None), report, inputs)
+    where = tokenizer or model_folder(None)
+    doing("computing the detection anew")
+    return run(record, ring, where, report, inputs)
 
 
 def _withheld(record: Record) -> str | None:

@@ -16,14 +16,14 @@ from detect.cli.common import (
     load_model,
     load_ring,
     model_folder,
+    note,
     option,
-    progress_bar,
-    quiet_option,
     required,
     say,
 )
 from detect.cli.importing import import_spec, named_parameters
 from detect.cli.results import json_option, print_result
+from detect.cli.working import doing, rest, working
 from detect.interruption import leaves
 from watermark.errors import DyetraceError, EvidenceError, MachineError
 from watermark.interruption import held
@@ -370,8 +370,8 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
     "trace runs on them as on real ones (--placebo there) and must find nothing.  [e.g. --placebo]",
 )
 @force_option("file of answers")
-@quiet_option
 @json_option
+@working
 def generate(
     prompts: str,
     output: str,
@@ -384,7 +384,6 @@ def generate(
     raw: bool,
     as_placebo: bool,
     force: bool,
-    quiet: bool,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -411,11 +410,12 @@ def generate(
         raise DyetraceError(f"--limit must be 1 or more (got {limit})")
     _check_generated(output, prompts, spec_path, key, force)
     made, ring = _watermark(spec_path, key, tenant, as_placebo)
+    doing("reading the prompts and the model's settings")
     texts = read_prompts(prompts)[:limit]
     check_request(texts, settings, made, ring, tenant)
     folder = Path(model_folder(model_dir)).expanduser()
     check_folder_fits(folder, texts, settings, made)
-    how = _Answering(folder, dtype, texts, settings, made, ring, tenant, not raw, quiet)
+    how = _Answering(folder, dtype, texts, settings, made, ring, tenant, not raw)
     if output == "-":
         leaves("the answers that were printed are whole, and none is kept: give -o FILE to go on from where it was")
         how.run(_to_standard_output)
@@ -425,8 +425,8 @@ def generate(
     group = settings.batch * settings.samples
     with PartialFile(Path(output), described, group, replace=force) as partial:
         had = min(partial.groups * group, how.total)
-        if had and not quiet:
-            say(f"{had:,} answers are in {partial.path} already; going on from there")
+        if had:
+            note(f"{had:,} answers are in {partial.path} already; going on from there")
         leaves(
             lambda: (
                 f"{min(partial.groups * group, how.total):,} of {how.total:,} answers are kept in {partial.path}, and "
@@ -437,9 +437,10 @@ def generate(
         with held():
             partial.finish()
             leaves(f"{output} is whole")
+    doing("hashing the answers")
     written = _written(Path(output), how, had, as_placebo)
-    if not quiet:
-        say(f"wrote {output}: {written.answers:,} answers of {written.tokens:,} tokens")
+    rest()
+    note(f"wrote {output}: {written.answers:,} answers of {written.tokens:,} tokens")
     if as_json:
         print_result(written)
     else:
@@ -529,7 +530,6 @@ class _Answering:
     ring: KeyRing | None
     tenant: str | None
     chat: bool
-    quiet: bool
 
     @property
     def total(self) -> int:
@@ -543,18 +543,19 @@ class _Answering:
         done = min(first * self.sampling.batch * self.sampling.samples, self.total)
         if done == self.total:
             return
-        with progress_bar("answering", self.total, done, self.quiet) as advance:
-            model, tokenizer = load_model(str(self.folder), self.dtype, self.quiet)
-            marked = (self.sampling, self.spec, self.ring, self.tenant)
-            for answers in generate_batches(
-                model, tokenizer, self.prompts, *marked, chat=self.chat, run=run, first=first
-            ):
-                write(encode_answers(answers))
-                for _ in answers:
-                    advance()
+        doing("loading the model")
+        model, tokenizer = load_model(str(self.folder), self.dtype)
+        doing("answering", done, self.total, "answers")
+        marked = (self.sampling, self.spec, self.ring, self.tenant)
+        for answers in generate_batches(model, tokenizer, self.prompts, *marked, chat=self.chat, run=run, first=first):
+            write(encode_answers(answers))
+            done += len(answers)
+            doing("answering", done, self.total, "answers")
 
 
 def _to_standard_output(lines: bytes) -> None:
+    if sys.stdout.isatty():
+        rest()
     try:
         sys.stdout.buffer.write(lines)
         sys.stdout.buffer.flush()

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detect.cli.common import option, say
+from detect.cli.common import note, option, say
 from detect.cli.results import json_option, print_result
+from detect.cli.unused import refuse_unused
+from detect.cli.working import doing, rest, working
+from detect.level import DEFAULT_ALPHA
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ _BAR = 50
 )
 @option("--samples", type=int, default=4, help="Samples of each context, for --mode api.  [e.g. --samples 16]")
 @option("--answer-tokens", type=int, default=200, help="Tokens of an endpoint's answer.  [e.g. --answer-tokens 500]")
-@option("--alpha", type=float, default=1e-6, help="Level of the test.  [e.g. --alpha 1e-3]")
+@option("--alpha", type=float, default=DEFAULT_ALPHA, help="Level of the test.  [e.g. --alpha 1e-3]")
 @option(
     "--memory",
     type=float,
@@ -76,6 +79,7 @@ _BAR = 50
 @option("--seed", type=click.IntRange(0), default=0, help="Of the simulation.  [e.g. --seed 7]")
 @json_option
 @option("--html", type=click.Path(path_type=Path), help="Write the plan as a page as well.  [e.g. --html plan.html]")
+@working
 def plan(
     spec_path: Path,
     model_dir: str | None,
@@ -115,6 +119,8 @@ def plan(
     from watermark.files import check_output
     from watermark.spec import load_spec
 
+    refuse_unused("overlap", reading != "served" or share == 0, "it is the share of served answers that it learnt from")
+    refuse_unused("reference", mode == "api", "samples of an endpoint are weighed without a reference")
     if html is not None:
         check_output(html, inputs=[spec_path, None if text_path is None else Path(text_path)])
     spec = load_spec(spec_path)
@@ -137,7 +143,9 @@ def plan(
     measured = None
     if model_dir is not None and text_path is not None:
         measured = _measured(spec, model_dir, text_path)
+    doing("simulating students")
     made = make(question, measured)
+    rest()
     if as_json:
         print_result(made)
     else:
@@ -147,7 +155,7 @@ def plan(
         from watermark.files import write_atomically
 
         write_atomically(html, render_plan_html(made).encode(), replace=False)
-        say(f"wrote {html}")
+        note(f"wrote {html}")
     for warning in made.warnings:
         say(f"warning: {warning}")
 
@@ -166,9 +174,12 @@ def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
 
     tokenizer = load_tokenizer(model_dir)
     check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
+    doing("reading the text")
     text = read_text(text_path, spec, Encoder.load(model_dir))
+    doing("loading the model")
     network, _ = load_model(model_dir, "bfloat16")
     check_sound(network, model_dir, spec.vocabulary_size)
+    doing("measuring the model's entropy on the text")
     where = positions(text, max(1, spec.context_width), _POSITIONS, prefixes=1)
     found = Model(network, spec.vocabulary_size).predict(text, where).probabilities.astype(np.float64)
     return np.asarray(found / found.sum(axis=1, keepdims=True))

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from detect.cli.common import option, say
+from detect.cli.common import note, option
 from detect.cli.statuses import FOUND
+from detect.cli.working import doing, rest
 from detect.interruption import leaves
 from watermark.errors import DyetraceError, MachineError, UndecidedError, refused_write
 from watermark.interruption import held
@@ -85,12 +86,14 @@ def publish(
         The folder failed; the result was printed before.
     """
     if output is not None and failed is None:
+        doing("drawing and writing the report")
         try:
             _write(output, report, write)
         except DyetraceError as error:
             failed = error
         except OSError as error:
             failed = refused_write(f"cannot write to {output}", error)
+    rest()
     try:
         if as_json:
             click.echo(report.decode(), nl=False)
@@ -136,4 +139,4 @@ def _write(output: Path, report: bytes, write: Callable[[Path], Mapping[str, byt
         if drawings:
             add_drawings(output, report, drawings)
         leaves(f"the report in {output} is whole; nothing was left to do but print it")
-    say(f"wrote {', '.join(name for name in NAMES if (output / name).exists())} to {output}")
+    note(f"wrote {', '.join(name for name in NAMES if (output / name).exists())} to {output}")

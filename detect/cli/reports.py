@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detect.cli.common import option, say
+from detect.cli.common import note, option, say
 from detect.cli.results import json_option, print_result
+from detect.cli.working import doing, rest, working
 from watermark.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def report() -> None:
     help="Who must have signed it: a PEM file, or 64 hex digits in a file.  [e.g. --public-key owner.pub]",
 )
 @json_option
+@working
 def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bool) -> None:
     """Check REPORT (a report.json) without any key: signature, files, inputs, and all numbers that follow from others.
 
@@ -55,7 +57,9 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
 
     with contextlib.suppress(EvidenceError):  # it is a report that contradicts itself, which the checks say
         _read(path)  # what is no report at all is bad input
+    doing("hashing the files and computing what follows from other numbers")
     found = verify_report(path, public_key=public_key, inputs=inputs)
+    rest()
     _print_checks(path, found, as_json)
     if not found.holds:
         lines = "; ".join(f"{check.name}: {check.line}" for check in found.failed[:3])
@@ -85,6 +89,7 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     help="Replace drawings in OUTPUT that lie there without their report.json; other files stay.  [e.g. --force]",
 )
 @json_option
+@working
 def render(path: Path, output: Path, forms: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Draw REPORT (a report.json of a scan, a trace or a detection) as a page, a PDF or plain text, and print the
     drawings' paths.
@@ -96,12 +101,16 @@ def render(path: Path, output: Path, forms: tuple[str, ...], force: bool, as_jso
 
     check_folder(output, None)
     data, record = _read(path)
-    drawn = {form: _drawn(record, form) for form in dict.fromkeys(forms)}
+    drawn = {}
+    for form in dict.fromkeys(forms):
+        doing(f"drawing {_NAMES[form]}")
+        drawn[form] = _drawn(record, form)
+    rest()
     if "text" in drawn:
         drawn["text"] += drawn_from(data)
     drawings = {_NAMES[form]: content for form, content in drawn.items()}
     add_drawings(output, data, drawings, force=force)
-    say(f"wrote {', '.join(drawings)} to {output}")
+    note(f"wrote {', '.join(drawings)} to {output}")
     if not as_json:
         click.echo("\n".join(str(output / name) for name in drawings))
         return

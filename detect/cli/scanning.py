@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,9 +17,9 @@ from detect.cli.common import (
     examiner_name,
     fail_when_found,
     model_folder,
+    note,
     option,
     read_names,
-    say,
     tenant_names,
     tenants_in_file,
     tested_key,
@@ -28,21 +27,28 @@ from detect.cli.common import (
 )
 from detect.cli.publishing import check_pdf, end_by_verdict, goes_on, publish, replace_report_option
 from detect.cli.results import json_option, print_result
+from detect.cli.unused import given, refuse_seed_of_no_decoys, refuse_unused
+from detect.cli.working import doing, is_watched, rest, working
+from detect.level import DEFAULT_ALPHA
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
+    from detect.corpus.readers import ReadOptions
     from detect.corpus.record import ScanRecord
     from detect.corpus.run_times import RunTimes
     from detect.corpus.scan import ScanJob
-    from detect.corpus.tasks import Stage
 
 _STAGES = {
+    "find": "looking for files",
     "hash": "hashing files",
     "gather": "reading and encoding",
     "settle": "finding repeats",
     "score": "scoring",
     "locate": "locating the mark",
+    "conclude": "computing p-values, decoys and shares",
 }
+_BESIDE = {"control": " of the control corpus", "reference": " of the reference"}
+_UNITS = {"hash": "bytes", "gather": "bytes", "settle": "tuples", "locate": "files"}
 
 
 @click.command()
@@ -101,7 +107,7 @@ _STAGES = {
 @option(
     "--alpha",
     type=float,
-    default=1e-6,
+    default=DEFAULT_ALPHA,
     help="Family-wise false-positive rate of 'found' over all keys, and of documents that point to a key over all "
     "documents and keys.  [e.g. --alpha 1e-3]",
 )
@@ -150,6 +156,7 @@ _STAGES = {
 @without_quotes
 @replace_report_option
 @fail_when_found
+@working
 def scan(
     paths: tuple[str, ...],
     spec_paths: tuple[Path, ...],
@@ -211,6 +218,10 @@ def scan(
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
+    refuse_seed_of_no_decoys(decoys)
+    refuse_unused("address", engine != "ray", "it is the address of Ray's cluster, and goes with --engine ray")
+    refuse_unused("nulls", "none" in nulls and len(nulls) > 1, "'none' beside other texts leaves none of them")
+    doing("looking for files")
     accounts = tuple(dict.fromkeys([*tenants, *read_names(tenants_file)]))
     settings = ScanSettings(
         read=ReadOptions(form=form, field=field, id_field=id_field, roles=tuple(roles), skip_errors=on_error == "skip"),
@@ -222,6 +233,7 @@ def scan(
         decoy_seed=decoy_seed,
         tenants=accounts,
     )
+    _refuse_unread(paths, settings.read)
     specs = [load_spec(path) for path in spec_paths]
     commitment = None if commitment_path is None else load_commitment(commitment_path)
     job = ScanJob(
@@ -254,10 +266,14 @@ def scan(
             "null_corpus": list(nulls),
         },
     )
+    alone = nulls == ("natural",) and job.tokenizer is None
+    refuse_unused("nulls", alone, "'natural' is text, and all files hold token ids of their own")
     if dry_run:
+        doing("reading a part of the files")
         from detect.corpus.forecast import forecast, forecast_lines
 
         expected = forecast(job, workers)
+        rest()
         if as_json:
             print_result(expected)
         else:
@@ -268,13 +284,13 @@ def scan(
         _tell_of_quotes()
     failed = None
     goes_on(f"what is finished is kept in {work or output}")
-    with _StageProgress() as progress:
-        try:
-            record = run(
-                job, output, make_engine(engine, workers, address), work=work, keep_work=keep_work, progress=progress
-            )
-        except Unwritten as error:
-            record, failed = error.record, error
+    progress = StageProgress()
+    try:
+        record = run(
+            job, output, make_engine(engine, workers, address), work=work, keep_work=keep_work, progress=progress
+        )
+    except Unwritten as error:
+        record, failed = error.record, error
     _publish(record, output, pdf, as_json, progress.summary(engine), failed)
     if fail:
         end_by_verdict(record.found, record.refused)
@@ -284,19 +300,33 @@ def _tell_of_quotes() -> None:
     """Say before any work which files will hold texts of the suspect's."""
     from detect.corpus.scan import HITS
 
-    say(
+    note(
         f"report.json and report.html will quote up to {HITS} passages of the suspect's texts, and hits.jsonl one of "
         "each document that is listed; add --no-quotes to leave them out"
     )
 
 
-def _tokenizer(given: str | None, paths: tuple[str, ...], options: Any) -> str | None:
+def _refuse_unread(paths: tuple[str, ...], options: ReadOptions) -> None:
+    """Refuse options about records of which no file has any."""
+    from detect.corpus.readers import find_sources
+
+    if not any(given(name) for name in ("field", "id_field", "roles", "limit")):
+        return
+    sources = [source for source in find_sources(paths, options)[0] if source.bytes]
+    plain = all(source.form == "text" for source in sources)
+    refuse_unused("field", plain, "all files are plain text, which has no fields")
+    refuse_unused("id_field", plain, "all files are plain text, which has no fields")
+    refuse_unused("limit", plain, "each file is plain text, which is one document")
+    refuse_unused("roles", not any(source.kind == "messages" for source in sources), "no file holds chats")
+
+
+def _tokenizer(folder: str | None, paths: tuple[str, ...], options: Any) -> str | None:
     """The tokenizer's absolute path; without one given the demo model's where there is text to encode."""
     from detect.corpus.readers import find_sources
 
-    if given is None and all(s.kind == "tokens" for s in find_sources(paths, options)[0] if s.bytes):
+    if folder is None and all(s.kind == "tokens" for s in find_sources(paths, options)[0] if s.bytes):
         return None
-    return str(Path(model_folder(given)).absolute())
+    return str(Path(model_folder(folder)).absolute())
 
 
 def _check_output(job: ScanJob, output: Path, pdf: bool, force: bool) -> None:
@@ -310,8 +340,8 @@ def _check_output(job: ScanJob, output: Path, pdf: bool, force: bool) -> None:
     files = [source.path for source in find_sources(job.paths, job.settings.read)[0]]
     for file in files:
         check_text(file, "PATHS")
-    for option_name, given in (("--reference", job.reference), ("--null-corpus", job.null_corpus)):
-        for path in given:
+    for option_name, paths in (("--reference", job.reference), ("--null-corpus", job.null_corpus)):
+        for path in paths:
             check_text(path, option_name)
     check_folder(output, SCAN_FORMAT, inputs=[*job.paths, *files, *job.reference, *job.null_corpus], force=force)
 
@@ -337,40 +367,28 @@ def _publish(
     publish(output, encode_scan(record), drawn, lambda console: print_scan(record, console), as_json, failed)
 
 
-class _StageProgress:
-    """Progress of each stage on stderr: a bar with share, rate and time left for people, a line a stage for logs."""
+class StageProgress:
+    """How far each stage is, as `detect.cli.working` shows it; a line a stage for logs, and times for run.json."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._shown = console.is_terminal
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=console, transient=True, disable=not self._shown)
-        self._bars: dict[str, Any] = {}
         self._started = self._begun = time.time()
         self._stage: str | None = None
         self._seconds: dict[str, float] = {}
-        self._amounts: dict[str, int] = {}
 
-    def __call__(self, stage: Stage, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take down how far a stage is, as `detect.corpus.scan.Progress` has it."""
         if stage != self._stage:
             self._stage, self._begun = stage, time.time()
-            self._bars[stage] = self._bar.add_task(_STAGES[stage], total=total, rate="")
+        corpus, _, own = stage.rpartition(": ")
+        label = _STAGES[own] + _BESIDE.get(corpus, "")
+        doing(label, done, total, _UNITS.get(own, "tokens") if total else "")
+        if corpus or not total:
+            return
         seconds = max(time.time() - self._begun, 1e-3)
-        unit = {"hash": "MB/s", "gather": "MB/s", "locate": "M/s"}.get(stage, "Mtokens/s")
-        rate = f"{done / seconds / 1e6:.1f} {unit}"
-        self._bar.update(self._bars[stage], completed=done, total=total, rate=rate)
-        self._seconds[stage], self._amounts[stage] = seconds, total
-        if done == total and not self._shown and total:
-            say(f"{_STAGES[stage]}: done in {seconds:.1f} s ({rate})")
+        self._seconds[stage] = seconds
+        if done == total and not is_watched():
+            unit = {"hash": "MB/s", "gather": "MB/s", "locate": "M/s"}.get(stage, "Mtokens/s")
+            note(f"{label}: done in {seconds:.1f} s ({done / seconds / 1e6:.1f} {unit})")
 
     def summary(self, engine: str) -> RunTimes:
         """What run.json says: times and place of this run, which are no part of the evidence."""
@@ -386,13 +404,3 @@ class _StageProgress:
             engine=engine,
             host=platform.node(),
         )
-
-    def __enter__(self) -> _StageProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
-    ) -> Literal[False]:
-        self._bar.stop()
-        return False

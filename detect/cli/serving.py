@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detect.cli.common import KEY_HELP, option, request_attempts, request_concurrency, request_timeout, say
+from detect.cli.common import KEY_HELP, note, option, request_attempts, request_concurrency, request_timeout, say
 from detect.cli.results import json_option, print_result
 from detect.cli.statuses import DOES_NOT_HOLD
+from detect.cli.working import doing, rest, working
+from detect.level import DEFAULT_ALPHA, check_alpha
 from watermark.errors import DyetraceError, UndecidedError
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ if TYPE_CHECKING:
 @option(
     "--alpha",
     type=float,
-    default=1e-6,
+    default=DEFAULT_ALPHA,
     help="A key's mark is there when its p-value is at or below this.  [e.g. --alpha 1e-9]",
 )
 @option(
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
 )
 @option("--rounds", type=click.IntRange(1), help="With --every: end after so many rounds.  [e.g. --rounds 12]")
 @json_option
+@working
 def serve_check(
     url: str,
     spec_path: Path,
@@ -160,10 +163,11 @@ def serve_check(
         url, model or "", kind, account, fields, max_tokens, temperature, concurrency, timeout, attempts=attempts
     )
     if model is None:
-        first, *others = asyncio.run(served_models(manner, api_key, say))
+        doing("asking the server for its models")
+        first, *others = asyncio.run(served_models(manner, api_key, note))
         manner = replace(manner, model=first)
         if others:
-            say(f"asking {first}, the first of {len(others) + 1} models; choose by --model")
+            note(f"asking {first}, the first of {len(others) + 1} models; choose by --model")
     number = undecided = 0
     while True:
         started = time.monotonic()
@@ -171,11 +175,13 @@ def serve_check(
         record = _round(manner, api_key, spec, keys, reader, prompts, count, number, alpha, with_special)
         number += 1
         undecided += not record.decided
+        rest()
         _show(record, as_json, number if every is not None else None)
         if not record.passed:
             sys.exit(DOES_NOT_HOLD.number)
         if every is None or number == rounds:
             break
+        doing("")
         time.sleep(max(0.0, started + every - time.monotonic()))
     _say_undecided(undecided, number)
 
@@ -196,8 +202,7 @@ def _say_undecided(undecided: int, rounds: int) -> None:
 
 
 def _check_numbers(alpha: float, temperature: float, rounds: int | None, every: float | None, *, samples: bool) -> None:
-    if not 0 < alpha < 1:
-        raise DyetraceError(f"alpha must lie in (0, 1) (got {alpha})")
+    check_alpha(alpha)
     if not 0 <= temperature <= 100 or (samples and temperature == 0):
         raise DyetraceError(
             f"temperature must be above 0 (got {temperature}): at 0 there is nothing to choose and mark"
@@ -228,16 +233,26 @@ def _round(
     created = datetime.now(UTC).isoformat(timespec="seconds")
 
     async def ask() -> tuple[Any, Any, Any, str]:
-        server = Server(manner, api_key, say)
+        server = Server(manner, api_key, note)
         try:
             async with server.watched():
-                served, lacking = await ask_for_answers(server, reader, prompts, count, number * count)
+                doing("asking the server", 0, count, "answers")
+                served, lacking = await ask_for_answers(
+                    server,
+                    reader,
+                    prompts,
+                    count,
+                    number * count,
+                    lambda done, total: doing("asking the server", done, total, "answers"),
+                )
+                doing("asking for what a hook must treat with care")
                 special = await ask_special(server, reader, manner, prompts) if with_special else None
             return served, lacking, special, str(server.kind)
         finally:
             await server.close()
 
     served, lacking, special, kind = asyncio.run(ask())
+    doing("testing the answers")
     checks = [] if special is None else judge_special(spec, keys, special)
     return conclude(spec, keys, served, lacking, checks, alpha, manner, kind, created)
 

@@ -17,6 +17,7 @@ from detect.cli.common import (
     fail_when_found,
     load_ring,
     model_folder,
+    note,
     option,
     read_names,
     request_attempts,
@@ -29,11 +30,15 @@ from detect.cli.common import (
 )
 from detect.cli.publishing import check_pdf, end_by_verdict, goes_on, publish, replace_report_option
 from detect.cli.results import json_option, print_result
+from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
+from detect.cli.working import doing, is_watched, rest, working
+from detect.level import DEFAULT_ALPHA
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
     from detect.student.api.account import Estimate
     from detect.student.api.plan import PlannedPrompt, PromptChoice, TracePlan
+    from detect.student.endpoint import Standing
     from detect.student.record import TraceRecord
 
 
@@ -63,7 +68,7 @@ _tokenizer = option(
 _alpha = option(
     "--alpha",
     type=float,
-    default=1e-6,
+    default=DEFAULT_ALPHA,
     help="Family-wise false-positive rate of 'found', over all keys.  [e.g. --alpha 1e-3]",
 )
 _sided = option("--two-sided", is_flag=True, help="Also see a mark that was subtracted too far.  [e.g. --two-sided]")
@@ -204,6 +209,7 @@ def _share_of(
 @case_text
 @replace_report_option
 @fail_when_found
+@working
 def weights(
     model_dir: Path,
     texts: tuple[str, ...],
@@ -255,6 +261,7 @@ def weights(
     from watermark.placebo import placebo as placebo_of
     from watermark.spec import load_spec
 
+    refuse_seed_of_no_decoys(decoys)
     maker = made_by(examiner, case)
     made = load_spec(spec_path)
     commitment = None if commitment_path is None else load_commitment(commitment_path)
@@ -312,24 +319,23 @@ def weights(
         "dtype": dtype,
     }
     _check_output(output, pdf, [*texts, served, complete, placebo_answers, model_dir, *references, *controls], force)
-    say("the report will quote no text; evidence.npz will hold, as token ids, the contexts of the texts that are read")
+    note("the report will quote no text; evidence.npz will hold, as token ids, the contexts of the texts that are read")
     failed = None
     goes_on(f"what the models have read is kept in {output}")
-    with _Bars() as bars:
-        try:
-            record = trace_weights(
-                job,
-                made,
-                ring,
-                tokenizer or model_folder(None),
-                output,
-                commitment=commitment,
-                arguments=arguments,
-                made=maker,
-                progress=bars,
-            )
-        except Unwritten as error:
-            record, failed = error.record, error
+    try:
+        record = trace_weights(
+            job,
+            made,
+            ring,
+            tokenizer or model_folder(None),
+            output,
+            commitment=commitment,
+            arguments=arguments,
+            made=maker,
+            progress=_show_reading,
+        )
+    except Unwritten as error:
+        record, failed = error.record, error
     _publish(record, output, pdf, as_json, failed)
     if fail:
         end_by_verdict(record.found, record.refused)
@@ -400,6 +406,7 @@ def weights(
 @decoy_public_seed
 @commitment_on_record
 @json_option
+@working
 def plan(
     url: str,
     model: str,
@@ -448,11 +455,14 @@ def plan(
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
+    refuse_seed_of_no_decoys(decoys)
+    refuse_unused("per_request", per_request > samples, f"--samples {samples} asks for fewer answers than that")
     if reference is not None and logprobs is None:
         raise DyetraceError("a reference serves answers with logprobs only: give --logprobs, or leave --reference out")
     made = load_spec(spec_path)
     ring = load_ring(key, made, (*tenants, *read_names(tenants_file)), counted=served is not None)
     _check_served(served, served_tenant)
+    doing("reading the served answers, and hashing them and the reference")
     account = counted_account(served, made, ring, served_tenant)
     prompts, choice = _chosen_prompts(prompts_path, served, account, count, seed)
     fixed = TracePlan(
@@ -479,9 +489,11 @@ def plan(
         budgets=Budgets(requests=max_requests, tokens=max_total_tokens),
     )
     if tokenizer is not None:
+        doing("looking for the mark in the prompts")
         check_prompts(fixed, made, ring, tokenizer)
     digest = write_plan(output, fixed)
-    say(f"wrote {output}: {len(prompts)} of {choice.offered} prompts by seed {seed!r}, {samples} answers each")
+    rest()
+    note(f"wrote {output}: {len(prompts)} of {choice.offered} prompts by seed {seed!r}, {samples} answers each")
     if not as_json:
         click.echo(digest)
         return
@@ -565,6 +577,7 @@ def _chosen_prompts(
 @case_text
 @replace_report_option
 @fail_when_found
+@working
 def api(
     plan_path: Path,
     spec_path: Path,
@@ -601,14 +614,20 @@ def api(
     from detect.report.folder import Unwritten
     from detect.student.api.account import ClientSettings, estimate
     from detect.student.api.credentials import load_api_key
-    from detect.student.api.ledger import Ledger
+    from detect.student.api.ledger import LEDGER_FILE, Ledger
     from detect.student.api.plan import Budgets, load_plan
-    from detect.student.endpoint import LEDGER_FILE, trace_endpoint
+    from detect.student.endpoint import trace_endpoint
     from watermark.spec import load_spec
 
     maker = made_by(examiner, case)
     fixed, made = load_plan(plan_path), load_spec(spec_path)
     budgets = Budgets(requests=max_requests, tokens=max_total_tokens)
+    for name, tighter, planned in (
+        ("max_requests", max_requests, fixed.budgets.requests),
+        ("max_total_tokens", max_total_tokens, fixed.budgets.tokens),
+    ):
+        looser = planned is not None and tighter is not None and tighter >= planned
+        refuse_unused(name, looser, f"the plan's own budget is {planned:,}" if planned else "")
     if dry_run:
         ledger = Ledger(output / LEDGER_FILE, write=False) if (output / LEDGER_FILE).exists() else None
         _print_cost(estimate(fixed, ledger, budgets), plan_path, fixed, as_json)
@@ -626,32 +645,32 @@ def api(
         "decoy_seed": fixed.decoy_seed,
     }
     _check_output(output, pdf, [served, reference], force)
-    say(
+    note(
         "the report will quote no text; evidence.npz will hold, as token ids, contexts of the answers in their order, "
         f"and {output / LEDGER_FILE}, which is no part of the report, every answer whole"
     )
     failed = None
     goes_on(f"all answers are kept in {output / LEDGER_FILE}")
-    with _LiveEvidence() as live:
-        try:
-            record = trace_endpoint(
-                fixed,
-                made,
-                ring,
-                tokenizer or model_folder(None),
-                output,
-                served=served,
-                reference=reference,
-                api_key=None if api_key_source is None else load_api_key(api_key_source),
-                budgets=budgets,
-                client=ClientSettings(timeout=timeout, most=concurrency, attempts=attempts),
-                arguments=arguments,
-                made=maker,
-                progress=live,
-                tell=say,
-            )
-        except Unwritten as error:
-            record, failed = error.record, error
+    doing("reading the served answers, the reference and what is on record")
+    try:
+        record = trace_endpoint(
+            fixed,
+            made,
+            ring,
+            tokenizer or model_folder(None),
+            output,
+            served=served,
+            reference=reference,
+            api_key=None if api_key_source is None else load_api_key(api_key_source),
+            budgets=budgets,
+            client=ClientSettings(timeout=timeout, most=concurrency, attempts=attempts),
+            arguments=arguments,
+            made=maker,
+            progress=_LiveEvidence(),
+            tell=note,
+        )
+    except Unwritten as error:
+        record, failed = error.record, error
     _publish(record, output, pdf, as_json, failed)
     if fail:
         end_by_verdict(record.found, record.refused)
@@ -700,38 +719,22 @@ def _check_served(served: str | None, tenant: str | None) -> None:
 
 
 class _LiveEvidence:
-    """The evidence so far, the target, and the queries that it will take at this pace, on stderr."""
+    """The evidence so far, the target, and the queries that it will take at this pace."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(stderr=True)
-        self._shown = console.is_terminal
-        self._live = Live(console=console, transient=True, refresh_per_second=4)
         self._told = 0
 
-    def __call__(self, standing: Any) -> None:
+    def __call__(self, standing: Standing) -> None:
         left = standing.prompts_to_target
         pace = "not growing yet" if left is None else f"about {left:,} prompts to go at this pace"
-        line = (
-            f"{standing.answers:,} answers to {standing.asked:,} of {standing.prompts:,} prompts: evidence "
-            f"10^{standing.log10_evalue:.1f} of 10^{standing.target:g}; {pace}"
-        )
-        if self._shown:
-            self._live.update(line)
-        elif standing.asked >= 2 * self._told or standing.log10_evalue >= standing.target:
+        evidence = f"evidence 10^{standing.log10_evalue:.1f} of 10^{standing.target:g}; {pace}"
+        doing("asking the endpoint", standing.asked, standing.prompts, f"prompts, {evidence}")
+        reached = standing.log10_evalue >= standing.target
+        if not is_watched() and standing.asked and (standing.asked >= 2 * self._told or reached):
             self._told = standing.asked
-            say(line)
-
-    def __enter__(self) -> _LiveEvidence:
-        if self._shown:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            self._live.stop()
+            note(f"{standing.answers:,} answers to {standing.asked:,} of {standing.prompts:,} prompts: {evidence}")
+        if reached or standing.asked == standing.prompts:
+            doing("computing p-values under all keys and decoys")
 
 
 def _check_output(output: Path, pdf: bool, inputs: Sequence[str | Path | None], force: bool) -> None:
@@ -761,29 +764,8 @@ def _publish(record: TraceRecord, output: Path, pdf: bool, as_json: bool, failed
     publish(output, encode_trace(record), drawn, lambda console: print_trace(record, console), as_json, failed)
 
 
-class _Bars:
-    """A progress bar for each model and text on stderr, shown to people; a line when each is done, for logs."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._shown = console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console, transient=True, disable=not self._shown)
-        self._tasks: dict[str, Any] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done)
-        if done == total and not self._shown:
-            say(f"{what}: {total:,} positions")
-
-    def __enter__(self) -> _Bars:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+def _show_reading(what: str, done: int, total: int) -> None:
+    """How far a model is with a text; a line when it is done, for logs."""
+    doing(what, done, total, "positions" if total else "")
+    if done == total and total and not is_watched():
+        note(f"{what}: {total:,} positions")

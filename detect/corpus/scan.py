@@ -44,8 +44,12 @@ from watermark.formats.protocol import is_exact
 from watermark.spec import WatermarkSpec, check_tokenizer
 from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
-Progress = Callable[[Stage, int, int], None]
-"""Told the stage, what is done of it and what there is: bytes while hashing and gathering, tokens afterwards."""
+Progress = Callable[[str, int, int], None]
+"""Told the stage, what is done of it and what there is: bytes while hashing and gathering, tokens afterwards.
+
+Stages are those of `detect.corpus.tasks`, for the control corpus and the reference "control: gather" and so on; "find",
+which comes first, and "conclude", which comes last, can't be counted.
+"""
 
 SHARD_BYTES = 16 << 20
 _BUCKET_TOKENS = 1 << 23
@@ -199,24 +203,31 @@ def scan(
     return record
 
 
-def _silent(_stage: Stage, _done: int, _all: int) -> None:
+def _silent(_stage: str, _done: int, _all: int) -> None:
     pass
+
+
+def _of(corpus: str, progress: Progress) -> Progress:
+    """The stages of a corpus that is scored beside."""
+    return lambda stage, done, total: progress(f"{corpus}: {stage}", done, total)
 
 
 def _scan(
     job: ScanJob, keys: KeySet, output: Path, folder: WorkFolder, engine: Engine, progress: Progress
 ) -> ScanRecord:
-    null = _null_corpus(job, keys, folder, engine)
+    null = _null_corpus(job, keys, folder, engine, _of("control", progress))
     reference = None
     if job.reference:
         beside = WorkFolder(folder.path / "reference")
-        reference = _score(_beside(job), keys, job.reference, beside, engine, _silent)
+        reference = _score(_beside(job), keys, job.reference, beside, engine, _of("reference", progress))
     corpus = _score(job, keys, job.paths, folder, engine, progress)
+    progress("conclude", 0, 0)
     documents = corpus.documents
     found = conclude.discover(documents, job.settings.rate)
     tested = documents.tuples > 0
     pairs = max(1, int(tested.sum())) * len(keys.keys)
     hits = _locate(job, corpus, documents, found, pairs, engine, progress)
+    progress("conclude", 0, 0)
     pointed: dict[str, int] = {}
     for hit in hits:
         for name in hit.points_to:
@@ -324,6 +335,7 @@ def _run(engine: Engine, tasks: Sequence[Task], stage: Stage, sizes: Sequence[in
 def _plan(
     job: ScanJob, keys: KeySet, paths: Sequence[str], work: WorkFolder, engine: Engine, progress: Progress
 ) -> tuple[Plan, list[tuple[str, str]]]:
+    progress("find", 0, 0)
     sources, unreadable = find_sources(paths, job.settings.read)
     if not any(source.bytes for source in sources):
         raise DyetraceError(f"nothing to scan: {', '.join(paths)}: every file is empty or can't be read")
@@ -364,6 +376,7 @@ def _hashes(work: WorkFolder, plan: Plan, engine: Engine, progress: Progress) ->
     names = [f"{s.bytes}:{s.mtime_ns}:{s.path}" for s in plan.sources]
     tasks = [Task("hash", str(work.path), number) for number, name in enumerate(names) if name not in known]
     if len(tasks) == 1:  # not worth a worker
+        progress("hash", 0, plan.sources[tasks[0].number].bytes)
         values = [sha256_of(plan.sources[tasks[0].number])]
     else:
         values = _run(engine, tasks, "hash", [max(1, plan.sources[t.number].bytes) for t in tasks], progress)
@@ -380,7 +393,9 @@ def _beside(job: ScanJob) -> ScanJob:
     return replace(job, settings=settings)
 
 
-def _null_corpus(job: ScanJob, keys: KeySet, folder: WorkFolder, engine: Engine) -> conclude.NullCorpus | None:
+def _null_corpus(
+    job: ScanJob, keys: KeySet, folder: WorkFolder, engine: Engine, progress: Progress
+) -> conclude.NullCorpus | None:
     """Test a corpus that nobody marked with the true keys."""
     if not job.null_corpus or (job.tokenizer is None and NATURAL in job.null_corpus):
         return None
@@ -395,7 +410,7 @@ def _null_corpus(job: ScanJob, keys: KeySet, folder: WorkFolder, engine: Engine)
             write_atomically(natural, whole, 0o600)
         paths[paths.index(NATURAL)] = str(natural)
         name = name.replace(NATURAL, _NATURAL_NAME)
-    corpus = _score(_beside(job), keys, paths, work, engine, _silent)
+    corpus = _score(_beside(job), keys, paths, work, engine, progress)
     log10_p = min(h.log10_pvalue_adjusted for h in conclude.hypotheses(keys, corpus.tally, {}))
     shipped = Input(name="detect/texts/prose.jsonl", sha256=PROSE_SHA256, bytes=PROSE_BYTES)
     inputs = [shipped if source.name == str(work.path / _NATURAL_FILE) else source for source in corpus.inputs]

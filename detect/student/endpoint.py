@@ -25,7 +25,7 @@ from detect.student.answers import AnswerReader, asked_contexts
 from detect.student.api.account import Account, ClientSettings
 from detect.student.api.asking import ask_all
 from detect.student.api.credentials import ApiKey
-from detect.student.api.ledger import Ledger
+from detect.student.api.ledger import LEDGER_FILE, Ledger
 from detect.student.api.plan import Budgets, TracePlan, plan_sha256, prompt_messages, prompt_text
 from detect.student.api.trouble import Tell
 from detect.student.conclude import check_basis, compared
@@ -44,8 +44,6 @@ from watermark.keys import KeyRing
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
 from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint
-
-LEDGER_FILE = "ledger.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +179,7 @@ def trace_endpoint(
     api_key, budgets
         For the endpoint.
     arguments, made, progress
-        To put on record, both; called after every prompt.
+        To put on record, both; called before the first prompt and after each.
     client, tell
         How to send requests; takes a line when the endpoint gives no answers, from any thread, and when a model is
         loaded.
@@ -212,6 +210,8 @@ def trace_endpoint(
     ):
         marked = counted is not None and counted.marked
         watch = _Watch.over(keys, len(plan.prompts), fixed=marked)
+        if progress is not None:
+            progress(Standing(0, 0, len(plan.prompts), watch.log10_evalue, target, asking.account))
         for asked, answers in enumerate(asking, 1):
             answered += len(answers)
             entries += [answer.entry for answer in answers]

@@ -168,10 +168,15 @@ class _Bench:
         self._seen: dict[Path, ModelSeen] = {}
         self._loaded: tuple[Path, Predictor] | None = None
 
+    def begin(self, what: str) -> None:
+        """Say what is being done where it can't be counted."""
+        self._progress(what, 0, 0)
+
     def seen(self, folder: Path) -> ModelSeen:
         """What the record says of a model; it is hashed once."""
         if folder not in self._seen:
             check_folder(folder)
+            self.begin(f"hashing {folder.name}")
             same = tokenizer_fingerprint(str(folder)) == self.spec.tokenizer
             digest = model_hash(folder)
             self._seen[folder] = ModelSeen(name=str(folder), sha256=digest, tokenizer="same" if same else "aligned")
@@ -209,6 +214,7 @@ class _Bench:
         from detect.student.soundness import check_sound
         from watermark.demo_model import load_model
 
+        self.begin(f"loading {folder.name}")
         network, tokenizer = load_model(folder, self._job.dtype, partial(print, file=sys.stderr))
         import torch
 
@@ -253,7 +259,7 @@ def trace_weights(
     commitment, arguments, made
         To put on record.
     progress
-        Called with what is being done, positions done and in all.
+        Called with what is being done, positions done and in all; 0 of 0 where it can't be counted.
 
     Raises
     ------
@@ -274,6 +280,7 @@ def trace_weights(
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
     _controls_of(job, bench)  # before anything is read
     encoder = Encoder.load(tokenizer)
+    bench.begin("reading the texts")
     with open_served(job.served, spec, ring, encoder, job.served_tenant) as served:
         texts = _texts(job, spec, ring, encoder, served)
         unserved = None if served is None else served.not_carried
@@ -281,7 +288,12 @@ def trace_weights(
     check_basis(spec, basis)
     readings = _read(bench, job.student, job.references, texts)
     shares = _shares(readings)
+    bench.begin("weighing what was read")
     evidence = _evidence([r.weights(chosen, shares) for r in readings])
+    comparisons = _comparisons(spec, ring, readings, chosen, shares, basis)
+    share = _share(job, spec, ring, bench, texts, readings, shares)
+    controls = _controls(job, spec, ring, bench, texts, chosen, basis)
+    bench.begin("computing p-values under all keys and decoys")
     return write_report(
         output,
         evidence,
@@ -317,9 +329,9 @@ def trace_weights(
         served=None if served is None else served.file,
         served_marked=served is not None and served.marked,
         readout=chosen,
-        comparisons=_comparisons(spec, ring, readings, chosen, shares, basis),
-        share=_share(job, spec, ring, bench, texts, readings, shares),
-        models=_controls(job, spec, ring, bench, texts, chosen, basis),
+        comparisons=comparisons,
+        share=share,
+        models=controls,
         acquittal=next(filter(None, (not_carried(t.text, spec, ring) for t in texts if t.text.marked)), unserved),
         plan=None,
         queries=None,
@@ -365,6 +377,8 @@ def _texts(
         )
         if len(job.texts) > 1:
             taken |= contexts_of(text, width)
+    if job.taken is not None and not any(text.marked for text in read):
+        raise DyetraceError("--taken says how marked answers were taken, and no marked answers are read: leave it out")
     if job.complete is not None and not any(t.complete for t in texts):
         raise DyetraceError("--complete is a record of served answers, and no marked answers are read: leave it out")
     return texts

@@ -322,7 +322,7 @@ def test_a_line_comes_now_and_then_without_a_terminal_and_none_with_quiet(
 ) -> None:
     monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 0.001)
     said = run(*job.generate()).stderr
-    assert "answering: 0 of 7 done after 0:0" in said
+    assert "loading the model: still at it after 0:0" in said and "answering: 0 of 7 answers after 0:0" in said
     assert run(*job.generate("--quiet")).stderr == ""
 
 
