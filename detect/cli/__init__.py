@@ -73,8 +73,8 @@ def _guarded() -> Iterator[None]:
         if interruption.came() or isinstance(error, KeyboardInterrupt):
             _end_interrupted()
         if isinstance(error, click.ClickException):
-            error.exit_code = BAD_INPUT.number
-            raise
+            error.show()
+            sys.exit(BAD_INPUT.number)
         if isinstance(error, DyetraceError):
             _end(str(error), status_of(error))
         if isinstance(error, OSError):
@@ -122,6 +122,8 @@ def _refusal(error: OSError) -> str:
         return _CUT_OFF
     if broken or (error.filename is None and _was_printing(error)):
         return f"cannot write standard output: {reason}"
+    if error.filename is None and isinstance(error, FileNotFoundError):
+        return f"{reason}: the folder that this runs in may be gone"
     return reason if error.filename is None else f"{error.filename}: {reason}"
 
 

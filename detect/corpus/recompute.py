@@ -17,6 +17,7 @@ from detect.corpus.settings import ScanSettings
 from detect.document import GLOBAL
 from detect.recompute import own_part
 from detect.recorded_inputs import recorded_path
+from watermark.errors import MachineError
 from watermark.interruption import unwinding
 from watermark.keys import AnyKey, TenantKey, load_key
 
@@ -100,8 +101,7 @@ def recompute_scan(
         commitment=record.commitment,
         quotes=record.quotes,
     )
-    with unwinding(), tempfile.TemporaryDirectory(prefix="dyetrace-") as output:
-        again = scan(job, Path(output), engine, progress=progress)
+    again = _scanned_again(job, engine, progress)
     apart = _APART if record.pairs_paid else _APART | _LATER
     apart |= set() if record.made else _INPUTS
     before, after = msgspec.to_builtins(record), msgspec.to_builtins(again)
@@ -115,6 +115,20 @@ def recompute_scan(
         after |= {name: before[name] for name in ("specs", "spec_ids")}
         before, after = _part(before, mine), _part(after, mine)
     return list(_differences("report", before, after, apart))
+
+
+def _scanned_again(job: ScanJob, engine: Engine, progress: Progress | None) -> ScanRecord:
+    """The scan once more, in a temporary folder that goes afterwards."""
+    with unwinding(), tempfile.TemporaryDirectory(prefix="dyetrace-") as output:
+        try:
+            return scan(job, Path(output), engine, progress=progress)
+        except MachineError as error:
+            refusal, where, _ = str(error).partition(f"work folder {output}")
+            if not where:
+                raise
+            raise MachineError(
+                f"{refusal}temporary folder {output}: the disk may be full; set TMPDIR to a folder with more room"
+            ) from None
 
 
 def _set_control_apart(
