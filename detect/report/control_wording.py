@@ -10,9 +10,10 @@ from detect.decoys import LOG10_CONTRADICTION
 from detect.report.runs import Runs, level, p_value, runs
 
 
-def contradiction_level(log10_limit: float = LOG10_CONTRADICTION) -> Runs:
-    """The level below which controls contradict the test, as reports write it: 10^-4 for a single one."""
-    return level(10.0**log10_limit)
+def contradiction_level(controls: int = 1) -> Runs:
+    """The level at which one of so many controls contradicts the test, as reports write it: "10^-4", "10^-4 / 3"."""
+    single = level(10.0**LOG10_CONTRADICTION)
+    return single if controls <= 1 else runs("$single / $n", single=single, n=controls)
 
 
 def decoys_line(count: int, log10_agreement: float) -> tuple[bool, Runs]:
@@ -40,7 +41,7 @@ def unused_key_line(discoveries: int, log10_p: float | None) -> tuple[bool, Runs
     return sound, line + runs(says, p=p_value(log10_p), level=contradiction_level())
 
 
-def limit_note(sound: bool, log10_limit: float = LOG10_CONTRADICTION) -> Runs:
-    """What goes behind the p-value of a control in which no mark can be."""
+def limit_note(sound: bool, controls: int = 1) -> Runs:
+    """What goes behind the p-value of one of so many controls in which no mark can be (Bonferroni)."""
     says = "; at $level or less no answer would be given" if sound else ", which is $level or less: no answer is given"
-    return runs(says, level=contradiction_level(log10_limit))
+    return runs(says, level=contradiction_level(controls))

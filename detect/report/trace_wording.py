@@ -178,7 +178,7 @@ def control_lines(record: TraceRecord) -> list[tuple[bool, Runs]]:
             name=control.model.name,
             p=p_value(control.log10_pvalue),
             e=e_value(control.log10_evalue),
-            limit=limit_note(sound, limit),
+            limit=limit_note(sound, len(controls.models)),
         )
         lines.append((sound, line))
     if not controls.models:
