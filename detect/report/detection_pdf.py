@@ -195,7 +195,10 @@ def _manifest(record: Record) -> Blocks:
     if record.commitment is not None:
         facts += [
             ("Commitment, SHA-256", typeset.digest(record.commitment.sha256)),
-            ("Committed", typeset.plain(f"{format_time(record.commitment.created)}, by the owner's clock")),
+            (
+                "Commitment, dated",
+                typeset.plain(f"{format_time(record.commitment.created)}; its file says so, and nothing proves it"),
+            ),
         ]
     facts += [
         *((name, typeset.breakable(value)) for name, value in made_facts(record)),

@@ -192,7 +192,10 @@ def _manifest(record: ScanRecord) -> list[dict[str, Any]]:
     if commitment is not None:
         facts += [
             ("Commitment, SHA-256", typeset.digest(commitment.sha256)),
-            ("Committed", typeset.plain(f"{format_time(commitment.created)}, by the owner's clock")),
+            (
+                "Commitment, dated",
+                typeset.plain(f"{format_time(commitment.created)}; its file says so, and nothing proves it"),
+            ),
         ]
     facts += [
         *((name, typeset.breakable(value)) for name, value in made_facts(record)),

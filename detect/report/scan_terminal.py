@@ -28,7 +28,7 @@ from detect.report.scan_wording import (
     strongest_keys,
 )
 from detect.report.terminal import Shown, print_assumptions, print_checks
-from detect.report.wording import format_level, format_p, format_time
+from detect.report.wording import commitment_date, format_level, format_p
 
 KEYS = 8
 DOCUMENTS = 10
@@ -50,7 +50,7 @@ def print_scan(record: ScanRecord, console: Console, *, whole: bool = False) -> 
     _print_keys(record, console, shown)
     _print_documents(record, console, shown)
     _print_controls(record, console, shown)
-    committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
+    committed = commitment_date(record.commitment)
     specs = ", ".join(f"{i} ({spec.scheme})" for i, spec in zip(record.spec_ids, record.specs, strict=True))
     console.print(shown.whole(f"key {record.key_fingerprint}, {committed}; spec {specs}", "dim"))
     console.print(shown.whole(made_line(record), "dim"))

@@ -138,8 +138,9 @@ def _tested(record: ScanRecord) -> Iterator[Runs]:
         )
         return
     yield runs(
-        "The owner committed to key and watermark on <n>$time</n>, by the owner’s clock. The commitment shows that the "
-        "key was fixed before any text that is later than its publication.",
+        "A commitment to key and watermark is on record. Its file is dated <n>$time</n>, which nothing proves: its "
+        "hash does not cover the date, and anybody can edit it. The commitment shows that the key was fixed before any "
+        "text that is later than the publication of its hash.",
         time=format_time(record.commitment.created),
     )
 

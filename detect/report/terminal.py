@@ -26,10 +26,10 @@ from detect.report.wording import (
     best_aware,
     best_hypothesis,
     clean,
+    commitment_date,
     format_e,
     format_level,
     format_p,
-    format_time,
     interest,
     key_label,
     named_keys,
@@ -241,7 +241,7 @@ def _print_summary(record: Record, kinds: list[str], console: Console) -> None:
     if refused:
         line.append(f"; {refused:,} refused", _STYLES["refused"])
     console.print(line)
-    committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
+    committed = commitment_date(record.commitment)
     key = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"
     console.print(Shown(console).whole(key, "dim"))
     console.print(Shown(console).whole(made_line(record), "dim"))

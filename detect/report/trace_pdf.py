@@ -196,7 +196,7 @@ def _manifest(record: TraceRecord) -> Blocks:
         made = format_time(record.commitment.created)
         facts += [
             ("Commitment, SHA-256", typeset.digest(record.commitment.sha256)),
-            ("Committed", runs("$time, by the owner’s clock", time=made)),  # noqa: RUF001
+            ("Commitment, dated", runs("$time; its file says so, and nothing proves it", time=made)),
         ]
     facts += [(name, typeset.breakable(value)) for name, value in [*asked(record), *manifest(record)]]
     what = "Answers" if record.mode == "api" else "Documents"

@@ -135,9 +135,10 @@ def _key(record: TraceRecord) -> Lines:
         )
         return
     yield runs(
-        "The owner committed to key and watermark on <n>$time</n>, by the owner’s clock: SHA-256 <code>$hash</code>. "
-        "Compare this hash with one that was published, timestamped or deposited with others before the suspect was "
-        "made. Only that, and not the date in this report, shows that the key was there first.",
+        "A commitment to key and watermark is on record: SHA-256 <code>$hash</code>. Its file is dated <n>$time</n>, "
+        "which the hash does not cover and anybody can edit. Compare this hash with one that was published, "
+        "timestamped or deposited with others before the suspect was made. Only that, and not the date in this report, "
+        "shows that the key was there first.",
         time=format_time(record.commitment.created),
         hash=record.commitment.sha256,
     )

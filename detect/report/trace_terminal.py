@@ -27,7 +27,7 @@ from detect.report.trace_wording import (
     strongest_keys,
     tenants_tested,
 )
-from detect.report.wording import format_e, format_level, format_p, format_time
+from detect.report.wording import commitment_date, format_e, format_level, format_p, format_time
 from detect.student.record import ModelSeen, TraceRecord
 
 KEYS = 8
@@ -49,7 +49,7 @@ def print_trace(record: TraceRecord, console: Console, *, whole: bool = False) -
     _print_readouts(record, console, shown)
     for sound, control in control_lines(record):
         console.print(shown.whole(f"control: {plain(control)}", "dim" if sound else "yellow"))
-    committed = f"committed {format_time(record.commitment.created)}" if record.commitment else "no commitment given"
+    committed = commitment_date(record.commitment)
     about = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"
     console.print(shown.whole(about, "dim"))
     console.print(shown.whole(made_line(record), "dim"))

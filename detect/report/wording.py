@@ -17,6 +17,7 @@ from detect.assumptions import Assumption
 from detect.evidence import AwareHypothesis, Document, Hypothesis, Record
 from detect.multiplicity import holm_log10
 from detect.pointing import blind_and_aware
+from watermark.commitment import Commitment
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
 
@@ -98,6 +99,13 @@ def format_time(moment: str) -> str:
     except ValueError:
         return moment
     return f"{parsed:%Y-%m-%d %H:%M}" + (f" {parsed.tzname()}" if parsed.tzinfo else "")
+
+
+def commitment_date(commitment: Commitment | None) -> str:
+    """Say what there is of a commitment, whose date nothing proves."""
+    return (
+        "no commitment given" if commitment is None else f"commitment dated {format_time(commitment.created)}, unproven"
+    )
 
 
 def coin_tosses(log10_p: float) -> int:

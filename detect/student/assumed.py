@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from detect.assumptions import Assumption
 from detect.student.record import Control, Reading, TraceRecord
+from watermark.commitment import stated_date
 
 
 def assumptions(record: TraceRecord) -> list[Assumption]:
@@ -31,8 +32,8 @@ def _of_key(record: TraceRecord) -> Iterator[Assumption]:
         "The key was fixed before the suspect was made.",
         "No commitment is on record."
         if committed is None
-        else f"A commitment of {committed.created} by the owner's clock is on record; whether it was published then is "
-        "for others to confirm.",
+        else f"A commitment is on record. It {stated_date(committed)}, which nothing covers and anybody can edit: what "
+        "shows when it was made is where and when its SHA-256 was published.",
         checked=False,
     )
 
