@@ -68,14 +68,9 @@ def made_facts(record: AnyRecord) -> list[tuple[str, Runs]]:
 
 def made_line(record: AnyRecord) -> str:
     """The same in a line: "made 2026-11-29 17:16 UTC by dyetrace 0.1.0, code 4f2a91c07be3; examiner N. N.; case 7"."""
-    return ", ".join(_when_and_what(record.created, record.versions.get("dyetrace"), record.made)) + "".join(
-        f"; {name} {given}"
-        for name, given in (
-            ("examiner", record.made and record.made.examiner),
-            ("case", record.made and record.made.case),
-        )
-        if given is not None
-    )
+    line = ", ".join(_when_and_what(record.created, record.versions.get("dyetrace"), record.made))
+    said = {} if record.made is None else {"examiner": record.made.examiner, "case": record.made.case}
+    return "; ".join([line, *(f"{what} {text}" for what, text in said.items() if text is not None)])
 
 
 def made_now() -> str:

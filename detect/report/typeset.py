@@ -119,7 +119,9 @@ def document(record: AnyRecord, kind: str, name: str, first: Summary, sections: 
 
 def _said(record: AnyRecord) -> list[tuple[str, str]]:
     """Who made the report and what for, as far as it says."""
-    said = {"Examiner": record.made and record.made.examiner, "Case": record.made and record.made.case}
+    if record.made is None:
+        return []
+    said = {"Examiner": record.made.examiner, "Case": record.made.case}
     return [(what, text) for what, text in said.items() if text is not None]
 
 
