@@ -74,6 +74,8 @@ def import_spec(
     Example: dyetrace spec import --format vllm-gumbel --from watermark-config.json \\
                  --model ./my-model -o spec.json --key-out foreign.key
     """
+    from os.path import realpath  # which takes links in a circle as they are
+
     from detect.calibration import explanation
     from detect.results import SpecImported
     from watermark.files import check_output
@@ -85,7 +87,7 @@ def import_spec(
 
     check_output(key_out, inputs=[source])
     check_output(output, inputs=[source], kind="a watermark spec", is_kind=is_spec, force=force)
-    if output.resolve() == key_out.resolve():
+    if realpath(output) == realpath(key_out):
         raise DyetraceError(f"-o and --key-out are both {output}; give the key a path of its own")
     try:
         data = source.read_bytes()

@@ -479,6 +479,8 @@ def _written(path: Path, how: _Answering, kept: int, placebo: bool) -> Generated
 
 def _check_generated(output: str, prompts: str, spec_path: Path | None, key: str | None, force: bool) -> None:
     """Refuse an output that is one of the files that the run reads, or in the way of something else."""
+    from os.path import realpath  # which takes links in a circle as they are
+
     from watermark.files import check_output
     from watermark.generate import is_answers
     from watermark.keys import source_path
@@ -491,7 +493,7 @@ def _check_generated(output: str, prompts: str, spec_path: Path | None, key: str
     inputs = [None if prompts == "-" else Path(prompts), spec_path, None if key is None else source_path(key)]
     check_output(Path(output), inputs=inputs, kind="a file of answers", is_kind=is_answers, force=force)
     for beside in partial_paths(Path(output)):
-        if any(source is not None and beside.resolve() == source.resolve() for source in inputs):
+        if any(source is not None and realpath(beside) == realpath(source) for source in inputs):
             raise DyetraceError(
                 f"{beside} is read by this command and is where answers go first; choose another output"
             )
