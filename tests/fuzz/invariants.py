@@ -49,8 +49,6 @@ def _end(job: Job, outcome: Outcome) -> Iterator[str]:
         yield "hang: it went on after Ctrl-C"
     elif status not in ALLOWED | {_KILLED} or (status in special and status not in wanted):
         yield f"status: {status}"
-    elif ended.late and not job.waits and job.signal != "KILL":
-        yield "slow: it had not ended after the time limit"
     for name in ended.left:
         yield f"left behind: {name[:60]}"
     for sign in _FAULTS:
@@ -78,7 +76,7 @@ def _messages(job: Job, outcome: Outcome) -> Iterator[str]:
         too_early = job.process and outcome.ended.by_signal  # Python itself was still starting
         if not said and not usage and not too_early and not (status in (3, 4) and outcome.stdout):
             yield f"silent: status {status} without a line that says why"
-        if len(said) > 1:
+        if len(said) > 1 + bool(job.signal or outcome.ended.late):  # an interrupt may come just after another failure
             yield f"lines: {len(said)} lines say why"
     if len(lines) > _MOST_LINES:
         yield f"lines: {len(lines)} on standard error"

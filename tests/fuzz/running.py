@@ -24,7 +24,7 @@ from tests.fuzz.workshop import FOLDERS, NOWHERE, OWNER
 
 Snapshot = dict[str, tuple[int, ...]]
 LIMIT, WAITING = 20.0, 1.0  # seconds until a job is interrupted; those that wait for nothing
-GRACE = 20.0  # seconds that it then has
+GRACE = 60.0  # seconds that it then has
 _INPUT = {
     "nothing": b"",
     "closed": b"",

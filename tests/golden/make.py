@@ -1,0 +1,96 @@
+"""Makes the golden reports in this folder anew, which every Python and every numpy must give again.
+
+``python -m tests.golden.make`` writes over them. They hold nothing secret: the key is one that everybody knows. The
+tokenizer has a token for each character, so that it is small and needs no model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SECRET = b"a key that everybody knows......"
+KEPT = {
+    "detection": ("report.json",),
+    "scan": ("report.json", "documents.parquet", "hits.jsonl"),
+    "trace": ("report.json", "evidence.npz"),
+}
+KEY = "env:DYETRACE_GOLDEN_KEY"
+OPTIONS = ("--spec", "spec.json", "--key", KEY, "--tenant", "acme", "--tenant", "zenith", "--decoys", "20")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "detection": ("detect", "documents.jsonl", *OPTIONS, "--tokenizer", "tokenizer.json"),
+    "scan": (
+        "scan", "documents.jsonl", *OPTIONS, "--tokenizer", "tokenizer.json", "--reference", "answers.jsonl",
+        "--workers", "1", "--no-pdf",
+    ),
+    "trace": (
+        "trace", "weights", "model", *OPTIONS, "--tokenizer", "model", "--read", "answers.jsonl", "--taken", "all",
+        "--dtype", "float32", "--contexts", "200", "--no-pdf",
+    ),
+}  # fmt: skip
+
+
+def run(*words: str) -> str:
+    """A command, which must succeed; its standard output."""
+    from click.testing import CliRunner
+
+    from detect.cli import main
+
+    done = CliRunner().invoke(main, words)
+    if done.exit_code:
+        raise SystemExit(f"{' '.join(words)}: {done.output}")
+    return done.stdout
+
+
+def make() -> None:
+    """Write inputs and reports into this folder."""
+    from detect.natural_text import natural_documents
+    from tests.innocents.world import network_of, tokenizer_of
+
+    os.environ["DYETRACE_GOLDEN_KEY"] = SECRET.hex()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        tokenizer: Any = tokenizer_of()
+        network_of(tokenizer, seed=1).save_pretrained("model")
+        tokenizer.save_pretrained("model")
+        shutil.copy("model/tokenizer.json", "tokenizer.json")
+        Path("prompts.txt").write_text("".join(f"Number {number}.\n" for number in range(6)))
+        key = ("--key", KEY)
+        run("spec", "spec.json", *key, "--model", "model", "--tenants")
+        generate = (
+            "generate",
+            "--spec",
+            "spec.json",
+            *key,
+            "--tenant",
+            "acme",
+            "--model",
+            "model",
+            "--dtype",
+            "float32",
+        )
+        run(*generate, "--prompts", "prompts.txt", "--max-new-tokens", "200", "--seed", "1", "-o", "answers.jsonl")
+        answers = [json.loads(line)["text"] for line in Path("answers.jsonl").read_text().splitlines()]
+        natural = [text[:600] for _, text in natural_documents("prose", 6)]
+        texts = [text for pair in zip(answers, natural, strict=True) for text in pair]
+        lines = [json.dumps({"id": f"d{number}", "text": text}) + "\n" for number, text in enumerate(texts)]
+        Path("documents.jsonl").write_text("".join(lines))
+        for name, words in COMMANDS.items():
+            run(*words, "-o", name)
+        for name in ("tokenizer.json", "spec.json", "documents.jsonl", "answers.jsonl"):
+            shutil.copy(name, HERE / name)
+        for name, files in KEPT.items():
+            shutil.rmtree(HERE / name, ignore_errors=True)
+            (HERE / name).mkdir()
+            for file in files:
+                if Path(name, file).exists():
+                    shutil.copy(Path(name, file), HERE / name / file)
+
+
+if __name__ == "__main__":
+    make()
