@@ -15,7 +15,7 @@ from detect import tails
 from detect.batch import CHUNK
 from detect.calibration import explanation
 from detect.distinct import Tuples, distinct_tuples
-from detect.document import WHOLE_FAMILY, BlindTest, Family, accounts_of_decoys, candidates
+from detect.document import NOTHING, WHOLE_FAMILY, BlindTest, Family, accounts_of_decoys, candidates
 from detect.encode import Encoder
 from detect.evidence import AwareResult, Document, Input, KeySums, Record, TokenView, versions
 from detect.inputs import Suspect
@@ -234,6 +234,19 @@ def _batches(suspects: Sequence[Suspect], encoder: Encoder, spec: WatermarkSpec,
         yield batch
 
 
+def _nothing(read: _Read) -> str:
+    """Why a document holds nothing to test."""
+    width = read.tuples.width
+    if len(read.tuples):
+        return f"{NOTHING}: all of its tuples ({len(read.tuples):,}) belong to keys that were not tested"
+    if not len(read.ids):
+        return f"{NOTHING}: the document is empty"
+    return (
+        f"{NOTHING}: the document is no longer than the context ({width}; tokens: {len(read.ids):,}), and only what "
+        "follows the first context can be tested"
+    )
+
+
 def _document(read: _Read, blind: BlindTest, aware: AwareResult | None) -> Document:
     return Document(
         name=read.suspect.name,
@@ -246,7 +259,7 @@ def _document(read: _Read, blind: BlindTest, aware: AwareResult | None) -> Docum
         log10_pvalue_corpus=None,
         decoys=blind.decoys,
         aware=aware,
-        refused=blind.refused,
+        refused=blind.refused if blind.tuples else _nothing(read),
         keys_tested=blind.keys,
     )
 

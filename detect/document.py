@@ -41,6 +41,7 @@ from watermark.spec import WatermarkSpec
 Floats = npt.NDArray[np.float64]
 
 GLOBAL = "global"
+NOTHING = "nothing to test"
 
 _FEW_TOTALS = 1 << 9
 """Sums of one document up to which their tails are computed together; of more, each by itself in a compiled loop."""
@@ -83,7 +84,7 @@ class BlindTest:
     def refused(self) -> str | None:
         """Why the p-value must not be printed, or None."""
         if not self.tuples:
-            return "nothing to test: the document has no token with a known context"
+            return f"{NOTHING}: the document has no token with a known context"
         if self.decoys is not None and self.decoys.log10_agreement < LOG10_CONTRADICTION:
             return (
                 "the decoy keys contradict the test: their p-values are too small to be uniform "

@@ -10,7 +10,7 @@ from __future__ import annotations
 from detect.assumptions import Assumption
 from detect.corpus.record import ScanRecord
 from detect.evidence import Record
-from watermark.commitment import Commitment, stated_date
+from watermark.commitment import Commitment
 
 
 def of_detection(record: Record, opened: bool, with_ids: int) -> list[Assumption]:
@@ -125,9 +125,9 @@ def _fixed(commitment: Commitment | None, opened: bool) -> Assumption:
         return Assumption(
             says=says,
             checked=False,
-            how=f"The commitment was opened: it holds this spec and this key. It {stated_date(commitment)}, which "
-            "nothing covers and anybody can edit: what shows when it was made is where and when its SHA-256 was "
-            "published.",
+            how=f"The commitment was opened: it holds this spec and this key. Its date, {commitment.created}, is what "
+            "its file says, which nothing covers and anybody can edit: what shows when it was made is where and when "
+            "its SHA-256 was published.",
         )
     return Assumption(
         says=says,

@@ -219,6 +219,7 @@ def detect(
         made=maker,
         progress=_show_testing,
     )
+    _tell_of_nothing(record)
     _publish(record, output, as_json, with_pdf)
     if fail:
         end_by_verdict(bool(record.found), _withheld(record))
@@ -420,9 +421,23 @@ def _recompute_detection(
     return run(record, ring, where, report, inputs)
 
 
+def _tell_of_nothing(record: Record) -> None:
+    """Say how many documents hold nothing to test, also where the report is read by no person."""
+    from detect.document import NOTHING
+
+    empty = [document for document in record.documents if (document.refused or "").startswith(NOTHING)]
+    if empty:
+        first = f"{empty[0].name}: {empty[0].refused}"
+        note(f"{len(empty):,} of {len(record.documents):,} documents hold nothing to test; {first}")
+
+
 def _withheld(record: Record) -> str | None:
-    """Of which documents nothing was said, and why."""
+    """Of which documents nothing could be said that had something to test, or that none had, and why."""
+    from detect.document import NOTHING
+
     refused = [document for document in record.documents if document.refused is not None]
+    if len(refused) < len(record.documents):
+        refused = [document for document in refused if not (document.refused or "").startswith(NOTHING)]
     if not refused:
         return None
     more = "" if len(refused) == 1 else f" (and {len(refused) - 1:,} documents more)"

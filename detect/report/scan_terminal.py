@@ -16,6 +16,7 @@ from detect.corpus.record import ScanRecord
 from detect.report.checking import made_line
 from detect.report.runs import plain
 from detect.report.scan_wording import (
+    WHY_UNTESTED,
     answer,
     control_lines,
     discoveries_line,
@@ -26,6 +27,7 @@ from detect.report.scan_wording import (
     skipped,
     skipped_reasons,
     strongest_keys,
+    untested,
 )
 from detect.report.terminal import Shown, print_assumptions, print_checks
 from detect.report.wording import commitment_date, format_level, format_p
@@ -89,6 +91,8 @@ def _print_facts(record: ScanRecord, console: Console, shown: Shown) -> None:
         ),
         ("from", files or "no file"),
     ]
+    if untested(record):
+        rows.append(("untested", f"{untested(record):,} documents have nothing to test ({WHY_UNTESTED})"))
     if broken:
         rows.append(("skipped", f"{broken:,} broken records: {reasons}"))
     if record.refused is None:

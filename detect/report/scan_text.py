@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from detect.corpus.record import ScanRecord
 from detect.report.runs import Runs, level, listed, p_value, runs
 from detect.report.scan_wording import (
+    WHY_UNTESTED,
     answer,
     interval,
     key_phrase,
@@ -18,6 +19,7 @@ from detect.report.scan_wording import (
     skipped,
     skipped_reasons,
     tenants_tested,
+    untested,
 )
 from detect.report.wording import format_time, key_label
 
@@ -98,6 +100,9 @@ def _facts(record: ScanRecord) -> list[Fact]:
         share = record.shares.documents
         least = f"≥ {percent(share.low)}" if share.low > 0 else "none shown"
         facts.append(Fact("Documents marked", least, f"at {percent(share.confidence)} confidence"))
+    silent = untested(record)
+    if silent:
+        facts.append(Fact("Documents with nothing to test", f"{silent:,}", WHY_UNTESTED))
     broken = skipped(record)
     if broken:
         facts.append(Fact("Records skipped", f"{broken:,}"))

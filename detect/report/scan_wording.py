@@ -192,6 +192,14 @@ def recompute_command(record: ScanRecord) -> str:
     return command + (" # and the other inputs" if len(names) > _SOURCES else "")
 
 
+WHY_UNTESTED = "empty, no longer than the context, or all of it said before"
+
+
+def untested(record: ScanRecord) -> int:
+    """How many documents own no tuple, so that nothing was said of them by themselves."""
+    return record.documents - record.discoveries.tested
+
+
 def discoveries_line(record: ScanRecord) -> str:
     """How many documents are listed, in one ASCII line."""
     found = record.discoveries

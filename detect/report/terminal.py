@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detect.assumptions import Assumption
+from detect.document import NOTHING
 from detect.evidence import Document, Record
 from detect.report.checking import TITLE, AnyRecord, how_to_check, in_words, made_line, short_check
 from detect.report.control_wording import decoys_line
@@ -238,8 +239,11 @@ def _print_summary(record: Record, kinds: list[str], console: Console) -> None:
     documents = f"{len(kinds):,} document{'' if len(kinds) == 1 else 's'}"
     line = Text(f"Mark found in {marked:,} of {documents}", "bold")
     line.append(f" at level {format_level(record.alpha)}, all keys and documents of this run paid for", "not bold")
-    if refused:
-        line.append(f"; {refused:,} refused", _STYLES["refused"])
+    empty = sum((document.refused or "").startswith(NOTHING) for document in record.documents)
+    if refused > empty:
+        line.append(f"; {refused - empty:,} refused", _STYLES["refused"])
+    if empty:
+        line.append(f"; {empty:,} with nothing to test", _STYLES["refused"])
     console.print(line)
     committed = commitment_date(record.commitment)
     key = f"key {record.key_fingerprint}, {committed}; spec {record.spec_id} ({record.spec.scheme})"

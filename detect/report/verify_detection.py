@@ -14,7 +14,7 @@ import numpy as np
 
 from detect.calibration import bounded_log10, method_of, rank_log10, stages
 from detect.decoys import LOG10_CONTRADICTION, log10_agreement
-from detect.document import GLOBAL
+from detect.document import GLOBAL, NOTHING
 from detect.evidence import AwareHypothesis, DecoyRun, Document, Hypothesis, Record
 from detect.multiplicity import holm_log10, sidak_log10
 from detect.pointing import blind_and_aware
@@ -28,7 +28,6 @@ from watermark.formats.protocol import is_format
 
 _EDGE = 1e-9  # of log10 p: numbers so near a limit may have been on its other side where they were computed
 _TIE = 1e-6  # of log10 p: a decoy so near the key may have been taken for as extreme, or not
-_NOTHING = "nothing to test"
 _CONTRADICTED = "the decoy keys contradict the test"
 
 
@@ -86,7 +85,9 @@ def _family(record: Record, document: Document) -> None:
     if document.tested != record.documents[0].tested and document.keys_tested is not None:
         refuse(f"{document.name}: {document.tested:,} keys were tested there, {record.documents[0].tested:,} elsewhere")
     if document.refused is not None:
-        if document.refused.startswith(_NOTHING) and document.tuples and not is_format(scheme):
+        # Where contexts are shared, those of a short text may all be those of keys that were not tested.
+        owned = not is_format(scheme) and record.spec.global_share in (0, 1)
+        if document.refused.startswith(NOTHING) and document.tuples and owned:
             refuse(f"{document.name} has {document.tuples:,} tuples, and yet it is said that nothing could be tested")
         return
     if not names or len(set(names)) < len(names):

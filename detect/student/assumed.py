@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from detect.assumptions import Assumption
 from detect.student.record import Control, Reading, TraceRecord
-from watermark.commitment import stated_date
 
 
 def assumptions(record: TraceRecord) -> list[Assumption]:
@@ -32,8 +31,8 @@ def _of_key(record: TraceRecord) -> Iterator[Assumption]:
         "The key was fixed before the suspect was made.",
         "No commitment is on record."
         if committed is None
-        else f"A commitment is on record. It {stated_date(committed)}, which nothing covers and anybody can edit: what "
-        "shows when it was made is where and when its SHA-256 was published.",
+        else f"A commitment is on record. Its date, {committed.created}, is what its file says, which nothing covers "
+        "and anybody can edit: what shows when it was made is where and when its SHA-256 was published.",
         checked=False,
     )
 

@@ -136,3 +136,75 @@ def test_a_named_folder_is_never_left(tmp_path: Path) -> None:
         recorded_path("../secret", tmp_path / "in", tmp_path / "report.json")
     with pytest.raises(DyetraceError, match="--inputs"):
         recorded_path("nowhere/x.jsonl", None, tmp_path / "report.json")
+
+
+@pytest.fixture(scope="module")
+def own_case(case: Path, smollm2_dir: Path) -> Path:
+    """Reports of the same data that an account made with its own key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(case)
+        key = ["--key", "file:acme.key", "--decoys", "5"]
+        done = run("scan", "data", "--spec", "spec.json", *key, "-o", "own/scan", "--no-pdf", "--workers", "1")
+        assert done.exit_code == 0, done.output
+        done = run(
+            "detect", "data/x.jsonl", "--spec", "demo.json", "--tokenizer", smollm2_dir, *key, "-o", "own/detection"
+        )
+        assert done.exit_code == 0, done.output
+    return case
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("key", ["owner.key", "acme.key"])
+def test_a_report_of_an_account_holds_for_the_account_and_for_the_owner(kind: str, key: str, own_case: Path) -> None:
+    """The owner's key gives more keys than were tested: those on record are tested, and no others."""
+    report = own_case / "own" / kind / "report.json"
+    done = recompute(own_case, kind, key, report=report)
+    assert done.exit_code == 0 and "every number the same" in done.output, done.output
+    assert recompute(own_case, kind, "nadir.key", report=report).exit_code == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_account_cannot_check_is_named(kind: str, case: Path) -> None:
+    done = recompute(case, kind, "acme.key")
+    assert "(global, tenant:zenith)" in done.output, done.output
+    told = json.loads(recompute(case, kind, "acme.key", "--json").stdout)
+    assert (told["holds"], told["account"], told["keys_unchecked"]) == (True, "acme", 2)
+
+
+def test_an_account_of_one_epoch_checks_its_part_of_a_scan_of_two(case: Path, tmp_path: Path) -> None:
+    rows = [*documents(3, 300, 3, spec(global_share=0.5), "acme"), *documents(5, 300, 5)]
+    write_jsonl(tmp_path / "x.jsonl", rows)
+    for epoch in (0, 1):
+        write_spec(tmp_path / f"{epoch}.json", spec(global_share=0.5, epoch=epoch))
+    done = run(
+        "scan", tmp_path / "x.jsonl", "--spec", tmp_path / "0.json", "--spec", tmp_path / "1.json", *ACCOUNTS,
+        "--key", f"file:{case / 'owner.key'}", "--decoys", "5", "--no-pdf", "--workers", "1", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    report = tmp_path / "out" / "report.json"
+    done = recompute(case, "scan", "acme.key", report=report)
+    assert done.exit_code == 0 and "the 5 other keys (epoch 0 global, " in done.output, done.output
+    record = json.loads(report.read_text())
+    next(h for h in record["hypotheses"] if h["key"] == "epoch 0 tenant:acme")["subkeys"][0]["total"] += 1
+    (tmp_path / "out" / "changed.json").write_text(json.dumps(record))
+    assert recompute(case, "scan", "acme.key", report=tmp_path / "out" / "changed.json").exit_code == 3
+
+
+def test_a_trace_of_an_account_holds_for_the_account_and_for_the_owner(tmp_path: Path) -> None:
+    from detect.report.trace_schema import encode_trace
+    from tests.detect.student.test_recompute import KEY, traced
+
+    write_key_file(tmp_path / "owner.key", KEY)
+    write_key_file(tmp_path / "acme.key", TenantKey.from_master(KEY, "acme"))
+    for name, ring in (("own", TenantKey.from_master(KEY, "acme").ring()), ("all", None)):
+        (tmp_path / name).mkdir()
+        record = traced(tmp_path / name) if ring is None else traced(tmp_path / name, ring)
+        (tmp_path / name / "report.json").write_bytes(encode_trace(record))
+    for key, name, says in (
+        ("owner.key", "own", "every number the same"),
+        ("acme.key", "own", "every number the same"),
+        ("owner.key", "all", "every number the same"),
+        ("acme.key", "all", "the 2 other keys (global, tenant:zenith)"),
+    ):
+        done = recompute(tmp_path, "trace", key, report=tmp_path / name / "report.json")
+        assert done.exit_code == 0 and says in done.output, done.output

@@ -37,10 +37,10 @@ def evidence() -> Evidence:
     return Evidence(tuples, np.arange(1, 61))
 
 
-def traced(folder: Path) -> TraceRecord:
+def traced(folder: Path, ring: KeyRing = RING) -> TraceRecord:
     data = encode_evidence(evidence())
     (folder / EVIDENCE_FILE).write_bytes(data)
-    found = conclude(evidence(), SPEC, RING, "p-value", SETTINGS)
+    found = conclude(evidence(), SPEC, ring, "p-value", SETTINGS)
     return TraceRecord(
         mode="weights",
         created="2026-11-24T00:00:00+00:00",
