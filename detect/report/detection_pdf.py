@@ -94,7 +94,7 @@ def _row(record: Record, document: Document, answer: Verdict, several: bool, awa
     nothing = typeset.plain("–")  # noqa: RUF001
     rank = nothing
     if document.decoys is not None and document.refused is None:
-        rank = typeset.plain(f"{document.decoys.rank} of {len(document.decoys.log10_pvalues) + 1}")
+        rank = typeset.plain(document.decoys.rank_of())
     return [
         typeset.name(document.name),
         typeset.plain(answer.short),

@@ -128,7 +128,7 @@ def _facts(record: Record, found: Told) -> list[Fact]:
     if strength is not None:
         facts.append(Fact(f"Strength, {strength.unit}", strength.short, f"against {strength.expected_short}"))
     if document.decoys is not None and document.refused is None:
-        facts.append(Fact("Rank of the key", f"{document.decoys.rank} of {len(document.decoys.log10_pvalues) + 1}"))
+        facts.append(Fact("Rank of the key", document.decoys.rank_of()))
     return facts
 
 

@@ -168,8 +168,7 @@ def _rank(document: Document, between: str) -> str:
     decoys = document.decoys
     if decoys is None or document.refused is not None:
         return "-"
-    drawn = len(decoys.log10_pvalues) if decoys.drawn is None else decoys.drawn
-    return f"{decoys.rank}{between}{drawn + 1}"
+    return decoys.rank_of(between)
 
 
 def _print_table(record: Record, rows: list[tuple[Document, Verdict]], console: Console) -> None:

@@ -322,6 +322,24 @@ def test_terminal_says_what_a_reader_asks() -> None:
     assert "no mark found: p = 0.51" in in_terminal(shown_records()["unmarked"])
 
 
+def test_a_rank_is_the_same_in_every_form() -> None:
+    """Where decoys were drawn in stages, the record holds the tails of the first of them alone."""
+    from detect.report.detection_pdf import _content
+
+    tested = make_document(log10_p=-4.0)
+    ranked = msgspec.structs.replace(
+        tested, decoys=DecoyRun(log10_pvalues=[-0.5] * 100, rank=1, log10_agreement=0.0, drawn=10_000)
+    )
+    record = make_record(ranked)
+    forms = [render_html(record), in_terminal(record), encode_record(_Drawn(content=_content(record))).decode()]
+    for form in forms:
+        assert re.search(r"\b1 (of|/) 10,001|\b1/10,001", form) and "of 101" not in form and "1/101" not in form
+
+
+class _Drawn(msgspec.Struct, frozen=True):
+    content: Any
+
+
 def test_refused_document_shows_no_pvalue_of_its_own() -> None:
     record = shown_records()["refused"]
     terminal, page = in_terminal(record), Page(render_html(record)).text
