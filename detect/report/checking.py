@@ -63,6 +63,8 @@ def made_facts(record: AnyRecord) -> list[tuple[str, Runs]]:
     facts.append(("dyetrace", runs("version $number", number=record.versions.get("dyetrace", "not on record"))))
     if made.code_sha256:
         facts.append(("Code, SHA-256", runs("<code>$hash</code>", hash=made.code_sha256)))
+    if not isinstance(record, TraceRecord) and not record.quotes:
+        facts.append(("Quotes", runs("none: no text of the suspect's, and no id of its records")))
     return facts
 
 

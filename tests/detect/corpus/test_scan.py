@@ -26,6 +26,7 @@ from detect.corpus.work import WORK, locked
 from detect.distinct import distinct_tuples
 from detect.scoring import totals
 from tests.detect.corpus.marked import SECRET, SETTINGS, InlineEngine, documents, spec, write_jsonl
+from tests.detect.undated import undated
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, write_key_file
 from watermark.rowkeys import subkey
@@ -62,7 +63,9 @@ def job(corpus: Path, *paths: str, **changes: Any) -> ScanJob:
 
 
 def report(folder: Path) -> list[bytes]:
-    return [(folder / name).read_bytes() for name in REPORT]
+    """What two runs of a scan have in common: all bytes of a report but for its date."""
+    data = {name: (folder / name).read_bytes() for name in REPORT}
+    return [undated(data["report.json"]), *(data[name] for name in REPORT if name != "report.json")]
 
 
 @pytest.fixture(scope="module")
