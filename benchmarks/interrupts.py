@@ -33,6 +33,7 @@ from benchmarks.common import Report, json_option, quick_option
 
 KINDS = {"kill": signal.SIGKILL, "ctrl-c": signal.SIGINT, "sigterm": signal.SIGTERM}
 FOREIGN = ("notes.txt", ".hidden", ".git/config", "project/main.py", ".dyetrace-mine/secret", "report.docx")
+TORCH = "torchinductor_"  # begins the name of a cache of torch's own, which an undisturbed run leaves as well
 LEFT_SECONDS = 20.0  # in which all processes must be gone
 END_SECONDS = 90.0  # in which a command must end after Ctrl-C or SIGTERM
 EARLY = "early: the interpreter itself was still starting, and what it says of Ctrl-C then is its own"
@@ -341,8 +342,8 @@ class Trial:
         if lost:
             yield f"somebody's own files were lost: {lost}"
         if number != signal.SIGKILL:
-            if any(self._temporary.iterdir()):
-                yield f"left in the temporary folder: {[path.name for path in self._temporary.iterdir()]}"
+            if temporary := [path.name for path in self._temporary.iterdir() if not path.name.startswith(TORCH)]:
+                yield f"left in the temporary folder: {temporary}"
             if scratch := self._scratch():
                 yield f"left in the output folder: {scratch}"
         yield from self._half_done()

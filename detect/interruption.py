@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from watermark.interruption import must_unwind, put_off, written
 
@@ -25,6 +25,8 @@ _AGAIN = 0.02
 
 class _State:
     """What the process knows of its interruption."""
+
+    others: ClassVar[list[Callable[[], None]]] = []
 
     left: str | Callable[[], str] | None = None
     signal: int | None = None
@@ -43,6 +45,8 @@ def begin() -> None:
 
 def end() -> None:
     """Leave the rest to the interpreter: the work is done, and its status stands."""
+    if came():
+        _end_others()
     if signal.getsignal(signal.SIGINT) is _handle:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if signal.getsignal(signal.SIGTERM) is _handle:
@@ -55,6 +59,18 @@ def leaves(what: str | Callable[[], str] | None) -> None:
     By default (None) it leaves the files that were written up to then, each of them whole.
     """
     _State.left = what
+
+
+def ends(other: Callable[[], None]) -> None:
+    """Have ``other`` called when an interrupt ends this process: it ends one that this process has started."""
+    if other not in _State.others:
+        _State.others.append(other)
+
+
+def _end_others() -> None:
+    for other in _State.others:
+        with contextlib.suppress(Exception):
+            other()
 
 
 def came() -> bool:
@@ -115,6 +131,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _end_at_once() -> NoReturn:
     tell()
+    _end_others()
     os._exit(status())
 
 

@@ -16,6 +16,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from detect.interruption import ends
 from watermark.interruption import held
 
 _PRELOAD = "detect.corpus.engines.warm"
@@ -28,7 +29,15 @@ def start_early() -> BaseContext:
     resource_tracker.ensure_running()  # it unblocks the signals that it has blocked itself
     with _deaf_to_interrupts():
         forkserver.ensure_running()
+    ends(_end_server)
     return context
+
+
+def _end_server() -> None:
+    """End the server, which would first load all its packages where it has only begun to."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGTERM)
 
 
 def end_with_parent() -> None:

@@ -5,8 +5,10 @@ Only kernels without threads run here: a process that has started threads must n
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -38,4 +40,11 @@ def warm() -> None:
         score_block(block, first, prints, distinct, keys, ScanSettings(decoys=1))
 
 
+def _leave(*_: object) -> NoReturn:
+    """End as one who cleans up: the scan was cut off before it began."""
+    raise SystemExit(1)
+
+
+signal.signal(signal.SIGTERM, _leave)
 warm()
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
