@@ -25,7 +25,7 @@ from detect.cli.reports import report
 from detect.cli.scanning import scan
 from detect.cli.schemas import schema
 from detect.cli.serving import serve_check
-from detect.cli.statuses import BAD_INPUT, INTERNAL, MACHINE, Status, status_of
+from detect.cli.statuses import BAD_INPUT, DONE, INTERNAL, MACHINE, Status, status_of
 from detect.cli.tracing import trace
 from detect.start import TRACEBACK_VARIABLE
 from watermark.errors import DyetraceError
@@ -47,11 +47,13 @@ class _Group(click.Group):
             _take_closed_streams()
             stream = sys.stdout
             try:
-                return super().main(args, *more, **extra)
+                # Not standalone, as click would end what is interrupted while it fails in words of its own.
+                status = super().main(args, *more, **(extra | {"standalone_mode": False}))
             finally:
                 if sys.stdout is not stream:  # click's way to say nothing of a closed pipe
                     _end(_CUT_OFF, MACHINE)
                 sys.stdout.flush()
+            sys.exit(status if isinstance(status, int) else DONE.number)
 
     def make_context(self, *given: Any, **extra: Any) -> click.Context:
         with _guarded():  # here as in `invoke`, before click has its own words for what happens
