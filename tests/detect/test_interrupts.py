@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from detect.cli.statuses import DONE, INTERRUPTED, TERMINATED
+from detect.cli.statuses import DONE, INTERRUPTED, MACHINE, TERMINATED
 
 NOTHING = "nothing was written; run the same command again"
 BEGIN = """
@@ -33,10 +33,11 @@ def command(function):
 """
 
 
-def ended(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def ended(code: str, folder: Path, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     """Run a command that is made of ``code`` as `dyetrace` runs its own."""
     return subprocess.run(
-        [sys.executable, "-c", BEGIN + code], cwd=folder, capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-c", BEGIN + code], cwd=folder, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[2])])},
     )  # fmt: skip
 
@@ -225,6 +226,40 @@ command(run)
     done = ended(code, tmp_path)
     assert done.stdout == ""
     said(done, NOTHING)
+
+
+@pytest.mark.parametrize("where", ["import heavy", "signal.raise_signal(signal.SIGTERM)", "print('went on')"])
+def test_what_a_command_has_started_is_ended_with_it(where: str, tmp_path: Path) -> None:
+    (tmp_path / "heavy.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\n")
+    code = f"""
+def run():
+    interruption.ends(lambda: print("ended", flush=True))
+    {where}
+command(run)
+"""
+    done = ended(code, tmp_path)
+    if "went on" in where:
+        assert (done.returncode, done.stdout) == (DONE.number, "went on\n")
+        return
+    assert done.stdout == "ended\n"
+    said(done, NOTHING, TERMINATED.number)
+
+
+@pytest.mark.parametrize("stream", ["closed", "full"])
+def test_tables_that_nobody_takes_are_one_line(stream: str, tmp_path: Path) -> None:
+    code = """
+from detect.cli.publishing import result_console
+command(lambda: [result_console().print("row " * 50) for _ in range(9_000)])
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "w") if stream == "full" else open(writer, "w") as output:
+        done = ended(code, tmp_path, stdout=output.fileno())
+    assert done.returncode == MACHINE.number
+    says = "cannot write standard output: No space left on device" if stream == "full" else "standard output was closed"
+    assert done.stderr.startswith(f"dyetrace: {says}") and done.stderr.count("\n") == 1
+    if stream == "full":
+        os.close(writer)
 
 
 @pytest.mark.usefixtures("smollm2_dir")
