@@ -112,6 +112,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _end(reason: str, status: Status) -> NoReturn:
+    interruption.end()  # this is the line that is said
     say(f"dyetrace: {' '.join(reason.split())}")
     sys.exit(status.number)
 
