@@ -21,33 +21,43 @@ _LOOKED_AT = 8  # files of which a part is read
 _PART = 1 << 20  # bytes of each
 _NANOSECONDS = 90.0  # a token and worker, once it is an id; measured by benchmarks/scan_speed.py
 _SLOWER = 8  # times that on slow or busy machines and disks
-_AROUND = "5 s to 3 min more"  # of small scans: the machine code may have to be made first
+_AROUND = 3.0, 180.0  # seconds of small scans: the machine code may have to be made first, and the controls read
 _SPILLED = 11  # bytes a token in the work folder
 _POWER = 0.95
-# Standardised excess of a marked token's statistic: mean less expectation, over its standard deviation without the key,
-# at an entropy of 1 nat a token (benchmarks/power.py measures it on real answers).
-_EFFECTS = {"gumbel": 0.65, "tournament": 0.55, "green_list": 0.4}
+_ENTROPIES = 0.5, 3.0  # nats a token: of predictable text, and of text that is hardly predictable
+# Standardised excess of a marked token's statistic, mean less expectation over its standard deviation without the key,
+# at these two entropies, in simulation; at 1 nat benchmarks/power.py measures 0.65, 0.55 and 0.4 on real answers.
+_EFFECTS = {"gumbel": (0.33, 1.6), "tournament": (0.3, 1.7), "green_list": (0.2, 0.9)}
 
 
 class PowerForecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What share of the tokens must be marked for the scan to find it, by the normal approximation.
+    """How much must be marked for the scan to find it, by the normal approximation.
 
     Attributes
     ----------
     spec_id, scheme
         Of the watermark.
     alpha, power
-        A p-value at or below ``alpha`` is had with probability ``power``
-    share
-        where this share of the tokens is marked and text has 1 nat of entropy a token; above 1 where there is too
-        little text for that.
+        Found means a p-value at or below ``alpha``, with probability ``power``.
+    tokens_least, tokens_most
+        Tokens of one document, marked throughout, from which on it is found.
+    share_least, share_most
+        Share of marked tokens that is found where they lie scattered over all documents; above 1 where there is too
+        little text.
+    nats_least, nats_most
+        Entropy of a token, for which the larger and the smaller numbers hold.
     """
 
     spec_id: str
     scheme: str
     alpha: float
     power: float
-    share: float
+    tokens_least: int
+    tokens_most: int
+    share_least: float
+    share_most: float
+    nats_least: float
+    nats_most: float
 
 
 class ScanForecast(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="dyetrace-scan-dry-run-1"):
@@ -57,10 +67,10 @@ class ScanForecast(msgspec.Struct, frozen=True, kw_only=True, tag_field="format"
     ----------
     files, bytes, unreadable
         Files that would be read, their size, and how many can't be.
-    tokens, looked_at
-        About how many tokens are in them, judged by a part of so many of the files.
+    tokens, documents, looked_at
+        About how many tokens and documents are in them, judged by a part of so many of the files.
     seconds_least, seconds_most
-        For reading, encoding and scoring under one key; starting, controls and the report come on top.
+        From start to report, under one key.
     workers, accounts
         With so many workers, and accounts to test besides, which take longer.
     disk_bytes
@@ -73,6 +83,7 @@ class ScanForecast(msgspec.Struct, frozen=True, kw_only=True, tag_field="format"
     bytes: int
     unreadable: int
     tokens: int
+    documents: int
     looked_at: int
     seconds_least: float
     seconds_most: float
@@ -85,8 +96,8 @@ class ScanForecast(msgspec.Struct, frozen=True, kw_only=True, tag_field="format"
 def forecast(job: ScanJob, workers: int | None) -> ScanForecast:
     """Look at the files, and at a part of the first ones."""
     sources, unreadable = find_sources(job.paths, job.settings.read)
-    tokens, seconds = _tokens(sources, job)
-    tokens = int(tokens * job.settings.sample)
+    all_tokens, all_documents, seconds = _contents(sources, job)
+    tokens, documents = (int(count * job.settings.sample) for count in (all_tokens, all_documents))
     workers = workers or cores()
     total = seconds + tokens * _NANOSECONDS * 1e-9
     return ScanForecast(
@@ -94,13 +105,14 @@ def forecast(job: ScanJob, workers: int | None) -> ScanForecast:
         bytes=sum(source.bytes for source in sources),
         unreadable=len(unreadable),
         tokens=tokens,
+        documents=documents,
         looked_at=min(len(sources), _LOOKED_AT),
-        seconds_least=total / workers,
-        seconds_most=total * _SLOWER / workers,
+        seconds_least=_AROUND[0] + total / workers,
+        seconds_most=_AROUND[1] + total * _SLOWER / workers,
         workers=workers,
         accounts=len(job.settings.tenants),
         disk_bytes=tokens * _SPILLED,
-        power=[found for spec in job.specs for found in _power(spec, tokens, job.settings.alpha)],
+        power=[found for spec in job.specs for found in _power(spec, tokens, documents, job.settings.alpha)],
     )
 
 
@@ -108,33 +120,34 @@ def forecast_lines(found: ScanForecast) -> Iterator[str]:
     """Say, line by line, what the scan would read, take and find."""
     unreadable = f"; {found.unreadable} unreadable" if found.unreadable else ""
     yield f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB{unreadable}"
-    yield f"about {found.tokens:,} tokens, judged by a part of {found.looked_at} files"
-    least, most = _duration(found.seconds_least), _duration(found.seconds_most)
-    time = f"about {least}" if least == most else f"{least} to {most}"
+    part = "1 file" if found.looked_at == 1 else f"{found.looked_at} files"
+    yield f"about {found.tokens:,} tokens in {found.documents:,} documents, judged by a part of {part}"
     more = f" under one key, and longer for {found.accounts:,} accounts" if found.accounts else ""
     yield (
-        f"{time} with {found.workers} workers for reading, "
-        f"encoding and scoring{more}; {_AROUND} for starting, controls and the report"
+        f"{_duration(found.seconds_least)} to {_duration(found.seconds_most)} with {found.workers} workers{more}; the "
+        "more where the machine is busy or works on its first scan"
     )
     yield f"about {found.disk_bytes / 1e6:,.0f} MB of disk"
     for row in found.power:
         yield (
-            f"{row.scheme}: at 1 nat of entropy a token, p <= {row.alpha:g} with probability {row.power:.0%} needs "
-            f"about {min(1.0, row.share):.2%} of {found.tokens:,} tokens marked"
-            + ("" if row.share <= 1 else " and more than there are: too little text")
-            + "; far fewer where text is less predictable, far more where it is more so"
+            f"{row.scheme}: p <= {row.alpha:g} with probability {row.power:.0%} needs one document of about "
+            f"{row.tokens_least:,} to {row.tokens_most:,} marked tokens, or, scattered over all documents, "
+            f"{min(1.0, row.share_least):.2%} to {min(1.0, row.share_most):.2%} of the tokens marked"
+            + ("" if row.share_most <= 1 else " and more (there may be too little text)")
+            + f"; the first at {row.nats_most:g} nats of entropy a token, the second at {row.nats_least:g}"
         )
 
 
-def _tokens(sources: Sequence[Source], job: ScanJob) -> tuple[float, float]:
-    """Tokens in all files, and the processor seconds that reading and encoding them would take."""
+def _contents(sources: Sequence[Source], job: ScanJob) -> tuple[float, float, float]:
+    """Tokens and documents in all files, and the processor seconds that reading and encoding them would take."""
     encoder = None if job.tokenizer is None else Encoder.load(job.tokenizer)
     step = max(1, len(sources) // _LOOKED_AT)
     looked = sources[::step][:_LOOKED_AT]
-    size = tokens = 0.0
+    size = tokens = documents = 0.0
     options = msgspec.structs.replace(job.settings.read, skip_errors=True)
     started = perf_counter()
     for source in looked:
+        before = tokens
         piece = split(source, _PART)[0]
         share = 1.0 / len(split(source, _PART))
         for batch in read(source, piece, options):
@@ -143,26 +156,42 @@ def _tokens(sources: Sequence[Source], job: ScanJob) -> tuple[float, float]:
                 assert encoder is not None
                 ids = encoder.encode_batch(batch.texts or []).ids
             tokens += len(ids)
+            documents += len(batch.records)
             if source.compression:  # one piece: a look at its beginning is enough
-                share = min(1.0, tokens * 1.5 / max(1, source.bytes))
+                share = min(1.0, (tokens - before) * 1.5 / max(1, source.bytes))
                 break
         size += source.bytes * share
     seconds = perf_counter() - started
     factor = sum(source.bytes for source in sources) / max(size, 1.0)
-    return tokens * factor, seconds * factor
+    return tokens * factor, documents * factor, seconds * factor
 
 
-def _power(spec: WatermarkSpec, tokens: int, alpha: float) -> Iterator[PowerForecast]:
-    """The share of marked tokens that the pooled test finds; the normal approximation is for planning alone."""
-    effect = _EFFECTS.get(spec.scheme)
-    if effect is None or not tokens:
+def _power(spec: WatermarkSpec, tokens: int, documents: int, alpha: float) -> Iterator[PowerForecast]:
+    """What the tests would find, of single documents and of all together; this approximation is for planning alone."""
+    effects = _EFFECTS.get(spec.scheme)
+    if effects is None or not tokens:
         return
+    part = spec.global_share or 1.0  # of the contexts, that one key marks; an account's, where none are everybody's
     from scipy.special import ndtri
 
-    # One sub-key marks a token and the test sums over all: noise grows with the square root of their number.
-    needed = -(ndtri(alpha) + ndtri(1 - _POWER)) * math.sqrt(spec.subkeys) / effect
-    share = float(needed / math.sqrt(tokens * spec.global_share or tokens))
-    yield PowerForecast(spec_id=spec.spec_id, scheme=spec.scheme, alpha=alpha, power=_POWER, share=share)
+    # Each test has half of alpha. A document's pays for all documents and sub-keys; the pooled one sums over sub-keys,
+    # one of which marks a token, so that noise grows with the square root of their number.
+    apart = -(ndtri(alpha / 2 / max(1, documents) / spec.subkeys) + ndtri(1 - _POWER))
+    pooled = -(ndtri(alpha / 2) + ndtri(1 - _POWER)) * math.sqrt(spec.subkeys)
+    most, least = ((apart / effect) ** 2 / part for effect in effects)
+    share_most, share_least = (pooled / effect / math.sqrt(tokens * part) for effect in effects)
+    yield PowerForecast(
+        spec_id=spec.spec_id,
+        scheme=spec.scheme,
+        alpha=alpha,
+        power=_POWER,
+        tokens_least=math.ceil(least),
+        tokens_most=math.ceil(most),
+        share_least=float(share_least),
+        share_most=float(share_most),
+        nats_least=_ENTROPIES[0],
+        nats_most=_ENTROPIES[1],
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -120,12 +120,33 @@ def test_natural_text_is_not_found_and_the_null_corpus_is_tested_beside_it(
 def test_a_dry_run_says_cost_and_power_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
     result = scan_ids(folder, tmp_path / "out", "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "about 7,680 tokens" in result.output and "95%" in result.output
-    assert "about 1 s with 2 workers" in result.output and "5 s to 3 min more" in result.output
-    assert "would do" not in result.output  # of a single document nothing is known beforehand
+    assert "about 7,680 tokens in 48 documents, judged by a part of 1 file" in result.output
+    assert "3 s to 3 min with 2 workers; the more where the machine is busy" in result.output
+    assert "p <= 1e-06 with probability 95% needs one document of about 22 to 515 marked tokens" in result.output
+    assert "scattered over all documents, 9.32% to 45.20% of the tokens marked" in result.output
     assert not (tmp_path / "out").exists()
     few = forecast(job(folder, str(folder / "ids.jsonl"), settings=ScanSettings(sample=0.5)), 4)
     assert few.tokens == 3840 and few.workers == 4
+
+
+@pytest.mark.parametrize(("count", "length"), [(20, 900), (60, 600), (120, 600)])
+def test_what_a_dry_run_says_could_be_found_holds_the_truth(
+    count: int, length: int, folder: Path, tmp_path: Path
+) -> None:
+    """What is found of one marked document, and of marked tokens in all of them, lies in the ranges that are said."""
+    plain, path = documents(count, length, 3), tmp_path / "ids.jsonl"
+
+    def found(name: str, rows: list[np.ndarray]) -> bool:
+        made = job(folder, str(write_jsonl(path, rows)), settings=ScanSettings(decoys=3))
+        return scan(made, tmp_path / name, InlineEngine()).found
+
+    (said,) = forecast(job(folder, str(write_jsonl(path, plain))), 2).power
+    assert said.tokens_most < length and said.share_most < 1
+    for name, tokens, wanted in (("few", said.tokens_least // 2, False), ("many", said.tokens_most, True)):
+        assert found(name, [documents(1, tokens, 4, spec())[0], *plain[1:]]) == wanted
+    for name, share, wanted in (("thin", said.share_least / 3, False), ("thick", said.share_most, True)):
+        begin = documents(count, round(share * length), 5, spec())
+        assert found(name, [np.concatenate([b, p[len(b) :]]) for b, p in zip(begin, plain, strict=True)]) == wanted
 
 
 def test_limit_and_sample_take_fewer_documents_and_say_so(folder: Path, tmp_path: Path) -> None:
