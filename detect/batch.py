@@ -84,6 +84,12 @@ class Batch:
         rows = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
         return cls(Tuples(sequence, width, index, counts, 0), rows, len(parts))
 
+    def spans(self, count: int) -> list[Batch]:
+        """The tuples in so many parts of whole chunks or fewer, each of all documents."""
+        step = CHUNK * max(1, -(-len(self.tuples) // (CHUNK * count)))
+        parts = [slice(start, start + step) for start in range(0, len(self.tuples), step)]
+        return [Batch(self.tuples.take(part), self.rows[part], self.documents) for part in parts] or [self]
+
     def chunks(self) -> Iterator[tuple[Tuples, Rows]]:
         """The tuples and their documents, few enough at a time to stay in cache."""
         for start in range(0, len(self.tuples), CHUNK):

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect import tails
-from detect.batch import Batch, TestedKey, document_sums
+from detect.batch import CHUNK, Batch, TestedKey, document_sums
 from detect.calibration import below_floor, bounded_log10, method_of, rank_log10, staged_rank, stages
 from detect.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
 from detect.distinct import I64, Tuples
@@ -324,14 +324,22 @@ class Family:
     ) -> tuple[dict[bool, I64], I64, Floats]:
         """Counts by owner (D,), sums and their law's log10 tails (K, S, D)."""
         size = max(1, _GROUP // max(1, len(parts) * self._spec.subkeys))
-        words = len(batch.tuples) * len(keys) * self._spec.subkeys
-        if words >= _WORTH_THREADS:
-            size = min(size, -(-len(keys) // numba.get_num_threads()))
+        words, threads = len(batch.tuples) * len(keys) * self._spec.subkeys, numba.get_num_threads()
+        worth = words >= _WORTH_THREADS and threads > 1
+        if worth and len(batch.tuples) < threads * CHUNK:  # else all keys share what is found out of a tuple's context
+            size = min(size, -(-len(keys) // threads))
         groups = [keys[start : start + size] for start in range(0, len(keys), size)]
-        score = partial(document_sums, batch, self._spec, self._scheme, selector)
-        scored = list((pool.map if words >= _WORTH_THREADS else map)(score, groups))
-        counts = {owner: np.max([one[owner] for one, _ in scored], axis=0) for owner in (True, False)}
-        sums = np.concatenate([one for _, one in scored])
+        spans = batch.spans(-(-threads // len(groups))) if worth else [batch]
+
+        def score(task: tuple[Sequence[TestedKey], Batch]) -> tuple[dict[bool, I64], I64]:
+            group, span = task
+            return document_sums(span, self._spec, self._scheme, selector, group)
+
+        scored = list((pool.map if worth else map)(score, [(group, span) for group in groups for span in spans]))
+        by_group = [scored[start : start + len(spans)] for start in range(0, len(scored), len(spans))]
+        sums = np.concatenate([np.sum([one for _, one in part], axis=0) for part in by_group])
+        counted = [{owner: np.sum([n[owner] for n, _ in part], axis=0) for owner in (True, False)} for part in by_group]
+        counts = {owner: np.max([one[owner] for one in counted], axis=0) for owner in (True, False)}
         log10_ps = np.empty(sums.shape)
         for owner in (True, False):
             mine = np.flatnonzero([key.owns_global == owner for key in keys])
@@ -368,7 +376,7 @@ class Family:
             smallest = np.array(list(pool.map(partial(self._smallest_tail, batch), self._families)))
         paid = np.log10(np.array([len(family) for _, family in self._families]))
         found = np.array([[sidak_log10(np.append(np.zeros(spec.subkeys - 1), p)) for p in row] for row in smallest])
-        return np.minimum(found + paid[:, None], 0.0)
+        return np.asarray(np.minimum(found + paid[:, None], 0.0))
 
     def _smallest_tail(self, batch: Batch, family: tuple[SecretKey, list[TestedKey]]) -> Floats:
         """The smallest log10 tail of a decoy's sums in each document, (D,)."""

@@ -74,13 +74,13 @@ def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folde
         return [f"the report has {len(record.documents)} documents, the inputs {len(again.documents)}"]
     pairs = list(zip(record.documents, again.documents, strict=True))
     if mine is not None:
-        found = [line for a, b in pairs for line in _own_differences(a, b, mine)]
+        lines = [line for a, b in pairs for line in _own_differences(a, b, mine)]
     else:
         # The model-aware test is not run again: what follows from both is judged by its numbers on record.
         aware = [msgspec.structs.replace(b, aware=a.aware) for a, b in pairs]
         judged = adjust(aware, record.alpha)
-        found = [line for a, b in zip(record.documents, judged, strict=True) for line in _differences(a, b)]
-    return [*found, *_other_sums(record, again)]
+        lines = [line for a, b in zip(record.documents, judged, strict=True) for line in _differences(a, b)]
+    return [*lines, *_other_sums(record, again)]
 
 
 def keys_on_record(record: Record) -> list[str]:
