@@ -86,8 +86,8 @@ def _family(record: Record, document: Document) -> None:
         refuse(f"{document.name}: {document.tested:,} keys were tested there, {record.documents[0].tested:,} elsewhere")
     if document.refused is not None:
         # Where contexts are shared, those of a short text may all be those of keys that were not tested.
-        owned = not is_format(scheme) and record.spec.global_share in (0, 1)
-        if document.refused.startswith(NOTHING) and document.tuples and owned:
+        alone = not is_format(scheme) and record.spec.global_share in (0, 1)
+        if document.refused.startswith(NOTHING) and document.tuples and alone:
             refuse(f"{document.name} has {document.tuples:,} tuples, and yet it is said that nothing could be tested")
         return
     if not names or len(set(names)) < len(names):
