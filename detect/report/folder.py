@@ -134,7 +134,7 @@ def replace_report(output: Path, files: Mapping[str, bytes]) -> None:
         is as it was.
     """
     make_folder(output)
-    with held(), _held(output):
+    with _held(output), held():
         gone = {name: _sha256(output / name) for name in _own(output, files)}
         stage = output / STAGE
         _claim(stage)
@@ -174,7 +174,7 @@ def add_drawings(output: Path, report: bytes | None, files: Mapping[str, bytes],
         Another report lies there, or drawings of nobody knows what.
     """
     make_folder(output)
-    with held(), _held(output):
+    with _held(output), held():
         if (output / REPORT).exists():
             _own(output, files)
             if report is not None and (output / REPORT).read_bytes() != report:
@@ -305,7 +305,8 @@ def _held(output: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
-            _finish(output)
+            with held():
+                _finish(output)
         except OSError as error:
             raise refused_write(f"cannot write to {output}", error) from None
         yield

@@ -246,7 +246,7 @@ class Asker:
         host = shown_host(self._plan.url)
         if usable and self._plan.evidence == "logprobs" and not self._scored:
             raise DyetraceError(
-                f"{host} sends no logprobs, which the plan counts on; make a plan with evidence 'samples'"
+                f"{host} sends no logprobs, which the plan counts on; make a plan without --logprobs"
             )
         if self._useful:
             return

@@ -97,7 +97,7 @@ class Endpoint:
         try:
             import httpx2
         except ImportError:
-            raise MachineError("asking an endpoint needs httpx2: run `pip install httpx2`") from None
+            raise MachineError("asking an endpoint needs httpx2: pip install 'dyetrace[api]'") from None
         # At DEBUG it logs headers as they come, and an endpoint may quote the key in one.
         log = logging.getLogger("httpcore2")
         log.setLevel(max(log.level, logging.INFO))
