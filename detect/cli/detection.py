@@ -161,6 +161,7 @@ def detect(
     refuse_unused("model_dir", not aware, "it is for --aware; a tokenizer is given with --tokenizer")
     refuse_unused("force", output is None, "no report is written without -o")
     refuse_unused("pdf", output is None, "no report is written without -o")
+    refuse_unused("no_quotes", output is None and not as_json, "what is printed without -o or --json quotes no text")
     maker = made_by(examiner, case)
     settings = Settings(alpha=alpha, decoy_count=decoys, decoy_seed=decoy_seed, quotes=not no_quotes)
     made = load_spec(spec_path)
