@@ -21,7 +21,7 @@ import msgspec
 from detect.own_folder import SCRATCH, claim, is_plain, release, remove_plain
 from watermark.errors import DyetraceError, MachineError, refused_write
 from watermark.files import make_folder, write_atomically
-from watermark.interruption import held
+from watermark.interruption import held, wrote
 
 REPORT = "report.json"
 SIGNATURE = "report.json.sig"
@@ -152,6 +152,7 @@ def replace_report(output: Path, files: Mapping[str, bytes]) -> None:
             _finish(output)
         except OSError as error:
             raise refused_write(f"cannot write to {output}", error) from None
+        wrote(output / REPORT)
 
 
 def add_drawings(output: Path, report: bytes | None, files: Mapping[str, bytes], *, force: bool = False) -> None:
