@@ -224,12 +224,14 @@ class _Read:
 def _batches(suspects: Sequence[Suspect], encoder: Encoder, spec: WatermarkSpec, sums: int) -> Iterator[list[_Read]]:
     """Documents in order, as many at a time as make calls worth their cost and their sums fit the memory set aside."""
     batch: list[_Read] = []
+    tuples = 0
     for suspect in suspects:
         ids, prompt = _ids(suspect, encoder, spec), _prompt(suspect)
         batch.append(_Read(suspect, ids, prompt, _tuples(ids, prompt, spec)))
-        if len(batch) * sums >= _SUMS or sum(len(one.tuples) for one in batch) >= CHUNK:
+        tuples += len(batch[-1].tuples)
+        if len(batch) * sums >= _SUMS or tuples >= CHUNK:
             yield batch
-            batch = []
+            batch, tuples = [], 0
     if batch:
         yield batch
 

@@ -27,7 +27,7 @@ from detect.calibration import below_floor, bounded_log10, method_of, rank_log10
 from detect.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
 from detect.distinct import I64, Tuples
 from detect.evidence import DecoyRun, Hypothesis, SubkeyTally
-from detect.multiplicity import holm_log10, sidak_log10
+from detect.multiplicity import holm_log10, sidak_log10, sidak_of_smallest_log10
 from detect.scoring import as_drawn, global_contexts, tallies
 from detect.tail_pairs import log10_sf_pairs
 from watermark.errors import DyetraceError
@@ -286,8 +286,9 @@ class Family:
 
     @property
     def sums(self) -> int:
-        """How many sums each document has under the true keys."""
-        return len(self.names) * self._spec.subkeys
+        """How many sums each document has, under the true keys and the decoys'."""
+        decoys = self._decoys if self._foreign else sum(len(family) for _, family in self._families)
+        return (len(self.names) + decoys) * self._spec.subkeys
 
     @property
     def keeps_all(self) -> bool:
@@ -375,8 +376,7 @@ class Family:
         else:
             smallest = np.array(list(pool.map(partial(self._smallest_tail, batch), self._families)))
         paid = np.log10(np.array([len(family) for _, family in self._families]))
-        found = np.array([[sidak_log10(np.append(np.zeros(spec.subkeys - 1), p)) for p in row] for row in smallest])
-        return np.asarray(np.minimum(found + paid[:, None], 0.0))
+        return np.asarray(np.minimum(sidak_of_smallest_log10(smallest, spec.subkeys) + paid[:, None], 0.0))
 
     def _smallest_tail(self, batch: Batch, family: tuple[SecretKey, list[TestedKey]]) -> Floats:
         """The smallest log10 tail of a decoy's sums in each document, (D,)."""

@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from watermark.backends.numba_backend import jit
+
 Floats = NDArray[np.float64]
 
 
@@ -35,10 +37,12 @@ def sidak_log10(log10_p: ArrayLike) -> float:
     p_values = _checked(log10_p)
     if not p_values.size:
         raise ValueError("the smallest of no p-values has no p-value; give at least one")
-    log_p, log_k = float(p_values.min()) * math.log(10), math.log(p_values.size)
-    if log_p + log_k < -40:  # k p falls short of the formula by no more than itself squared, and p may underflow
-        return (log_p + log_k) / math.log(10)
-    return min(0.0, _log1mexp(p_values.size * _log1mexp(log_p)) / math.log(10))
+    return float(_sidak(float(p_values.min()), p_values.size))
+
+
+def sidak_of_smallest_log10(smallest: Floats, k: int) -> Floats:
+    """`sidak_log10` of many families of ``k`` p-values each, by the smallest of each: elementwise, to the same bit."""
+    return np.asarray(_sidak_each(_checked(smallest).ravel(), k)).reshape(smallest.shape)
 
 
 def sidak_rows_log10(log10_ps: Floats) -> Floats:
@@ -188,8 +192,26 @@ def _in_order(adjusted: Floats, order: NDArray[np.intp]) -> Floats:
     return result
 
 
+@jit()
+def _sidak_each(smallest: Floats, k: int) -> Floats:
+    out = np.empty(smallest.size)
+    for i in range(smallest.size):
+        out[i] = _sidak(smallest[i], k)
+    return out
+
+
+@jit()
+def _sidak(log10_p: float, k: int) -> float:
+    log_p, log_k = log10_p * math.log(10), math.log(k)
+    if log_p + log_k < -40:  # k p falls short of the formula by no more than itself squared, and p may underflow
+        return (log_p + log_k) / math.log(10)
+    return min(0.0, _log1mexp(k * _log1mexp(log_p)) / math.log(10))
+
+
+@jit()
 def _log1mexp(x: float) -> float:
     """Log(1 - exp(x)) for x <= 0 (M. Mächler, "Accurately computing log(1 - exp(-|a|))", 2012)."""
     if x == 0:
         return -math.inf
-    return math.log(-math.expm1(x)) if x > -math.log(2) else math.log1p(-math.exp(x))
+    log: float = math.log(-math.expm1(x)) if x > -math.log(2) else math.log1p(-math.exp(x))
+    return log

@@ -11,7 +11,7 @@ import msgspec
 from detect.corpus.keys import rings_of
 from detect.detection import Settings, adjust, detect
 from detect.document import GLOBAL, tested_keys
-from detect.evidence import Document, Hypothesis, Record
+from detect.evidence import DecoyRun, Document, Hypothesis, Record
 from detect.inputs import from_text_alone, read_suspects
 from detect.recorded_inputs import recorded_path
 from watermark.errors import DyetraceError, EvidenceError
@@ -150,13 +150,24 @@ def _differences(a: Document, b: Document) -> Iterator[str]:
     if not _all_close(*numbers):
         yield f"{a.name}: other p-values (log10 p {a.log10_pvalue}, now {b.log10_pvalue})"
     if a.decoys is not None and b.decoys is not None:
-        ranks = [(d.rank, d.drawn) for d in (a.decoys, b.decoys)]
-        if ranks[0] != ranks[1] or not close(a.decoys.log10_agreement, b.decoys.log10_agreement):
+        if not _same_rank(a.decoys, b) or not close(a.decoys.log10_agreement, b.decoys.log10_agreement):
             yield f"{a.name}: another rank or agreement of decoys"
     if a.found != b.found:
         yield f"{a.name}: it is {'' if a.found else 'not '}found, and would {'not ' if a.found else ''}be now"
     if a.points_to is not None and a.points_to != b.points_to:
         yield f"{a.name}: it points to other keys"
+
+
+def _same_rank(before: DecoyRun, after: Document) -> bool:
+    """Whether a rank is one that rounding leaves open: a decoy as extreme as the key may have been counted or not."""
+    now = after.decoys
+    if now is None or before.drawn != now.drawn:
+        return False
+    if now.drawn is not None or after.log10_pvalue is None:
+        return now.drawn is None or before.rank == now.rank
+    tie = _RELATIVE * max(1.0, abs(after.log10_pvalue))
+    least, most = (sum(p <= after.log10_pvalue + d for p in now.log10_pvalues) for d in (-tie, tie))
+    return least < before.rank <= most + 1
 
 
 def _own_differences(a: Document, b: Document, mine: set[str]) -> Iterator[str]:
