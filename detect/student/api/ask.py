@@ -72,6 +72,8 @@ class Asker:
         self._fatal: DyetraceError | None = None
         self._ended = asyncio.Event()
         self._went_well = self._given_up = 0  # in this run
+        self._failed_at_first = 0  # before anything went well, whichever request it was
+        self._slower = 1.0  # factor of the next pause
         self._known_to_work = False  # in this run or, by the ledger, in an earlier one
         self._useful = self._scored = 0  # responses with a text, and with logprobs
         self._useless: Counter[str] = Counter()
@@ -261,6 +263,7 @@ class Asker:
     async def _send(self, prompt: int, sample: int, count: int, body: bytes, key: str) -> tuple[int, Response] | None:
         """An answer, after as many attempts as it takes, with its entry's number; None where none can be had."""
         meta = {"prompt": prompt, "sample": sample, "count": count, "url": endpoint_url(self._plan)}
+        wait: float | None = None
         for attempt in range(self._settings.attempts):
             epoch = await self._pace.enter((prompt, sample))
             try:
@@ -268,28 +271,46 @@ class Asker:
                 self.account.retries += attempt > 0
                 draft = Draft("asked", key, self._sha256, reserved.held, meta | {"attempt": attempt}, body)
                 answer, wait = await self._exchange(draft, reserved, epoch, count)
+                if answer is not None:
+                    return answer
+                pause = None if wait is None else self._pause_after(attempt, wait)
+                if wait is not None and pause is None and self._went_well == 0:
+                    self._pace.close()  # before the place is given back: whoever waits for it would send
             except DyetraceError:
-                self._pace.close()  # before the place is given back: whoever waits for it would send
+                self._pace.close()  # likewise
                 raise
             finally:
                 self._pace.leave()
-            if answer is not None:
-                return answer
             if wait is None:
                 self._trouble.answered()  # it is up: this one request is what it doesn't take
                 break
-            last = attempt + 1 == self._settings.attempts
-            pause = None if last else max(wait, backoff(attempt, self._settings.first_backoff))
             self._trouble.failed(self._last_trouble, pause)
-            if pause is not None:
-                await self._pause(pause)
+            if pause is None:
+                break
+            await self._pause(pause)
         self._given_up += 1
-        if self._went_well == 0 or self._given_up >= _GIVEN_UP_IN_A_ROW:
+        if (wait is not None and self._went_well == 0) or self._given_up >= _GIVEN_UP_IN_A_ROW:
             raise MachineError(
                 f"{shown_host(self._plan.url)} does not answer ({self._last_trouble}); "
                 "what came so far is kept: the same command goes on from there"
             )
         return None
+
+    def _pause_after(self, attempt: int, wait: float) -> float | None:
+        """Seconds to wait before the next attempt, no fewer than ``wait``; None where there is none.
+
+        Until something went well all requests count as one, and wait together: an endpoint that takes them and never
+        answers is given up after as many attempts as one request has.
+        """
+        at_first = self._went_well == 0
+        if at_first:
+            attempt, self._failed_at_first = self._failed_at_first, self._failed_at_first + 1
+        if attempt + 1 >= self._settings.attempts:
+            return None
+        pause = max(wait, backoff(attempt, self._slower * self._settings.first_backoff))
+        if at_first:
+            self._pace.pause(pause)
+        return pause
 
     async def _exchange(
         self, draft: Draft, reserved: Reservation, epoch: int, count: int
@@ -316,7 +337,7 @@ class Asker:
                 meta["problem"] = reply.problem
             if verdict != "answer":
                 await self._failed(draft, asked, cost, meta, reply.payload)
-                return None, self._refused(reply, verdict, epoch, int(draft.meta["attempt"]))
+                return None, self._refused(reply, verdict, epoch)
             done = Draft("answered", draft.key, draft.plan, cost, meta, reply.payload, asked)
             number = await self._recorder.append(done)
         finally:
@@ -333,14 +354,14 @@ class Asker:
         await self._recorder.append(Draft("failed", draft.key, draft.plan, cost, meta, payload, asked))
 
     def _unreachable(self, error: Unreachable, epoch: int) -> float:
-        self._last_trouble = error.reason
+        self._last_trouble, self._slower = error.reason, 1.0
         if self._went_well == 0 and not error.connected:
             raise MachineError(cannot_reach(self._plan.url, error))
         self._pace.refused(epoch)
         return 0.0
 
-    def _refused(self, reply: Reply, verdict: str, epoch: int, attempt: int) -> float | None:
-        self._last_trouble = reply.says()
+    def _refused(self, reply: Reply, verdict: str, epoch: int) -> float | None:
+        self._last_trouble, self._slower = reply.says(), 1.0
         if verdict == "stop" or (verdict == "refused" and not self._known_to_work):
             raise DyetraceError(f"{shown_host(self._plan.url)} refuses: {reply.says()}; {_advice(reply.status)}")
         if verdict == "refused":
@@ -348,7 +369,8 @@ class Asker:
         self._pace.refused(epoch)
         wait = retry_after(reply.headers, time.time())
         if wait is None:
-            return backoff(attempt, _THROTTLED * self._settings.first_backoff) if reply.status == 429 else 0.0
+            self._slower = _THROTTLED if reply.status == 429 else 1.0
+            return 0.0
         if wait > self._settings.longest_pause:
             raise MachineError(
                 f"{shown_host(self._plan.url)} asks to wait {wait:,.0f} s; run the same command again after that: "

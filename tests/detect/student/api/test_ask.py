@@ -155,8 +155,11 @@ def test_one_prompt_that_always_fails_is_left_out_and_counted(serve: Serve, path
 
 def test_a_prompt_that_is_refused_is_left_out_without_trying_again(serve: Serve, path: Path) -> None:
     refused = Fault("status", 400, body=b'{"error": {"message": "too long"}}')
-    found, account = run(plan(serve(faults=only_for(1, refused)).url), path)
+    server = serve(faults=only_for(1, refused))
+    found, account = run(plan(server.url), path)
     assert [len(answers) for answers in found] == [1, 0, 1, 1, 1, 1] and account.requests == 6
+    again, account = run(plan(server.url), path)  # and it does not keep a trace from ending that goes on
+    assert texts(again) == texts(found) and account.requests == 7
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,19 @@ def test_one_that_hangs_is_spoken_of_until_it_is_given_up(serve: Serve, path: Pa
     assert not any("failure" in line or "does not answer" in line for line in run(plan(server.url, prompts=1), path))
 
 
+@pytest.mark.parametrize(
+    "fault", [Fault("status", 500), Fault("status", 429), Fault("drop")], ids=["500", "429", "drop"]
+)
+def test_one_that_never_answered_is_given_up_after_the_attempts_of_one_request(
+    serve: Serve, path: Path, fault: Fault
+) -> None:
+    """However many requests there are: else a hanging endpoint would take the time-out so many times as often."""
+    server = serve(faults=lambda _: fault)
+    settings = ClientSettings(first_backoff=0.01, attempts=3, start=8, most=8)
+    *_, last = run(plan(server.url, prompts=9, samples=4), path, settings)
+    assert "does not answer" in last and len(server.received) == 3
+
+
 def test_what_was_answered_before_an_outage_is_kept_and_the_same_goes_on(serve: Serve, path: Path) -> None:
     server = serve(faults=[None] * 4 + [Fault("status", 503)] * 200)
     lines = run(plan(server.url, prompts=20), path)
