@@ -133,8 +133,11 @@ ANSWERS = (
     "../mine/one.ledger",
     "../mine/docs.jsonl",
 )
-MODELS = (MODEL, "../mine/suspect", "../mine/model/tokenizer.json", "../odd/model-without-config.json",
-          "../odd/model-without-tokenizer.json", "../odd/model-without-model.safetensors")  # fmt: skip
+_PARTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors")
+MODELS = (
+    *(MODEL, "../mine/suspect", "../mine/model/tokenizer.json"),
+    *(f"../odd/model-{kind}-{name}" for kind in ("deep", "wrong") for name in _PARTS),
+)
 FITTING = {
     "--spec": (SPEC, "../mine/tenants.json", "../mine/green.json", "../mine/foreign.json"),
     "--model": MODELS,

@@ -178,10 +178,15 @@ def _make_odd(odd: Path, mine: Path) -> None:
         (odd / f"flipped-{stem}").write_bytes(data[:middle] + bytes([data[middle] ^ 0x55]) + data[middle + 1 :])
     for name in ("detection", "scan", "trace"):
         _change(mine / name, odd / name)
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        broken = odd / f"model-without-{name}"
-        shutil.copytree(mine / "model", broken)
-        (broken / name).write_bytes(b'{"vocab_size": ' + b"[" * 5000)
+    parts = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors")
+    for number, name in enumerate(parts):
+        for kind, content in {
+            "deep": b'{"vocab_size": ' + b"[" * 10**5,
+            "wrong": (b"[]", b"{}", b"\xff\xfe", b"", b"1")[number],
+        }.items():
+            broken = odd / f"model-{kind}-{name}"
+            shutil.copytree(mine / "model", broken)
+            (broken / name).write_bytes(content)
     (odd / "folder").mkdir()
     (odd / "folder" / "docs.jsonl").write_text('{"text": "10 20"}\n{"te')
     for name, target in {

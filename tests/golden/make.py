@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 SECRET = b"a key that everybody knows......"
 KEPT = {
     "detection": ("report.json",),
-    "scan": ("report.json", "documents.parquet", "hits.jsonl"),
+    "scan": ("report.json", "documents.parquet", "hits.jsonl", "skipped.jsonl"),
     "trace": ("report.json", "evidence.npz"),
 }
 KEY = "env:DYETRACE_GOLDEN_KEY"

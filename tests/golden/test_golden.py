@@ -1,0 +1,45 @@
+"""The golden reports hold here; `.ci/other_pythons` says the same of other Pythons and other packages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from detect.cli import main
+from tests.golden.other_python import HERE, SECRET, compare
+
+
+@pytest.mark.parametrize("name", ["detection", "scan", "trace"])
+def test_a_golden_report_holds_here(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(HERE, work, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("DYETRACE_GOLDEN_KEY", SECRET.hex())
+    verified = CliRunner().invoke(main, ["report", "verify", f"{name}/report.json"])
+    assert verified.exit_code == 0, verified.output
+    files = [] if name == "trace" else ["--tokenizer", "tokenizer.json", "--inputs", "."]
+    again = CliRunner().invoke(main, ["recompute", f"{name}/report.json", "--key", "env:DYETRACE_GOLDEN_KEY", *files])
+    assert again.exit_code == 0 and "every number the same" in again.output, again.output
+
+
+def test_last_bits_of_floats_may_differ_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = {"total": 12, "log10_p": -3.25, "created": "then", "files": [{"sha256": "a"}]}
+
+    def left(name: str, **changes: object) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in ("detection.json", "scan.json", "documents.json"):
+            (folder / file).write_text(json.dumps(record | changes))
+        return folder
+
+    first = left("first")
+    assert compare(first, left("same", created="now", files=[])) == 0
+    assert compare(first, left("bits", log10_p=-3.25 * (1 + 1e-12))) == 0
+    assert "1 floats differ" in capsys.readouterr().out
+    assert compare(first, left("float", log10_p=-3.2500001)) == 1
+    assert compare(first, left("integer", total=13)) == 1
+    assert "detection.json: total: 12 and 13" in capsys.readouterr().out
