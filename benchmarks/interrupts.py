@@ -282,6 +282,7 @@ class Trial:
             _command(self._case.arguments(self.output)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, start_new_session=True, errors="replace",
             env={**self._world.environment, "TMPDIR": str(self._temporary)},
+            preexec_fn=_as_from_a_terminal,
         )  # fmt: skip
 
     def whole(self) -> tuple[float, Any]:
@@ -403,6 +404,11 @@ def _is_early(said: str) -> bool:
     return "dyetrace: " not in said and all(file.endswith(_FIRST) for file in own)
 
 
+def _as_from_a_terminal() -> None:
+    """Shells have what they run in the background ignore Ctrl-C, and so would all that a benchmark there starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _session(number: int) -> list[str]:
     """Command lines of the processes of a session that are left, zombies apart."""
     found = []
@@ -421,12 +427,20 @@ def _session(number: int) -> list[str]:
 @click.option("--tries", type=click.IntRange(1), default=20, help="Kills and Ctrl-Cs of each command.")
 @click.option("--terminations", type=click.IntRange(0), default=5, help="SIGTERMs of each command.")
 @click.option("--again", type=click.IntRange(1), default=3, help="Run every so manieth command again, to its end.")
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="Only this signal.")
 @click.option("--only", multiple=True, help="Only this command; may be repeated.")
 @click.option("--seed", type=int, default=0, help="Of the moments.")
 @quick_option
 @json_option
 def main(
-    tries: int, terminations: int, again: int, only: tuple[str, ...], seed: int, quick: bool, json_path: Path | None
+    tries: int,
+    terminations: int,
+    again: int,
+    kinds: tuple[str, ...],
+    only: tuple[str, ...],
+    seed: int,
+    quick: bool,
+    json_path: Path | None,
 ) -> None:
     """Disturb every long command and say what came of it."""
     if quick:
@@ -445,6 +459,8 @@ def main(
                 Trial(world, case, place / "first").whole()  # machine code is kept on the disk from then on
                 seconds, expected = Trial(world, case, place / "whole").whole()
                 for kind, number in KINDS.items():
+                    if kinds and kind not in kinds:
+                        continue
                     seen = Seen()
                     for turn in range(terminations if kind == "sigterm" else tries):
                         trial = Trial(world, case, place / f"{kind}-{turn}")

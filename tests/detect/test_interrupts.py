@@ -26,6 +26,8 @@ from detect.start import main as start
 from watermark.files import write_atomically, write_private
 from watermark.interruption import held, unwinding
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with Ctrl-C ignored
+
 def command(function):
     main.add_command(click.Command("try", callback=function))
     sys.argv = ["dyetrace", "try"]
