@@ -354,10 +354,12 @@ def test_verify_command_fails_with_what_does_not_hold(scan: Path) -> None:
     assert json.loads(machine.stdout)["holds"] is False
 
 
-def test_detections_are_rendered_but_not_as_pdf(tmp_path: Path) -> None:
+def test_detections_are_rendered_in_every_form(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     write_record(path, make_record(make_document()))
-    assert run("render", path, "-o", tmp_path / "out", "--format", "html", "--format", "text").exit_code == 0
+    forms = ["--format", "html", "--format", "pdf", "--format", "text"]
+    assert run("render", path, "-o", tmp_path / "out", *forms).exit_code == 0
     assert "Watermark detection report" in (tmp_path / "out" / "report.html").read_text()
-    refused = run("render", path, "-o", tmp_path / "pdf", "--format", "pdf")
-    assert "has no PDF form" in str(refused.exception) and not (tmp_path / "pdf").exists()
+    assert (tmp_path / "out" / "report.pdf").read_bytes().startswith(b"%PDF-1.7")
+    text = (tmp_path / "out" / "report.txt").read_text()
+    assert "How to check this without us" in text and "ChaCha with 8 rounds" in text  # all of it, not the short form
