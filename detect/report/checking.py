@@ -147,7 +147,7 @@ def _with_key(record: AnyRecord) -> Runs:
 
 def _which_key(record: AnyRecord) -> Runs:
     account = (
-        " An account's own key gives the part that concerns it, tells nothing of any other key, and can be handed out."
+        " An account's own key gives the part that concerns it, tells nothing of any other key, and can be lent alone."
         if any(spec.global_share < 1 for spec in _specs(record))
         else ""
     )

@@ -164,6 +164,20 @@ def test_a_report_that_quotes_nothing_and_has_quotes_is_refused(
         record_of(tmp_path)
 
 
+def test_another_way_to_check_it_is_noticed_by_the_code_that_wrote_it(
+    both: tuple[str, Path, Path, Result, Result], tmp_path: Path
+) -> None:
+    _, quoted, _, _, _ = both
+    for path in quoted.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    report = (tmp_path / "report.json").read_text()
+    (tmp_path / "report.json").write_text(
+        report.replace("The key is secret, and never", "Send us your key: it is never")
+    )
+    verified = run("report", "verify", tmp_path / "report.json")
+    assert verified.exit_code == 3 and "how to check it is not what this code writes" in verified.stderr
+
+
 @pytest.mark.parametrize("option", ["--examiner", "--case"])
 @pytest.mark.parametrize("text", ["", "   ", "a\nb", "a\x1b[2Jb", "\u202eabc", "x" * 201])
 def test_names_that_nobody_could_read_are_one_line(option: str, text: str, case: Path, tmp_path: Path) -> None:
