@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
-from detect.cli.statuses import BAD_INPUT
+from detect.cli.statuses import DOES_NOT_HOLD, UNDECIDED
 from detect.corpus import score
 from detect.corpus.conclude import marked_control, null_key_log10
 from detect.corpus.scan import scan
@@ -48,7 +48,7 @@ def command(folder: Path, output: Path, *more: str | Path) -> Result:
 
 def test_a_marked_control_corpus_withholds_the_answer_and_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     result = command(folder, tmp_path, "--null-corpus", folder / "not-clean.jsonl", "--fail")
-    assert result.exit_code == 0, result.output  # nothing is found
+    assert result.exit_code == UNDECIDED.number, result.output
     record = read_scan(tmp_path / "report.json")
     assert record.log10_pvalue is None and not record.found
     assert record.refused is not None and "wrong control corpus" in record.refused and "--null-corpus" in record.refused
@@ -87,7 +87,7 @@ def test_a_report_that_gives_an_answer_although_its_control_fails_is_refused(tmp
         failed = verify_report(tmp_path / "report.json").failed
         assert [check.name for check in failed] == ["controls"] and "yet an answer is given" in failed[0].line
         shown = CliRunner().invoke(main, ["report", "verify", str(tmp_path / "report.json")])
-        assert shown.exit_code == BAD_INPUT.number
+        assert shown.exit_code == DOES_NOT_HOLD.number
     controls = msgspec.structs.replace(record.controls, null_corpus_log10_pvalue=-3.9, null_key_log10_pvalue=-3.9)
     write_scan(tmp_path / "report.json", msgspec.structs.replace(record, controls=controls))
     assert verify_report(tmp_path / "report.json").holds
