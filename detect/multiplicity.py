@@ -205,7 +205,8 @@ def _sidak(log10_p: float, k: int) -> float:
     log_p, log_k = log10_p * math.log(10), math.log(k)
     if log_p + log_k < -40:  # k p falls short of the formula by no more than itself squared, and p may underflow
         return (log_p + log_k) / math.log(10)
-    return min(0.0, _log1mexp(k * _log1mexp(log_p)) / math.log(10))
+    log_family: float = _log1mexp(k * _log1mexp(log_p))
+    return min(0.0, log_family / math.log(10))
 
 
 @jit()
