@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Fault
-from detect.cli import main
+from detect.cli import common, main
 from detect.serve_ask import PROMPTS
+from detect.student.api import trouble
 from tests.detect.marking_server import MASTER, MarkingServer, spec_of
 from tests.detect.student.api.conftest import tiny_model  # noqa: F401 (the same model that API traces are tried on)
 from watermark.keys import TenantKey, write_key_file
@@ -33,6 +34,14 @@ def start(tiny_model: tuple[Any, Any]) -> Iterator[Start]:  # noqa: F811
             return stack.enter_context(MarkingServer(*tiny_model, made, **options))
 
         yield run
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line because a busy machine takes long."""
+    monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 1e6)
+    monkeypatch.setattr(trouble, "SECONDS_BETWEEN_LINES", 1e9)
+    monkeypatch.setattr(trouble, "SECONDS_BETWEEN_OUTAGES", 1e9)
 
 
 @pytest.fixture

@@ -118,14 +118,21 @@ def test_a_proxy_is_named_by_host_and_port_alone() -> None:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line because a busy machine takes long to answer."""
+    monkeypatch.setattr(told, "SECONDS_BETWEEN_LINES", 1e9)
+    monkeypatch.setattr(told, "SECONDS_BETWEEN_OUTAGES", 1e9)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:
     """A line as soon as anything can be said."""
     monkeypatch.setattr(told, "SECONDS_BETWEEN_LINES", 0.0)
     monkeypatch.setattr(told, "_LOOK", 0.01)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, patient: None) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
