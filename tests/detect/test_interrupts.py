@@ -230,6 +230,22 @@ command(run)
     said(done, NOTHING)
 
 
+def test_the_process_that_workers_come_from_leaves_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "heavy.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    (tmp_path / "tmp").mkdir()
+    code = """
+import tempfile
+tempfile.tempdir = "tmp"
+from detect.corpus.engines.forkserver import start_early
+def run():
+    start_early()
+    import heavy
+command(run)
+"""
+    said(ended(code, tmp_path), NOTHING)
+    assert not any((tmp_path / "tmp").iterdir())
+
+
 @pytest.mark.parametrize("where", ["import heavy", "signal.raise_signal(signal.SIGTERM)", "print('went on')"])
 def test_what_a_command_has_started_is_ended_with_it(where: str, tmp_path: Path) -> None:
     (tmp_path / "heavy.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\n")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -34,10 +35,11 @@ def start_early() -> BaseContext:
 
 
 def _end_server() -> None:
-    """End the server, which would first load all its packages where it has only begun to."""
+    """End the server, which would first load all its packages where it has only begun to, and remove its socket."""
     server: Any = forkserver._forkserver
     if server._forkserver_pid is not None:
         os.kill(server._forkserver_pid, signal.SIGTERM)
+        shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
 
 
 def end_with_parent() -> None:
