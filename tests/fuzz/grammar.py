@@ -87,6 +87,9 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
 LOADS_MODELS = ("generate", "trace weights", "trace api", "demo")
 """Commands that are forked from a process which has loaded torch."""
 
+TAKES_SECONDS = ("demo", "plan")
+"""Commands that are cut off in most runs."""
+
 SLOW_WORDS = ("ray", "datatrove")
 """Engines of others take minutes to start; they have tests of their own."""
 

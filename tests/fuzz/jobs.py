@@ -17,6 +17,7 @@ from tests.fuzz.grammar import (
     LOADS_MODELS,
     OUTPUTS,
     SLOW_WORDS,
+    TAKES_SECONDS,
     URL,
     VALUES,
     Option,
@@ -112,7 +113,7 @@ def _jobs(draw: st.DrawFn, inputs: tuple[str, ...]) -> Job:
         "stdout": draw(_sometimes(STDOUT, 8)),
         "stderr": draw(_sometimes(STDERR, 16)),
         "setting": draw(_sometimes(SETTINGS, 8)),
-        "signal": draw(_sometimes(("", *SIGNALS), 8) if command != "demo" else st.sampled_from(SIGNALS)),
+        "signal": draw(_cut_off if command in TAKES_SECONDS else _sometimes(("", *SIGNALS), 8)),
     }
     return Job(
         command=command,
@@ -123,6 +124,9 @@ def _jobs(draw: st.DrawFn, inputs: tuple[str, ...]) -> Job:
         process=draw(st.integers(0, 199)) == 77,
         workers=draw(st.integers(0, 29)) == 17,
     )
+
+
+_cut_off = st.sampled_from((*SIGNALS, *SIGNALS, *SIGNALS, ""))
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,8 @@ HERE = Path(__file__).parent
 SECRET = b"a key that everybody knows......"
 TOLERANCE = 1e-9
 """Relative difference up to which floats are the same: their last bits are those of the machine's own exp and log."""
-_OF_THE_RUN = ("versions", "created", "encoder", "files")  # files hold Parquet, whose bytes are pyarrow's
+_OF_THE_RUN = ("versions", "created", "made", "how_to_check", "encoder", "files")
+"""What names the versions, the code and the time; and hashes of files, as Parquet's bytes are pyarrow's."""
 _LEFT = ("detection.json", "scan.json", "documents.json")
 
 
