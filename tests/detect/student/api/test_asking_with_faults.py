@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_closing_early_keeps_what_is_under_way(serve: Serve, path: Path) -> None
     server = serve(faults=[None] * 4 + [Fault("slow", seconds=0.3)] * 8)
     made = plan(server.url, 30)
     with Ledger(path) as ledger:
-        with ask_all(made, ledger, settings=QUICK) as asking:
+        with ask_all(made, ledger, settings=replace(QUICK, grace=60.0)) as asking:
             early = [next(asking) for _ in range(4)]
         assert asking.account.stopped == "closed"
     sent = len(server.received)
