@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -12,8 +12,8 @@ from detect.corpus.keys import rings_of
 from detect.detection import Settings, adjust, detect
 from detect.document import GLOBAL, tested_keys
 from detect.evidence import DecoyRun, Document, Hypothesis, Record
-from detect.inputs import from_text_alone, read_suspects
-from detect.recorded_inputs import recorded_path
+from detect.inputs import Suspect, from_text_alone, read_suspects
+from detect.recorded_inputs import recorded_path, recorded_request
 from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys import KeyRing, TenantKey, load_key
 from watermark.spec import WatermarkSpec
@@ -21,6 +21,15 @@ from watermark.spec import WatermarkSpec
 # Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
 _RELATIVE = 1e-6
 _TENANT = "tenant:"
+
+
+class _Request(msgspec.Struct, frozen=True):
+    """How a detection read its inputs."""
+
+    format: Literal["auto", "text", "jsonl"] = "auto"
+    text_field: str = "text"
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    from_text: bool = False
 
 
 def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folder: Path | None = None) -> list[str]:
@@ -45,19 +54,21 @@ def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folde
     DyetraceError
         An input is missing, came from standard input, or its bytes are not those of the report.
     """
-    arguments: dict[str, Any] = dict(record.arguments)
-    suspects = []
+    request = recorded_request(record.arguments, _Request)
+    if record.documents and not record.inputs:
+        raise DyetraceError("the report names no file that its documents stood in: the program that made it has them")
+    suspects: list[Suspect] = []
     for before in record.inputs:
         if before.name == "-":
             raise DyetraceError("the report's input was standard input; save it to a file and detect again")
         path = recorded_path(before.name, folder, report, {before.sha256})
-        found, now = read_suspects(str(path), arguments["format"], arguments["text_field"])
+        found, now = read_suspects(str(path), request.format, request.text_field)
         if now.sha256 != before.sha256:
             raise EvidenceError(
                 f"{before.name} is not the file of the report: SHA-256 {now.sha256}, not {before.sha256}"
             )
-        suspects += found[: arguments["limit"]]
-    if arguments["from_text"]:
+        suspects += found[: request.limit]
+    if request.from_text:
         suspects = [from_text_alone(suspect) for suspect in suspects]
     names = keys_on_record(record)
     mine = own_part(names, tested_keys(record.spec, ring))

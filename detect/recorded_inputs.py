@@ -6,8 +6,37 @@ import glob
 import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePath
+from typing import Any, TypeVar
+
+import msgspec
 
 from watermark.errors import DyetraceError
+
+_Request = TypeVar("_Request", bound=msgspec.Struct)
+
+
+def recorded_request(arguments: dict[str, Any], form: type[_Request]) -> _Request:
+    """What a report's run was asked for, of which its arguments on record say what can be said in JSON.
+
+    Parameters
+    ----------
+    arguments
+        As they stand in the report; those that ``form`` lacks are passed over.
+    form
+        What is needed.
+
+    Raises
+    ------
+    DyetraceError
+        One is missing or of another kind: a program made the report without saying how, or it was changed.
+    """
+    try:
+        return msgspec.convert(arguments, form)
+    except msgspec.ValidationError as error:
+        raise DyetraceError(
+            f"the arguments on record don't say how this report was made ({error}); a program that made it by its own "
+            "calls must make it again, or put its arguments on record"
+        ) from None
 
 
 def recorded_path(name: str, folder: Path | None, report: Path, hashes: Collection[str] = ()) -> Path:

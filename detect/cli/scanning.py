@@ -129,7 +129,7 @@ _UNITS = {"hash": "bytes", "gather": "bytes", "settle": "tuples", "locate": "fil
     multiple=True,
     default=("natural",),
     help="Text that is known not to be marked, tested as a control: if it is marked, no answer is given. 'natural' is "
-    "Python's own documentation (for text alone), 'none' leaves it out.  [e.g. --null-corpus wiki.jsonl]",
+    "the prose that comes with dyetrace (for text alone), 'none' leaves it out.  [e.g. --null-corpus wiki.jsonl]",
 )
 @commitment_on_record
 @option(
@@ -248,23 +248,6 @@ def scan(
         null_corpus=() if "none" in nulls else nulls,
         made=made_by(examiner, case),
         quotes=not no_quotes,
-        arguments={
-            "paths": list(paths),
-            "format": form,
-            "field": field,
-            "id_field": id_field,
-            "roles": list(roles),
-            "on_error": on_error,
-            "limit": limit,
-            "sample": sample,
-            "alpha": alpha,
-            "fdr": rate,
-            "decoys": decoys,
-            "decoy_seed": decoy_seed,
-            "tenants": list(accounts),
-            "reference": list(references),
-            "null_corpus": list(nulls),
-        },
     )
     alone = nulls == ("natural",) and job.tokenizer is None
     refuse_unused("nulls", alone, "'natural' is text, and all files hold token ids of their own")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,7 +16,7 @@ from detect.corpus.scan import Progress, ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.document import GLOBAL
 from detect.recompute import own_part
-from detect.recorded_inputs import recorded_path
+from detect.recorded_inputs import recorded_path, recorded_request
 from watermark.errors import MachineError
 from watermark.interruption import unwinding
 from watermark.keys import AnyKey, TenantKey, load_key
@@ -73,10 +73,8 @@ def recompute_scan(
     DyetraceError
         An input is missing, or the key is another.
     """
-    options = record.arguments
-    names: Any = options["paths"]
-    references: Any = options["reference"]
-    nulls: Any = options["null_corpus"]
+    request = recorded_request(record.arguments, _Request)
+    nulls = request.null_corpus
     hashes = {source.sha256 for source in record.inputs}
 
     def there(name: str, known: Collection[str] = ()) -> str:
@@ -90,14 +88,13 @@ def recompute_scan(
     kept = [number for number in every if record.specs[number].epoch in epochs] or list(every)
     tested = [h.key.removeprefix(_prefix(h.key)) for h in record.hypotheses]
     job = ScanJob(
-        paths=[there(name, hashes) for name in names],
+        paths=[there(name, hashes) for name in request.paths],
         specs=[record.specs[number] for number in kept],
         key=key,
-        settings=_settings(options, tuple(dict.fromkeys(name for name in tested if own is None or name in own))),
+        settings=_settings(record, request, tuple(dict.fromkeys(n for n in tested if own is None or n in own))),
         tokenizer=tokenizer,
-        reference=[there(name) for name in references],
+        reference=[there(name) for name in request.reference],
         null_corpus=[] if "none" in nulls else [name if name == _NATURAL else there(name) for name in nulls],
-        arguments=dict(options),
         commitment=record.commitment,
         quotes=record.quotes,
     )
@@ -148,8 +145,8 @@ def _set_control_apart(
     python = record.versions.get("python", "a version that is not on record")
     if note is not None:
         note(
-            "not compared: what this older report says of its control corpus, which was the documentation of the Python "
-            f"that made it ({python}) and gives other numbers than the text that comes with dyetrace now"
+            "not compared: what this older report says of its control corpus, which was the documentation of the "
+            f"Python that made it ({python}) and gives other numbers than the text that comes with dyetrace now"
         )
 
 
@@ -183,22 +180,41 @@ def _prefix(key: str) -> str:
     return before if separator else key.removesuffix(GLOBAL)
 
 
-def _settings(options: dict[str, Any], keys: tuple[str, ...]) -> ScanSettings:
-    """The settings that the command's options stand for, with the keys to test."""
+class _Request(msgspec.Struct, frozen=True):
+    """What a scan was asked for that stands in its record nowhere else."""
+
+    paths: list[str]
+    reference: list[str] = []
+    null_corpus: tuple[str, ...] = (_NATURAL,)
+    format: Literal["auto", "jsonl", "parquet", "arrow", "text"] = "auto"
+    field: str | None = None
+    id_field: str | None = None
+    roles: tuple[str, ...] = ("assistant",)
+    on_error: Literal["stop", "skip"] = "stop"
+    limit: int | None = None
+    sample: float = 1.0
+    decoys: int = 100
+
+
+def _settings(record: ScanRecord, request: _Request, keys: tuple[str, ...]) -> ScanSettings:
+    """The settings of the scan, with the keys to test."""
     read = ReadOptions(
-        form=options["format"],
-        field=options["field"],
-        id_field=options["id_field"],
-        roles=tuple(options["roles"]),
-        skip_errors=options["on_error"] == "skip",
+        form=request.format,
+        field=request.field,
+        id_field=request.id_field,
+        roles=request.roles,
+        skip_errors=request.on_error == "skip",
     )
-    same = ("alpha", "sample", "limit", "decoys", "decoy_seed")
     return ScanSettings(
         read=read,
-        rate=options["fdr"],
+        alpha=record.alpha,
+        rate=record.discoveries.rate,
+        sample=request.sample,
+        limit=request.limit,
+        decoys=request.decoys,
+        decoy_seed=record.controls.decoy_seed,
         tenants=tuple(name.removeprefix("tenant:") for name in keys if name != GLOBAL),
         global_key=GLOBAL in keys,
-        **{name: options[name] for name in same},
     )
 
 

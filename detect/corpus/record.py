@@ -1,8 +1,8 @@
 """The record of a scan: what `report.json` holds, from which every other form of the report is drawn.
 
 It holds no secret and nothing about workers, so that the same inputs, spec, keys and packages give the same bytes on
-one machine or a thousand, after any interruption, but for when and by whom it was made (``created``, ``made``). `documents.parquet` beside it (named here with its
-SHA-256) has a row for each document.
+one machine or a thousand, after any interruption, but for when and by whom it was made (``created``, ``made``).
+`documents.parquet` beside it (named here with its SHA-256) has a row for each document.
 """
 
 from __future__ import annotations

@@ -87,8 +87,6 @@ class ScanJob:
         Paths of text that is known to be marked, from which the strength of the mark is learnt.
     null_corpus
         Paths of text that is known not to be marked; `NATURAL`, or none.
-    arguments
-        The command's options, for the record.
     made
         Who makes the report; nothing but the record's own line depends on it.
     quotes
@@ -104,9 +102,30 @@ class ScanJob:
     opened: bool = False
     reference: Sequence[str] = ()
     null_corpus: Sequence[str] = (NATURAL,)
-    arguments: dict[str, Any] = field(default_factory=dict)
     made: Made = field(default_factory=made_by)
     quotes: bool = True
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What was asked for, as the record holds it: enough to do the same again."""
+        read, settings = self.settings.read, self.settings
+        return {
+            "paths": list(self.paths),
+            "format": read.form,
+            "field": read.field,
+            "id_field": read.id_field,
+            "roles": list(read.roles),
+            "on_error": "skip" if read.skip_errors else "stop",
+            "limit": settings.limit,
+            "sample": settings.sample,
+            "alpha": settings.alpha,
+            "fdr": settings.rate,
+            "decoys": settings.decoys,
+            "decoy_seed": settings.decoy_seed,
+            "tenants": list(settings.tenants),
+            "reference": list(self.reference),
+            "null_corpus": list(self.null_corpus) or ["none"],
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
+from detect.corpus.engines import make_engine
+from detect.corpus.scan import ScanJob, scan
+from detect.detection import Settings, detect
+from detect.inputs import read_suspects
 from detect.recorded_inputs import recorded_path
+from detect.report.schema import write_record
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from watermark.errors import DyetraceError
-from watermark.keys import TenantKey, write_key_file
+from watermark.keys import KeyRing, TenantKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
+from watermark.tokenizer import load_tokenizer
 
 ACCOUNTS = ["--tenant", "acme", "--tenant", "zenith"]
 
@@ -127,6 +133,30 @@ def test_differences_stand_in_the_order_of_the_record(case: Path) -> None:
     assert len(said) == 1
     places = [next(iter(said)).index(f"report.{name} is") for name in ("tokens", "tuples", "distinct_tuples")]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reports_that_a_program_made_by_its_own_calls_are_recomputed_or_say_what_they_lack(
+    kind: str, case: Path, tmp_path: Path, smollm2_dir: Path, demo_spec: WatermarkSpec
+) -> None:
+    data, ring = case / "data" / "x.jsonl", KeyRing.from_master(SECRET)
+    if kind == "scan":
+        job = ScanJob([str(data)], [spec(global_share=0.5)], f"file:{case / 'owner.key'}", null_corpus=())
+        scan(job, tmp_path, make_engine("local", 1, None))
+    else:
+        suspects, source = read_suspects(str(data))
+        tokenizer = load_tokenizer(smollm2_dir)
+        record = detect(suspects, [source], demo_spec, ring, tokenizer, Settings(decoy_count=5))
+        write_record(tmp_path / "report.json", record)
+    report = tmp_path / "report.json"
+    more = () if kind == "scan" else ("--tokenizer", smollm2_dir)
+    done = recompute(case, kind, "owner.key", *more, report=report)
+    assert done.exit_code == 0 and "every number the same" in done.output, done.output
+    plain = json.loads(report.read_text())
+    for lacking in ({"paths": 7, "format": 7}, {"roles": "x", "limit": -1, "paths": []}):
+        report.write_text(json.dumps(plain | {"arguments": lacking}))
+        refused = recompute(case, kind, "owner.key", *more, report=report)
+        assert refused.exit_code == 2 and "the arguments on record don't say how" in refused.stderr, refused.output
 
 
 def test_a_named_folder_is_never_left(tmp_path: Path) -> None:
