@@ -21,7 +21,7 @@ def drawn(folder: Path, number: int, count: int) -> list[Job]:
     found: dict[Job, None] = {}
 
     @seed(number)
-    @_settings(max_examples=2 * count)
+    @_settings(max_examples=4 * count)
     @given(jobs(folder))
     def note(job: Job) -> None:
         found[job] = None

@@ -27,8 +27,7 @@ class Endpoint:
     """A server on this machine; `address` is where it is, without the way in which it should answer."""
 
     def __init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     @property
@@ -40,6 +39,13 @@ class Endpoint:
         """End it."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: those who ask are interrupted and killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
