@@ -26,7 +26,7 @@ _AGAIN = 0.02
 class _State:
     """What the process knows of its interruption."""
 
-    others: ClassVar[list[Callable[[], None]]] = []
+    others: ClassVar[list[Callable[[bool], None]]] = []
 
     left: str | Callable[[], str] | None = None
     signal: int | None = None
@@ -46,7 +46,7 @@ def begin() -> None:
 def end() -> None:
     """Leave the rest to the interpreter: the work is done, and its status stands."""
     if came():
-        _end_others()
+        _end_others(False)
     if signal.getsignal(signal.SIGINT) is _handle:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if signal.getsignal(signal.SIGTERM) is _handle:
@@ -61,16 +61,19 @@ def leaves(what: str | Callable[[], str] | None) -> None:
     _State.left = what
 
 
-def ends(other: Callable[[], None]) -> None:
-    """Have ``other`` called when an interrupt ends this process: it ends one that this process has started."""
+def ends(other: Callable[[bool], None]) -> None:
+    """Have ``other`` called when an interrupt ends this process: it ends one that this process has started.
+
+    It is told whether this process ends at once, so that nothing else is cleaned up after it.
+    """
     if other not in _State.others:
         _State.others.append(other)
 
 
-def _end_others() -> None:
+def _end_others(at_once: bool) -> None:
     for other in _State.others:
         with contextlib.suppress(Exception):
-            other()
+            other(at_once)
 
 
 def came() -> bool:
@@ -131,7 +134,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _end_at_once() -> NoReturn:
     tell()
-    _end_others()
+    _end_others(True)
     os._exit(status())
 
 

@@ -230,16 +230,17 @@ command(run)
     said(done, NOTHING)
 
 
-def test_the_process_that_workers_come_from_leaves_no_socket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["import heavy", "signal.raise_signal(signal.SIGINT)"])
+def test_the_process_that_workers_come_from_leaves_no_socket(where: str, tmp_path: Path) -> None:
     (tmp_path / "heavy.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
     (tmp_path / "tmp").mkdir()
-    code = """
+    code = f"""
 import tempfile
 tempfile.tempdir = "tmp"
 from detect.corpus.engines.forkserver import start_early
 def run():
     start_early()
-    import heavy
+    {where}
 command(run)
 """
     said(ended(code, tmp_path), NOTHING)
@@ -251,7 +252,7 @@ def test_what_a_command_has_started_is_ended_with_it(where: str, tmp_path: Path)
     (tmp_path / "heavy.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\n")
     code = f"""
 def run():
-    interruption.ends(lambda: print("ended", flush=True))
+    interruption.ends(lambda at_once: print("ended", flush=True))
     {where}
 command(run)
 """

@@ -34,12 +34,13 @@ def start_early() -> BaseContext:
     return context
 
 
-def _end_server() -> None:
+def _end_server(at_once: bool) -> None:
     """End the server, which would first load all its packages where it has only begun to, and remove its socket."""
     server: Any = forkserver._forkserver
     if server._forkserver_pid is not None:
         os.kill(server._forkserver_pid, signal.SIGTERM)
-        shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
+        if at_once:  # else multiprocessing does so itself
+            shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
 
 
 def end_with_parent() -> None:
