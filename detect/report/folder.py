@@ -341,10 +341,12 @@ def _finish(output: Path) -> None:
 
 
 def _decided(stage: Path) -> _Change | None:
+    """What was decided; a list that names anything but a report's own files (who sent this folder?) decides nothing."""
     try:
-        return msgspec.json.decode(_read(stage / _CHANGE), type=_Change)
+        change = msgspec.json.decode(_read(stage / _CHANGE), type=_Change)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return change if {*change.gone, *change.new} <= {*NAMES} else None
 
 
 def _place(source: Path, target: Path, digest: str) -> None:

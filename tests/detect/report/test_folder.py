@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -119,6 +120,20 @@ def test_a_change_that_is_cut_off_anywhere_leaves_one_report_and_is_ended_by_the
         if whole:
             break
     assert whole and steps > 10 and seen == {True, False}
+
+
+def test_a_folder_that_others_have_prepared_lets_nothing_outside_it_change(old: Path, tmp_path: Path) -> None:
+    mine = {"thesis.txt": b"mine"}
+    for name, data in mine.items():
+        (tmp_path / name).write_bytes(data)
+    digest = hashlib.sha256(b"mine").hexdigest()
+    for change in ({"gone": {"../thesis.txt": digest}, "new": {}}, {"gone": {}, "new": {"../notes.txt": digest}}):
+        (old / STAGE).mkdir(exist_ok=True)
+        (old / STAGE / own_folder.MARK).write_bytes(folders._MARKED)
+        (old / STAGE / "change.json").write_text(json.dumps(change))
+        check_folder(old, SCAN_FORMAT, force=True)
+        assert held_files(tmp_path) == mine and (old / "notes.txt").read_bytes() == b"mine"
+        assert not (old / STAGE).exists()
 
 
 def test_a_failure_while_writing_leaves_the_old_report(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
