@@ -21,7 +21,7 @@ TEXT = f"{OWN} --tokenizer {MODEL} --decoys 3"
 URL = "@URL"  # of the endpoint that runs beside; what follows says how it behaves
 SCAN = f"{TEXT} --null-corpus none --workers 1 -o new"
 GENERATE = f"generate {OWN} --model {MODEL} --dtype float32 --max-new-tokens 6 --limit 2"
-TRACE = f"trace weights ../mine/suspect --taken all {TEXT} --dtype float32 --contexts 60 -o new"
+TRACE = f"trace weights ../mine/suspect {TEXT} --dtype float32 --contexts 60 -o new"
 PLAN = f"trace plan {URL}/good --model suspect {OWN} --decoys 3 -o new.json"
 ASK = f"--key {KEY} --tokenizer {MODEL} --timeout 0.5 --attempts 1"
 CHECK = f"serve-check {URL}/good --spec ../mine/tenants.json {ASK} --count 2 --max-tokens 8 --no-special"
@@ -54,11 +54,11 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
                  f"scan ../mine/answers.jsonl {SCAN} --dry-run")),
     "plan": (3, (f"plan --spec {SPEC} --contexts 50 --json", f"plan --spec {SPEC} --contexts 50 --html new.html",
                  f"plan --spec {SPEC} --model {MODEL} --text ../mine/answers.jsonl --contexts 50")),
-    "trace weights": (3, (f"{TRACE} --read ../mine/answers.jsonl --no-pdf",
+    "trace weights": (3, (f"{TRACE} --taken all --read ../mine/answers.jsonl --no-pdf",
                           f"{TRACE} --read ../mine/docs.jsonl --reference {MODEL} --json --no-pdf",
-                          f"{TRACE} --read ../mine/answers.jsonl --complete ../mine/served.sha256 --no-pdf "
+                          f"{TRACE} --taken all --read ../mine/answers.jsonl --complete ../mine/served.sha256 --no-pdf "
                           "--placebo ../mine/placebo.jsonl",
-                          f"{TRACE} --read ../mine/answers.jsonl --no-pdf -o ../out/trace --force")),
+                          f"{TRACE} --taken all --read ../mine/answers.jsonl --no-pdf -o ../out/trace --force")),
     "trace plan": (5, (f"{PLAN} --prompts ../mine/prompts.txt", f"{PLAN} --served ../mine/answers.jsonl --count 3")),
     "trace api": (3, (f"trace api ../mine/plan.json --spec {SPEC} {ASK} -o new --no-pdf",
                       f"trace api ../mine/plan.json --spec {SPEC} {ASK} -o new --dry-run")),
