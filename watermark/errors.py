@@ -47,3 +47,19 @@ def refused_write(what: str, error: OSError) -> DyetraceError:
     """
     kind = DyetraceError if error.errno in _BAD_PATHS else MachineError
     return kind(f"{what}: {error.strerror or error}")
+
+
+_NO_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "not enough memory")
+
+
+def missing_of_machine(error: BaseException) -> str | None:
+    """What the machine lacks, if that is what an error of another package says: memory, or a package that loads."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, ImportError)) and any(words in str(error) for words in _NO_MEMORY)
+    ):  # torch and the dynamic loader say so in words alone
+        return "there is not enough memory for this; free some, or give it less at once"
+    own = isinstance(error, ImportError) and (error.name or "").partition(".")[0] in ("detect", "watermark")
+    if isinstance(error, ImportError) and not own:
+        reason = " ".join(str(error).split())[:300]
+        return f"cannot load a package ({reason}); install dyetrace anew with all it needs"
+    return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import DyetraceError, MachineError, missing_of_machine
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +73,8 @@ def load_folder(folder: Path, dtype: str, progress: Progress | None = None) -> t
             reason = " ".join(str(error).split())[:300]
             if "trust_remote_code" in reason:
                 raise DyetraceError(_needs_code(folder)) from error
+            if (lacking := missing_of_machine(error)) is not None:
+                raise MachineError(f"can't load a language model from {folder}: {lacking}") from error
             raise DyetraceError(
                 f"can't load a language model from {folder}: {type(error).__name__}: {reason}"
             ) from error

@@ -28,7 +28,7 @@ from detect.cli.serving import serve_check
 from detect.cli.statuses import BAD_INPUT, DONE, INTERNAL, MACHINE, Status, status_of
 from detect.cli.tracing import trace
 from detect.start import TRACEBACK_VARIABLE
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, missing_of_machine
 
 _CUT_OFF = "standard output was closed before everything was written"
 _OWN = ("detect", "watermark")
@@ -81,10 +81,8 @@ def _guarded() -> Iterator[None]:
             _end(str(error), status_of(error))
         if isinstance(error, OSError):
             _end(_refusal(error), MACHINE)
-        if isinstance(error, MemoryError):
-            _end("there is not enough memory for this; free some, or give it less at once", MACHINE)
-        if not isinstance(error, Exception):
-            raise
+        if (lacking := missing_of_machine(error)) is not None:
+            _end(lacking, MACHINE)
         if os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exc()
         _end(_fault(error), INTERNAL)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.student.reading import Positions, ReadingText
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError, missing_of_machine
 from watermark.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -244,6 +244,8 @@ def logits_at(network: Any, inputs: Mapping[str, Any], keep: torch.Tensor) -> to
     try:
         logits: torch.Tensor = network(**inputs, **some, **last).logits
     except Exception as error:  # models raise what they like, and so does a device that is out of memory
+        if (lacking := missing_of_machine(error)) is not None:
+            raise MachineError(f"can't read through {_called(network)}: {lacking}") from error
         reason = " ".join(str(error).split())[:200]
         raise DyetraceError(
             f"can't read through {_called(network)}: its forward pass fails on {length} tokens: "

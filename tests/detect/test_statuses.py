@@ -62,6 +62,10 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
+class PanicError(BaseException):
+    """As packages that are written in Rust raise where they fail."""
+
+
 SECRET = "a key that stood in a message"
 ENDS: list[tuple[BaseException, int, str]] = [
     (DyetraceError("wrong"), BAD_INPUT.number, "dyetrace: wrong\n"),
@@ -70,6 +74,11 @@ ENDS: list[tuple[BaseException, int, str]] = [
     (MachineError("no network"), MACHINE.number, "dyetrace: no network\n"),
     (OSError(errno.ENOSPC, "No space left", "a/b"), MACHINE.number, "dyetrace: a/b: No space left\n"),
     (MemoryError(), MACHINE.number, "dyetrace: there is not enough memory"),
+    (RuntimeError("cpu: can't allocate memory"), MACHINE.number, "dyetrace: there is not enough memory"),
+    (ImportError("a.so: failed to map segment"), MACHINE.number, "dyetrace: there is not enough memory"),
+    (ImportError("no b.so", name="scipy.b"), MACHINE.number, "dyetrace: cannot load a package (no b.so); install"),
+    (ImportError(SECRET, name="detect.b"), INTERNAL.number, "dyetrace: internal error: ImportError at "),
+    (PanicError(SECRET), INTERNAL.number, "dyetrace: internal error: PanicError at "),
     (click.UsageError("no"), BAD_INPUT.number, "Usage: "),
     (click.FileError("x", "no"), BAD_INPUT.number, "Error: "),
     (KeyboardInterrupt(), INTERRUPTED.number, "dyetrace: interrupted; nothing was written; run the same command"),
