@@ -61,6 +61,8 @@ class Settings:
         Put the hash of each key's sums on record, however few keys there are.
     view
         Keep token texts and per-token p-values of the strongest documents for the HTML page.
+    viewed
+        Of which documents to keep them, by their numbers; None: of the strongest.
     quotes
         Whether any text of the documents, or the ids that their records bear, may stand in the report.
     """
@@ -71,6 +73,7 @@ class Settings:
     decoy_accounts: int | None = None
     key_sums: bool = False
     view: bool = True
+    viewed: frozenset[int] | None = None
     quotes: bool = True
 
     def __post_init__(self) -> None:
@@ -154,7 +157,7 @@ def detect(
                 progress(len(documents), len(suspects))
     documents = adjust(documents, settings.alpha)
     if settings.view:
-        documents = _with_views(documents, suspects, encoder, spec, ring)
+        documents = _with_views(documents, suspects, encoder, spec, ring, settings.viewed)
     if not settings.quotes:
         documents = _unquoted(documents, suspects)
     record = Record(
@@ -325,10 +328,12 @@ def _with_views(
     encoder: Encoder,
     spec: WatermarkSpec,
     ring: KeyRing,
+    viewed: frozenset[int] | None,
 ) -> list[Document]:
-    """Add token views to the strongest documents."""
+    """Add token views to the strongest documents, or to those named."""
     tested = [i for i, d in enumerate(documents) if d.log10_pvalue is not None]
-    shown = set(sorted(tested, key=lambda i: documents[i].log10_pvalue or 0.0)[:VIEWED_DOCUMENTS])
+    strongest = sorted(tested, key=lambda i: documents[i].log10_pvalue or 0.0)[:VIEWED_DOCUMENTS]
+    shown = set(strongest if viewed is None else viewed.intersection(tested))
     return [
         msgspec.structs.replace(
             document,

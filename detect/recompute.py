@@ -11,7 +11,7 @@ import msgspec
 from detect.corpus.keys import rings_of
 from detect.detection import Settings, adjust, detect
 from detect.document import GLOBAL, tested_keys
-from detect.evidence import DecoyRun, Document, Hypothesis, Record
+from detect.evidence import DecoyRun, Document, Hypothesis, Record, TokenView
 from detect.inputs import Suspect, from_text_alone, read_suspects
 from detect.recorded_inputs import recorded_path, recorded_request
 from watermark.errors import DyetraceError, EvidenceError
@@ -20,7 +20,9 @@ from watermark.spec import WatermarkSpec
 
 # Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
 _RELATIVE = 1e-6
+_SHOWN = 2e-3  # of a token's p-value, which is on record with four digits
 _TENANT = "tenant:"
+_LINE = "line "  # how documents of a file with several are called
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -72,13 +74,16 @@ def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folde
         suspects = [from_text_alone(suspect) for suspect in suspects]
     names = keys_on_record(record)
     mine = own_part(names, tested_keys(record.spec, ring))
+    viewed = frozenset(number for number, document in enumerate(record.documents) if document.view is not None)
     settings = Settings(
         alpha=record.alpha,
         decoy_count=record.decoy_count if mine is None else 0,
         decoy_seed=record.decoy_seed,
         decoy_accounts=len(ring.tenants) if record.decoy_accounts is None else record.decoy_accounts,
         key_sums=record.keys is not None,
-        view=False,
+        view=mine is None,
+        viewed=viewed,
+        quotes=record.quotes,
     )
     again = detect(suspects, record.inputs, record.spec, ring, tokenizer, settings)
     if len(record.documents) != len(again.documents):
@@ -147,6 +152,8 @@ def _tokens(a: Document, b: Document) -> Iterator[str]:
 
 def _differences(a: Document, b: Document) -> Iterator[str]:
     """Of a document under all keys, in the record's order."""
+    if a.name != b.name and b.name.startswith(_LINE):  # a file's name goes by where it lies
+        yield f"{a.name}: the file calls it {b.name}"
     yield from _tokens(a, b)
     if (a.refused is None) != (b.refused is None):
         yield f"{a.name}: it is {'' if a.refused else 'not '}refused, and would {'not ' if a.refused else ''}be now"
@@ -167,6 +174,22 @@ def _differences(a: Document, b: Document) -> Iterator[str]:
         yield f"{a.name}: it is {'' if a.found else 'not '}found, and would {'not ' if a.found else ''}be now"
     if a.points_to is not None and a.points_to != b.points_to:
         yield f"{a.name}: it points to other keys"
+    if a.view is not None:
+        yield from _quoted(a, a.view, b)
+
+
+def _quoted(a: Document, view: TokenView, b: Document) -> Iterator[str]:
+    """Of what the page shows of a document's tokens."""
+    if b.view is None or view.texts != b.view.texts:
+        yield f"{a.name}: what is quoted of it is not its text"
+        return
+    if (view.hypothesis, view.subkey) != (b.view.hypothesis, b.view.subkey):
+        yield f"{a.name}: its tokens are shown under another key"
+        return
+    pairs = [(x, y) for x, y in zip(view.pvalues, b.view.pvalues, strict=False) if x != y]
+    alike = all(x is not None and y is not None and abs(x - y) <= _SHOWN * y for x, y in pairs)
+    if len(view.pvalues) != len(b.view.pvalues) or not alike:
+        yield f"{a.name}: other p-values of its tokens"
 
 
 def _same_rank(before: DecoyRun, after: Document) -> bool:

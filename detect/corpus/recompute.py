@@ -25,7 +25,7 @@ from watermark.keys import AnyKey, TenantKey, load_key
 _RELATIVE = 1e-6
 # What differs by machine or folder, and not by what was found. Of inputs the hashes must agree, of files the contents.
 _APART = {
-    *("versions", "arguments", "files", "encoder", "name", "skipped_first", "excerpt", "assumptions", "method"),
+    *("versions", "arguments", "files", "encoder", "name", "skipped_first", "assumptions", "method"),
     *("created", "made", "how_to_check", "null_corpus"),
 }
 # What an account's own key leaves as it is, and what of its own tests pays for other keys too.
@@ -99,8 +99,9 @@ def recompute_scan(
         quotes=record.quotes,
     )
     again = _scanned_again(job, engine, progress)
-    apart = _APART if record.pairs_paid else _APART | _LATER
+    apart = _APART if record.pairs_paid or record.made else _APART | _LATER
     apart |= set() if record.made else _INPUTS
+    apart |= set() if tokenizer else {"excerpt"}  # without one, token ids can't be put into words
     before, after = msgspec.to_builtins(record), msgspec.to_builtins(again)
     if record.made is None and _NATURAL in nulls and mine is None:
         _set_control_apart(record, before["controls"], after["controls"], note)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from detect.code_hash import code_sha256
 from detect.corpus.record import FileHash, ScanRecord
 from detect.evidence import Record
 from detect.recorded_inputs import within
-from detect.report import verify_detection, verify_ledger, verify_numbers, verify_trace
+from detect.report import verify_detection, verify_ledger, verify_numbers, verify_trace, verify_words
 from detect.report.checking import how_to_check, in_words
 from detect.report.scan_schema import SCAN_FORMAT, encode_scan, parse_scan, read_bytes, record_format
 from detect.report.schema import encode_record, read_record
@@ -130,11 +131,20 @@ def _record(path: Path, data: bytes, found: list[ScanRecord | TraceRecord | Reco
         detection = read_record(path)
         found.append(detection)
         again = encode_record(detection)
+    _date(found[0].created)
     if again == data:
         return "it is whole and does not contradict itself"
     if _without_newer(again, data) == data:
         return "it is whole and does not contradict itself, as an older release wrote it (it lacks newer fields)"
     raise EvidenceError("report.json is not written as dyetrace writes it: it was changed by hand or by a program")
+
+
+def _date(created: str) -> None:
+    """Refuse what is no date; reports of older scans have none."""
+    try:
+        datetime.fromisoformat(created or "2026-01-01")
+    except ValueError:
+        raise EvidenceError(f"the date on record, {created!r}, is none: it was changed") from None
 
 
 def _code(record: ScanRecord | TraceRecord | Record) -> str:
@@ -170,7 +180,9 @@ def _signature(path: Path, data: bytes, signer: bytes | None) -> str:
     if not beside.exists():
         if signer is not None:
             raise EvidenceError(f"there is no signature ({beside.name}), though a public key was given")
-        raise NotDone("not signed: changed names, versions, arguments, or last digits in report.json can't be noticed")
+        raise NotDone(
+            "not signed: changed names, dates, versions, arguments, or last digits in report.json can't be noticed"
+        )
     signature = read_signature(beside)
     check_signature(signature, data, signer or bytes.fromhex(signature.public_key))
     if signer is not None:
@@ -244,6 +256,13 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _words(record: ScanRecord | TraceRecord | Record, unreadable: Callable[[], int]) -> list[Check]:
+    """What the report says of its answer, where the code that said it is this one."""
+    if record.made is None or record.made.code_sha256 != code_sha256():
+        return []
+    return [_check("assumptions", lambda: verify_words.assumptions(record, unreadable()))]
+
+
 def _detection_checks(record: Record) -> list[Check]:
     looks: list[tuple[str, Callable[[Record], str]]] = [
         ("specs", verify_detection.specs),
@@ -251,9 +270,8 @@ def _detection_checks(record: Record) -> list[Check]:
         ("answer", verify_detection.answer),
         ("controls", verify_detection.controls),
     ]
-    if record.made is not None and record.made.code_sha256 == code_sha256():
-        looks.append(("assumptions", verify_detection.assumptions))
     checks = [_check(name, lambda look=look: look(record)) for name, look in looks]  # type: ignore[misc]
+    checks += _words(record, lambda: 0)
     totals = "whether the totals are those of the texts takes the key: `dyetrace recompute`"
     return [*checks, Check("totals", "not done", totals)]
 
@@ -272,6 +290,7 @@ def _trace_checks(path: Path, record: TraceRecord) -> list[Check]:
     answers = _check("ledger", lambda: verify_ledger.ledger(record, path.parent))
     totals = "whether the totals are those of evidence.npz takes the key: `dyetrace recompute`"
     checks = [_check(name, lambda look=look: look(record)) for name, look in looks]  # type: ignore[misc]
+    checks += _words(record, lambda: 0)
     evidence = Check("evidence", "not done", "the file is not that of the report")
     if files.outcome == "ok":
         evidence = _check("evidence", lambda: verify_trace.evidence(record, path.parent))
@@ -285,6 +304,8 @@ def _scan_checks(path: Path, record: ScanRecord) -> list[Check]:
     for name, look in (("keys", verify_numbers.keys), ("answer", verify_numbers.answer)):
         checks.append(_check(name, lambda look=look: look(record)))  # type: ignore[misc]
     checks.append(_check("controls", lambda: verify_numbers.controls(record)))
+    if files.outcome == "ok":
+        checks += _words(record, lambda: sum(row.record is None for row in read_skipped(path.parent / "skipped.jsonl")))
     return checks + _table_checks(path.parent, record, files.outcome == "ok")
 
 

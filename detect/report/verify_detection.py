@@ -6,7 +6,6 @@ the key: whether the totals are those of the texts, which contexts are an accoun
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -22,7 +21,6 @@ from detect.report.verify_documents import Floats, NotDone
 from detect.report.verify_numbers import close, refuse
 from detect.scoring import as_drawn
 from detect.tail_pairs import log10_sf_pairs
-from detect.text_assumptions import of_detection
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 
@@ -164,14 +162,6 @@ def answer(record: Record) -> str:
 def _names(record: Record) -> Iterator[set[str]]:
     for blind, aware in zip(*blind_and_aware(record.documents, record.alpha), strict=True):
         yield {*blind, *aware}
-
-
-def assumptions(record: Record) -> str:
-    """What the answers assume is what this code says of such a record; how it was opened and read is not known here."""
-    ways = itertools.product((False, True), range(len(record.documents) + 1))
-    if not any(of_detection(record, opened, with_ids) == record.assumptions for opened, with_ids in ways):
-        refuse("what report.json says that its answers assume is not what this code writes: it was changed")
-    return "what the answers assume is written as this code writes it"
 
 
 def controls(record: Record) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +18,7 @@ from detect.inputs import read_suspects
 from detect.recorded_inputs import recorded_path
 from detect.report.schema import write_record
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
+from tests.golden import make as golden
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, TenantKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
@@ -120,6 +122,38 @@ def test_an_account_recomputes_its_part_and_is_told_what_is_left(kind: str, case
     done = recompute(case, kind, "acme.key", report=changed)
     changed.unlink()
     assert done.exit_code == 3 and "does not hold" in done.stderr
+
+
+def _with(part: Any, place: tuple[Any, ...], value: Any) -> Any:
+    holder = part
+    for name in place[:-1]:
+        holder = holder[name]
+    holder[place[-1]] = value
+    return part
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value", "says"),
+    [
+        ("detection", ("documents", 0, "view", "texts", 3), " kill", "what is quoted of it is not its text"),
+        ("detection", ("documents", 0, "view", "pvalues", 9), 0.001, "other p-values of its tokens"),
+        ("detection", ("documents", 0, "view", "subkey"), 9, "its tokens are shown under another key"),
+        ("detection", ("documents", 0, "name"), "line 1 (by N. N.)", "line 1 (by N. N.): the file calls it line 1"),
+        ("scan", ("hits", 0, "excerpt"), "What nobody wrote.", "report.hits[0].excerpt is"),
+    ],
+)
+def test_quotes_that_are_not_in_the_files_are_seen(
+    kind: str, place: tuple[Any, ...], value: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DYETRACE_GOLDEN_KEY", golden.SECRET.hex())
+    whole = json.loads((golden.HERE / kind / "report.json").read_bytes())
+    report = tmp_path / "report.json"
+    how = ["--key", golden.KEY, "--inputs", golden.HERE, "--tokenizer", golden.HERE / "tokenizer.json"]
+    report.write_text(json.dumps(whole))
+    assert run("recompute", report, *how).exit_code == 0
+    report.write_text(json.dumps(_with(whole, place, value)))
+    again = run("recompute", report, *how)
+    assert again.exit_code == 3 and says in again.stderr, again.output
 
 
 def test_differences_stand_in_the_order_of_the_record(case: Path) -> None:

@@ -12,9 +12,12 @@ from click.testing import CliRunner
 
 from detect.cli.reports import report as commands
 from detect.corpus.record import FileHash
+from detect.made import made_by
+from detect.report.checking import how_to_check, in_words
 from detect.report.signature import public_key_path, sign, write_signing_key
 from detect.report.trace_schema import write_trace
 from detect.report.verify import verify_report
+from detect.student.assumed import assumptions
 from detect.student.conclude import conclude
 from detect.student.evidence import Basis, TraceSettings, encode_evidence
 from detect.student.hypothesis import Sided
@@ -256,6 +259,16 @@ def test_texts_are_compared_where_their_folder_is_given(tmp_path: Path) -> None:
     write_trace(path, replace(record, readings=[reading]))
     found = verify_report(path, inputs=texts)
     assert found.holds and "inputs" in [c.name for c in found.checks if c.outcome == "ok"]
+
+
+def test_changed_assumptions_of_a_trace_are_seen_by_the_code_that_wrote_them(tmp_path: Path) -> None:
+    record = replace(examples.clean_trace(tmp_path), made=made_by())
+    record = replace(record, assumptions=assumptions(record), how_to_check=in_words(how_to_check(record)))
+    write_trace(tmp_path / "report.json", record)
+    assert verify_report(tmp_path / "report.json").holds
+    first, *others = record.assumptions
+    write_trace(tmp_path / "report.json", replace(record, assumptions=[replace(first, checked=True), *others]))
+    assert [check.name for check in verify_report(tmp_path / "report.json").failed] == ["assumptions"]
 
 
 def test_signature_of_a_trace_is_checked(tmp_path: Path) -> None:

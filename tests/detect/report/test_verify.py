@@ -16,10 +16,13 @@ from click.testing import CliRunner, Result
 
 from detect.cli.reports import report as commands
 from detect.corpus.record import ScanRecord
+from detect.made import made_by
+from detect.report.checking import how_to_check, in_words
 from detect.report.scan_schema import encode_scan, parse_scan, read_scan, write_scan
 from detect.report.schema import write_record
 from detect.report.signature import public_key_path, sign, signature_path, write_signing_key
 from detect.report.verify import Verification, verify_report
+from detect.text_assumptions import of_scan
 from tests.detect.report import examples
 from tests.detect.test_report import make_document, make_record
 from watermark.errors import DyetraceError
@@ -169,7 +172,41 @@ def test_white_space_and_order_of_a_report_are_part_of_it(scan: Path) -> None:
 def test_what_a_signature_alone_protects_is_said(scan: Path) -> None:
     write_scan(scan, replace(read_scan(scan), encoder="another"))
     found = verify_report(scan)
-    assert found.holds and "names, versions, arguments" in found.checks[1].line
+    assert found.holds and "names, dates, versions, arguments" in found.checks[1].line
+
+
+def by_this_code(record: ScanRecord) -> ScanRecord:
+    """The record as this code would say in words what it holds."""
+    record = replace(record, made=made_by(), pairs_paid=record.discoveries.tested * len(record.hypotheses))
+    return replace(record, assumptions=of_scan(record, 0, False), how_to_check=in_words(how_to_check(record)))
+
+
+@pytest.mark.parametrize("what", ["said", "checked", "left out", "of p-values"])
+def test_changed_words_of_a_report_are_seen_by_the_code_that_wrote_them(what: str, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "clean", tmp_path / "scan")
+    scan = tmp_path / "scan" / "report.json"
+    record = by_this_code(read_scan(scan))
+    write_scan(scan, record)
+    assert verify_report(scan).holds and outcomes(verify_report(scan))["assumptions"] == "ok"
+    first, *others = record.assumptions
+    words = {
+        "said": replace(record, assumptions=[replace(first, how="The police held it."), *others]),
+        "checked": replace(record, assumptions=[replace(first, checked=True), *others]),
+        "left out": replace(record, assumptions=others),
+        "of p-values": replace(record, calibration="They are exact."),
+    }
+    write_scan(scan, words[what])
+    assert [check.name for check in verify_report(scan).failed] == ["assumptions"]
+
+
+def test_what_is_no_date_is_seen(scan: Path) -> None:
+    write_scan(scan, replace(read_scan(scan), created="long ago"))
+    assert [check.name for check in verify_report(scan).failed] == ["record"]
+
+
+def test_pairs_that_nobody_paid_for_are_seen_where_no_older_release_wrote_it(scan: Path) -> None:
+    write_scan(scan, replace(by_this_code(read_scan(scan)), pairs_paid=0))
+    assert [check.name for check in verify_report(scan).failed] == ["hits"]
 
 
 def _first_key(record: ScanRecord, **changes: Any) -> ScanRecord:
