@@ -364,7 +364,7 @@ def read_prompts(source: str) -> list[str]:
     if source == "-" and sys.stdin is None:
         raise DyetraceError("standard input is closed; give prompts there, or a file of them")
     try:
-        text = (sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()).decode("utf-8")
+        text = (sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise DyetraceError(f"cannot read prompts from {where}: {reason}") from None

@@ -195,7 +195,7 @@ def read_names(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise DyetraceError(f"cannot read tenants file {path}: {reason}") from None

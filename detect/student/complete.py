@@ -122,7 +122,7 @@ def serving_order(record: Path) -> dict[str, int] | None:
 
 def _listed(record: Path) -> Iterator[tuple[str, str | None]]:
     try:
-        lines = record.read_text(encoding="utf-8").splitlines()
+        lines = record.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is neither a ledger nor text"
         raise DyetraceError(f"cannot read {record}: {reason}") from None

@@ -38,7 +38,7 @@ from detect.student.recording import check_traceable, write_report
 from detect.student.served import ServedContexts, counted_account, open_served, served_file
 from detect.student.share import not_identified
 from detect.student.weights import WeightedTuples, joined
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, UndecidedError
 from watermark.files import make_folder
 from watermark.keys import KeyRing
 from watermark.prf import U32
@@ -239,8 +239,9 @@ def trace_endpoint(
         if marked and own_end and not reached and asked not in watch.moments:
             watch.look(answered)  # the plan's own budget was fixed with it, and nothing that was seen ends there
     if not parts:
-        raise DyetraceError(
-            f"the {answered} answers hold no context that counts; ask more prompts, or leave --served out"
+        more = "ask more prompts or for longer answers by a new plan (--count, --max-tokens), in a folder of its own"
+        raise UndecidedError(
+            f"the {answered} answers hold no context that counts; {more}{', without --served' * marked}"
         )
     evidence = Evidence(joined(parts), np.concatenate(steps), tuple(watch.looks), len(watch.moments))
     return write_report(

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from detect.cli.common import read_names
 from detect.inputs import from_text_alone, read_suspects
+from detect.student.complete import serving_order
 from watermark.errors import DyetraceError
+from watermark.generate import read_prompts
 
 
 def _write(folder: Path, name: str, data: str | bytes) -> str:
@@ -64,3 +67,13 @@ def test_bad_input_is_refused_with_what_where_and_what_to_do(
     with pytest.raises(DyetraceError, match=message) as error:
         read_suspects(source)
     assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    file = tmp_path / "saved-on-windows"
+    file.write_bytes(b"\xef\xbb\xbfacme\r\nzenith\r\n")
+    assert read_names(file) == ["acme", "zenith"] == read_prompts(str(file))
+    file.write_bytes(b'\xef\xbb\xbf{"prompt": "Rivers"}\r\n')
+    assert read_prompts(str(file)) == ["Rivers"]
+    file.write_bytes(b"\xef\xbb\xbf" + b"0" * 64 + b"\r\n")
+    assert serving_order(file) == {"0" * 64: 0}

@@ -216,3 +216,15 @@ def test_what_does_not_fit_the_plan_is_one_line(owner: Path, serve: Callable[...
     assert not server.received
     result = run("trace", "plan", server.url, "--model", "student", *keys, "-o", owner / "other.json")
     assert result.exit_code == 2 and "a plan needs prompts" in result.output
+
+
+def test_answers_that_hold_nothing_cant_tell(owner: Path, serve: Callable[..., Server], smollm2_dir: Path) -> None:
+    server = serve()
+    keys = ["--spec", owner / "spec.json", "--key", f"file:{owner / 'owner.key'}"]
+    (owner / "prompts.txt").write_text("\n".join(PROMPTS))
+    fixed = ["--model", "student", "--prompts", owner / "prompts.txt", "--samples", 2, "--max-tokens", 1]
+    assert run("trace", "plan", server.url, *keys, *fixed, "-o", owner / "plan.json").exit_code == 0
+    where = ["--tokenizer", smollm2_dir, "-o", owner / "found"]
+    result = run("trace", "api", owner / "plan.json", *keys, *where)
+    assert result.exit_code == 4 and "8 answers hold no context that counts; ask more prompts" in result.stderr
+    assert "--served" not in result.stderr
