@@ -281,6 +281,7 @@ def demo(output: Path, scheme: str, as_json: bool) -> None:
             else "nothing was written; run the same command again"
         )
     )
+
     def tell(step: str) -> None:
         doing(step.strip())
         note(step)
@@ -321,7 +322,7 @@ def recompute(report: Path, key: str, tokenizer: str | None, inputs: Path | None
         print_result(found)
     if not found.holds:
         raise EvidenceError(f"the report does not hold: {'; '.join(found.differences[:5])}")
-    what = f"{found.count:,} {found.unit} recomputed"
+    what = f"{found.count:,} {found.unit if found.count != 1 else found.unit.removesuffix('s')} recomputed"
     if as_json:
         return
     if not found.keys_unchecked:
@@ -429,7 +430,8 @@ def _tell_of_nothing(record: Record) -> None:
     empty = [document for document in record.documents if (document.refused or "").startswith(NOTHING)]
     if empty:
         first = f"{empty[0].name}: {empty[0].refused}"
-        note(f"{len(empty):,} of {len(record.documents):,} documents hold nothing to test; {first}")
+        of = "1 document holds" if len(record.documents) == 1 else f"{len(record.documents):,} documents hold"
+        note(f"{len(empty):,} of {of} nothing to test; {first}")
 
 
 def _withheld(record: Record) -> str | None:

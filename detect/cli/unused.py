@@ -44,5 +44,7 @@ def refuse_seed_of_no_decoys(decoys: int) -> None:
 
 def option_name(name: str) -> str:
     """How the running command calls a parameter, as it was given most likely: "--decoy-seed"."""
-    parameter = next(one for one in click.get_current_context().command.params if one.name == name)
-    return max(parameter.opts, key=len)
+    context = click.get_current_context()
+    parameter = next(one for one in context.command.params if one.name == name)
+    off = parameter.secondary_opts and context.params.get(name) is False  # "--no-pdf" of "--pdf/--no-pdf"
+    return max(parameter.secondary_opts if off else parameter.opts, key=len)

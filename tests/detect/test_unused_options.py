@@ -70,7 +70,7 @@ TABLE = [
     Case("detect", f"@ids.jsonl {KEY} --decoys 0 --decoy-seed x", "--decoy-seed"),
     Case("detect", f"@ids.jsonl {KEY} --force", "--force"),
     Case("detect", f"@ids.jsonl {KEY} --pdf", "--pdf"),
-    Case("detect", f"@ids.jsonl {KEY} --no-pdf", "--pdf"),
+    Case("detect", f"@ids.jsonl {KEY} --no-pdf", "--no-pdf"),
     Case("detect", f"@ids.jsonl {KEY} --tenant acme", "--tenant", "no accounts"),
     Case("detect", f"@ids.jsonl {KEY} --tenants-file @nobody.txt", "--tenants-file", "names no account"),
     # scan
