@@ -13,6 +13,7 @@ from detect.detection import Model, Settings, detect
 from detect.evidence import Record
 from detect.inputs import from_text_alone, read_suspects
 from detect.natural_text import natural_documents
+from detect.opening import is_opened
 from detect.own_folder import SCRATCH, is_plain, remove_plain
 from detect.report.folder import NAMES, REPORT, STAGE, check_folder
 from watermark.commitment import commit, write_commitment
@@ -90,6 +91,7 @@ def run_demo(folder: Path, scheme: str, say: Callable[[str], None]) -> Record:
         Settings(),
         model=Model("SmolLM2-135M-Instruct", model),
         commitment=commitment,
+        opened=is_opened(folder / "commitment.json", commitment, [spec], f"file:{folder / 'owner.key'}"),
         arguments={
             "source": read.name,
             "format": "auto",
