@@ -359,12 +359,12 @@ class Trial:
         return [
             str(path.relative_to(self.output))
             for path in self.output.rglob(".dyetrace-*")
-            if path.name not in (".dyetrace-scan", ".dyetrace-mine")
+            if path.name not in (".dyetrace-scan", ".dyetrace-trace", ".dyetrace-mine")
         ]
 
     def _half_done(self) -> Iterator[str]:
         for path in self.output.rglob("*.json"):
-            if ".dyetrace-scan" not in path.parts and ".work" not in path.parts:
+            if not {".dyetrace-scan", ".dyetrace-trace"} & set(path.parts):
                 try:
                     json.loads(path.read_bytes())
                 except ValueError:

@@ -1,10 +1,10 @@
 """A hash of dyetrace's own code, by which two parties can tell whether they run the same.
 
-The rule: take the files whose names end in ``.py`` in the folders ``detect`` and ``watermark`` of the installed package,
-links left out; for each write its SHA-256, two spaces, its path from the folder that holds both, with ``/`` between its
-parts, and a line feed; order these lines by the bytes of the paths; the hash is the SHA-256 of all of them. That is what
-`SHELL` prints in that folder. Pages' templates and what other packages bring are no part of it: their versions stand
-in every report.
+The rule: take the files whose names end in ``.py`` in the folders ``detect`` and ``watermark`` of the installed
+package, links left out; for each write its SHA-256, two spaces, its path from the folder that holds both, with ``/``
+between its parts, and a line feed; order these lines by the bytes of the paths; the hash is the SHA-256 of all of them.
+That is what `SHELL` prints in that folder. Pages' templates and what other packages bring are no part of it: their
+versions stand in every report.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def made_by(examiner: str | None = None, case: str | None = None) -> Made:
 
 
 def now() -> str:
-    """This moment in UTC, to the second, as ISO 8601 writes it."""
+    """The present moment in UTC, to the second, as ISO 8601 writes it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -66,7 +66,7 @@ def label(text: str, option: str) -> str:
         raise DyetraceError(f"{option} may have {LONGEST} characters (got {len(found):,}): give a shorter line")
     if clean(found) != found:
         raise DyetraceError(
-            f"{option} must be one line of plain text (got {clean(found, 60)}): leave out control characters and others "
-            "that can't be seen"
+            f"{option} must be one line of plain text (got {clean(found, 60)}): leave out control characters and "
+            "others that can't be seen"
         )
     return found

@@ -94,8 +94,10 @@ def _candidates(name: str, folder: Path | None, report: Path) -> Iterator[Path]:
 
 
 def _is_there(path: Path) -> bool:
-    text = str(path)
-    return path.exists() or (glob.has_magic(text) and next(glob.iglob(text, recursive=True), None) is not None)
+    text = str(path)  # pipes and devices are no inputs of a report: nobody could read them twice
+    if glob.has_magic(text) and next(glob.iglob(text, recursive=True), None) is not None:
+        return True
+    return path.is_file() or path.is_dir()
 
 
 def _sha256(path: Path) -> str:

@@ -251,6 +251,7 @@ def scan(
     )
     alone = nulls == ("natural",) and job.tokenizer is None
     refuse_unused("nulls", alone, "'natural' is text, and all files hold token ids of their own")
+    refuse_unused("fail", dry_run, "--dry-run looks for no mark")
     if dry_run:
         doing("reading a part of the files")
         from detect.corpus.forecast import forecast, forecast_lines

@@ -628,6 +628,7 @@ def api(
     ):
         looser = planned is not None and tighter is not None and tighter >= planned
         refuse_unused(name, looser, f"the plan's own budget is {planned:,}" if planned else "")
+    refuse_unused("fail", dry_run, "--dry-run asks nothing and looks for no mark")
     if dry_run:
         ledger = Ledger(output / LEDGER_FILE, write=False) if (output / LEDGER_FILE).exists() else None
         _print_cost(estimate(fixed, ledger, budgets), plan_path, fixed, as_json)

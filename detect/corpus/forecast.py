@@ -132,10 +132,18 @@ def forecast_lines(found: ScanForecast) -> Iterator[str]:
         yield (
             f"{row.scheme}: p <= {row.alpha:g} with probability {row.power:.0%} needs one document of about "
             f"{row.tokens_least:,} to {row.tokens_most:,} marked tokens, or, scattered over all documents, "
-            f"{min(1.0, row.share_least):.2%} to {min(1.0, row.share_most):.2%} of the tokens marked"
-            + ("" if row.share_most <= 1 else " and more (there may be too little text)")
-            + f"; the first at {row.nats_most:g} nats of entropy a token, the second at {row.nats_least:g}"
+            f"{_scattered(row)}; the first at {row.nats_most:g} nats of entropy a token, the second at "
+            f"{row.nats_least:g}"
         )
+
+
+def _scattered(row: PowerForecast) -> str:
+    """What share of all tokens must be marked; shares beyond 1 are those of more text than there is."""
+    if row.share_least > 1:
+        return "more marked tokens than there are: there is too little text for that"
+    if row.share_most > 1:
+        return f"{row.share_least:.2%} of the tokens marked to more than there are: there may be too little text"
+    return f"{row.share_least:.2%} to {row.share_most:.2%} of the tokens marked"
 
 
 def _contents(sources: Sequence[Source], job: ScanJob) -> tuple[float, float, float]:

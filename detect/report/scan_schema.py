@@ -56,9 +56,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DyetraceError(
-            f"cannot read record {path}: {error.strerror}; write one with `dyetrace scan -o FOLDER`"
-        ) from None
+        raise DyetraceError(f"cannot read record {path}: {error.strerror}; give the report.json of a report") from None
 
 
 def record_format(data: bytes, path: Path) -> str:

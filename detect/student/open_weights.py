@@ -20,6 +20,7 @@ import numpy as np
 from detect.document import GLOBAL, tested_keys
 from detect.encode import Encoder
 from detect.made import Made
+from detect.own_folder import claim
 from detect.student.complete import check_complete, serving_order
 from detect.student.conclude import check_basis, compared, first_test, tails
 from detect.student.evidence import Basis, Evidence, TraceSettings
@@ -78,6 +79,12 @@ from watermark.spec import WatermarkSpec
 from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 Progress = Callable[[str, int, int], None]
+
+
+WORK = ".dyetrace-trace"
+"""Name of the folder, in that of the report, with what the models have read; the same trace goes on from there."""
+
+_MARKED = b"What models have read for `dyetrace trace weights`, which goes on from here; it may be removed.\n"
 
 
 @dataclass(frozen=True)
@@ -244,7 +251,7 @@ def trace_weights(
     made: Made | None = None,
     progress: Progress | None = None,
 ) -> TraceRecord:
-    """Trace a suspect and write report.json and evidence.npz to ``output``; what was read is kept in ``output``/.work.
+    """Trace a suspect and write report.json and evidence.npz to ``output``; what was read is kept in a folder there.
 
     Parameters
     ----------
@@ -276,7 +283,8 @@ def trace_weights(
     if chosen == "reference" and not job.references:
         raise DyetraceError("the readout 'reference' needs --reference: the suspect's base model, or any other one")
     make_folder(output)
-    bench = _Bench(job, spec, tokenizer, output / ".work", progress or (lambda what, done, total: None))
+    claim(output / WORK, _MARKED, "give another folder with -o, or move it away")
+    bench = _Bench(job, spec, tokenizer, output / WORK, progress or (lambda what, done, total: None))
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
     _controls_of(job, bench)  # before anything is read
     encoder = Encoder.load(tokenizer)

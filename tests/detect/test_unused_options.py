@@ -1,7 +1,8 @@
 """Every option of the commands that judge suspects: where it can't have an effect it is refused, in one line.
 
 An option that is in the table is refused in that situation; one that is in no row has an effect wherever it may stand.
-`--dry-run` describes the run that the other options are for, so it leaves them be.
+`--dry-run` describes the run that the other options are for, so it leaves them be; but for `--fail`, whose status 0
+says that no mark was found.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ TABLE = [
     Case("scan", f"@ids.jsonl {KEY} -o @out --null-corpus natural", "--null-corpus"),
     Case("scan", f"@ids.jsonl {KEY} -o @out --tenant acme", "--tenant", "no accounts"),
     Case("scan", f"@ids.jsonl {KEY} -o @out --tenants-file @nobody.txt", "--tenants-file", "names no account"),
+    Case("scan", f"@ids.jsonl {KEY} -o @out --dry-run --fail", "--fail", "looks for no mark"),
     # trace weights
     Case("trace weights", f"@model --read @plain.txt {KEY} -o @out --decoys 0 --decoy-seed x", "--decoy-seed"),
     Case(
@@ -118,6 +120,7 @@ TABLE = [
     # trace api
     Case("trace api", f"@plan.json {KEY} -o @out --max-requests 10", "--max-requests"),
     Case("trace api", f"@plan.json {KEY} -o @out --max-total-tokens 5000", "--max-total-tokens"),
+    Case("trace api", f"@plan.json {KEY} -o @out --dry-run --fail", "--fail", "looks for no mark"),
     Case("trace api", f"@plan.json {KEY} -o @out --tenant a", "--tenant", "no accounts"),
     Case("trace api", f"@plan.json {KEY} -o @out --tenants-file @nobody.txt", "--tenants-file", "names no account"),
     Case("trace api", f"@plan.json {KEY} -o @out --dry-run --max-requests 11", "--max-requests"),

@@ -247,9 +247,7 @@ class Asker:
         self._scored += any(choice.tokens is not None for choice in usable)
         host = shown_host(self._plan.url)
         if usable and self._plan.evidence == "logprobs" and not self._scored:
-            raise DyetraceError(
-                f"{host} sends no logprobs, which the plan counts on; make a plan without --logprobs"
-            )
+            raise DyetraceError(f"{host} sends no logprobs, which the plan counts on; make a plan without --logprobs")
         if self._useful:
             return
         self._useless[response.problem or response.choices[0].problem or ""] += 1

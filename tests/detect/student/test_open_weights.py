@@ -19,7 +19,7 @@ from detect.natural_text import natural_documents
 from detect.report.trace_schema import read_trace
 from detect.student.conclude import conclude
 from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
-from detect.student.open_weights import Placebo, WeightsJob, trace_weights
+from detect.student.open_weights import WORK, Placebo, WeightsJob, trace_weights
 from detect.student.record import TraceRecord
 from detect.student.served import crowding
 from watermark.errors import DyetraceError
@@ -336,11 +336,24 @@ def test_two_texts_count_a_context_once(world: World, tmp_path: Path) -> None:
 
 def test_a_second_run_reads_nothing_anew_and_says_the_same(world: World, found: Any) -> None:
     record, output = found
-    shards = {path: path.stat().st_mtime_ns for path in (output / ".work").rglob("*.npz")}
+    shards = {path: path.stat().st_mtime_ns for path in (output / WORK).rglob("*.npz")}
     more = {"controls": [world.folder / "of-unmarked"], "served": str(world.folder / "marked.jsonl")}
     again = world.trace(output, "of-marked", **more)
     assert again.hypotheses == record.hypotheses and again.files == record.files
-    assert shards == {path: path.stat().st_mtime_ns for path in (output / ".work").rglob("*.npz")}
+    assert shards == {path: path.stat().st_mtime_ns for path in (output / WORK).rglob("*.npz")}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_nothing_is_kept_in_somebody_elses_folder(linked: bool, world: World, tmp_path: Path) -> None:
+    mine = tmp_path / "mine" if linked else tmp_path / "out" / WORK
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("mine")
+    if linked:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / WORK).symlink_to(mine)
+    with pytest.raises(DyetraceError, match="was not made by dyetrace; give another folder"):
+        world.trace(tmp_path / "out", "of-marked")
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"] and (mine / "thesis.txt").read_text() == "mine"
 
 
 def _like(student: Path, folder: Path, seed: int) -> Path:
