@@ -66,6 +66,11 @@ def written() -> list[str]:
     return list(dict.fromkeys(_Moment.written))
 
 
+def forget_written() -> None:
+    """Begin anew: a process may run several commands."""
+    _Moment.written.clear()
+
+
 def put_off(number: int) -> bool:
     """Whether a signal has to wait; it is raised again at the end of the block."""
     if not _Moment.held:

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +29,7 @@ from detect.cli.statuses import BAD_INPUT, DONE, INTERNAL, MACHINE, Status, stat
 from detect.cli.tracing import trace
 from detect.start import TRACEBACK_VARIABLE
 from watermark.errors import DyetraceError, missing_of_machine
+from watermark.interruption import forget_written
 
 _CUT_OFF = "standard output was closed before everything was written"
 _OWN = ("detect", "watermark")
@@ -40,6 +41,15 @@ class _Group(click.Group):
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run the command between two checks of standard output, which is where results go."""
         interruption.leaves(None)
+        forget_written()
+        if sys.stderr is None:  # else what is meant for people would go to standard output
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")
+        try:
+            self._run(args, *more, **extra)
+        finally:
+            _left_standard_output()  # else Python tries again at its end, and has a status of its own for that
+
+    def _run(self, args: Sequence[str] | None, *more: Any, **extra: Any) -> NoReturn:
         with _guarded():
             _check_arguments(sys.argv[1:] if args is None else args)
             if sys.stdout is None:
@@ -75,7 +85,8 @@ def _guarded() -> Iterator[None]:
         if interruption.came() or isinstance(error, KeyboardInterrupt):
             _end_interrupted()
         if isinstance(error, click.ClickException):
-            error.show()
+            with suppress(OSError):  # whoever can't be told has the status
+                error.show()
             sys.exit(BAD_INPUT.number)
         if isinstance(error, DyetraceError):
             _end(str(error), status_of(error))
@@ -169,6 +180,8 @@ def _take_closed_streams() -> None:
 
 def _left_standard_output() -> bool:
     """Drop what standard output can't take, which Python would try again at its end; return whether there was any."""
+    if sys.stdout is None:
+        return False
     try:
         sys.stdout.flush()
     except OSError:

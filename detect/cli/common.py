@@ -194,6 +194,9 @@ def read_names(path: Path | None) -> list[str]:
     """Accounts from a file, one a line."""
     if path is None:
         return []
+    from detect.artefacts import check_text
+
+    check_text(path, "--tenants-file")  # a key's text must not be taken for names, which messages repeat
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

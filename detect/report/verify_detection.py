@@ -83,9 +83,11 @@ def _family(record: Record, document: Document) -> None:
     if document.tested != record.documents[0].tested and document.keys_tested is not None:
         refuse(f"{document.name}: {document.tested:,} keys were tested there, {record.documents[0].tested:,} elsewhere")
     if document.refused is not None:
-        # Where contexts are shared, those of a short text may all be those of keys that were not tested.
-        alone = not is_format(scheme) and record.spec.global_share in (0, 1)
-        if document.refused.startswith(NOTHING) and document.tuples and alone:
+        # Where contexts are shared, those of a short text may all be those of keys that were not tested: it is said so,
+        # though not by older releases.
+        others = f"its tuples ({document.tuples:,}) belong to keys" in document.refused
+        others |= record.made is None and (is_format(scheme) or record.spec.global_share not in (0, 1))
+        if document.refused.startswith(NOTHING) and document.tuples and not others:
             refuse(f"{document.name} has {document.tuples:,} tuples, and yet it is said that nothing could be tested")
         return
     if not names or len(set(names)) < len(names):

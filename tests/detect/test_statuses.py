@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import detect.start
 from detect.cli import main
+from detect.cli.common import read_names
 from detect.cli.publishing import end_by_verdict
 from detect.cli.statuses import (
     BAD_INPUT,
@@ -31,6 +32,7 @@ from detect.cli.statuses import (
     table,
 )
 from watermark.errors import DyetraceError, EvidenceError, MachineError, UndecidedError, refused_write
+from watermark.keys import SecretKey, write_key_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +99,26 @@ def test_each_way_to_end_has_its_status_and_its_line(
     assert SECRET not in result.output and "Traceback" not in result.output
     if not isinstance(how, click.ClickException):
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", ["2>&-", "", "2>/dev/full", "2>&- <&-"])
+def test_a_reader_that_left_changes_no_status(how: str) -> None:
+    """Python has a status of its own, 120, for what standard output doesn't take at the very end."""
+    begun = f"({sys.executable} -m detect.cli recompute {how}; echo $? >&3) 3>&1 >/dev/full"
+    ended = subprocess.run(["bash", "-c", begun], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "2\n", ended
+    shown = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m detect.cli recompute 2>&-"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (shown.returncode, shown.stdout) == (2, "")
+
+
+def test_a_key_is_not_taken_for_names_of_accounts(tmp_path: Path) -> None:
+    write_key_file(tmp_path / "owner.key", SecretKey(bytes(range(32))))
+    (tmp_path / "link").symlink_to(tmp_path / "owner.key")
+    with pytest.raises(DyetraceError, match=r"--tenants-file .* is a key") as caught:
+        read_names(tmp_path / "link")
+    assert (tmp_path / "owner.key").read_text().strip() not in str(caught.value)
 
 
 def test_options_that_are_no_options_are_bad_input() -> None:

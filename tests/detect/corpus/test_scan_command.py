@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
-from detect.cli.statuses import BAD_INPUT, FOUND
+from detect.cli.statuses import BAD_INPUT, DOES_NOT_HOLD, FOUND
 from detect.corpus import score
 from detect.corpus.forecast import forecast
 from detect.corpus.recompute import recompute_scan
@@ -87,7 +87,7 @@ def test_the_report_verifies_until_a_byte_changes(folder: Path, found: tuple[Pat
     table[len(table) // 2] ^= 1
     (tmp_path / "documents.parquet").write_bytes(table)
     result = run("report", "verify", tmp_path / "report.json")
-    assert result.exit_code == BAD_INPUT.number and "documents.parquet" in result.stderr
+    assert result.exit_code == DOES_NOT_HOLD.number and "documents.parquet" in result.stderr
 
 
 def test_the_report_recomputes_and_a_changed_number_is_named(folder: Path, found: tuple[Path, Result]) -> None:
