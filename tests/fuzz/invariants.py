@@ -29,7 +29,9 @@ _REPLACEABLE = re.compile(
     r"|(mine|out|odd)/(detection|scan|trace|signed)(/(report\.(json|html|pdf|json\.sig)|documents\.parquet|hits\.jsonl"
     r"|skipped\.jsonl|run\.json|evidence\.npz))?"
 )
-_WORK = re.compile(r"/\.(dyetrace-|work/)")  # what the same command goes on from
+# What the same command goes on from; random bytes that answers are drawn by stay from the first attempt on.
+_WORK = re.compile(r"/\.dyetrace-|\.partial(\.json)?$")
+_SCRATCH = re.compile(r"(.*/)?\.dyetrace-[a-z0-9_]{8}")  # what was being written when the process was killed
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _FAULTS = (b"Traceback (most recent call last)", b"internal error", b"Exception ignored", b"DeprecationWarning")
 _OTHERS_OPTIONS = frozenset(["--watermark-config"])  # vLLM's and SGLang's, which messages explain
@@ -102,7 +104,7 @@ def _unknown_options(job: Job, said: list[str]) -> Iterator[str]:
     for line in said:
         for word in sorted(job.words, key=len, reverse=True):
             if not word.startswith("--") or word not in known[job.command]:
-                line = line.replace(word, "") if len(word) > 1 else line
+                line = line.replace(word, "") if len(word) > 2 else line
         allowed = known[job.command] | _OTHERS_OPTIONS
         for name, names in known.items():
             if name and re.search(rf"\b{re.escape(name)}\b", line):
@@ -149,6 +151,8 @@ def _files(job: Job, outcome: Outcome) -> Iterator[str]:
         elif name.startswith("tmp/"):
             if outcome.ended.status != _KILLED and not name.startswith(_TEMPORARY):
                 yield f"left in the temporary folder: {name}"
+        elif outcome.ended.status == _KILLED and _SCRATCH.fullmatch(name):
+            continue
         elif not own and not name.startswith(("home/.cache", "cache/")):
             yield f"new file: {name}"
         elif outcome.ended.status == 2 and name in outcome.written and not _WORK.search(name):
