@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from watermark.errors import DyetraceError, EvidenceError, MachineError, refused_write
+from watermark.interruption import held, unwinding, wrote
 
 U16 = npt.NDArray[np.uint16]
 U64 = npt.NDArray[np.uint64]
@@ -170,7 +171,9 @@ def new_file(path: Path, header: Header) -> Iterator[LedgerFile]:
             file.sync()
         finally:
             file.close()
-        os.link(temporary, path)  # unlike a rename, it never replaces a file
+        with held():
+            os.link(temporary, path)  # unlike a rename, it never replaces a file
+            wrote(path)
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
@@ -252,7 +255,7 @@ def merge_files(paths: Sequence[Path], output: Path) -> None:
                     )
                 parts[part] = file.path
         header = msgspec.structs.replace(first, identity=secrets.token_hex(16), parts=tuple(parts))
-        with new_file(output, header) as out:
+        with unwinding(), new_file(output, header) as out:
             tables = [file.cells.reshape(-1) for file in files]
             into = out.cells.reshape(-1)
             for start in range(0, into.size, _CHUNK):

@@ -8,7 +8,6 @@ import click
 
 from detect.cli.common import option, say
 from detect.cli.results import json_option, print_result
-from watermark.interruption import held, wrote
 
 
 @click.group()
@@ -108,9 +107,7 @@ def merge(paths: tuple[Path, ...], output: Path, as_json: bool) -> None:
     from detect.student.served import served_file
     from watermark.ledger_file import describe, merge_files
 
-    with held():
-        merge_files(paths, output)
-        wrote(output)
+    merge_files(paths, output)
     found = describe(output)
     say(f"wrote {output}: {found.answers:,} answers of {len(found.header.parts)} ledgers")
     sha256 = served_file(str(output)).sha256

@@ -298,3 +298,16 @@ def test_the_handlers_are_not_there_for_who_uses_the_packages() -> None:
     code = "import signal, detect.cli\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n" and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_ledgers_that_are_read_can_be_waited_for_no_longer(tmp_path: Path) -> None:
+    """As where one of them is a pipe."""
+    code = """
+from watermark import ledger_file
+ledger_file.open_file = lambda path, write: signal.raise_signal(signal.SIGINT) or print("went on")
+sys.argv = ["dyetrace", "ledger", "merge", "a.ledger", "b.ledger", "-o", "c.ledger"]
+start()
+"""
+    done = ended(code, tmp_path)
+    said(done, NOTHING)
+    assert done.stdout == "" and not list(tmp_path.glob("*c.ledger*"))
