@@ -80,18 +80,19 @@ def run_demo(folder: Path, scheme: str, say: Callable[[str], None]) -> Record:
     natural = natural_documents("prose", NATURAL_DOCUMENTS)
     write_atomically(folder / "suspects.jsonl", _mixed(answers, natural))
 
+    source = f"file:{(folder / 'owner.key').absolute()}"  # relative ones that begin with ~ would mean another folder
     say("4/4 detection, blind and model-aware, each under 100 decoy keys")
     suspects, read = read_suspects(str(folder / "suspects.jsonl"))
     return detect(
         [from_text_alone(suspect) for suspect in suspects],
         [read],
         spec,
-        KeyRing.from_master(load_master(f"file:{folder / 'owner.key'}"), spec.epoch),
+        KeyRing.from_master(load_master(source), spec.epoch),
         model_dir,
         Settings(),
         model=Model("SmolLM2-135M-Instruct", model),
         commitment=commitment,
-        opened=is_opened(folder / "commitment.json", commitment, [spec], f"file:{folder / 'owner.key'}"),
+        opened=is_opened(folder / "commitment.json", commitment, [spec], source),
         arguments={
             "source": read.name,
             "format": "auto",

@@ -12,6 +12,7 @@ import msgspec
 from detect.corpus.engines.local import cores
 from detect.corpus.readers import Source, find_sources, read, split
 from detect.encode import Encoder
+from detect.strength import EFFECTS, ENTROPIES
 
 if TYPE_CHECKING:
     from detect.corpus.scan import ScanJob
@@ -24,10 +25,6 @@ _SLOWER = 8  # times that on slow or busy machines and disks
 _AROUND = 3.0, 180.0  # seconds of small scans: the machine code may have to be made first, and the controls read
 _SPILLED = 11  # bytes a token in the work folder
 _POWER = 0.95
-_ENTROPIES = 0.5, 3.0  # nats a token: of predictable text, and of text that is hardly predictable
-# Standardised excess of a marked token's statistic, mean less expectation over its standard deviation without the key,
-# at these two entropies, in simulation; at 1 nat benchmarks/power.py measures 0.65, 0.55 and 0.4 on real answers.
-_EFFECTS = {"gumbel": (0.33, 1.6), "tournament": (0.3, 1.7), "green_list": (0.2, 0.9)}
 
 
 class PowerForecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +173,7 @@ def _contents(sources: Sequence[Source], job: ScanJob) -> tuple[float, float, fl
 
 def _power(spec: WatermarkSpec, tokens: int, documents: int, alpha: float) -> Iterator[PowerForecast]:
     """What the tests would find, of single documents and of all together; this approximation is for planning alone."""
-    effects = _EFFECTS.get(spec.scheme)
+    effects = EFFECTS.get(spec.scheme)
     if effects is None or not tokens:
         return
     part = spec.global_share or 1.0  # of the contexts, that one key marks; an account's, where none are everybody's
@@ -197,8 +194,8 @@ def _power(spec: WatermarkSpec, tokens: int, documents: int, alpha: float) -> It
         tokens_most=math.ceil(most),
         share_least=float(share_least),
         share_most=float(share_most),
-        nats_least=_ENTROPIES[0],
-        nats_most=_ENTROPIES[1],
+        nats_least=ENTROPIES[0],
+        nats_most=ENTROPIES[1],
     )
 
 

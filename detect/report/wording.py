@@ -17,6 +17,7 @@ from detect.assumptions import Assumption
 from detect.evidence import AwareHypothesis, Document, Hypothesis, Record
 from detect.multiplicity import holm_log10
 from detect.pointing import blind_and_aware
+from detect.strength import fewest_tuples
 from watermark.commitment import Commitment
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
@@ -176,21 +177,27 @@ def limit_per_test(record: Record) -> float:
 def verdicts(record: Record) -> list[Verdict]:
     """Put into words what the record says about each document."""
     limit = math.log10(limit_per_test(record))
+    fewest = fewest_tuples(record.spec.scheme, limit_per_test(record))
     aware = holm_log10([d.aware.log10_pvalue if d.aware else 0.0 for d in record.documents])
     named = zip(*blind_and_aware(record.documents, record.alpha), strict=True)
     return [
-        _verdict(d, limit, float(log10_p), keys)
+        _verdict(d, limit, float(log10_p), keys, fewest)
         for d, log10_p, keys in zip(record.documents, aware, named, strict=True)
     ]
 
 
-def _verdict(document: Document, limit: float, log10_aware: float, named: tuple[list[str], list[str]]) -> Verdict:
+def _verdict(
+    document: Document, limit: float, log10_aware: float, named: tuple[list[str], list[str]], fewest: int
+) -> Verdict:
     log10_p = document.log10_pvalue if document.log10_pvalue_corpus is None else document.log10_pvalue_corpus
     if document.refused is not None:
         return Verdict("refused", f"refused: {document.refused}", None)
     if not document.found:
         floor = document.decoys is not None and document.decoys.drawn is not None and document.decoys.rank == 1
         sentence = "no decoy key is as extreme, which shows no more than this" if floor else "no mark found"
+        most = max((h.tuples for h in document.hypotheses), default=0)
+        if not floor and most < fewest:
+            sentence = f"too short to tell ({most:,} tuples): no mark found"
         return Verdict("unmarked", sentence, log10_p)
     if log10_p is not None and (log10_p <= limit or document.aware is None):
         keys = tuple(named[0])

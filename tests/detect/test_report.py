@@ -35,6 +35,7 @@ from detect.report import wording
 from detect.report.html import render_html
 from detect.report.schema import encode_record, read_record, write_record
 from detect.report.terminal import print_record
+from detect.strength import fewest_tuples
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.spec import WatermarkSpec
@@ -320,6 +321,16 @@ def test_terminal_says_what_a_reader_asks() -> None:
     assert "e = 10^44.0, p <= 10^-44.0 (keys paid for)" in text
     assert "Mark found in 1 of 1 document at level 10^-6" in text
     assert "no mark found: p = 0.51" in in_terminal(shown_records()["unmarked"])
+
+
+@pytest.mark.parametrize(("tuples", "short"), [(3, True), (8, True), (9, False), (148, False)])
+def test_a_text_in_which_no_mark_could_be_seen_is_not_said_to_have_none(tuples: int, short: bool) -> None:
+    """At level 10^-6 nine tuples of hardly predictable text are what it takes to see the mark every second time."""
+    unmarked = msgspec.structs.replace(make_document(log10_p=-0.1, found=False, tuples=tuples), view=None)
+    record = make_record(unmarked)
+    for form in (render_html(record), in_terminal(record)):
+        assert ("too short to tell" in form) == short
+    assert fewest_tuples("gumbel", 1e-6) == 9 and fewest_tuples("unknown", 1e-6) == 0
 
 
 def test_a_rank_is_the_same_in_every_form() -> None:
