@@ -100,8 +100,8 @@ def recompute_scan(
     )
     again = _scanned_again(job, engine, progress)
     apart = _APART if record.pairs_paid or record.made else _APART | _LATER
-    apart |= set() if record.made else _INPUTS
-    apart |= set() if tokenizer else {"excerpt"}  # without one, token ids can't be put into words
+    apart = apart if record.made else apart | _INPUTS
+    apart = apart if tokenizer else apart | {"excerpt"}  # without one, token ids can't be put into words
     before, after = msgspec.to_builtins(record), msgspec.to_builtins(again)
     if record.made is None and _NATURAL in nulls and mine is None:
         _set_control_apart(record, before["controls"], after["controls"], note)

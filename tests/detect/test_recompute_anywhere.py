@@ -20,7 +20,7 @@ from detect.report.schema import write_record
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from tests.golden import make as golden
 from watermark.errors import DyetraceError
-from watermark.keys import KeyRing, TenantKey, write_key_file
+from watermark.keys import KeyRing, SecretKey, TenantKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
 from watermark.tokenizer import load_tokenizer
 
@@ -143,12 +143,19 @@ def _with(part: Any, place: tuple[Any, ...], value: Any) -> Any:
     ],
 )
 def test_quotes_that_are_not_in_the_files_are_seen(
-    kind: str, place: tuple[Any, ...], value: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, place: tuple[Any, ...], value: Any, says: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("DYETRACE_GOLDEN_KEY", golden.SECRET.hex())
+    write_key_file(tmp_path / "golden.key", SecretKey(golden.SECRET))
     whole = json.loads((golden.HERE / kind / "report.json").read_bytes())
     report = tmp_path / "report.json"
-    how = ["--key", golden.KEY, "--inputs", golden.HERE, "--tokenizer", golden.HERE / "tokenizer.json"]
+    how = [
+        "--key",
+        f"file:{tmp_path / 'golden.key'}",
+        "--inputs",
+        golden.HERE,
+        "--tokenizer",
+        golden.HERE / "tokenizer.json",
+    ]
     report.write_text(json.dumps(whole))
     assert run("recompute", report, *how).exit_code == 0
     report.write_text(json.dumps(_with(whole, place, value)))

@@ -147,7 +147,7 @@ def test_an_older_scan_still_reads_verifies_renders_and_recomputes(folder: Path,
     assert scan(folder, tmp_path, "--no-pdf").exit_code == 0
     path = tmp_path / "report.json"
     fields = json.loads(path.read_text())
-    del fields["assumptions"], fields["pairs_paid"], fields["controls"]["null_key_log10_pvalue"]
+    del fields["assumptions"], fields["pairs_paid"], fields["controls"]["null_key_log10_pvalue"], fields["made"]
     older = msgspec.convert(fields, type=type(read_scan(path)))
     out = StringIO()
     print_scan(older, Console(file=out))

@@ -31,7 +31,7 @@ _REPLACEABLE = re.compile(
 )
 # What the same command goes on from; random bytes that answers are drawn by stay from the first attempt on.
 _WORK = re.compile(r"/\.dyetrace-|\.partial(\.json)?$")
-_SCRATCH = re.compile(r"(.*/)?\.dyetrace-[a-z0-9_]{8}")  # what was being written when the process was killed
+_SCRATCH = re.compile(r"(.*/)?\.(dyetrace-|.+\.)[a-z0-9_]{8}")  # what was being written when the process was killed
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _FAULTS = (b"Traceback (most recent call last)", b"internal error", b"Exception ignored", b"DeprecationWarning")
 _OTHERS_OPTIONS = frozenset(["--watermark-config"])  # vLLM's and SGLang's, which messages explain

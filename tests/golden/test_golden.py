@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from detect.cli import main
 from tests.golden.other_python import HERE, SECRET, compare
+from watermark.keys import SecretKey, write_key_file
 
 
 @pytest.mark.parametrize("name", ["detection", "scan", "trace"])
@@ -18,11 +19,13 @@ def test_a_golden_report_holds_here(name: str, tmp_path: Path, monkeypatch: pyte
     work = tmp_path / "work"
     shutil.copytree(HERE, work, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     monkeypatch.chdir(work)
-    monkeypatch.setenv("DYETRACE_GOLDEN_KEY", SECRET.hex())
+    write_key_file(tmp_path / "owner.key", SecretKey(SECRET))  # workers that other tests started have no new settings
     verified = CliRunner().invoke(main, ["report", "verify", f"{name}/report.json"])
     assert verified.exit_code == 0, verified.output
     files = [] if name == "trace" else ["--tokenizer", "tokenizer.json", "--inputs", "."]
-    again = CliRunner().invoke(main, ["recompute", f"{name}/report.json", "--key", "env:DYETRACE_GOLDEN_KEY", *files])
+    again = CliRunner().invoke(
+        main, ["recompute", f"{name}/report.json", "--key", f"file:{tmp_path / 'owner.key'}", *files]
+    )
     assert again.exit_code == 0 and "every number the same" in again.output, again.output
 
 
