@@ -24,16 +24,19 @@ from watermark.keys import AnyKey, TenantKey, load_key
 # Totals are integers and must agree exactly; other numbers come from floating point that libraries round differently.
 _RELATIVE = 1e-6
 # What differs by machine or folder, and not by what was found. Of inputs the hashes must agree, of files the contents.
-_APART = {
-    *("versions", "arguments", "files", "encoder", "name", "skipped_first", "assumptions", "method"),
-    *("created", "made", "how_to_check", "null_corpus"),
-}
+_APART = frozenset(
+    (
+        *("versions", "arguments", "files", "encoder", "name", "skipped_first", "assumptions", "method"),
+        *("created", "made", "how_to_check", "null_corpus"),
+    )
+)
 # What an account's own key leaves as it is, and what of its own tests pays for other keys too.
 _OF_NO_KEY = ("inputs", "documents", "tokens", "tuples", "distinct_tuples", "specs", "spec_ids", "key_fingerprint")
 _OF_ALL_KEYS = {"log10_pvalue_adjusted", "pointed"}
 # What older reports lack, or paid for over keys alone.
-_LATER = {"pairs_paid", "points_to", "pointed", "null_key_log10_pvalue"}
-_INPUTS = {"null_corpus_inputs", "reference_inputs"}  # lacking in reports from before it stood in them who made them
+_LATER = frozenset(["pairs_paid", "points_to", "pointed", "null_key_log10_pvalue"])
+# What reports lack from before it stood in them who made them.
+_INPUTS = frozenset(["null_corpus_inputs", "reference_inputs"])
 _NATURAL = "natural"
 
 
@@ -138,7 +141,7 @@ def _set_control_apart(
     it comes with dyetrace.
     """
     mine = [name for name in before if name.startswith("null_corpus_") and name not in _INPUTS]
-    if not any(difference for name in mine for difference in _differences("", before[name], after[name], set())):
+    if not any(difference for name in mine for difference in _differences("", before[name], after[name], frozenset())):
         return
     for controls in (before, after):
         for name in mine:
@@ -219,7 +222,7 @@ def _settings(record: ScanRecord, request: _Request, keys: tuple[str, ...]) -> S
     )
 
 
-def _differences(where: str, before: Any, after: Any, apart: set[str]) -> Iterator[str]:
+def _differences(where: str, before: Any, after: Any, apart: frozenset[str]) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys([*before, *after]):
             older = name == "estimate" and after.get(name) is None and before.get("low") == 0  # of nothing, once

@@ -14,6 +14,7 @@ from detect.made import Made, now
 from detect.report.runs import Runs, plain, runs
 from detect.report.wording import format_time
 from detect.student.record import TraceRecord
+from watermark.commitment import Commitment
 from watermark.formats.protocol import is_format
 from watermark.spec import WatermarkSpec
 
@@ -192,4 +193,18 @@ def _arithmetic(record: AnyRecord) -> Runs:
         "<code>docs/reports.md</code> and <code>docs/validity.md</code> of dyetrace's source. Totals are whole "
         "numbers: another program that follows them gets the same, to the last digit.",
         words=words,
+    )
+
+
+def commitment_line(commitment: Commitment | None) -> Runs:
+    """What a commitment shows of when the key was fixed, and what it doesn't."""
+    if commitment is None:
+        return runs(
+            "No commitment is on record. This report alone cannot show that the key was fixed before the text existed."
+        )
+    return runs(
+        "A commitment to key and watermark is on record. Its file is dated <n>$time</n>, which nothing proves: its "
+        "hash does not cover the date, and anybody can edit it. The commitment shows that the key was fixed before any "
+        "text that is later than the publication of its hash.",
+        time=format_time(commitment.created),
     )

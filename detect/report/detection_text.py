@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from detect.evidence import Document, Record
+from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs
 from detect.report.scan_text import Fact, Summary
 from detect.report.wording import (
@@ -15,7 +16,6 @@ from detect.report.wording import (
     best_hypothesis,
     clean,
     coin_tosses,
-    format_time,
     interest,
     limit_per_test,
     score,
@@ -147,17 +147,7 @@ def _tested(record: Record) -> Iterator[Runs]:
         scheme=record.spec.scheme,
         key=record.key_fingerprint,
     )
-    if record.commitment is None:
-        yield runs(
-            "No commitment is on record. This report alone cannot show that the key was fixed before the text existed."
-        )
-        return
-    yield runs(
-        "A commitment to key and watermark is on record. Its file is dated <n>$time</n>, which nothing proves: its "
-        "hash does not cover the date, and anybody can edit it. The commitment shows that the key was fixed before any "
-        "text that is later than the publication of its hash.",
-        time=format_time(record.commitment.created),
-    )
+    yield commitment_line(record.commitment)
 
 
 def _sure(record: Record) -> Iterator[Runs]:

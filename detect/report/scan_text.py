@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from detect.corpus.record import ScanRecord
+from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs
 from detect.report.scan_wording import (
     WHY_UNTESTED,
@@ -21,7 +22,7 @@ from detect.report.scan_wording import (
     tenants_tested,
     untested,
 )
-from detect.report.wording import format_time, key_label
+from detect.report.wording import key_label
 
 _KEYS = 6  # accounts spelt out
 
@@ -137,17 +138,7 @@ def _tested(record: ScanRecord) -> Iterator[Runs]:
         schemes=listed(schemes),
         key=record.key_fingerprint,
     )
-    if record.commitment is None:
-        yield runs(
-            "No commitment is on record. This report alone cannot show that the key was fixed before the text existed."
-        )
-        return
-    yield runs(
-        "A commitment to key and watermark is on record. Its file is dated <n>$time</n>, which nothing proves: its "
-        "hash does not cover the date, and anybody can edit it. The commitment shows that the key was fixed before any "
-        "text that is later than the publication of its hash.",
-        time=format_time(record.commitment.created),
-    )
+    yield commitment_line(record.commitment)
 
 
 def _sure(record: ScanRecord) -> Iterator[Runs]:

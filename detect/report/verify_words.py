@@ -41,5 +41,6 @@ def _ways(record: ScanRecord | TraceRecord | Record, unreadable: int) -> Iterato
     elif isinstance(record, ScanRecord):
         yield from (of_scan(record, unreadable, way) for way in opened)
     else:
-        ids = range(len(record.documents) + 1)
-        yield from (of_detection(record, way, number) for way, number in itertools.product(opened, ids))
+        total = len(record.documents)  # mostly none of them, or all, came as ids
+        ids = sorted(range(total + 1), key=lambda number: min(number, total - number))
+        yield from (of_detection(record, way, number) for number, way in itertools.product(ids, opened))
