@@ -31,12 +31,12 @@ from rich.progress import track
 from benchmarks.audit_systems import System, context_of, installed
 from benchmarks.calibration import documents
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads
-from detect.calibration import bounded_log10, method_of, rank_log10
-from detect.distinct import distinct_tuples, first_occurrences
-from detect.document import law_tails, log10_pvalues
-from detect.scoring import as_drawn
-from detect.tail_pairs import log10_sf_pairs
-from detect.words import signed
+from detect.document.blind import law_tails, log10_pvalues
+from detect.keyed.calibration import bounded_log10, method_of, rank_log10
+from detect.keyed.scoring import as_drawn
+from detect.keyed.words import signed
+from detect.laws.tail_pairs import log10_sf_pairs
+from detect.text.distinct import distinct_tuples, first_occurrences
 from tests.detect.calibration import LEVELS
 from watermark.errors import DyetraceError
 from watermark.foreign_key import ForeignKey

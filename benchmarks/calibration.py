@@ -18,13 +18,13 @@ from rich.progress import track
 from scipy.special import betaincinv
 
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads
-from detect.aware import log10_evalues
-from detect.distinct import Tuples, distinct_tuples
-from detect.document import blind_test, log10_pvalues
-from detect.encode import Encoder
-from detect.likelihood import Likelihood, likelihood
-from detect.natural_text import KINDS, natural_documents
-from detect.scoring import totals
+from detect.document.aware import log10_evalues
+from detect.document.blind import blind_test, log10_pvalues
+from detect.document.likelihood import Likelihood, likelihood
+from detect.keyed.scoring import totals
+from detect.text.distinct import Tuples, distinct_tuples
+from detect.text.encode import Encoder
+from detect.text.natural_text import KINDS, natural_documents
 from tests.detect.calibration import LEVELS, fresh_keys, log10_excess, log10_too_small
 from watermark.demo_model import demo_model_dir, load_model
 from watermark.keys import KeyRing, SecretKey

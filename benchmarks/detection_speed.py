@@ -21,11 +21,11 @@ from transformers import AutoTokenizer, PretrainedConfig
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor, WatermarkDetector, WatermarkingConfig
 
 from benchmarks.common import Report, json_option, quick_option, timings
-from detect.distinct import distinct_tuples, first_occurrences, tuple_fingerprints
-from detect.document import blind_test, log10_pvalues
-from detect.encode import Encoder
-from detect.natural_text import KINDS, natural_documents
-from detect.scoring import totals
+from detect.document.blind import blind_test, log10_pvalues
+from detect.keyed.scoring import totals
+from detect.text.distinct import distinct_tuples, first_occurrences, tuple_fingerprints
+from detect.text.encode import Encoder
+from detect.text.natural_text import KINDS, natural_documents
 from watermark import prf
 from watermark.demo_model import demo_model_dir
 from watermark.keys import KeyRing, SecretKey

@@ -25,10 +25,10 @@ import click
 import numpy as np
 
 from benchmarks.common import Report, json_option, quick_option, set_threads, threads_option, timings
-from detect.distinct import distinct_tuples
-from detect.encode import Encoder
-from detect.natural_text import KINDS, natural_documents
-from detect.words import Source
+from detect.keyed.words import Source
+from detect.text.distinct import distinct_tuples
+from detect.text.encode import Encoder
+from detect.text.natural_text import KINDS, natural_documents
 from watermark.demo_model import demo_model_dir
 from watermark.foreign_key import ForeignKey
 from watermark.formats import load_format

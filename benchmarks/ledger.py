@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import Report, clock, json_option, quick_option
-from detect.student.weights import HALF
+from detect.student.verdict.weights import HALF
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
 from watermark.ledger import Ledger, answer_contexts

@@ -16,11 +16,11 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.common import Floats
-from detect import tails
-from detect.distinct import I64, Tuples, distinct_tuples
-from detect.encode import Encoder
-from detect.natural_text import natural_documents
-from detect.scoring import totals
+from detect.keyed.scoring import totals
+from detect.laws import tails
+from detect.text.distinct import I64, Tuples, distinct_tuples
+from detect.text.encode import Encoder
+from detect.text.natural_text import natural_documents
 from watermark.keys import SecretKey
 from watermark.laws import Exponential
 from watermark.prf import U32

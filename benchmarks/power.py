@@ -16,12 +16,12 @@ import numpy as np
 
 from benchmarks.answers import Cell, Setting, cell_options, setting
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads, threads_option
-from detect.aware import log10_evalues
-from detect.distinct import distinct_tuples
-from detect.document import log10_pvalues
-from detect.likelihood import likelihood
-from detect.multiplicity import mean_log10_e, sidak_log10
-from detect.scoring import statistics_of
+from detect.document.aware import log10_evalues
+from detect.document.blind import log10_pvalues
+from detect.document.likelihood import likelihood
+from detect.keyed.scoring import statistics_of
+from detect.laws.multiplicity import mean_log10_e, sidak_log10
+from detect.text.distinct import distinct_tuples
 from watermark.generate import Answer
 from watermark.prf import U32
 from watermark.rowkeys import subkey

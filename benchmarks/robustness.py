@@ -32,9 +32,9 @@ from benchmarks.edits import (
     words,
 )
 from benchmarks.mixing import COUNTS, LEVELS, Hiding, clean_text
-from detect.distinct import Tuples, distinct_tuples
-from detect.document import blind_test
-from detect.encode import Encoder
+from detect.document.blind import blind_test
+from detect.text.distinct import Tuples, distinct_tuples
+from detect.text.encode import Encoder
 from watermark.keys import KeyRing, SecretKey
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec

@@ -51,7 +51,7 @@ def write_ids(path: Path, tokens: int, seed: int) -> None:
 
 def write_texts(path: Path, tokens: int, folder: Path) -> int:
     """Documents of natural text in random order as JSONL; their number of tokens."""
-    from detect.natural_text import natural_documents
+    from detect.text.natural_text import natural_documents
     from watermark.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
@@ -72,7 +72,7 @@ def plain_pass(path: Path) -> float:
     """Seconds to read all ids and sort the fingerprints of their tuples, a row group at a time."""
     from pyarrow import parquet
 
-    from detect.distinct import tuple_fingerprints
+    from detect.text.distinct import tuple_fingerprints
 
     started = time.perf_counter()
     file = parquet.ParquetFile(path)

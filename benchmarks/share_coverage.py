@@ -18,8 +18,8 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.common import Floats, Report, json_option, quick_option
-from detect.student.record import DosePoint
-from detect.student.share import CONFIDENCE, Level, ends, levels_of
+from detect.records.trace import DosePoint
+from detect.student.verdict.share import CONFIDENCE, Level, ends, levels_of
 
 Ends = tuple[float, float | None]
 

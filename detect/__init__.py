@@ -9,37 +9,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detect.aware import aware_test as aware_test
-    from detect.detection import Model as Model
-    from detect.detection import Settings as Settings
-    from detect.detection import detect as detect
-    from detect.distinct import distinct_tuples as distinct_tuples
-    from detect.document import BlindTest as BlindTest
-    from detect.document import blind_test as blind_test
-    from detect.encode import Encoder as Encoder
-    from detect.evidence import Record as Record
-    from detect.inputs import Suspect as Suspect
-    from detect.inputs import read_suspects as read_suspects
-    from detect.tails import log10_sf as log10_sf
-    from detect.tails import log10_sf_many as log10_sf_many
+    from detect.document.aware import aware_test as aware_test
+    from detect.document.blind import BlindTest as BlindTest
+    from detect.document.blind import blind_test as blind_test
+    from detect.document.detection import Model as Model
+    from detect.document.detection import Settings as Settings
+    from detect.document.detection import detect as detect
+    from detect.laws.tails import log10_sf as log10_sf
+    from detect.laws.tails import log10_sf_many as log10_sf_many
+    from detect.records.detection import Record as Record
+    from detect.text.distinct import distinct_tuples as distinct_tuples
+    from detect.text.encode import Encoder as Encoder
+    from detect.text.inputs import Suspect as Suspect
+    from detect.text.inputs import read_suspects as read_suspects
 
 DISTRIBUTION = "dyetrace"
 """Tells this package from others of its name: `watermark` looks for it."""
 
 _HOMES = {
-    "BlindTest": "detect.document",
-    "Encoder": "detect.encode",
-    "Model": "detect.detection",
-    "Record": "detect.evidence",
-    "Settings": "detect.detection",
-    "Suspect": "detect.inputs",
-    "aware_test": "detect.aware",
-    "blind_test": "detect.document",
-    "detect": "detect.detection",
-    "distinct_tuples": "detect.distinct",
-    "log10_sf": "detect.tails",
-    "log10_sf_many": "detect.tails",
-    "read_suspects": "detect.inputs",
+    "BlindTest": "detect.document.blind",
+    "Encoder": "detect.text.encode",
+    "Model": "detect.document.detection",
+    "Record": "detect.records.detection",
+    "Settings": "detect.document.detection",
+    "Suspect": "detect.text.inputs",
+    "aware_test": "detect.document.aware",
+    "blind_test": "detect.document.blind",
+    "detect": "detect.document.detection",
+    "distinct_tuples": "detect.text.distinct",
+    "log10_sf": "detect.laws.tails",
+    "log10_sf_many": "detect.laws.tails",
+    "read_suspects": "detect.text.inputs",
 }
 __all__ = list(_HOMES)
 

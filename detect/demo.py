@@ -9,13 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from detect.detection import Model, Settings, detect
-from detect.evidence import Record
-from detect.inputs import from_text_alone, read_suspects
-from detect.natural_text import natural_documents
-from detect.opening import is_opened
-from detect.own_folder import SCRATCH, is_plain, remove_plain
-from detect.report.folder import NAMES, REPORT, STAGE, check_folder
+from detect.document.detection import Model, Settings, detect
+from detect.folders.own import SCRATCH, is_plain, remove_plain
+from detect.folders.published import NAMES, REPORT, STAGE, check_folder
+from detect.keyed.opening import is_opened
+from detect.records.detection import Record
+from detect.text.inputs import from_text_alone, read_suspects
+from detect.text.natural_text import natural_documents
 from watermark.commitment import commit, write_commitment
 from watermark.demo_model import demo_model_dir, load_model
 from watermark.errors import DyetraceError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from tokenizers import Tokenizer
 
-from detect.natural_text import natural_documents
+from detect.text.natural_text import natural_documents
 from watermark.demo_model import demo_model_dir, load_model
 from watermark.tokenizer import load_tokenizer
 

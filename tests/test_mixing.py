@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import gamma
 
 from benchmarks.mixing import Hiding, Mixture
-from detect.distinct import distinct_tuples
-from detect.scoring import statistics_of
+from detect.keyed.scoring import statistics_of
+from detect.text.distinct import distinct_tuples
 from watermark.keys import SecretKey
 from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec

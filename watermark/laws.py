@@ -1,4 +1,4 @@
-"""The law of one tuple's statistic under the null: plain data that a scheme declares and `detect.tails` evaluates.
+"""The law of one tuple's statistic under the null: plain data that a scheme declares and `detect.laws.tails` evaluates.
 
 A statistic is an integer number of units (see `Scheme.unit`), so that sums are exact, order-free and mergeable.
 """

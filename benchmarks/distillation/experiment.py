@@ -18,11 +18,19 @@ from benchmarks.common import Floats
 from benchmarks.distillation.published import reading_mode, under
 from benchmarks.distillation.suspects import Suspect, Suspects
 from benchmarks.distillation.teacher import ALL_PROMPTS, Mark, Teacher, owner_key
-from detect.student.forward import Model, Predictions, Predictor, candidates, model_hash, predictions
-from detect.student.hypothesis import WeightedTest
-from detect.student.reading import NO_SUBKEY, Positions, ReadingText, context_at, positions, read_text, served_subkeys
-from detect.student.score import TraceScore
-from detect.student.weights import WeightedTuples, gathered, gathered_served, readout
+from detect.student.models.forward import Model, Predictions, Predictor, candidates, model_hash, predictions
+from detect.student.texts.reading import (
+    NO_SUBKEY,
+    Positions,
+    ReadingText,
+    context_at,
+    positions,
+    read_text,
+    served_subkeys,
+)
+from detect.student.verdict.hypothesis import WeightedTest
+from detect.student.verdict.score import TraceScore
+from detect.student.verdict.weights import WeightedTuples, gathered, gathered_served, readout
 from watermark.demo_model import load_model
 from watermark.generate import Answer
 from watermark.keys import KeyRing, SecretKey
@@ -189,7 +197,7 @@ class Bench:
             if _fingerprint(folder) == _fingerprint(self.teacher.folder):
                 self.loaded[folder, width] = Model(network, vocabulary)
             else:
-                from detect.student.alignment import AlignedModel
+                from detect.student.models.alignment import AlignedModel
 
                 model = AlignedModel(network, tokenizer, self.teacher.tokenizer, vocabulary, width)
                 self.loaded[folder, width] = model

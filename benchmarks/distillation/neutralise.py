@@ -17,7 +17,7 @@ import numpy.typing as npt
 from benchmarks.common import Floats
 from benchmarks.distillation.experiment import BASE, Bench, Found, Seen, labels
 from benchmarks.distillation.suspects import Suspect
-from detect.student.weights import readout
+from detect.student.verdict.weights import readout
 
 I64 = npt.NDArray[np.int64]
 STRENGTHS = (0.5, 1.0, 1.5)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from detect.report.svg import (
+from detect.report.paper.svg import (
     HEIGHT,
     LEFT,
     TOP,

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from detect.student.reading import context_fingerprints
-from detect.student.weights import WeightedTuples
+from detect.student.texts.reading import context_fingerprints
+from detect.student.verdict.weights import WeightedTuples
 from watermark.prf import U32
 
 I64 = npt.NDArray[np.int64]

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads, threads_option
-from detect.natural_text import KINDS, natural_documents
-from detect.student.alignment import Aligner
-from detect.student.branches import forward_inputs
-from detect.student.forward import KEPT
-from detect.student.reading import WINDOW
+from detect.student.models.alignment import Aligner
+from detect.student.models.branches import forward_inputs
+from detect.student.models.forward import KEPT
+from detect.student.texts.reading import WINDOW
+from detect.text.natural_text import KINDS, natural_documents
 from watermark.demo_model import _cache_root, _no_gguf_bar, _publish, _sha256, _sweep, load_model
 from watermark.errors import DyetraceError
 from watermark.model_folder import quiet_transformers

@@ -21,7 +21,7 @@ import msgspec
 from benchmarks.distillation.prompts import prompts
 from benchmarks.edits import sentences
 from benchmarks.robustness import REWRITE
-from detect.encode import Encoder
+from detect.text.encode import Encoder
 from watermark.demo_model import demo_model_dir, load_model
 from watermark.files import write_atomically
 from watermark.generate import Answer, Sampling, generate_answers

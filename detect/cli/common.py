@@ -61,7 +61,7 @@ def note(message: str) -> None:
 
 def load_ring(source: str, made: WatermarkSpec, tenants: tuple[str, ...], *, counted: bool = False) -> KeyRing:
     """The keys that this party holds: a master key gives any tenant's, a tenant's key gives its own."""
-    from detect.corpus.keys import rings_of
+    from detect.keyed.rings import rings_of
 
     return rings_of(source, [made], tenants, counted=counted)[0]
 
@@ -105,7 +105,7 @@ fail_when_found = option(
 
 def _label(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """A line that goes into a report as it stands."""
-    from detect.made import label
+    from detect.records.made import label
 
     return None if value is None else label(value, f"--{parameter.name}")
 
@@ -194,7 +194,7 @@ def read_names(path: Path | None) -> list[str]:
     """Accounts from a file, one a line."""
     if path is None:
         return []
-    from detect.artefacts import check_text
+    from detect.text.artefacts import check_text
 
     check_text(path, "--tenants-file")  # a key's text must not be taken for names, which messages repeat
     try:

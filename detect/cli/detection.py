@@ -35,14 +35,14 @@ from detect.cli.scanning import StageProgress
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, rest, working
 from detect.interruption import leaves
-from detect.level import DEFAULT_ALPHA
+from detect.laws.level import DEFAULT_ALPHA
 from watermark.errors import DyetraceError, EvidenceError, MachineError
 
 if TYPE_CHECKING:
-    from detect.corpus.record import ScanRecord
-    from detect.evidence import Record
-    from detect.results import Recomputed
-    from detect.student.record import TraceRecord
+    from detect.records.detection import Record
+    from detect.records.results import Recomputed
+    from detect.records.scan import ScanRecord
+    from detect.records.trace import TraceRecord
     from watermark.keys import KeyRing
 
 
@@ -147,13 +147,13 @@ def detect(
     Example: dyetrace detect suspect.jsonl --spec spec.json --key file:owner.key -o evidence/
              cat essay.txt | dyetrace detect - --spec spec.json --key file:owner.key --json --fail
     """
-    from detect.artefacts import check_text
-    from detect.detection import Model, Settings
-    from detect.detection import detect as run
-    from detect.inputs import from_text_alone, read_suspects
-    from detect.made import made_by
-    from detect.opening import is_opened
-    from detect.report.folder import DETECTION_FORMAT, check_folder
+    from detect.document.detection import Model, Settings
+    from detect.document.detection import detect as run
+    from detect.folders.published import DETECTION_FORMAT, check_folder
+    from detect.keyed.opening import is_opened
+    from detect.records.made import made_by
+    from detect.text.artefacts import check_text
+    from detect.text.inputs import from_text_alone, read_suspects
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
@@ -187,7 +187,7 @@ def detect(
     model = None
     tokenizer_source: Any = tokenizer or model_folder(model_dir)
     if aware:
-        from detect.student.soundness import check_sound
+        from detect.student.models.soundness import check_sound
 
         doing("loading the model")
         network, _ = load_model(model_dir, "bfloat16")
@@ -235,7 +235,7 @@ def _show_testing(done: int, of: int) -> None:
 
 def _tell_of_quotes(documents: int, output: Path | None, as_json: bool) -> None:
     """Say before any work which files will hold texts of the suspect's."""
-    from detect.detection import VIEWED_DOCUMENTS
+    from detect.document.detection import VIEWED_DOCUMENTS
 
     where = [
         *(["report.json and report.html"] if output is not None else []),
@@ -343,12 +343,12 @@ def _recomputed(report: Path, key: str, tokenizer: str | None, inputs: Path | No
     """Compute a report of whatever kind anew, and name the keys on record that this key can't test."""
     from detect.corpus.recompute import held_of_scan
     from detect.corpus.recompute import keys_on_record as keys_of_scan
-    from detect.document import tested_keys
-    from detect.recompute import keys_on_record, ring_on_record
-    from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
-    from detect.report.schema import parse_record
-    from detect.report.trace_schema import TRACE_FORMAT, parse_trace
-    from detect.results import Recomputed
+    from detect.document.blind import tested_keys
+    from detect.document.recompute import keys_on_record, ring_on_record
+    from detect.records.detection_file import parse_record
+    from detect.records.results import Recomputed
+    from detect.records.scan_file import SCAN_FORMAT, parse_scan, read_bytes, record_format
+    from detect.records.trace_file import TRACE_FORMAT, parse_trace
     from watermark.keys import TenantKey, load_key
 
     data = read_bytes(report)
@@ -407,7 +407,7 @@ def _recompute_scan(
 
 
 def _recompute_trace(record: TraceRecord, ring: KeyRing, report: Path) -> list[str]:
-    from detect.student.recompute import recompute_trace
+    from detect.student.verdict.recompute import recompute_trace
 
     doing("computing the trace anew")
     return recompute_trace(record, ring, report.parent)
@@ -416,7 +416,7 @@ def _recompute_trace(record: TraceRecord, ring: KeyRing, report: Path) -> list[s
 def _recompute_detection(
     record: Record, ring: KeyRing, tokenizer: str | None, report: Path, inputs: Path | None
 ) -> list[str]:
-    from detect.recompute import recompute as run
+    from detect.document.recompute import recompute as run
 
     where = tokenizer or model_folder(None)
     doing("computing the detection anew")
@@ -425,7 +425,7 @@ def _recompute_detection(
 
 def _tell_of_nothing(record: Record) -> None:
     """Say how many documents hold nothing to test, also where the report is read by no person."""
-    from detect.document import NOTHING
+    from detect.document.blind import NOTHING
 
     empty = [document for document in record.documents if (document.refused or "").startswith(NOTHING)]
     if empty:
@@ -436,7 +436,7 @@ def _tell_of_nothing(record: Record) -> None:
 
 def _withheld(record: Record) -> str | None:
     """Of which documents nothing could be said that had something to test, or that none had, and why."""
-    from detect.document import NOTHING
+    from detect.document.blind import NOTHING
 
     refused = [document for document in record.documents if document.refused is not None]
     if len(refused) < len(record.documents):
@@ -465,19 +465,19 @@ def _makes_pdf(wanted: bool | None, output: Path | None) -> bool:
 
 
 def _publish(record: Record, output: Path | None, as_json: bool, pdf: bool = False) -> None:
-    from detect.report.schema import encode_record
-    from detect.report.terminal import print_record
+    from detect.records.detection_file import encode_record
+    from detect.report.detection.terminal import print_record
 
     data = encode_record(record)
 
     def write(folder: Path) -> dict[str, bytes]:
-        from detect.report.folder import replace_report
-        from detect.report.html import render_html
+        from detect.folders.published import replace_report
+        from detect.report.detection.page import render_html
 
         replace_report(folder, {"report.json": data, "report.html": render_html(record).encode()})
         if not pdf:
             return {}
-        from detect.report.detection_pdf import render_detection_pdf
+        from detect.report.detection.pdf import render_detection_pdf
 
         return {"report.pdf": render_detection_pdf(record)}
 

@@ -76,8 +76,8 @@ def import_spec(
     """
     from os.path import realpath  # which takes links in a circle as they are
 
-    from detect.calibration import explanation
-    from detect.results import SpecImported
+    from detect.keyed.calibration import explanation
+    from detect.records.results import SpecImported
     from watermark.files import check_output
     from watermark.formats.passport import read_passport
     from watermark.keys import write_key_file

@@ -29,7 +29,7 @@ def info(path: Path, as_json: bool) -> None:
     \b
     Example: dyetrace ledger info served.ledger
     """
-    from detect.results import LedgerDescribed
+    from detect.records.results import LedgerDescribed
     from watermark.ledger_file import describe
 
     found = describe(path)
@@ -73,8 +73,8 @@ def hashes(answers: Path, as_json: bool) -> None:
     \b
     Example: dyetrace ledger hashes answers.jsonl > served.sha256
     """
-    from detect.results import AnswerHash, AnswersHashed
-    from detect.student.complete import hash_lines
+    from detect.records.results import AnswerHash, AnswersHashed
+    from detect.student.texts.complete import hash_lines
 
     lines = hash_lines(answers)
     if as_json:
@@ -103,8 +103,8 @@ def merge(paths: tuple[Path, ...], output: Path, as_json: bool) -> None:
     \b
     Example: dyetrace ledger merge server-1.ledger server-2.ledger -o served.ledger
     """
-    from detect.results import LedgersMerged
-    from detect.student.served import served_file
+    from detect.records.results import LedgersMerged
+    from detect.student.texts.served import served_file
     from watermark.ledger_file import describe, merge_files
 
     merge_files(paths, output)

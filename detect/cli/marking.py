@@ -29,7 +29,7 @@ from watermark.errors import DyetraceError, EvidenceError, MachineError
 from watermark.interruption import held
 
 if TYPE_CHECKING:
-    from detect.results import Generated
+    from detect.records.results import Generated
     from watermark.generate import Sampling
     from watermark.keys import KeyRing
     from watermark.spec import WatermarkSpec
@@ -52,7 +52,7 @@ def keygen(path: Path, tenant: str | None, epoch: int | None, key: str | None, a
     Example: dyetrace keygen owner.key
              dyetrace keygen acme.key --tenant acme --key file:owner.key
     """
-    from detect.results import KeyMade
+    from detect.records.results import KeyMade
     from watermark.files import check_output
     from watermark.keys import SecretKey, TenantKey, load_master, write_key_file
 
@@ -153,7 +153,7 @@ def spec(
     Example: dyetrace spec spec.json --key file:owner.key --model ./my-model --tenants
              dyetrace spec import --help
     """
-    from detect.results import SpecMade
+    from detect.records.results import SpecMade
     from watermark.files import check_output
     from watermark.keys import load_master, source_path
     from watermark.spec import WatermarkSpec, is_spec, write_spec
@@ -228,7 +228,7 @@ def commit(spec_path: Path, key: str, output: Path, as_json: bool) -> None:
     \b
     Example: dyetrace commit --spec spec.json --key file:owner.key -o commitment.json
     """
-    from detect.results import CommitmentMade
+    from detect.records.results import CommitmentMade
     from watermark.commitment import commit as make
     from watermark.commitment import write_commitment
     from watermark.files import check_output
@@ -277,7 +277,7 @@ def verify_commitment(commitment: Path, spec_path: Path, key: str, opening: Path
     \b
     Example: dyetrace verify-commitment commitment.json --spec spec.json --key file:owner.key
     """
-    from detect.results import CommitmentChecked
+    from detect.records.results import CommitmentChecked
     from watermark.commitment import load_commitment, load_opening, opening_path, stated_date, verify
     from watermark.keys import load_owner_key
     from watermark.spec import load_spec
@@ -453,7 +453,7 @@ def _written(path: Path, how: _Answering, kept: int, placebo: bool) -> Generated
 
     import msgspec
 
-    from detect.results import Generated
+    from detect.records.results import Generated
     from watermark.generate import Answer
 
     digest = hashlib.sha256()

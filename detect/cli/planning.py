@@ -11,12 +11,12 @@ from detect.cli.common import note, option, say
 from detect.cli.results import json_option, print_result
 from detect.cli.unused import refuse_unused
 from detect.cli.working import doing, rest, working
-from detect.level import DEFAULT_ALPHA
+from detect.laws.level import DEFAULT_ALPHA
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
-    from detect.student.planner import PlanRow, PowerPlan
-    from detect.student.weights import Floats
+    from detect.student.power.planner import PlanRow, PowerPlan
+    from detect.student.verdict.weights import Floats
     from watermark.spec import WatermarkSpec
 
 _POSITIONS = 1500  # of the owner's text that are measured
@@ -113,9 +113,9 @@ def plan(
     """
     import msgspec
 
-    from detect.student.planner import Question
-    from detect.student.planner import plan as make
-    from detect.student.simulated import Look, Student
+    from detect.student.power.planner import Question
+    from detect.student.power.planner import plan as make
+    from detect.student.power.simulated import Look, Student
     from watermark.files import check_output
     from watermark.spec import load_spec
 
@@ -151,7 +151,7 @@ def plan(
     else:
         _print(made)
     if html is not None:
-        from detect.report.plan_html import render_plan_html
+        from detect.report.plan.page import render_plan_html
         from watermark.files import write_atomically
 
         write_atomically(html, render_plan_html(made).encode(), replace=False)
@@ -165,10 +165,10 @@ def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
     import numpy as np
 
     from detect.cli.common import load_model
-    from detect.encode import Encoder
-    from detect.student.forward import Model
-    from detect.student.reading import positions, read_text
-    from detect.student.soundness import check_sound
+    from detect.student.models.forward import Model
+    from detect.student.models.soundness import check_sound
+    from detect.student.texts.reading import positions, read_text
+    from detect.text.encode import Encoder
     from watermark.spec import check_tokenizer
     from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 

@@ -132,7 +132,7 @@ def _cut_off(error: OSError, output: Path | None, failed: DyetraceError | None) 
 
 
 def _write(output: Path, report: bytes, write: Callable[[Path], Mapping[str, bytes] | None]) -> None:
-    from detect.report.folder import NAMES, REPORT, add_drawings
+    from detect.folders.published import NAMES, REPORT, add_drawings
 
     path = output / REPORT
     if path.is_file() and path.read_bytes() == report:  # a scan or a trace has written it; a detection does so below

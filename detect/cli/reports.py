@@ -15,10 +15,10 @@ from detect.cli.working import doing, rest, working
 from watermark.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from detect.corpus.record import ScanRecord
-    from detect.evidence import Record
-    from detect.report.verify import Verification
-    from detect.student.record import TraceRecord
+    from detect.records.detection import Record
+    from detect.records.scan import ScanRecord
+    from detect.records.trace import TraceRecord
+    from detect.report.verify.report import Verification
 
 _NAMES = {"html": "report.html", "pdf": "report.pdf", "text": "report.txt"}
 _WIDTH = 100  # of report.txt
@@ -53,7 +53,7 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     \b
     Example: dyetrace report verify evidence/report.json --inputs data/ --public-key owner.pub
     """
-    from detect.report.verify import verify_report
+    from detect.report.verify.report import verify_report
 
     with contextlib.suppress(EvidenceError):  # it is a report that contradicts itself, which the checks say
         _read(path)  # what is no report at all is bad input
@@ -97,7 +97,7 @@ def render(path: Path, output: Path, forms: tuple[str, ...], force: bool, as_jso
     \b
     Example: dyetrace report render evidence/report.json -o evidence/ --format html --format pdf
     """
-    from detect.report.folder import add_drawings, check_folder, drawn_from
+    from detect.folders.published import add_drawings, check_folder, drawn_from
 
     check_folder(output, None)
     data, record = _read(path)
@@ -114,8 +114,8 @@ def render(path: Path, output: Path, forms: tuple[str, ...], force: bool, as_jso
     if not as_json:
         click.echo("\n".join(str(output / name) for name in drawings))
         return
-    from detect.corpus.record import FileHash
-    from detect.results import Drawn
+    from detect.records.results import Drawn
+    from detect.records.scan import FileHash
 
     files = [FileHash.of(name, content) for name, content in drawings.items()]
     print_result(Drawn(path=str(path), folder=str(output), files=files))
@@ -137,8 +137,8 @@ def sign(path: Path, signing_key: str, as_json: bool) -> None:
     \b
     Example: dyetrace report sign evidence/report.json --signing-key file:owner.pem
     """
+    from detect.records.results import ReportSigned
     from detect.report import signature
-    from detect.results import ReportSigned
 
     _read(path)  # nobody should sign what is no report
     beside = signature.sign(path, signing_key)
@@ -161,8 +161,8 @@ def keygen(path: Path, as_json: bool) -> None:
     \b
     Example: dyetrace report keygen owner.pem
     """
+    from detect.records.results import SigningKeyMade
     from detect.report.signature import load_public_key, write_signing_key
-    from detect.results import SigningKeyMade
 
     beside = write_signing_key(path)
     public = load_public_key(beside).hex()
@@ -175,9 +175,9 @@ def keygen(path: Path, as_json: bool) -> None:
 
 def _read(path: Path) -> tuple[bytes, ScanRecord | TraceRecord | Record]:
     """The bytes of a report, and what they say."""
-    from detect.report.scan_schema import SCAN_FORMAT, parse_scan, read_bytes, record_format
-    from detect.report.schema import parse_record
-    from detect.report.trace_schema import TRACE_FORMAT, parse_trace
+    from detect.records.detection_file import parse_record
+    from detect.records.scan_file import SCAN_FORMAT, parse_scan, read_bytes, record_format
+    from detect.records.trace_file import TRACE_FORMAT, parse_trace
 
     data = read_bytes(path)
     kind = record_format(data, path)
@@ -187,8 +187,8 @@ def _read(path: Path) -> tuple[bytes, ScanRecord | TraceRecord | Record]:
 
 
 def _drawn(record: ScanRecord | TraceRecord | Record, form: str) -> bytes:
-    from detect.corpus.record import ScanRecord
-    from detect.student.record import TraceRecord
+    from detect.records.scan import ScanRecord
+    from detect.records.trace import TraceRecord
 
     if isinstance(record, TraceRecord):
         return _drawn_trace(record, form)
@@ -197,42 +197,42 @@ def _drawn(record: ScanRecord | TraceRecord | Record, form: str) -> bytes:
 
 def _drawn_scan(record: ScanRecord, form: str) -> bytes:
     if form == "pdf":
-        from detect.report.pdf import render_pdf
+        from detect.report.scan.pdf import render_pdf
 
         return render_pdf(record)
     if form == "html":
-        from detect.report.scan_html import render_scan_html
+        from detect.report.scan.page import render_scan_html
 
         return render_scan_html(record).encode()
-    from detect.report.scan_terminal import print_scan
+    from detect.report.scan.terminal import print_scan
 
     return _printed(lambda console: print_scan(record, console, whole=True))
 
 
 def _drawn_trace(record: TraceRecord, form: str) -> bytes:
     if form == "pdf":
-        from detect.report.trace_pdf import render_trace_pdf
+        from detect.report.trace.pdf import render_trace_pdf
 
         return render_trace_pdf(record)
     if form == "html":
-        from detect.report.trace_html import render_trace_html
+        from detect.report.trace.page import render_trace_html
 
         return render_trace_html(record).encode()
-    from detect.report.trace_terminal import print_trace
+    from detect.report.trace.terminal import print_trace
 
     return _printed(lambda console: print_trace(record, console, whole=True))
 
 
 def _drawn_detection(record: Record, form: str) -> bytes:
     if form == "pdf":
-        from detect.report.detection_pdf import render_detection_pdf
+        from detect.report.detection.pdf import render_detection_pdf
 
         return render_detection_pdf(record)
     if form == "html":
-        from detect.report.html import render_html
+        from detect.report.detection.page import render_html
 
         return render_html(record).encode()
-    from detect.report.terminal import print_record
+    from detect.report.detection.terminal import print_record
 
     return _printed(lambda console: print_record(record, console, whole=True))
 
@@ -249,7 +249,7 @@ def _printed(show: Callable[[Any], None]) -> bytes:
 
 def _print_checks(path: Path, found: Verification, as_json: bool) -> None:
     if as_json:
-        from detect.results import CheckMade, ReportChecked
+        from detect.records.results import CheckMade, ReportChecked
 
         checks = [CheckMade(name=check.name, outcome=check.outcome, line=check.line) for check in found.checks]
         print_result(ReportChecked(path=str(path), holds=found.holds, checks=checks))

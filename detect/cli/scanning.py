@@ -29,14 +29,14 @@ from detect.cli.publishing import check_pdf, end_by_verdict, goes_on, publish, r
 from detect.cli.results import json_option, print_result
 from detect.cli.unused import given, refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, is_watched, rest, working
-from detect.level import DEFAULT_ALPHA
+from detect.laws.level import DEFAULT_ALPHA
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
     from detect.corpus.readers import ReadOptions
-    from detect.corpus.record import ScanRecord
     from detect.corpus.run_times import RunTimes
     from detect.corpus.scan import ScanJob
+    from detect.records.scan import ScanRecord
 
 _STAGES = {
     "find": "looking for files",
@@ -212,9 +212,9 @@ def scan(
     from detect.corpus.scan import ScanJob
     from detect.corpus.scan import scan as run
     from detect.corpus.settings import ScanSettings
-    from detect.made import made_by
-    from detect.opening import is_opened
-    from detect.report.folder import Unwritten
+    from detect.folders.published import Unwritten
+    from detect.keyed.opening import is_opened
+    from detect.records.made import made_by
     from watermark.commitment import load_commitment
     from watermark.spec import load_spec
 
@@ -315,9 +315,9 @@ def _tokenizer(folder: str | None, paths: tuple[str, ...], options: Any) -> str 
 
 def _check_output(job: ScanJob, output: Path, pdf: bool, force: bool) -> None:
     """Find before the work what would come in the way of the report after it."""
-    from detect.artefacts import check_text
     from detect.corpus.readers import find_sources
-    from detect.report.folder import SCAN_FORMAT, check_folder
+    from detect.folders.published import SCAN_FORMAT, check_folder
+    from detect.text.artefacts import check_text
 
     if pdf:
         check_pdf()
@@ -333,17 +333,17 @@ def _check_output(job: ScanJob, output: Path, pdf: bool, force: bool) -> None:
 def _publish(
     record: ScanRecord, output: Path, pdf: bool, as_json: bool, run: RunTimes, failed: DyetraceError | None
 ) -> None:
-    from detect.report.scan_schema import encode_scan
-    from detect.report.scan_terminal import print_scan
+    from detect.records.scan_file import encode_scan
+    from detect.report.scan.terminal import print_scan
 
     def drawn(_: Path) -> dict[str, bytes]:
         import msgspec
 
-        from detect.report.scan_html import render_scan_html
+        from detect.report.scan.page import render_scan_html
 
         drawings = {"report.html": render_scan_html(record).encode()}
         if pdf:
-            from detect.report.pdf import render_pdf
+            from detect.report.scan.pdf import render_pdf
 
             drawings["report.pdf"] = render_pdf(record)
         return drawings | {"run.json": msgspec.json.format(msgspec.json.encode(run)) + b"\n"}

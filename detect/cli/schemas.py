@@ -18,8 +18,8 @@ def schema(name: str | None, as_json: bool) -> None:
     Example: dyetrace schema
              dyetrace schema scan > scan-schema.json
     """
-    from detect.json_schemas import encode_schema, json_schema, schema_names
-    from detect.results import SchemaNames
+    from detect.cli.json_schemas import encode_schema, json_schema, schema_names
+    from detect.records.results import SchemaNames
 
     if name is not None:
         click.echo(encode_schema(json_schema(name)).decode(), nl=False)

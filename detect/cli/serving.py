@@ -15,14 +15,14 @@ from detect.cli.common import KEY_HELP, note, option, request_attempts, request_
 from detect.cli.results import json_option, print_result
 from detect.cli.statuses import DOES_NOT_HOLD
 from detect.cli.working import doing, rest, working
-from detect.level import DEFAULT_ALPHA, check_alpha
+from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from watermark.errors import DyetraceError, UndecidedError
 
 if TYPE_CHECKING:
-    from detect.serve_ask import Manner
-    from detect.serve_check import ServeCheck
-    from detect.serve_evidence import Keys
-    from detect.student.api.credentials import ApiKey
+    from detect.server.ask import Manner
+    from detect.server.check import ServeCheck
+    from detect.server.evidence import Keys
+    from detect.student.asking.credentials import ApiKey
     from watermark.spec import WatermarkSpec
 
 
@@ -142,10 +142,10 @@ def serve_check(
     """
     import asyncio
 
-    from detect.serve_answers import Reader
-    from detect.serve_ask import PROMPTS, Manner, parse_argument, served_models
-    from detect.serve_evidence import make_keys
-    from detect.student.api.credentials import load_api_key
+    from detect.server.answers import Reader
+    from detect.server.ask import PROMPTS, Manner, parse_argument, served_models
+    from detect.server.evidence import make_keys
+    from detect.student.asking.credentials import load_api_key
     from watermark.generate import read_prompts
     from watermark.keys import load_key
     from watermark.spec import load_spec
@@ -226,9 +226,9 @@ def _round(
     """Ask anew, with connections of its own: what balances load may then choose another worker."""
     import asyncio
 
-    from detect.serve_ask import Server, ask_for_answers, ask_special
-    from detect.serve_check import conclude
-    from detect.serve_special import judge_special
+    from detect.server.ask import Server, ask_for_answers, ask_special
+    from detect.server.check import conclude
+    from detect.server.special import judge_special
 
     created = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -258,7 +258,7 @@ def _round(
 
 
 def _show(record: ServeCheck, as_json: bool, number: int | None) -> None:
-    from detect.serve_text import lines, one_line
+    from detect.server.text import lines, one_line
 
     if as_json:
         print_result(record, one_line=number is not None)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.corpus.evalues import value_table
-from detect.tails import log10_sf_many
+from detect.laws.evalues import value_table
+from detect.laws.tails import log10_sf_many
 from watermark.backends.numba_backend import jit
 from watermark.laws import Law, in_nats
 

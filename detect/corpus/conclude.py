@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from detect import tails
-from detect.calibration import rank_log10
 from detect.corpus import rare, share
-from detect.corpus.keys import KeySet
-from detect.corpus.record import HISTOGRAM_BINS, Controls, Discoveries, Interval, ScanHypothesis, Shares
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Floats, Tally, no_documents
-from detect.decoys import LOG10_CONTRADICTION, log10_agreement
-from detect.distinct import Mask
-from detect.evidence import Input, SubkeyTally
-from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10
-from detect.scoring import as_drawn
+from detect.keyed.calibration import rank_log10
+from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
+from detect.keyed.rings import KeySet
+from detect.keyed.scoring import as_drawn
+from detect.laws import tails
+from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10
+from detect.records.detection import Input, SubkeyTally
+from detect.records.scan import HISTOGRAM_BINS, Controls, Discoveries, Interval, ScanHypothesis, Shares
+from detect.text.distinct import Mask
 from watermark.formats.protocol import is_exact
 from watermark.schemes.protocol import Scheme
 

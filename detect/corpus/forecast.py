@@ -11,8 +11,8 @@ import msgspec
 
 from detect.corpus.engines.local import cores
 from detect.corpus.readers import Source, find_sources, read, split
-from detect.encode import Encoder
-from detect.strength import EFFECTS, ENTROPIES
+from detect.laws.strength import EFFECTS, ENTROPIES
+from detect.text.encode import Encoder
 
 if TYPE_CHECKING:
     from detect.corpus.scan import ScanJob

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from detect.corpus.readers import Batch, ReadOptions, Source, read
 from detect.corpus.settings import ScanSettings
 from detect.corpus.work import Shard, new_folder
-from detect.distinct import I64, U64, Mask, mark_first, tuple_fingerprints
-from detect.encode import Encoder, EncoderUse, TokenBatch
+from detect.text.distinct import I64, U64, Mask, mark_first, tuple_fingerprints
+from detect.text.encode import Encoder, EncoderUse, TokenBatch
 from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
 from watermark.prf import U32

@@ -10,18 +10,18 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from detect.batch import TestedKey
-from detect.calibration import method_of
 from detect.corpus.gather import Block, in_reading_order, read_block, read_gathered
-from detect.corpus.keys import KeySet
-from detect.corpus.record import Hit, Segment
 from detect.corpus.score import document_tests, expectation
 from detect.corpus.segments import marked_segments
 from detect.corpus.settle import read_kept
 from detect.corpus.work import Plan, WorkFolder
-from detect.distinct import I64, Mask, Tuples, once
-from detect.encode import Encoder
-from detect.scoring import counting, global_contexts, statistics_of
+from detect.keyed.batch import TestedKey
+from detect.keyed.calibration import method_of
+from detect.keyed.rings import KeySet
+from detect.keyed.scoring import counting, global_contexts, statistics_of
+from detect.records.scan import Hit, Segment
+from detect.text.distinct import I64, Mask, Tuples, once
+from detect.text.encode import Encoder
 from watermark.formats.protocol import is_exact
 
 STRETCHES = 60  # of a document whose mean score is kept

@@ -9,12 +9,12 @@ import numpy as np
 
 from detect.corpus.conclude import Found
 from detect.corpus.gather import Gathered
-from detect.corpus.keys import KeySet
-from detect.corpus.record import Hit
 from detect.corpus.tally import Documents
 from detect.corpus.tasks import first_records, gathered_shards
 from detect.corpus.work import Plan, WorkFolder
-from detect.distinct import I64
+from detect.keyed.rings import KeySet
+from detect.records.scan import Hit
+from detect.text.distinct import I64
 from watermark.errors import MachineError
 
 

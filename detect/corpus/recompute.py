@@ -11,12 +11,12 @@ import msgspec
 
 from detect.corpus.engines import Engine
 from detect.corpus.readers import ReadOptions
-from detect.corpus.record import ScanRecord
 from detect.corpus.scan import Progress, ScanJob, scan
 from detect.corpus.settings import ScanSettings
-from detect.document import GLOBAL
-from detect.recompute import own_part
-from detect.recorded_inputs import recorded_path, recorded_request
+from detect.document.blind import GLOBAL
+from detect.document.recompute import own_part
+from detect.records.recorded_inputs import recorded_path, recorded_request
+from detect.records.scan import ScanRecord
 from watermark.errors import MachineError
 from watermark.interruption import unwinding
 from watermark.keys import AnyKey, TenantKey, load_key
@@ -65,7 +65,7 @@ def recompute_scan(
     tokenizer
         Path of the spec's tokenizer, for text.
     report, folder
-        The report's path, and the folder with its inputs, for `detect.recorded_inputs.recorded_path`.
+        The report's path, and the folder with its inputs, for `detect.records.recorded_inputs.recorded_path`.
     engine
         Runs the tasks.
     note
@@ -179,7 +179,7 @@ def held_of_scan(record: ScanRecord, key: AnyKey) -> list[str]:
 
 
 def _prefix(key: str) -> str:
-    """What stands before "global" or "tenant:NAME" where several specs are tested (`detect.corpus.keys.key_set`)."""
+    """What stands before "global" or "tenant:NAME" where several specs are tested (`detect.keyed.rings.key_set`)."""
     before, separator, _ = key.partition("tenant:")
     return before if separator else key.removesuffix(GLOBAL)
 

@@ -17,14 +17,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from detect.calibration import explanation
 from detect.corpus import conclude
 from detect.corpus.engines import Engine
 from detect.corpus.gather import Gathered
-from detect.corpus.keys import KeySet, key_set, rings_of
 from detect.corpus.output import check_parquet, documents_table, hits_lines, skipped_lines
 from detect.corpus.readers import ReadOptions, Source, find_sources, sha256_of, split
-from detect.corpus.record import FileHash, Hit, ScannedInput, ScanRecord, Skipped
 from detect.corpus.score import unscored
 from detect.corpus.settings import ScanSettings, check_specs
 from detect.corpus.settle import read_count
@@ -32,11 +29,14 @@ from detect.corpus.tally import Documents, Tally, joined, merge, read_documents,
 from detect.corpus.tasks import Outcome, Stage, Task, first_records, gathered_shards, unwritten
 from detect.corpus.unquoted import unread, without_fields, without_names, without_text
 from detect.corpus.work import Plan, Shard, WorkFolder, discard, locked, new_file, shard_id, write_plan
-from detect.encode import EncoderUse
-from detect.evidence import Input, versions
-from detect.made import Made, made_by, now
-from detect.natural_text import PROSE_BYTES, PROSE_SHA256, natural_documents
-from detect.text_assumptions import of_scan
+from detect.keyed.calibration import explanation
+from detect.keyed.rings import KeySet, key_set, rings_of
+from detect.records.detection import Input, versions
+from detect.records.made import Made, made_by, now
+from detect.records.scan import FileHash, Hit, ScannedInput, ScanRecord, Skipped
+from detect.records.text_assumptions import of_scan
+from detect.text.encode import EncoderUse
+from detect.text.natural_text import PROSE_BYTES, PROSE_SHA256, natural_documents
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError, MachineError
 from watermark.files import make_folder, write_atomically
@@ -191,7 +191,7 @@ def scan(
     Raises
     ------
     DyetraceError
-        Bad input, or a report that can't be written (`detect.report.folder.Unwritten`, which holds it). Finished work
+        Bad input, or a report that can't be written (`folders.published.Unwritten` holds it). Finished work
         stays, and the same command goes on from there.
     """
     check_parquet()
@@ -293,9 +293,9 @@ def _scan(
         quotes=job.quotes,
         reference_inputs=[] if reference is None else reference.inputs,
     )
+    from detect.folders.published import Unwritten, replace_report
+    from detect.records.scan_file import encode_scan
     from detect.report.checking import how_to_check, in_words
-    from detect.report.folder import Unwritten, replace_report
-    from detect.report.scan_schema import encode_scan
 
     record = msgspec.structs.replace(
         record,

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from detect.corpus.bins import StatisticBins
-from detect.corpus.evalues import cgf, moments, theta_with_effect
+from detect.laws.evalues import cgf, moments, theta_with_effect
 from watermark.backends.numba_backend import jit
 from watermark.laws import Law
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from detect.corpus.readers import ReadOptions
-from detect.level import DEFAULT_ALPHA, check_alpha
+from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from watermark.errors import DyetraceError
 from watermark.spec import WatermarkSpec
 

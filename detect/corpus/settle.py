@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from detect.corpus.gather import bucket_starts, read_bucket
 from detect.corpus.work import new_file
-from detect.distinct import first_occurrences
+from detect.text.distinct import first_occurrences
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.corpus.work import new_file
-from detect.distinct import I64
+from detect.text.distinct import I64
 
 Floats = npt.NDArray[np.float64]
 

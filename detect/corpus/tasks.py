@@ -16,14 +16,14 @@ import msgspec
 import numpy as np
 
 from detect.corpus.gather import Gathered, gather_shard, in_reading_order, read_block, read_gathered
-from detect.corpus.keys import KeySet, load_key_set
 from detect.corpus.locate import Discovery, locate_documents
 from detect.corpus.readers import sha256_of
 from detect.corpus.score import score_block, unscored
 from detect.corpus.settle import read_count, read_kept, settle_bucket
 from detect.corpus.tally import joined, merge, write_scores
 from detect.corpus.work import Plan, WorkFolder, new_file, read_plan
-from detect.encode import Encoder
+from detect.keyed.rings import KeySet, load_key_set
+from detect.text.encode import Encoder
 from watermark.errors import MachineError
 
 _WORTH_FAST = 1 << 20  # bytes of text

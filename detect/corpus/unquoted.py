@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from detect.corpus.gather import Gathered
-from detect.corpus.record import Hit
 from detect.corpus.work import Plan
+from detect.records.scan import Hit
 
 _FIELDS = re.compile(r" ?\(its fields: .*\)", re.DOTALL)
 

@@ -26,7 +26,7 @@ import msgspec
 
 from detect.corpus.readers import Piece, Source
 from detect.corpus.settings import ScanSettings
-from detect.own_folder import SCRATCH, claim, release, remove_plain
+from detect.folders.own import SCRATCH, claim, release, remove_plain
 from watermark.errors import MachineError, refused_write
 from watermark.files import write_atomically
 from watermark.spec import WatermarkSpec

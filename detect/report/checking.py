@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from detect.code_hash import SHELL, code_sha256
-from detect.corpus.record import ScanRecord
-from detect.evidence import Record, versions
-from detect.made import Made, now
+from detect.records.code_hash import SHELL, code_sha256
+from detect.records.detection import Record, versions
+from detect.records.made import Made, now
+from detect.records.scan import ScanRecord
+from detect.records.trace import TraceRecord
 from detect.report.runs import Runs, plain, runs
 from detect.report.wording import format_time
-from detect.student.record import TraceRecord
 from watermark.commitment import Commitment
 from watermark.formats.protocol import is_format
 from watermark.spec import WatermarkSpec

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from detect.assumptions import Assumption
-from detect.evidence import AwareHypothesis, Document, Hypothesis, Record
-from detect.multiplicity import holm_log10
-from detect.pointing import blind_and_aware
-from detect.strength import fewest_tuples
+from detect.laws.multiplicity import holm_log10
+from detect.laws.strength import fewest_tuples
+from detect.records.assumptions import Assumption
+from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record
+from detect.records.pointing import blind_and_aware
 from watermark.commitment import Commitment
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
@@ -146,7 +146,7 @@ class Verdict:
     aware
         Whether it rests on the model-aware test alone (then the p-value is an upper bound).
     keys
-        The keys that are named: those that pay for all keys and documents (`detect.pointing`).
+        The keys that are named: those that pay for all keys and documents (`detect.records.pointing`).
     """
 
     kind: Literal["marked", "unmarked", "refused"]

@@ -1,6 +1,6 @@
 """Tracing a suspect through its endpoint: a plan in, answers on record, an e-process that may be watched, a record out.
 
-The way of the data: plan (fixed and hashed beforehand) -> answers (`detect.student.api`, each in the ledger before it
+The way of the data: plan (fixed and hashed beforehand) -> answers (`student.asking`, each in the ledger before it
 is used) -> weighted tuples of each prompt's answers (`answers`) -> e-process, after every prompt -> conclusions ->
 record.
 """
@@ -17,27 +17,27 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from detect.corpus.record import FileHash
-from detect.document import GLOBAL, tested_keys
-from detect.encode import Encoder
-from detect.made import Made
-from detect.student.answers import AnswerReader, asked_contexts
-from detect.student.api.account import Account, ClientSettings
-from detect.student.api.asking import ask_all
-from detect.student.api.credentials import ApiKey
-from detect.student.api.ledger import LEDGER_FILE, Ledger
-from detect.student.api.plan import Budgets, TracePlan, plan_sha256, prompt_messages, prompt_text
-from detect.student.api.trouble import Tell
-from detect.student.conclude import check_basis, compared
-from detect.student.evidence import Evidence, TraceSettings
-from detect.student.forward import Model, model_hash
-from detect.student.hypothesis import EFFECTS, Floats, key_test, log10_mean, log10_sum
-from detect.student.marked import LOG10_MARKED, marked_log10
-from detect.student.record import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
-from detect.student.recording import check_traceable, write_report
-from detect.student.served import ServedContexts, counted_account, open_served, served_file
-from detect.student.share import not_identified
-from detect.student.weights import WeightedTuples, joined
+from detect.document.blind import GLOBAL, tested_keys
+from detect.records.made import Made
+from detect.records.scan import FileHash
+from detect.records.trace import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
+from detect.student.asking.account import Account, ClientSettings
+from detect.student.asking.answer_reader import AnswerReader, asked_contexts
+from detect.student.asking.asking import ask_all
+from detect.student.asking.credentials import ApiKey
+from detect.student.asking.ledger import LEDGER_FILE, Ledger
+from detect.student.asking.plan import Budgets, TracePlan, plan_sha256, prompt_messages, prompt_text
+from detect.student.asking.trouble import Tell
+from detect.student.models.forward import Model, model_hash
+from detect.student.texts.marked import LOG10_MARKED, marked_log10
+from detect.student.texts.served import ServedContexts, counted_account, open_served, served_file
+from detect.student.verdict.conclude import check_basis, compared
+from detect.student.verdict.evidence import Evidence, TraceSettings
+from detect.student.verdict.hypothesis import EFFECTS, Floats, key_test, log10_mean, log10_sum
+from detect.student.verdict.recording import check_traceable, write_report
+from detect.student.verdict.share import not_identified
+from detect.student.verdict.weights import WeightedTuples, joined
+from detect.text.encode import Encoder
 from watermark.errors import DyetraceError, UndecidedError
 from watermark.files import make_folder
 from watermark.keys import KeyRing
@@ -374,7 +374,7 @@ def _loaded_reader(
     )
     if reference is None:
         return bare, None
-    from detect.student.soundness import check_sound
+    from detect.student.models.soundness import check_sound
     from watermark.demo_model import load_model
 
     network, own = load_model(reference, progress=tell)

@@ -17,14 +17,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detect.document import GLOBAL, tested_keys
-from detect.encode import Encoder
-from detect.made import Made
-from detect.own_folder import claim
-from detect.student.complete import check_complete, serving_order
-from detect.student.conclude import check_basis, compared, first_test, tails
-from detect.student.evidence import Basis, Evidence, TraceSettings
-from detect.student.forward import (
+from detect.document.blind import GLOBAL, tested_keys
+from detect.folders.own import claim
+from detect.records.made import Made
+from detect.records.trace import (
+    Control,
+    DosePoint,
+    ModelSeen,
+    Reading,
+    ReadoutResult,
+    Reference,
+    TraceRecord,
+    TrainingShare,
+)
+from detect.student.models.forward import (
     F64,
     I64,
     Model,
@@ -35,9 +41,9 @@ from detect.student.forward import (
     predictions,
     template_hash,
 )
-from detect.student.hypothesis import Sided, key_test
-from detect.student.marked import check_unmarked, marked_log10, not_carried
-from detect.student.reading import (
+from detect.student.texts.complete import check_complete, serving_order
+from detect.student.texts.marked import check_unmarked, marked_log10, not_carried
+from detect.student.texts.reading import (
     Positions,
     ReadingText,
     context_at,
@@ -45,20 +51,13 @@ from detect.student.reading import (
     positions,
     read_text,
 )
-from detect.student.record import (
-    Control,
-    DosePoint,
-    ModelSeen,
-    Reading,
-    ReadoutResult,
-    Reference,
-    TraceRecord,
-    TrainingShare,
-)
-from detect.student.recording import check_traceable, write_report
-from detect.student.served import ServedContexts, open_served
-from detect.student.share import effect_of, estimated, not_identified
-from detect.student.weights import (
+from detect.student.texts.served import ServedContexts, open_served
+from detect.student.verdict.conclude import check_basis, compared, first_test, tails
+from detect.student.verdict.evidence import Basis, Evidence, TraceSettings
+from detect.student.verdict.hypothesis import Sided, key_test
+from detect.student.verdict.recording import check_traceable, write_report
+from detect.student.verdict.share import effect_of, estimated, not_identified
+from detect.student.verdict.weights import (
     READOUTS,
     Readout,
     Served,
@@ -70,6 +69,7 @@ from detect.student.weights import (
     mixture_shares,
     readout,
 )
+from detect.text.encode import Encoder
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.files import make_folder
@@ -218,7 +218,7 @@ class _Bench:
 
     def _load(self, folder: Path, seen: ModelSeen) -> Predictor:
         """The model of a folder, once it has passed its self-test; what was mended is said on standard error."""
-        from detect.student.soundness import check_sound
+        from detect.student.models.soundness import check_sound
         from watermark.demo_model import load_model
 
         self.begin(f"loading {folder.name}")
@@ -231,7 +231,7 @@ class _Bench:
             model = Model(network, self.spec.vocabulary_size)
             check_sound(network, str(folder), self.spec.vocabulary_size)
             return model
-        from detect.student.alignment import AlignedModel
+        from detect.student.models.alignment import AlignedModel
 
         check_sound(network, str(folder), vocabulary_size(tokenizer))
         return AlignedModel(

@@ -49,7 +49,7 @@ def run(*words: str) -> str:
 
 def make() -> None:
     """Write inputs and reports into this folder."""
-    from detect.natural_text import natural_documents
+    from detect.text.natural_text import natural_documents
     from tests.innocents.world import network_of, tokenizer_of
 
     os.environ["DYETRACE_GOLDEN_KEY"] = SECRET.hex()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.student.api.answers import SuspectAnswer
-from detect.student.api.plan import PlannedPrompt
-from detect.student.api.prompts import choose_prompts, prompts_of
+from detect.student.asking.answers import SuspectAnswer
+from detect.student.asking.plan import PlannedPrompt
+from detect.student.asking.prompts import choose_prompts, prompts_of
 from tests.innocents.paths import asked_at_endpoint, save
 from tests.innocents.readings import World
 from tests.innocents.suspects import DIGITS, END, WIDTH, Prompts, Table, as_said, spelled, stop_or_go, written

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models
 
-from detect.student.api.answers import Position, SuspectAnswer, TokenLogprob
+from detect.student.asking.answers import Position, SuspectAnswer, TokenLogprob
 from watermark import prf
 from watermark.generate import Answer
 from watermark.keys import KeyRing, SecretKey

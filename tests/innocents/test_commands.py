@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from detect.report.trace_schema import read_trace
-from detect.student.record import TraceRecord
+from detect.records.trace import TraceRecord
+from detect.records.trace_file import read_trace
 from tests.innocents.world import KEY, World, copier_of, run, tokenizer_of, written
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing

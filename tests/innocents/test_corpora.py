@@ -19,16 +19,16 @@ from tokenizers import Tokenizer
 
 from detect.cli import main
 from detect.corpus import conclude, score
-from detect.corpus.record import ScanRecord
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Tally
-from detect.distinct import distinct_tuples
-from detect.document import blind_test
-from detect.multiplicity import holm_log10
-from detect.natural_text import natural_documents
-from detect.report.scan_schema import read_scan
-from detect.serve_evidence import fisher_log10
-from detect.tails import log10_sf_many
+from detect.document.blind import blind_test
+from detect.laws.multiplicity import holm_log10
+from detect.laws.tails import log10_sf_many
+from detect.records.scan import ScanRecord
+from detect.records.scan_file import read_scan
+from detect.server.evidence import fisher_log10
+from detect.text.distinct import distinct_tuples
+from detect.text.natural_text import natural_documents
 from tests.detect.calibration import fresh_keys
 from tests.detect.corpus.marked import SECRET, documents, keys_of, spec, write_jsonl
 from tests.detect.corpus.test_scan_calibration import block_of
@@ -239,8 +239,8 @@ def test_lists_and_code_are_uniform_under_fresh_keys(odd_texts: list[str], smoll
 def test_with_a_model_lists_and_code_stay_below_their_level(
     odd_texts: list[str], smollm2_tokenizer: Tokenizer, folder: Path
 ) -> None:
-    from detect.aware import log10_evalues
-    from detect.likelihood import likelihood
+    from detect.document.aware import log10_evalues
+    from detect.document.likelihood import likelihood
     from watermark.demo_model import load_model
 
     model, _ = load_model(str(folder / "model"), "bfloat16")

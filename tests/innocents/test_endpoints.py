@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import detect.student.endpoint as student_endpoint
-from detect.student.api.plan import PlannedPrompt
+from detect.student.asking.plan import PlannedPrompt
 from tests.innocents.askings import (
     ASKED,
     LISTS,

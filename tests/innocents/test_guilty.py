@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from detect.report.trace_schema import read_trace
-from detect.student.api.answers import SuspectAnswer
-from detect.student.api.prompts import choose_prompts, prompts_of
+from detect.records.trace_file import read_trace
+from detect.student.asking.answers import SuspectAnswer
+from detect.student.asking.prompts import choose_prompts, prompts_of
 from tests.innocents.askings import asked_in_order
 from tests.innocents.paths import Reader, asked_at_endpoint, read_by_weights, save, toy_models
 from tests.innocents.readings import worlds

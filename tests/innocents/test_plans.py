@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from benchmarks.distillation.server import Server
-from detect.report.trace_schema import read_trace
+from detect.records.trace_file import read_trace
 from tests.innocents.world import PROMPTS, World, run, written
 
 

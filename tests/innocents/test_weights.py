@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from detect.student.evidence import EVIDENCE_FILE, read_evidence
-from detect.student.hypothesis import key_test
+from detect.student.verdict.evidence import EVIDENCE_FILE, read_evidence
+from detect.student.verdict.hypothesis import key_test
 from tests.innocents.paths import (
     Reader,
     assert_exact,

@@ -101,5 +101,5 @@ def test_the_command_runs_without_a_home(unwritable: dict[str, str], tmp_path: P
     (tmp_path / "tmp").mkdir()
     shutil.copytree(ROOT / "detect", tmp_path / "copy" / "detect", ignore=shutil.ignore_patterns("__pycache__"))
     code = f"from detect.cli import main; main(['keygen', {str(tmp_path / 'a.key')!r}])"
-    done = run(unwritable, f"import watermark.engines.hook, detect.scoring; {code}")
+    done = run(unwritable, f"import watermark.engines.hook, detect.keyed.scoring; {code}")
     assert done.returncode == 0 and done.stderr.count("\n") == 1, done.stderr

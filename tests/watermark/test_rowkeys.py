@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from detect.distinct import distinct_tuples  # noqa: E402
-from detect.scoring import global_contexts  # noqa: E402
+from detect.keyed.scoring import global_contexts  # noqa: E402
+from detect.text.distinct import distinct_tuples  # noqa: E402
 from watermark import prf  # noqa: E402
 from watermark.backends import torch_backend  # noqa: E402
 from watermark.errors import DyetraceError  # noqa: E402

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.distinct import distinct_tuples
-from detect.document import blind_test
+from detect.document.blind import blind_test
+from detect.text.distinct import distinct_tuples
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.prf import words_rows

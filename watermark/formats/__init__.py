@@ -12,7 +12,7 @@ the group ``dyetrace.formats``). The class follows `watermark.formats.protocol.F
    (a context of which only the smallest hash counts, a seed cut to 32 bits) must share the number. They count once.
 4. ``draw_key(seed)`` draws a key as an operator would, ``parse_key(text)`` reads it as the configuration spells it.
 5. Be honest in ``exact``, ``why_not_exact`` and ``seed_bits``: where the words are no match for a cipher, p-values
-   come from decoy keys of the format and not from the law (`detect.calibration`).
+   come from decoy keys of the format and not from the law (`detect.keyed.calibration`).
 
 A test compares words with the system's own code, and tests/detect/test_formats.py takes the format up by itself:
 p-values under fresh keys on prose, code and repetitive text must be uniform or larger. Then ``detect``, ``scan`` and

@@ -13,11 +13,11 @@ from typing import NoReturn
 import numpy as np
 
 from detect.corpus import gather
-from detect.corpus.keys import key_set
 from detect.corpus.score import score_block
 from detect.corpus.settings import ScanSettings
 from detect.corpus.settle import read_kept, settle_bucket
-from detect.encode import TokenBatch
+from detect.keyed.rings import key_set
+from detect.text.encode import TokenBatch
 from watermark.keys import KeyRing, SecretKey
 from watermark.spec import WatermarkSpec
 

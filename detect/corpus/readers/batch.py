@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.encode import TokenBatch
+from detect.text.encode import TokenBatch
 from watermark.errors import DyetraceError
 
 I64 = NDArray[np.int64]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from detect.corpus.readers.batch import Broken
-from detect.encode import Ids
+from detect.text.encode import Ids
 
 CHAT_FIELDS = ("messages", "conversations", "conversation", "chat")
 TEXT_FIELDS = ("text", "content", "response", "output", "completion", "answer", "generated_text", "generation")

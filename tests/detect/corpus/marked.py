@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from detect.corpus.engines import Engine
-from detect.corpus.keys import KeySet, key_set
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tasks import Task, run
+from detect.keyed.rings import KeySet, key_set
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
 from watermark.rowkeys import selector_threshold, subkey

@@ -15,10 +15,10 @@ from detect.corpus import score
 from detect.corpus.conclude import marked_control, null_key_log10
 from detect.corpus.scan import scan
 from detect.corpus.settings import ScanSettings
-from detect.decoys import log10_agreement
-from detect.report.scan_schema import read_scan, write_scan
-from detect.report.scan_wording import control_lines
-from detect.report.verify import verify_report
+from detect.keyed.decoys import log10_agreement
+from detect.records.scan_file import read_scan, write_scan
+from detect.report.scan.wording import control_lines
+from detect.report.verify.report import verify_report
 from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.corpus.test_scan import job

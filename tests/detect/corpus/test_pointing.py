@@ -11,17 +11,17 @@ from click.testing import CliRunner
 
 from detect.cli import main
 from detect.corpus import conclude, score
-from detect.corpus.keys import key_set
 from detect.corpus.locate import pointed_to
-from detect.corpus.record import Hit
 from detect.corpus.score import document_tests
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import merge
-from detect.distinct import Tuples, once
-from detect.multiplicity import holm_log10
-from detect.report.scan_schema import read_scan
-from detect.scoring import global_contexts
-from detect.words import Source
+from detect.keyed.rings import key_set
+from detect.keyed.scoring import global_contexts
+from detect.keyed.words import Source
+from detect.laws.multiplicity import holm_log10
+from detect.records.scan import Hit
+from detect.records.scan_file import read_scan
+from detect.text.distinct import Tuples, once
 from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET, documents, keys_of, spec, write_jsonl
 from tests.detect.corpus.test_scan_calibration import block_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import betainc, betaincinv
 
 from detect.corpus import rare
-from detect.multiplicity import sidak_log10
+from detect.laws.multiplicity import sidak_log10
 
 
 def smallest_uniforms(rng: np.random.Generator, documents: int, trials: int) -> np.ndarray:

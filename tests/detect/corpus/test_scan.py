@@ -19,12 +19,12 @@ import pytest
 from detect.corpus import gather
 from detect.corpus import scan as scan_module
 from detect.corpus.readers import ReadOptions
-from detect.corpus.record import Hit, ScanRecord
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.corpus.work import WORK, locked
-from detect.distinct import distinct_tuples
-from detect.scoring import totals
+from detect.keyed.scoring import totals
+from detect.records.scan import Hit, ScanRecord
+from detect.text.distinct import distinct_tuples
 from tests.detect.corpus.marked import SECRET, SETTINGS, InlineEngine, documents, spec, write_jsonl
 from tests.detect.undated import undated
 from watermark.errors import DyetraceError

@@ -9,11 +9,11 @@ import pytest
 
 from detect.corpus import conclude, score
 from detect.corpus.gather import Block
-from detect.corpus.keys import KeySet, key_set
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Tally
-from detect.distinct import first_occurrences, tuple_fingerprints
-from detect.natural_text import natural_documents
+from detect.keyed.rings import KeySet, key_set
+from detect.text.distinct import first_occurrences, tuple_fingerprints
+from detect.text.natural_text import natural_documents
 from tests.detect.calibration import assert_calibrated, fresh_keys, log10_excess
 from watermark.keys import KeyRing, SecretKey
 from watermark.spec import WatermarkSpec

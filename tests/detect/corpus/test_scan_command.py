@@ -18,8 +18,8 @@ from detect.corpus.forecast import forecast
 from detect.corpus.recompute import recompute_scan
 from detect.corpus.scan import scan
 from detect.corpus.settings import ScanSettings
-from detect.natural_text import natural_documents
-from detect.report.scan_schema import read_scan
+from detect.records.scan_file import read_scan
+from detect.text.natural_text import natural_documents
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.corpus.test_scan import job
 from watermark.keys import SecretKey, write_key_file

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from detect.corpus import gather
 from detect.corpus.gather import in_reading_order, read_block
 from detect.corpus.settle import read_count, read_kept, settle_bucket
-from detect.encode import TokenBatch
+from detect.text.encode import TokenBatch
 
 WIDTH = 2
 

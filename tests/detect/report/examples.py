@@ -14,7 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.corpus import rare
-from detect.corpus.record import (
+from detect.corpus.share import marked_documents
+from detect.keyed.decoys import log10_agreement
+from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_log10
+from detect.laws.tails import log10_sf
+from detect.records.detection import Input, SubkeyTally
+from detect.records.made import Made
+from detect.records.scan import (
     HISTOGRAM_BINS,
     Controls,
     Discoveries,
@@ -28,13 +34,7 @@ from detect.corpus.record import (
     Shares,
     Skipped,
 )
-from detect.corpus.share import marked_documents
-from detect.decoys import log10_agreement
-from detect.evidence import Input, SubkeyTally
-from detect.made import Made
-from detect.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_log10
-from detect.report.scan_schema import write_scan
-from detect.tails import log10_sf
+from detect.records.scan_file import write_scan
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 

@@ -13,11 +13,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from detect.report import detection_pdf, pdf, trace_pdf, typeset
-from detect.report.detection_pdf import render_detection_pdf
+from detect.report.detection import pdf as detection_pdf
+from detect.report.detection.pdf import render_detection_pdf
+from detect.report.paper import typeset
+from detect.report.scan import pdf
+from detect.report.trace import pdf as trace_pdf
 from tests.detect.report import test_scan_html, test_trace_html
 from tests.detect.report.test_pdf import MARKUP, strings
-from tests.detect.test_report import HOSTILE, hostile_record, shown_records
+from tests.detect.report.test_report import HOSTILE, hostile_record, shown_records
 
 records = cache(shown_records)
 KINDS = list(shown_records())

@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from detect.detection import Settings, detect
-from detect.evidence import AwareHypothesis, AwareResult, Record
-from detect.inputs import Suspect
-from detect.multiplicity import holm_log10
-from detect.report.schema import encode_record
-from detect.report.verify import verify_report
+from detect.document.detection import Settings, detect
+from detect.laws.multiplicity import holm_log10
+from detect.records.detection import AwareHypothesis, AwareResult, Record
+from detect.records.detection_file import encode_record
+from detect.report.verify.report import verify_report
+from detect.text.inputs import Suspect
 from tests.detect import foreign
 from tests.detect.corpus.marked import SECRET, documents, spec
 from watermark.keys import KeyRing
@@ -71,7 +71,7 @@ def with_many_keys(tokenizer: Tokenizer) -> Record:
 def by_a_model_as_well(tokenizer: Tokenizer) -> Record:
     """As `detect --aware` writes it, with e-values made up: what is tested is what follows from them."""
     record = with_accounts(tokenizer)
-    from detect.detection import adjust
+    from detect.document.detection import adjust
 
     def aware(log10_es: list[float]) -> AwareResult:
         bounds = [min(0.0, -e) for e in log10_es]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from detect import own_folder
 from detect.cli import main
 from detect.corpus.scan import scan
-from detect.report import folder as folders
-from detect.report.folder import (
+from detect.folders import own as own_folder
+from detect.folders import published as folders
+from detect.folders.published import (
     DETECTION_FORMAT,
     NAMES,
     SCAN_FORMAT,

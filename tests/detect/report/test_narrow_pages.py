@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from detect.report.html import render_html
-from detect.report.narrow import labelled
-from detect.report.plan_html import render_plan_html
-from detect.report.scan_html import render_scan_html
-from detect.report.trace_html import render_trace_html
-from detect.student.planner import Question, plan
-from detect.student.simulated import Look, Student
+from detect.report.detection.page import render_html
+from detect.report.paper.narrow import labelled
+from detect.report.plan.page import render_plan_html
+from detect.report.scan.page import render_scan_html
+from detect.report.trace.page import render_trace_html
+from detect.student.power.planner import Question, plan
+from detect.student.power.simulated import Look, Student
 from tests.detect.report import examples, test_scan_html, test_trace_html
-from tests.detect.test_report import shown_records
+from tests.detect.report.test_report import shown_records
 
 WIDTH = 390
 FEWEST = 24  # points that a cell with text is wide at least: two or three letters

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from detect.report import typeset
-from detect.report.pdf import render_pdf
+from detect.report.paper import typeset
+from detect.report.scan.pdf import render_pdf
 from tests.detect.report import examples
 from tests.detect.report.test_scan_html import HOSTILE, KINDS, shown_records
 from watermark.errors import DyetraceError

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from detect.corpus.record import Discoveries, Interval, ScanRecord
-from detect.report import scan_wording
+from detect.records.scan import Discoveries, Interval, ScanRecord
 from detect.report.runs import plain, runs, to_html
-from detect.report.scan_html import render_scan_html
-from detect.report.scan_terminal import print_scan
+from detect.report.scan import wording as scan_wording
+from detect.report.scan.page import render_scan_html
+from detect.report.scan.terminal import print_scan
 from detect.report.wording import clean, format_p
 from tests.detect.report import examples
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from detect.corpus.record import ScanRecord, Segment
-from detect.json_schemas import json_schema
-from detect.report.scan_schema import encode_scan, read_scan, write_scan
+from detect.cli.json_schemas import json_schema
+from detect.records.scan import ScanRecord, Segment
+from detect.records.scan_file import encode_scan, read_scan, write_scan
 from tests.detect.report import examples
 from tests.detect.report.test_scan_html import HOSTILE
 from watermark.errors import DyetraceError

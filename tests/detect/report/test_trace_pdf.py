@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from detect.report.trace_pdf import render_trace_pdf
+from detect.report.trace.pdf import render_trace_pdf
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.test_pdf import MARKUP, strings
 from tests.detect.report.test_scan_html import HOSTILE

@@ -11,17 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from detect.corpus.record import Interval
-from detect.json_schemas import json_schema
-from detect.report.scan_schema import record_format
-from detect.report.trace_schema import (
+from detect.cli.json_schemas import json_schema
+from detect.records.scan import Interval
+from detect.records.scan_file import record_format
+from detect.records.trace import Coalition, CurvePoint, Reference, TraceRecord
+from detect.records.trace_file import (
     TRACE_FORMAT,
     encode_trace,
     parse_trace,
     read_trace,
     write_trace,
 )
-from detect.student.record import Coalition, CurvePoint, Reference, TraceRecord
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.test_scan_html import HOSTILE
 from watermark.errors import DyetraceError

@@ -11,18 +11,18 @@ import pytest
 from click.testing import CliRunner
 
 from detect.cli.reports import report as commands
-from detect.corpus.record import FileHash
-from detect.made import made_by
+from detect.records.made import made_by
+from detect.records.scan import FileHash
+from detect.records.trace import TraceRecord
+from detect.records.trace_assumptions import assumptions
+from detect.records.trace_file import write_trace
 from detect.report.checking import how_to_check, in_words
 from detect.report.signature import public_key_path, sign, write_signing_key
-from detect.report.trace_schema import write_trace
-from detect.report.verify import verify_report
-from detect.student.assumed import assumptions
-from detect.student.conclude import conclude
-from detect.student.evidence import Basis, TraceSettings, encode_evidence
-from detect.student.hypothesis import Sided
-from detect.student.recompute import recompute_trace
-from detect.student.record import TraceRecord
+from detect.report.verify.report import verify_report
+from detect.student.verdict.conclude import conclude
+from detect.student.verdict.evidence import Basis, TraceSettings, encode_evidence
+from detect.student.verdict.hypothesis import Sided
+from detect.student.verdict.recompute import recompute_trace
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.examples import make_spec
 from watermark.keys import KeyRing, SecretKey

@@ -15,16 +15,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli.reports import report as commands
-from detect.corpus.record import ScanRecord
-from detect.made import made_by
+from detect.records.detection_file import write_record
+from detect.records.made import made_by
+from detect.records.scan import ScanRecord
+from detect.records.scan_file import encode_scan, parse_scan, read_scan, write_scan
+from detect.records.text_assumptions import of_scan
 from detect.report.checking import how_to_check, in_words
-from detect.report.scan_schema import encode_scan, parse_scan, read_scan, write_scan
-from detect.report.schema import write_record
 from detect.report.signature import public_key_path, sign, signature_path, write_signing_key
-from detect.report.verify import Verification, verify_report
-from detect.text_assumptions import of_scan
+from detect.report.verify.report import Verification, verify_report
 from tests.detect.report import examples
-from tests.detect.test_report import make_document, make_record
+from tests.detect.report.test_report import make_document, make_record
 from watermark.errors import DyetraceError
 
 replace = msgspec.structs.replace

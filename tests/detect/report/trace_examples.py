@@ -13,16 +13,11 @@ import msgspec
 import numpy as np
 from scipy.special import log_ndtr, ndtri
 
-from detect.corpus.record import FileHash, Interval
-from detect.decoys import log10_agreement
-from detect.made import Made
-from detect.multiplicity import holm_log10, mean_log10_e
-from detect.report.trace_schema import write_trace
-from detect.student.assumed import assumptions
-from detect.student.conclude import tails, tested_log10, trace_log10_pvalue
-from detect.student.evidence import Basis, Evidence, encode_evidence
-from detect.student.hypothesis import Sided, WeightedTest
-from detect.student.record import (
+from detect.keyed.decoys import log10_agreement
+from detect.laws.multiplicity import holm_log10, mean_log10_e
+from detect.records.made import Made
+from detect.records.scan import FileHash, Interval
+from detect.records.trace import (
     Coalition,
     Control,
     CurvePoint,
@@ -39,8 +34,13 @@ from detect.student.record import (
     TraceRecord,
     TrainingShare,
 )
-from detect.student.score import TraceScore
-from detect.student.weights import WeightedTuples
+from detect.records.trace_assumptions import assumptions
+from detect.records.trace_file import write_trace
+from detect.student.verdict.conclude import tails, tested_log10, trace_log10_pvalue
+from detect.student.verdict.evidence import Basis, Evidence, encode_evidence
+from detect.student.verdict.hypothesis import Sided, WeightedTest
+from detect.student.verdict.score import TraceScore
+from detect.student.verdict.weights import WeightedTuples
 from tests.detect.report.examples import HEX, MADE, make_spec
 from watermark.commitment import Commitment
 

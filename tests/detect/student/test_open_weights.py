@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from detect.cli import main
-from detect.natural_text import natural_documents
-from detect.report.trace_schema import read_trace
-from detect.student.conclude import conclude
-from detect.student.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
+from detect.records.trace import TraceRecord
+from detect.records.trace_file import read_trace
 from detect.student.open_weights import WORK, Placebo, WeightsJob, trace_weights
-from detect.student.record import TraceRecord
-from detect.student.served import crowding
+from detect.student.texts.served import crowding
+from detect.student.verdict.conclude import conclude
+from detect.student.verdict.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
+from detect.text.natural_text import natural_documents
 from watermark.errors import DyetraceError
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file

@@ -1,7 +1,7 @@
 """What every engine must pass: one suite over served answers, however they were had (in process, or as JSON over HTTP).
 
 Nothing of the hook is used. Contexts are cut here, keys come from `KeyRing`, words from the numpy reference of
-`watermark.prf`, tails from `detect.tails`. Two strengths: `conform` needs token ids alone and judges by exact
+`watermark.prf`, tails from `detect.laws.tails`. Two strengths: `conform` needs token ids alone and judges by exact
 p-values; where answers bring their candidates' log-probabilities, it checks each choice too (`gumbel` alone).
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kstest
 
-from detect.tails import log10_sf
+from detect.laws.tails import log10_sf
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
 from watermark.laws import Exponential

@@ -50,7 +50,7 @@ def nats(scheme, key: tuple[int, ...], contexts: np.ndarray, tokens: np.ndarray)
 
 def log10_pvalue(scheme, key: tuple[int, ...], contexts: np.ndarray, tokens: np.ndarray) -> float:
     """By the law, each context once, as the engines mark it."""
-    from detect.tails import log10_sf
+    from detect.laws.tails import log10_sf
 
     once = first_of_each(contexts)
     return log10_sf(scheme.law, len(once), nats(scheme, key, contexts[once], tokens[once]))
@@ -58,7 +58,7 @@ def log10_pvalue(scheme, key: tuple[int, ...], contexts: np.ndarray, tokens: np.
 
 def null_pvalues(scheme, contexts: np.ndarray, tokens: np.ndarray, keys: int) -> np.ndarray:
     """p-values of the law for tuples that no key marked, under fresh keys; each key's distinct inputs count once."""
-    from detect.tails import log10_sf_many
+    from detect.laws.tails import log10_sf_many
 
     by_count: dict[int, list[int]] = {}
     for number in range(keys):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detect.corpus.keys import rings_of
-from detect.decoys import decoy_rings
+from detect.keyed.decoys import decoy_rings
+from detect.keyed.rings import rings_of
 from tests.watermark.formats.test_registry import spec
 from watermark.commitment import commit, verify
 from watermark.errors import DyetraceError

@@ -6,7 +6,7 @@ import torch
 from transformers import WatermarkDetector, WatermarkingConfig
 from transformers.generation import WatermarkLogitsProcessor
 
-from detect.tails import log10_sf
+from detect.laws.tails import log10_sf
 from tests.watermark.formats.foreign_vectors import SMALL, tuples
 from watermark.formats.transformers_kgw import TransformersKgwLefthash, TransformersKgwSelfhash
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import SynthIDTextWatermarkingConfig
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor
 
-from detect.tails import log10_sf
+from detect.laws.tails import log10_sf
 from tests.watermark.formats.foreign_vectors import SMALL, one_group, tuples
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import ABSENT, Format

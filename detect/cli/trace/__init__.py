@@ -1,0 +1,1 @@
+"""`dyetrace trace`: weights, api and plan."""

@@ -1,0 +1,1 @@
+"""Tests of single documents: blind, with a model, and under other systems' formats."""

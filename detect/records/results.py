@@ -1,0 +1,428 @@
+"""What the commands print with --json where their result is no document of its own; no secret stands in any of it.
+
+Each has a ``format``: the command's words and a number, which is raised when a field goes or means something else.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from detect.records.scan import FileHash
+from watermark.ledger_file import Header
+
+
+class _Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format"):
+    """What all have; later releases may add fields, so that none is forbidden."""
+
+
+class KeyMade(_Result, frozen=True, kw_only=True, tag="dyetrace-keygen-1"):
+    """What `keygen` made.
+
+    Attributes
+    ----------
+    path
+        Where the key is, which is secret.
+    kind
+        "master", or "tenant" for the key of one account alone.
+    fingerprint
+        Of the master key, also where the file holds an account's: specs and reports name it.
+    tenant, epoch
+        Of an account's key; null for a master key.
+    """
+
+    path: str
+    kind: Literal["master", "tenant"]
+    fingerprint: str
+    tenant: str | None = None
+    epoch: int | None = None
+
+
+class SpecMade(_Result, frozen=True, kw_only=True, tag="dyetrace-spec-1"):
+    """What `spec` wrote.
+
+    Attributes
+    ----------
+    path
+        Where the spec is.
+    spec_id
+        What everything else calls it.
+    scheme
+        Of the watermark.
+    key_fingerprint
+        Of the master key.
+    warnings
+        What the owner should know before using it.
+    """
+
+    path: str
+    spec_id: str
+    scheme: str
+    key_fingerprint: str
+    warnings: list[str]
+
+
+class SpecImported(_Result, frozen=True, kw_only=True, tag="dyetrace-spec-import-1"):
+    """What `spec import` wrote.
+
+    Attributes
+    ----------
+    path, key_path
+        Where the spec is, and where the key is, which is secret.
+    spec_id
+        What everything else calls the spec.
+    scheme
+        The foreign format.
+    key_fingerprint
+        Salted, of the foreign key.
+    warnings
+        What the owner should know before using it.
+    p_values
+        How p-values come about where the format's randomness leaves them inexact; null where they are exact.
+    """
+
+    path: str
+    key_path: str
+    spec_id: str
+    scheme: str
+    key_fingerprint: str
+    warnings: list[str]
+    p_values: str | None
+
+
+class CommitmentMade(_Result, frozen=True, kw_only=True, tag="dyetrace-commit-1"):
+    """What `commit` wrote.
+
+    Attributes
+    ----------
+    path
+        Where the commitment is, which is to be published.
+    opening_path
+        Where its opening is, which stays with the key.
+    sha256
+        The commitment itself.
+    spec_id, key_fingerprint
+        What it is of.
+    created
+        UTC, by this machine's clock.
+    """
+
+    path: str
+    opening_path: str
+    sha256: str
+    spec_id: str
+    key_fingerprint: str
+    created: str
+
+
+class CommitmentChecked(_Result, frozen=True, kw_only=True, tag="dyetrace-verify-commitment-1"):
+    """What `verify-commitment` found.
+
+    Attributes
+    ----------
+    path
+        Of the commitment.
+    holds
+        Whether it was made of this spec and this key.
+    reason
+        Why it does not hold; null where it does.
+    sha256, spec_id, key_fingerprint
+        As the commitment has them.
+    stated_date
+        What the commitment's file says of when it was made: nothing covers it, and anybody can edit it.
+    """
+
+    path: str
+    holds: bool
+    reason: str | None
+    sha256: str
+    spec_id: str
+    key_fingerprint: str
+    stated_date: str
+
+
+class Generated(_Result, frozen=True, kw_only=True, tag="dyetrace-generate-1"):
+    """What `generate` wrote with -o.
+
+    Attributes
+    ----------
+    path, sha256, bytes
+        Of the file of answers.
+    prompts, answers, tokens
+        Asked, answered, and the answers' tokens in all, end tokens included.
+    kept
+        How many of the answers an earlier run of the same command had made.
+    spec_id
+        What marked them; null for unmarked ones.
+    tenant
+        The account that they are for, if any.
+    placebo
+        Whether the placebo key marked them, so that nobody may be served them.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
+    prompts: int
+    answers: int
+    tokens: int
+    kept: int
+    spec_id: str | None
+    tenant: str | None
+    placebo: bool
+
+
+class TracePlanned(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-plan-1"):
+    """What `trace plan` wrote.
+
+    Attributes
+    ----------
+    path
+        Where the plan is.
+    sha256
+        Of the plan's canonical form, which the report names: to be published or deposited before the first query.
+    prompts, offered
+        How many prompts the plan holds, and how many there were to choose from.
+    seed
+        Of the choice.
+    samples
+        Answers to each prompt.
+    spec_id, key_fingerprint
+        Of the watermark that is looked for.
+    """
+
+    path: str
+    sha256: str
+    prompts: int
+    offered: int
+    seed: str
+    samples: int
+    spec_id: str
+    key_fingerprint: str
+
+
+class AskingForecast(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-api-dry-run-1"):
+    """What `trace api --dry-run` says that asking would take.
+
+    Attributes
+    ----------
+    plan, plan_sha256
+        The plan's file, and the SHA-256 of its canonical form.
+    requests, cached
+        To be sent, and answered by the ledger already.
+    prompt_tokens, completion_tokens
+        Expected.
+    most_tokens
+        What they can cost at most.
+    spent_requests, spent_tokens
+        By this plan so far.
+    within_budget
+        Whether all of it fits the budgets even then.
+    """
+
+    plan: str
+    plan_sha256: str
+    requests: int
+    cached: int
+    prompt_tokens: int
+    completion_tokens: int
+    most_tokens: int
+    spent_requests: int
+    spent_tokens: int
+    within_budget: bool
+
+
+class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1"):
+    """What `recompute` found.
+
+    Attributes
+    ----------
+    path
+        Of the report.
+    report
+        What it is a report of.
+    holds
+        Whether every number that was compared is the same.
+    differences
+        What is not, in the record's order.
+    unit, count
+        What was computed anew: so many documents, or contexts of a trace.
+    account
+        Where an account's own key was given, which checks this account's part alone; else null.
+    keys_unchecked
+        How many of the report's keys could not be checked for that reason.
+    """
+
+    path: str
+    report: Literal["detection", "scan", "trace"]
+    holds: bool
+    differences: list[str]
+    unit: Literal["documents", "contexts"]
+    count: int
+    account: str | None
+    keys_unchecked: int
+
+
+class CheckMade(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at, how it came out, and a line about it."""
+
+    name: str
+    outcome: Literal["ok", "failed", "not done"]
+    line: str
+
+
+class ReportChecked(_Result, frozen=True, kw_only=True, tag="dyetrace-report-verify-1"):
+    """What `report verify` found.
+
+    Attributes
+    ----------
+    path
+        Of the report.
+    holds
+        Whether nothing failed; what was not done says nothing.
+    checks
+        All that was looked at.
+    """
+
+    path: str
+    holds: bool
+    checks: list[CheckMade]
+
+
+class Drawn(_Result, frozen=True, kw_only=True, tag="dyetrace-report-render-1"):
+    """What `report render` drew.
+
+    Attributes
+    ----------
+    path
+        Of the report.
+    folder
+        Where the drawings are.
+    files
+        The drawings.
+    """
+
+    path: str
+    folder: str
+    files: list[FileHash]
+
+
+class ReportSigned(_Result, frozen=True, kw_only=True, tag="dyetrace-report-sign-1"):
+    """What `report sign` wrote.
+
+    Attributes
+    ----------
+    path, sha256
+        Of the report that was signed.
+    signature_path
+        Where the signature is.
+    public_key
+        Whose it is: the Ed25519 public key in hex.
+    """
+
+    path: str
+    sha256: str
+    signature_path: str
+    public_key: str
+
+
+class SigningKeyMade(_Result, frozen=True, kw_only=True, tag="dyetrace-report-keygen-1"):
+    """What `report keygen` made.
+
+    Attributes
+    ----------
+    path
+        Where the key is, which is secret.
+    public_path
+        Where its public key is, which whoever checks reports needs.
+    public_key
+        The same as 64 hex digits.
+    """
+
+    path: str
+    public_path: str
+    public_key: str
+
+
+class LedgerDescribed(_Result, frozen=True, kw_only=True, tag="dyetrace-ledger-info-1"):
+    """What `ledger info` says.
+
+    Attributes
+    ----------
+    path, header, megabytes
+        The file, and what it is of.
+    answers
+        Answers counted.
+    contexts
+        Their distinct contexts, summed over answers.
+    used
+        Share of counters that are not 0.
+    noise_mean, noise_median, noise_95
+        What a context that was never served would read: mean, median and 95% quantile. Counts of served contexts are
+        too high by about as much, and never too low.
+    """
+
+    path: str
+    header: Header
+    megabytes: float
+    answers: int
+    contexts: int
+    used: float
+    noise_mean: float
+    noise_median: float
+    noise_95: float
+
+
+class AnswerHash(msgspec.Struct, frozen=True, kw_only=True):
+    """The SHA-256 of one served answer, and its account where it has one."""
+
+    sha256: str
+    tenant: str | None = None
+
+
+class AnswersHashed(_Result, frozen=True, kw_only=True, tag="dyetrace-ledger-hashes-1"):
+    """What `ledger hashes` says.
+
+    Attributes
+    ----------
+    path
+        Of the answers.
+    hashes
+        One for each, in their order.
+    """
+
+    path: str
+    hashes: list[AnswerHash]
+
+
+class LedgersMerged(_Result, frozen=True, kw_only=True, tag="dyetrace-ledger-merge-1"):
+    """What `ledger merge` wrote.
+
+    Attributes
+    ----------
+    path, sha256
+        Of the new ledger, as the report of a trace names it.
+    header
+        What it is of, and the identities of the ledgers in it.
+    answers, contexts
+        Counted in all of them.
+    """
+
+    path: str
+    sha256: str
+    header: Header
+    answers: int
+    contexts: int
+
+
+class SchemaNames(_Result, frozen=True, kw_only=True, tag="dyetrace-schema-1"):
+    """What `schema` lists without a name.
+
+    Attributes
+    ----------
+    names
+        Of all schemas, for `dyetrace schema NAME`.
+    """
+
+    names: list[str]

@@ -1,0 +1,167 @@
+"""The record of a trace as a JSON file: reading and writing it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from detect.records.detection_file import encode_record
+from detect.records.scan_file import is_interval, read_bytes, read_header
+from detect.records.trace import TRACE_VERSION, TraceHypothesis, TraceRecord
+from watermark.errors import DyetraceError, EvidenceError
+from watermark.files import write_atomically
+
+TRACE_FORMAT = "dyetrace-trace"
+_SHARES = 1e-3  # by which the references' shares may miss 1, being rounded
+_TENANT = "tenant:"
+
+
+def encode_trace(record: TraceRecord) -> bytes:
+    """Encode the record as indented JSON with sorted keys and a newline at the end.
+
+    Raises
+    ------
+    DyetraceError
+        A number is not finite: JSON has no such numbers, and a null in its place would read as "no p-value".
+    """
+    return encode_record(record)
+
+
+def write_trace(path: Path, record: TraceRecord) -> None:
+    """Write the record to a file: whole, or not at all."""
+    write_atomically(path, encode_trace(record))
+
+
+def read_trace(path: Path) -> TraceRecord:
+    """Read a trace's record.
+
+    Raises
+    ------
+    DyetraceError
+        No such file, not JSON, not a trace's record, a record of another version, or one that contradicts itself.
+    """
+    return parse_trace(read_bytes(path), path)
+
+
+def parse_trace(data: bytes, path: Path) -> TraceRecord:
+    """`read_trace` of bytes that were read from ``path``."""
+    header = read_header(data, path, "a trace's record")
+    if header.format != TRACE_FORMAT:
+        raise DyetraceError(f"{path} is not a trace's record: its format is {header.format!r}, not {TRACE_FORMAT!r}")
+    if header.version != TRACE_VERSION:
+        raise DyetraceError(
+            f"record {path} has version {header.version}, but this dyetrace reads version "
+            f"{TRACE_VERSION}; use the release that wrote it"
+        )
+    try:
+        record = msgspec.json.decode(data, type=TraceRecord)
+    except msgspec.ValidationError as error:
+        raise DyetraceError(f"{path} is not a trace's record: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
+    for what in _contradictions(record):
+        raise EvidenceError(f"record {path} was damaged or altered: {what}; restore it")
+    return record
+
+
+def tenant_name(key: str) -> str:
+    """An account's name, whether "tenant:" stands before it or not."""
+    return key.removeprefix(_TENANT)
+
+
+def _contradictions(record: TraceRecord) -> Iterator[str]:
+    """Yield what the types allow and no trace writes."""
+    if not 0 < record.alpha < 1:
+        yield f"alpha must lie in (0, 1) (got {record.alpha})"
+    for where, log10_ps in _pvalues(record):
+        if not all(log10_p <= 0 for log10_p in log10_ps):
+            yield f"log10 p-values of {where} must be 0 or less (got {log10_ps})"
+    if (record.log10_pvalue is None) != (record.refused is not None):
+        yield "it must have either a p-value or a reason why it has none"
+    if record.refused is not None and (record.found or record.identified):
+        yield "no answer is given, and yet a mark is found or a tenant named"
+    if (record.mode == "api") != (record.queries is not None):
+        yield "an endpoint's trace must say what was asked, and no other may"
+    if record.mode == "weights" and record.plan is not None:
+        yield "a trace of open weights has no plan of queries"
+    if record.basis == "p-value" and (record.served_marked or any(reading.marked for reading in record.readings)):
+        yield "marked text was read or counted, so that the verdict must rest on the e-value"
+    yield from _of_keys(record)
+    yield from _of_counts(record)
+    yield from _of_share(record)
+
+
+def _pvalues(record: TraceRecord) -> Iterator[tuple[str, list[float]]]:
+    yield "the record", [p for p in (record.log10_pvalue,) if p is not None]
+    yield "the decoys", [*record.controls.decoy_log10_pvalues, record.controls.decoy_log10_agreement]
+    for i, h in enumerate(record.hypotheses):
+        tails = [h.log10_pvalue, h.log10_pvalue_lower, h.log10_pvalue_tested, h.log10_pvalue_adjusted]
+        yield f"hypotheses[{i}]", tails
+    for i, c in enumerate(record.coalitions):
+        yield f"coalitions[{i}]", [c.log10_pvalue, c.log10_pvalue_adjusted]
+    yield "all accounts together", [p for p in (record.together,) if p is not None]
+    yield "the readouts", [result.log10_pvalue for result in record.comparisons if result.log10_pvalue is not None]
+    yield "the curve", [point.log10_pvalue for point in record.curve if point.log10_pvalue is not None]
+    yield "the control models", [control.log10_pvalue for control in record.controls.models]
+
+
+def _of_keys(record: TraceRecord) -> Iterator[str]:
+    if not record.hypotheses:
+        yield "it tests no key"
+    twice = [key for key, count in Counter(h.key for h in record.hypotheses).items() if count > 1]
+    if twice:
+        yield f"key {twice[0]!r} is tested twice"
+    for i, h in enumerate(record.hypotheses):
+        for what in _of_hypothesis(h, record.contexts):
+            yield f"hypotheses[{i}] {what}"
+    tested = {tenant_name(h.key) for h in record.hypotheses if h.key.startswith(_TENANT)}
+    if record.together is not None and (len(tested) < 2 or record.refused is not None):
+        yield "together is a p-value of two accounts or more, where an answer is given"
+    groups = [(f"coalitions[{i}]", coalition.tenants) for i, coalition in enumerate(record.coalitions)]
+    for where, tenants in [("identified", record.identified), *groups]:
+        unknown = [name for name in tenants if tenant_name(name) not in tested]
+        if unknown:
+            yield f"{where} names tenant {unknown[0]!r}, which was not tested"
+    for where, tenants in groups:
+        if len({tenant_name(name) for name in tenants}) < max(2, len(tenants)):
+            yield f"{where} must name two tenants or more, each once"
+
+
+def _of_hypothesis(h: TraceHypothesis, contexts: int) -> Iterator[str]:
+    if not (h.key == "global" or (h.key.startswith(_TENANT) and len(h.key) > len(_TENANT))):
+        yield f"has key {h.key!r}, which is neither 'global' nor 'tenant:NAME'"
+    if not 0 <= h.contexts <= contexts:
+        yield f"has {h.contexts} contexts of {contexts}"
+    if h.tuples < 0 or h.sd < 0:
+        yield "has fewer than no tuples, or a standard deviation below 0"
+
+
+def _of_counts(record: TraceRecord) -> Iterator[str]:
+    counts = [record.contexts, *(n for r in record.readings for n in (r.documents, r.tokens, r.contexts))]
+    if record.queries is not None:
+        asked = record.queries
+        counts += [asked.requests, asked.answers, asked.prompt_tokens, asked.completion_tokens]
+    if min(counts) < 0:
+        yield "a count of contexts, documents, tokens or answers is below 0"
+    steps = [0, *(point.count for point in record.curve)]
+    if any(after <= before for before, after in itertools.pairwise(steps)):
+        yield "the curve's counts must ascend"
+    if record.power.detectable_z_per_context < 0:
+        yield f"power.detectable_z_per_context must be 0 or more (got {record.power.detectable_z_per_context})"
+
+
+def _of_share(record: TraceRecord) -> Iterator[str]:
+    shares = [reference.share for reference in record.references]
+    if shares and (min(shares) < 0 or not math.isclose(math.fsum(shares), 1.0, abs_tol=_SHARES)):
+        yield f"the references' shares must add up to 1 (got {shares})"
+    found = record.share
+    if found.interval is not None and not is_interval(found.interval):
+        yield "share.interval must be an interval within 0 .. 1 with its estimate in it"
+    for i, dose in enumerate(found.doses):
+        if not (0 <= dose.share <= 1 and dose.standard_error >= 0):
+            yield f"share.doses[{i}] must have a share in 0 .. 1 and a standard error of 0 or more"

@@ -1,0 +1,1 @@
+"""What reports of detections say, and how they are drawn."""

@@ -1,0 +1,179 @@
+"""How a detection's numbers came about, with formulas: written once, for its page and its PDF."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detect.records.detection import Record
+from detect.report.controls import contradiction_level
+from detect.report.detection.text import ranked, several_keys
+from detect.report.runs import level
+from detect.report.scan.method import Block, Section, calibration, formula, paragraph, score_blocks
+from detect.report.wording import limit_per_test
+from watermark.laws import Bernoulli, Exponential
+
+
+def method(record: Record) -> list[Section]:
+    """Write the method of this record's tests."""
+    sections = [
+        Section("The question", _question(record)),
+        Section("The score", [*score_blocks(record.spec), *calibration(record.calibration)]),
+        Section("The law’s tail" if record.calibration else "What “exact” means", _exact(record)),
+        Section("Repeats count once", _repeats(record)),
+        Section("Looking more than once", list(_looks(record))),
+        Section("Decoy keys", _decoys(record)),
+    ]
+    if any(document.aware for document in record.documents):
+        sections.append(Section("With the owner’s model", _aware(record)))
+    return sections
+
+
+def references() -> list[str]:
+    """Papers that the method names, in full."""
+    return [
+        "S. Aaronson, talk on watermarking of language models, 2022 (exponential score).",
+        "S. Holm, “A simple sequentially rejective multiple test procedure”, Scand. J. Statist. 6, 1979.",
+        "J. Kirchenbauer et al., “A watermark for large language models”, ICML 2023 (green list).",
+        "C. Loader, “Fast and accurate computation of binomial probabilities”, 2000.",
+        "Z. Šidák, “Rectangular confidence regions for the means of multivariate normal distributions”, J. Amer. "
+        "Statist. Assoc. 62, 1967.",
+    ]
+
+
+def _question(record: Record) -> list[Block]:
+    accounts = " or an account’s" if several_keys(record) else ""
+    return [
+        paragraph(
+            "The null hypothesis is that the key had no say in the document: neither in its text nor in its choice. "
+            f"The alternative is that it was generated under the watermark with this key{accounts}. Nothing else is "
+            "assumed about the text: it may repeat itself, be in any language, or be chosen by an adversary who lacks "
+            "the key."
+        )
+    ]
+
+
+def _exact(record: Record) -> list[Block]:
+    what = "The law’s tail" if record.calibration else "The p-value"
+    steps = (
+        " The steps of <i>u</i> and of the scores only make it larger."
+        if isinstance(record.spec.build_scheme().law, Exponential)
+        else ""
+    )
+    return [
+        paragraph(
+            "The text is held fixed and the key is what varies, which is right where the key had no say in the text or "
+            f"in its choice. {what} is then P(<i>S</i> ≥ <i>s</i>) of the law above.{steps}"
+        )
+    ]
+
+
+def _repeats(record: Record) -> list[Block]:
+    if not record.spec.context_width:
+        return [
+            paragraph(
+                "Without a context a token has the same word wherever it stands. Each distinct token is one draw, "
+                "weighted by how often it occurs, and the law above is that of the weighted sum."
+            )
+        ]
+    return [
+        paragraph(
+            "A (context, token) pair that occurs twice has the same word both times, which would count one piece of "
+            "evidence twice. Each distinct pair (“tuple”) is counted once, at its first occurrence."
+        )
+    ]
+
+
+def _looks(record: Record) -> Iterator[Block]:
+    yield paragraph(
+        "Every request uses one of $k sub-keys, and the test takes the best of them. The smallest of <i>k</i> p-values "
+        "is paid for with Šidák’s formula. Several keys, and then several documents, are paid for with Holm’s, for "
+        "p-values in rising order <i>p</i><sub>(1)</sub> ≤ … ≤ <i>p</i><sub>(<i>m</i>)</sub>:",
+        k=record.spec.subkeys,
+    )
+    yield formula(
+        "<n>Šidák: 1 − (1 − <i>p</i>)<sup><i>k</i></sup></n>\N{EM SPACE} <n>Holm: max<sub><i>j</i> ≤ <i>i</i></sub> "
+        "(<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub></n>"
+    )
+    half = (
+        ", which is half of the report’s level because documents were tested both with and without the model"
+        if any(document.aware for document in record.documents)
+        else ""
+    )
+    yield paragraph(
+        f"A mark is called found when the p-value that pays for all of this is at most $limit{half}.",
+        limit=level(limit_per_test(record)),
+    )
+    if record.spec.global_share < 1:
+        yield paragraph(
+            "A keyed bit of each context decides whether the global key or the account’s key marks the next token. "
+            "Each key is tested on its own contexts alone."
+        )
+
+
+def _decoys(record: Record) -> list[Block]:
+    if ranked(record):
+        return [
+            paragraph(
+                "The test ran under $n keys of the format derived from the public seed <code>$seed</code>, and the "
+                "true key’s tail was ranked among theirs: p = (1 + decoys at least as extreme) / (1 + decoys). Where "
+                "fewer than five are as extreme, ten times as many decoys were drawn, and then once more. This needs "
+                "nothing but that the true key was drawn like the decoys, before the text was written.",
+                n=record.decoy_count,
+                seed=record.decoy_seed,
+            )
+        ]
+    if not record.decoy_count:
+        return [paragraph("No decoy keys were run, so this report holds no check of its own p-values.")]
+    return [
+        paragraph(
+            "The same test ran under $n keys derived from the public seed <code>$seed</code>. They are as independent "
+            "of the text as the true key is under the null hypothesis, so their p-values must be uniform or larger. "
+            "This is tested (one-sided Kolmogorov–Smirnov, and the smallest of them). Below $level the document’s "
+            "result is refused.",
+            n=record.decoy_count,
+            seed=record.decoy_seed,
+            level=contradiction_level(),
+        )
+    ]
+
+
+def _aware(record: Record) -> list[Block]:
+    law = record.spec.build_scheme().law
+    if isinstance(law, Bernoulli):
+        ratio = [
+            paragraph(
+                "Let <i>P</i> be the model’s probability of the token without the mark, <i>g</i> = 1 when the token is "
+                "green, and <i>w</i> a weight computed from <i>P</i> alone: the evidence that a green token would "
+                "give. The ratio below has mean 1 under the null hypothesis for every <i>P</i>, right or wrong, and so "
+                "has a product over positions with distinct contexts. That makes it an e-value, and Markov’s "
+                "inequality bounds the p-value:"
+            ),
+            formula(
+                "<i>r</i> = e<sup><i>wg</i></sup> / (1 − γ + γ e<sup><i>w</i></sup>), \N{EM SPACE}<i>e</i> = average "
+                "of the product over positions of (1 + λ (<i>r</i> − 1)), \N{EM SPACE}<n><i>p</i> ≤ min(1, "
+                "1/<i>e</i>)</n>"
+            ),
+        ]
+    else:
+        ratio = [
+            paragraph(
+                "Let <i>P</i>(<i>x</i>) be the model’s probability of a token without the mark and "
+                "<i>W</i>(<i>x</i>) with it, under the key. Averaged over keys, <i>W</i> is <i>P</i>, for every "
+                "<i>P</i>, right or wrong. The ratio therefore has mean 1 under the null hypothesis, and so has a "
+                "product over positions with distinct contexts. That makes it an e-value, and Markov’s inequality "
+                "bounds the p-value:"
+            ),
+            formula(
+                "<i>e</i> = average of the product over positions of (1 + λ (<i>W</i>(<i>x</i>) / <i>P</i>(<i>x</i>) "
+                "− 1)), \N{EM SPACE}<n><i>p</i> ≤ min(1, 1/<i>e</i>)</n>"
+            ),
+        ]
+    copies = ", over perturbed copies of the model’s probabilities" if isinstance(law, Exponential) else ""
+    return [
+        *ratio,
+        paragraph(
+            f"The average is over betting fractions λ, over temperatures{copies} and over sub-keys. A wrong model "
+            "costs power and not validity, but for one that learnt from text marked with this key."
+        ),
+    ]

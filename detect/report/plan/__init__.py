@@ -1,0 +1,1 @@
+"""What reports of power plans say, and how they are drawn."""

@@ -1,0 +1,1 @@
+"""What reports of corpus scans say, and how they are drawn."""

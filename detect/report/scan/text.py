@@ -1,0 +1,249 @@
+"""What a scan's report says to people who decide: written once, for its page and its PDF."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from detect.records.scan import ScanRecord
+from detect.report.checking import commitment_line
+from detect.report.runs import Runs, level, listed, p_value, runs
+from detect.report.scan.wording import (
+    WHY_UNTESTED,
+    answer,
+    interval,
+    key_phrase,
+    named,
+    percent,
+    pointing_note,
+    skipped,
+    skipped_reasons,
+    tenants_tested,
+    untested,
+)
+from detect.report.wording import key_label
+
+_KEYS = 6  # accounts spelt out
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A number with its name, and what it stands beside."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The first page: the answer, then what stands behind it, a list of sentences for each heading."""
+
+    kind: str
+    headline: str
+    lead: list[Runs]
+    facts: list[Fact]
+    parts: list[tuple[str, list[Runs]]]
+    limits: list[Runs]
+
+
+def summary(record: ScanRecord) -> Summary:
+    """Write the first page."""
+    says = answer(record)
+    parts = [("What was tested", list(_tested(record))), ("How sure the answer is", list(_sure(record)))]
+    if record.refused is None:
+        parts += [("How much of it is marked", list(_amount(record))), ("Whose account", list(_account(record)))]
+    return Summary(says.kind, says.headline, list(_lead(record)), _facts(record), parts, list(_limits(record)))
+
+
+def _lead(record: ScanRecord) -> Iterator[Runs]:
+    says = answer(record)
+    if record.refused is not None:
+        yield runs("$why.", why=record.refused[:1].upper() + record.refused[1:])
+        return
+    if not record.documents:
+        return
+    strongest = "the strongest key’s" if len(record.hypotheses) > 1 else "these"
+    likely = f", the chance of calling {says.tosses:,} tosses of a fair coin, each one right" if says.tosses > 9 else ""
+    if record.found:
+        yield runs(
+            f"Without the key, scores as high as {strongest} come about with a chance of at most <b>$p</b>{likely}.",
+            p=p_value(record.log10_pvalue),
+        )
+        if record.discoveries.benjamini_hochberg == 0:
+            yield runs("The mark is spread thinly: it shows in the corpus as a whole, and in no single document.")
+        return
+    yield runs(
+        f"Without the key, scores as high as {strongest} come about with a chance of at most <b>$p</b>. "
+        "A mark is called found at $level or less.",
+        p=p_value(record.log10_pvalue),
+        level=level(record.alpha),
+    )
+    if record.discoveries.benjamini_hochberg:
+        yield runs(
+            "$n of the documents are listed below at a false-discovery rate of $rate. That list is a lead, not a "
+            "finding about the corpus.",
+            n=record.discoveries.benjamini_hochberg,
+            rate=percent(record.discoveries.rate),
+        )
+
+
+def _facts(record: ScanRecord) -> list[Fact]:
+    facts = [
+        Fact("Documents", f"{record.documents:,}"),
+        Fact("Tokens", f"{record.tokens:,}"),
+        Fact("Distinct tuples", f"{record.distinct_tuples:,}", f"of {record.tuples:,}"),
+    ]
+    if record.refused is None:
+        found = record.discoveries
+        facts.append(Fact("Documents listed", f"{found.benjamini_hochberg:,}", f"of {found.tested:,}"))
+        share = record.shares.documents
+        least = f"≥ {percent(share.low)}" if share.low > 0 else "none shown"
+        facts.append(Fact("Documents marked", least, f"at {percent(share.confidence)} confidence"))
+    silent = untested(record)
+    if silent:
+        facts.append(Fact("Documents with nothing to test", f"{silent:,}", WHY_UNTESTED))
+    broken = skipped(record)
+    if broken:
+        facts.append(Fact("Records skipped", f"{broken:,}"))
+    return facts
+
+
+def _tested(record: ScanRecord) -> Iterator[Runs]:
+    names = [runs("<code>$name</code>", name=source.name) for source in record.inputs[:5]]
+    if len(record.inputs) > len(names):
+        names.append(runs("$n more files", n=len(record.inputs) - len(names)))
+    documents = runs("$n document" if record.documents == 1 else "$n documents", n=record.documents)
+    yield runs("$documents from $names.", documents=documents, names=listed(names) or runs("no file"))
+    broken = skipped(record)
+    if broken:
+        reasons = [runs("$why ($n)", why=why, n=count) for why, count in skipped_reasons(record)[:3]]
+        were = "record was" if broken == 1 else "records were"
+        yield runs(f"$n broken {were} left out: $reasons.", n=broken, reasons=listed(reasons))
+    schemes = [
+        runs(
+            "<code>$scheme</code> (epoch $epoch)" if len(record.specs) > 1 else "<code>$scheme</code>",
+            scheme=spec.scheme,
+            epoch=spec.epoch,
+        )
+        for spec in record.specs
+    ]
+    accounts = len({key_label(h.key) for h in tenants_tested(record)})
+    derived = (
+        f", and the keys derived from it for {accounts:,} account{'' if accounts == 1 else 's'}" if accounts else ""
+    )
+    yield runs(
+        f"Against the $schemes watermark of the key with fingerprint <code>$key</code>{derived}.",
+        schemes=listed(schemes),
+        key=record.key_fingerprint,
+    )
+    yield commitment_line(record.commitment)
+
+
+def _sure(record: ScanRecord) -> Iterator[Runs]:
+    where = " (the last section)" if record.assumptions else ""
+    yield runs(
+        f"If what this verdict assumes is true{where}, the chance of calling a corpus marked that holds no "
+        "mark is at most $level. Every sub-key, key and test of this scan is paid for, other scans are not.",
+        level=level(record.alpha),
+    )
+    if record.calibration is not None:
+        yield runs("$said. Text that stands in several documents is counted once.", said=record.calibration.rstrip("."))
+    else:
+        yield runs(
+            "P-values rest on the randomness of the key alone, on no model of language, and on no approximation: they "
+            "are exact where the key had no say in the text or in its choice. Text that stands in several documents is "
+            "counted once."
+        )
+    if record.refused is None and record.discoveries.benjamini_hochberg:
+        found = record.discoveries
+        yield runs(
+            "$n documents are listed. On average over keys, at most $rate of such a list is there by chance. By "
+            "e-values, which hold however documents depend on each other, $e are listed.",
+            n=found.benjamini_hochberg,
+            rate=percent(found.rate),
+            e=found.e_benjamini_hochberg,
+        )
+    decoys = len(record.controls.decoy_log10_pvalues)
+    if decoys:
+        yield runs(
+            "The same test ran under $n decoy keys that nobody used. A p-value that they contradict is not printed. "
+            "They test the arithmetic, and can’t see that a text was chosen with the key.",
+            n=decoys,
+        )
+    else:
+        yield runs("No decoy keys were run.")
+
+
+def _amount(record: ScanRecord) -> Iterator[Runs]:
+    shares, found = record.shares, record.discoveries
+    for what, share in (("documents", shares.documents), ("distinct tuples", shares.tokens)):
+        yield runs(
+            f"Share of the {what}: <b>$share</b>, at $confidence confidence. Method: $method.",
+            share=interval(share),
+            confidence=percent(share.confidence),
+            method=share.method,
+        )
+    if found.benjamini_hochberg:
+        yield runs(
+            "The listed documents hold $n of the corpus’s $all tokens ($share).",
+            n=found.tokens,
+            all=record.tokens,
+            share=percent(found.tokens / max(1, record.tokens)),
+        )
+
+
+def _account(record: ScanRecord) -> Iterator[Runs]:
+    tenants = tenants_tested(record)
+    found = answer(record).keys
+    for key in found[:_KEYS]:
+        yield runs(
+            "<b>$key</b>: p = $p, all keys paid for. $n of the listed documents point to it ($paid).",
+            key=_capital(key_phrase(key.key)),
+            p=p_value(key.log10_pvalue_adjusted),
+            n=key.pointed,
+            paid=pointing_note(record),
+        )
+    if len(found) > _KEYS:
+        yield runs("$n more keys are found; the table of keys has them.", n=len(found) - _KEYS)
+    named_accounts = [h for h in found if h in tenants]
+    if not tenants:
+        yield runs(
+            "No account’s key was tested. The global key shows that text came out of the owner’s generator, and not "
+            "for whom it was made."
+            if any(spec.global_share < 1 for spec in record.specs)
+            else "The watermark has no keys of accounts: it cannot say for whom text was generated."
+        )
+    elif not named_accounts:
+        names = [runs("$name", name=name) for name in named([key_label(h.key) for h in tenants], "accounts")]
+        yield runs("None of the accounts tested is found: $names.", names=listed(names))
+
+
+def _limits(record: ScanRecord) -> Iterator[Runs]:
+    yield runs(
+        "A p-value is the chance of such scores if the text was written without the key. It is not the chance that the "
+        "text was written without the key."
+    )
+    yield runs(
+        "A mark shows that text came out of a generator that held the key, or quotes such text. It does not show who "
+        "asked for it, who passed it on, how it came into this corpus, or whether anyone knew."
+        + (" A tenant’s key names the account that the text was generated for." if tenants_tested(record) else "")
+    )
+    if record.refused is None and record.discoveries.benjamini_hochberg:
+        yield runs(
+            "The list holds for the documents together. Any single one of them may be there by chance, the weaker ones "
+            "sooner."
+        )
+    yield runs(
+        "No mark found does not mean that people wrote the text. It may be too short, edited, translated, or from "
+        "another generator."
+        + ("" if record.refused else " A share without an upper limit counts only what the mark makes visible.")
+    )
+    yield runs("Whoever holds the key can make marked text. The answer is as good as the key’s secrecy.")
+    if skipped(record):
+        yield runs("Records that were skipped were not tested.")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,245 @@
+"""The words and numbers of a scan that its terminal view, its page and its PDF share. Every string is untrusted."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from detect.keyed.decoys import LOG10_CONTRADICTION
+from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
+from detect.report.controls import decoys_line, limit_note, unused_key_line
+from detect.report.runs import Runs, p_value, runs
+from detect.report.wording import clean, coin_tosses, key_label
+from watermark.laws import Bernoulli, in_nats
+from watermark.spec import WatermarkSpec
+
+_NAMED = 5  # inputs or keys named in a sentence; more are counted
+_NAMED_KEYS = 3  # of those that a document points to
+_SOURCES = 20  # inputs named in a command
+# Arguments of `dyetrace scan` that `recompute_command` states itself.
+_STATED = {"paths", "alpha", "decoys", "decoy_seed"}
+_OPTIONS = {"tenants": "tenant", "roles": "role"}  # arguments named otherwise than their options
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the scan says of the whole corpus.
+
+    Attributes
+    ----------
+    kind
+        "marked", "unmarked" or "refused".
+    headline
+        A sentence for a line of its own.
+    keys
+        The keys whose mark was found, strongest first.
+    tosses
+        Coin tosses as unlikely as the p-value.
+    """
+
+    kind: Literal["marked", "unmarked", "refused"]
+    headline: str
+    keys: list[ScanHypothesis]
+    tosses: int
+
+
+def answer(record: ScanRecord) -> Answer:
+    """Put the record's answer into words."""
+    if record.log10_pvalue is None:
+        return Answer("refused", "No answer is given.", [], 0)
+    tosses = coin_tosses(record.log10_pvalue)
+    if not record.found:
+        headline = "No mark was found in this corpus." if record.documents else "No documents were scanned."
+        return Answer("unmarked", headline, [], tosses)
+    limit = math.log10(record.alpha)
+    keys = [h for h in strongest_keys(record) if h.log10_pvalue_adjusted <= limit]
+    return Answer("marked", "The mark was found in this corpus.", keys, tosses)
+
+
+def strongest_keys(record: ScanRecord) -> list[ScanHypothesis]:
+    """The keys tested, smallest p-value first."""
+    return sorted(record.hypotheses, key=lambda h: (h.log10_pvalue_adjusted, h.log10_pvalue))
+
+
+def tenants_tested(record: ScanRecord) -> list[ScanHypothesis]:
+    """The accounts' keys among those tested."""
+    return [h for h in record.hypotheses if is_tenant(h.key)]
+
+
+def is_tenant(key: str) -> bool:
+    """Whether a key is an account's: "tenant:NAME", whatever stands before it."""
+    return split_key(key)[1].startswith("tenant:")
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Split what names the spec, where there are several ("epoch 2"), from the key's own name."""
+    match = re.fullmatch(r"(.*? )??(global|tenant:\S.*)", key, re.DOTALL)
+    return ((match.group(1) or "").strip(), match.group(2)) if match else ("", key)
+
+
+def scan_key_label(key: str) -> str:
+    """Name a key: "global", "tenant NAME", "tenant NAME (epoch 2)"."""
+    prefix, name = split_key(key)
+    return f"{key_label(name)} ({prefix})" if prefix else key_label(name)
+
+
+def named_in(record: ScanRecord, hit: Hit) -> str:
+    """Which key to show beside a document: the only one tested, those that it points to, or "none named".
+
+    The key with the smallest p-value is no finding: some key has it in any text.
+    """
+    if len(record.hypotheses) == 1:
+        return scan_key_label(hit.key)
+    names = [scan_key_label(key) for key in hit.points_to[:_NAMED_KEYS]]
+    more = len(hit.points_to) - len(names)
+    return ", ".join([*names, *([f"{more:,} more"] if more else [])]) or "none named"
+
+
+def pointing_note(record: ScanRecord) -> str:
+    """What a document pays for before it points to a key."""
+    if record.pairs_paid:
+        return f"p at most alpha / {record.pairs_paid:,}, the number of pairs of a tested document and a key"
+    return "paid for over the keys of each document, and not over documents: of many documents some may point wrongly"
+
+
+def key_phrase(key: str) -> str:
+    """Name a key in a sentence: "the global key", "the key of tenant NAME"."""
+    prefix, name = split_key(key)
+    phrase = f"the key of {key_label(name)}" if name.startswith("tenant:") else f"the {name} key"
+    return f"{phrase} ({prefix})" if prefix else phrase
+
+
+def place(record: ScanRecord, hit: Hit) -> str:
+    """Where a document is: "FILE:RECORD", or "FILE" where the file is one document."""
+    source = record.inputs[hit.input]
+    return source.name if source.form.startswith("text") and source.records <= 1 else f"{source.name}:{hit.record}"
+
+
+def skipped(record: ScanRecord) -> int:
+    """How many broken records were left out."""
+    return sum(source.skipped for source in record.inputs)
+
+
+def skipped_reasons(record: ScanRecord) -> list[tuple[str, int]]:
+    """The reasons that the record lists, with how often, the commonest first."""
+    reasons = Counter(one.reason for source in record.inputs for one in source.skipped_first)
+    return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+
+
+def percent(share: float) -> str:
+    """Write a share: "5%", "12.3%", with two digits where it is small: "0.042%"."""
+    value = 100 * share
+    if value >= 99.95 or abs(value - round(value)) < 1e-9:
+        return f"{value:.0f}%"
+    digits = max(1, 1 - math.floor(math.log10(value)))
+    return f"{value:.{digits}f}%"
+
+
+def interval(share: Interval) -> str:
+    """Write an estimate with its interval: "3.1% (2.2% to 4.0%)", "at least 2.2% (estimate 3.1%)", "not shown"."""
+    estimate = "" if share.estimate is None else percent(share.estimate)
+    if share.high is not None:
+        both = f"{percent(share.low)} to {percent(share.high)}"
+        return f"{estimate} ({both})" if estimate else both
+    if share.low > 0:
+        return f"at least {percent(share.low)}" + (f" (estimate {estimate})" if estimate else "")
+    return "none shown"  # an older report's estimate has nothing to stand on here
+
+
+def unit_name(spec: WatermarkSpec) -> str:
+    """What a document's mean score is counted in."""
+    law = spec.build_scheme().law
+    if in_nats(law):
+        return "nats per token"
+    return "share on the green list" if isinstance(law, Bernoulli) else "points per token"
+
+
+def spec_of(record: ScanRecord, key: str) -> WatermarkSpec:
+    """The spec that a key belongs to."""
+    return next((record.specs[h.spec] for h in record.hypotheses if h.key == key), record.specs[0])
+
+
+def named(names: Sequence[str], more: str) -> list[str]:
+    """The first few names, the rest counted: "and 12 more files"."""
+    if len(names) <= _NAMED:
+        return list(names)
+    return [*names[:_NAMED], f"{len(names) - _NAMED:,} more {more}"]
+
+
+def recompute_command(record: ScanRecord) -> str:
+    """Write the command that computes the record again; the key's place is named, never the key."""
+    paths = record.arguments.get("paths")
+    names = paths if isinstance(paths, list) else [source.name for source in record.inputs]
+    words = ["dyetrace", "scan"]
+    words += [f"./{name}" if name.startswith("-") and name != "-" else name for name in names[:_SOURCES]]
+    for number in range(len(record.specs)):
+        words += ["--spec", "spec.json" if len(record.specs) == 1 else f"spec{number + 1}.json"]
+    words += ["--key", "file:KEYFILE", "--alpha", f"{record.alpha:g}"]
+    words += ["--decoys", str(len(record.controls.decoy_log10_pvalues)), "--decoy-seed", record.controls.decoy_seed]
+    for name, value in sorted(record.arguments.items()):
+        option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+        if name in _STATED or value is None or value is False:
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [option] if one is True else [option, str(one)]
+    words += [] if record.quotes else ["--no-quotes"]
+    command = " ".join(shlex.quote(clean(word, 500)) for word in [*words, "-o", "again/"])
+    return command + (" # and the other inputs" if len(names) > _SOURCES else "")
+
+
+WHY_UNTESTED = "empty, no longer than the context, or all of it said before"
+
+
+def untested(record: ScanRecord) -> int:
+    """How many documents own no tuple, so that nothing was said of them by themselves."""
+    return record.documents - record.discoveries.tested
+
+
+def discoveries_line(record: ScanRecord) -> str:
+    """How many documents are listed, in one ASCII line."""
+    found = record.discoveries
+    return (
+        f"{found.benjamini_hochberg:,} of {found.tested:,} tested documents listed at a false-discovery rate of "
+        f"{percent(found.rate)} ({found.e_benjamini_hochberg:,} by e-values)"
+    )
+
+
+Standing = Literal["sound", "odd", "absent"]
+STANDINGS: dict[Standing, str] = {"sound": "As it should be: ", "odd": "Take note: ", "absent": "Not there: "}
+"""What stands before a control's line where colours can't be seen."""
+
+
+def control_lines(record: ScanRecord) -> list[tuple[Standing, Runs]]:
+    """What each control says: whether it is as it should be, and a line that is plain ASCII but for names."""
+    controls = record.controls
+    lines: list[tuple[Standing, Runs]] = []
+    decoys = len(controls.decoy_log10_pvalues)
+    if decoys:
+        sound, line = decoys_line(decoys, controls.decoy_log10_agreement)
+        lines.append(("sound" if sound else "odd", line))
+    else:
+        lines.append(("absent", runs("no decoy keys were run")))
+    if controls.null_key_histogram:
+        sound, line = unused_key_line(controls.null_key_discoveries, controls.null_key_log10_pvalue)
+        lines.append(("sound" if sound else "odd", line))
+    if controls.null_corpus is None:
+        return [*lines, ("absent", runs("no control corpus was tested"))]
+    log10_p = controls.null_corpus_log10_pvalue
+    sound = log10_p is None or log10_p > LOG10_CONTRADICTION
+    files = controls.null_corpus_inputs
+    hashes = runs(", SHA-256 $first...", first=files[0].sha256[:12]) if len(files) == 1 else ()
+    line = runs(
+        "control corpus ($name$hashes): $n of $all documents listed, p = $p$limit",
+        name=controls.null_corpus,
+        hashes=hashes,
+        n=controls.null_corpus_discoveries,
+        all=controls.null_corpus_documents,
+        p=p_value(log10_p),
+        limit=limit_note(sound),
+    )
+    return [*lines, ("sound" if sound else "odd", line)]

@@ -1,0 +1,1 @@
+"""What reports of traces say, and how they are drawn."""

@@ -1,0 +1,329 @@
+"""How a trace's numbers came about, with formulas: written once, for its page and its PDF."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detect.records.trace import TraceRecord
+from detect.report.controls import contradiction_level
+from detect.report.runs import level, p_value
+from detect.report.scan.method import Block, Section, calibration, formula, paragraph
+from detect.report.trace.sceptic import hypotheses
+from detect.report.trace.wording import tenants_tested
+from detect.student.verdict.score import MOST_NATS, STEPS_PER_NAT
+from detect.student.verdict.weights import LARGEST_WEIGHT, STEPS
+from watermark.formats.protocol import is_format
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
+from watermark.spec import WatermarkSpec
+
+_READOUTS = {
+    "argmax": "its likeliest token <i>v</i> has the weight <i>f</i> = 1, all others 0 (the test of Sander et al. 2024)",
+    "mass": "each token’s weight is its probability, <i>f</i> = <i>q</i>",
+    "entropy": "each token’s weight is <i>f</i> = <i>q</i> (1 − <i>q</i>), which is largest where the model wavers",
+    "log": "each token’s weight is <i>f</i> = <i>q</i><sup>½</sup> (ln <i>q</i> + <i>H</i>), with <i>H</i> the entropy "
+    "of the context’s candidates",
+    "reference": "each token’s weight compares its probability <i>q</i> with <i>r</i>, that of the reference",
+}
+
+
+def method(record: TraceRecord) -> list[Section]:
+    """Write the method of this record's trace."""
+    sections = [
+        Section("The question", _question()),
+        Section("What was read of the suspect", list(_weights(record))),
+        Section("The score of a word", list(_score(record))),
+        Section("The total and its law", list(_total(record))),
+        Section("The e-value", _evalue(record)),
+        Section("Several keys", list(_keys(record))),
+        Section("Comparison of readouts, and power", _power(record)),
+        Section("The share of the training text", _share(record)),
+        Section("Controls", _controls(record)),
+    ]
+    return sections
+
+
+def references() -> list[str]:
+    """Papers that the method names, in full."""
+    return [
+        "S. Aaronson, talk on watermarking of language models, 2022 (exponential score).",
+        "A. P. Dempster, N. M. Laird and D. B. Rubin, “Maximum likelihood from incomplete data via the EM algorithm”, "
+        "J. R. Statist. Soc. B 39, 1977.",
+        "S. Holm, “A simple sequentially rejective multiple test procedure”, Scand. J. Statist. 6, 1979.",
+        "J. Kirchenbauer et al., “A watermark for large language models”, ICML 2023 (green list).",
+        "H. Robbins, “Statistical methods related to the law of the iterated logarithm”, Ann. Math. Statist. 41, 1970.",
+        "T. Sander et al., “Watermarking makes language models radioactive”, NeurIPS 2024.",
+        "J. Ville, “Étude critique de la notion de collectif”, 1939 (test martingales).",
+        "V. Vovk and R. Wang, “E-values: calibration, combination and applications”, Ann. Statist. 49, 2021.",
+    ]
+
+
+def _question() -> list[Block]:
+    return [paragraph("<b>$name.</b> $text", name=name, text=text) for name, text in hypotheses()]
+
+
+def _weights(record: TraceRecord) -> Iterator[Block]:
+    width = record.spec.context_width
+    tokens = "token" if width == 1 else f"{width} tokens"
+    where = "its answers say" if record.mode == "api" else "the suspect predicts"
+    text = (
+        f"A context is the {tokens} before a position. For each distinct context <i>c</i>, {where} how likely each "
+        "token <i>v</i> is to come next. The readout <code>$name</code> turns that into weights"
+    )
+    described = _READOUTS.get(record.readout)
+    yield paragraph(f"{text}: {described}." if described else f"{text}.", name=record.readout)
+    if record.readout == "reference":
+        yield formula(
+            "<i>f</i><sub><i>cv</i></sub> = ((<i>q</i> + <i>r</i>) / 2)<sup>½</sup> · clip(ln(<i>q</i> / <i>r</i>), "
+            "−2, 2)"
+        )
+    if record.references:
+        mixed = (
+            "Several references are mixed with shares that predict the suspect best (expectation maximisation, "
+            "Dempster et al. 1977), fitted without any key. "
+            if len(record.references) > 1
+            else ""
+        )
+        yield paragraph(
+            f"A reference takes out what any model of the language would say. {mixed}A bad reference costs power. One "
+            "that itself learnt from marked text would spoil the test: each reference is therefore traced in the "
+            "suspect’s place, and no answer is given where the mark is found in it."
+        )
+    yield paragraph(
+        "Weights are rounded to whole numbers from −$most to $most, in steps of 1/$steps, and kept in "
+        "<code>evidence.npz</code>. A context does not count where its text stands in a prompt.",
+        most=LARGEST_WEIGHT,
+        steps=STEPS,
+    )
+    if record.served and record.served_marked:
+        yield paragraph(
+            "Only contexts that were served count, each under the sub-keys that it was served with, and all alike. The "
+            "served answers were marked, so that the key decided which contexts came up in them, and how often. Lay "
+            "them open in the order in which they were served, token by token: when a context is first reached, that "
+            "it was reached is known, and nothing else of them has a say in its weight; the words that it weighs are "
+            "still fresh."
+        )
+    elif record.served:
+        yield paragraph(
+            "Only contexts that were served count, and those that were served often weigh more, 2 <i>n</i> / "
+            "(<i>n</i> + 1). The served answers were not marked with this key."
+        )
+    if any(reading.marked for reading in record.readings):
+        yield paragraph(
+            "Of marked text, a position counts only where its context stands first in all documents: the window holds "
+            "nothing then that the key chose for this context."
+        )
+
+
+def _score(record: TraceRecord) -> Iterator[Block]:
+    spec = record.spec
+    scheme = spec.build_scheme()
+    if is_format(scheme):
+        yield paragraph(
+            "The mark is that of $system (format <code>$name</code>), which gives a word for each context and token. "
+            "The generator preferred tokens with favourable words, and who learnt from its text prefers them a little "
+            "too.",
+            system=scheme.system,
+            name=scheme.name,
+        )
+        yield from calibration(record.calibration)
+    else:
+        yield _keyed()
+    yield from _of_words(spec)
+
+
+def _keyed() -> Block:
+    return paragraph(
+        "A keyed pseudo-random function (ChaCha8) gives a 32-bit word for each context, token and sub-key, and so a "
+        "number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these words are independent and "
+        "uniform. The generator preferred tokens with favourable words, and who learnt from its text prefers them a "
+        "little too."
+    )
+
+
+def _of_words(spec: WatermarkSpec) -> Iterator[Block]:
+    law = spec.build_scheme().law
+    if isinstance(law, Hypoexponential):
+        yield paragraph(
+            "Either of two keys may have chosen a token: the score <i>s</i> is the weighted sum of −ln(1 − <i>u</i>) "
+            "under both, each rounded down to half a nat and at most $most nats, the weights in whole tenths. The "
+            "probability of each value follows from the number of words that give it.",
+            most=MOST_NATS,
+        )
+    elif isinstance(law, Exponential):
+        yield paragraph(
+            "Scheme <code>$name</code>: the score <i>s</i> of a word is −ln(1 − <i>u</i>) (Aaronson 2022), rounded "
+            "down to 1/$steps nat and at most $most nats. The probability of each value follows from the number of "
+            "words that give it.",
+            name=spec.scheme,
+            steps=STEPS_PER_NAT,
+            most=MOST_NATS,
+        )
+    elif isinstance(law, Bernoulli):
+        yield paragraph(
+            "Scheme <code>$name</code>: the score <i>s</i> of a word is 1 when it puts the token on the green list, "
+            "which happens with probability γ = $gamma, else 0 (Kirchenbauer et al. 2023).",
+            name=spec.scheme,
+            gamma=f"{law.gamma:.6g}",
+        )
+    elif isinstance(law, WeightedBits):
+        yield paragraph(
+            "Scheme <code>$name</code>: the score <i>s</i> of a word is the sum of $n of its bits with weights from "
+            "$first to $last. Without the key the bits are fair coins.",
+            name=spec.scheme,
+            n=len(law.weights),
+            first=law.weights[0],
+            last=law.weights[-1],
+        )
+    else:
+        yield paragraph(
+            "Scheme <code>$name</code>: the score <i>s</i> of a word takes one of $n values with known probabilities.",
+            name=spec.scheme,
+            n=len(law.values),
+        )
+
+
+def _total(record: TraceRecord) -> Iterator[Block]:
+    yield paragraph(
+        "The total of a key sums over all distinct pairs of context and token, and over the $k sub-keys <i>k</i> in "
+        "question (one, where it is on record which one was used):",
+        k=record.spec.subkeys,
+    )
+    yield formula(
+        "<i>T</i> = Σ<sub><i>c</i>, <i>v</i></sub> <i>f</i><sub><i>cv</i></sub> Σ<sub><i>k</i></sub> "
+        "<i>s</i>(word<sub><i>k</i></sub>(<i>c</i>, <i>v</i>))"
+    )
+    if record.spec.global_share < 1:
+        yield paragraph(
+            "A keyed bit of each context says whether the global key or the tenants’ keys mark it. Each key’s total "
+            "has its own contexts only, and so the global key and a tenant’s never share one."
+        )
+    yield paragraph(
+        "Given the weights, <i>T</i> is a weighted sum of independent scores of known law, whose cumulant function is"
+    )
+    yield formula(
+        "<i>K</i>(<i>θ</i>) = ln E exp(<i>θ T</i>) = Σ<sub><i>c</i>, <i>v</i>, <i>k</i></sub> "
+        "<i>κ</i>(<i>θ f</i><sub><i>cv</i></sub>), \N{EM SPACE}<i>κ</i>(<i>θ</i>) = ln E exp(<i>θ s</i>)"
+    )
+    yield paragraph(
+        "The tail P(<i>T</i> ≥ <i>t</i>) is computed on the lattice of whole numbers: the law is tilted until its "
+        "mean is <i>t</i>, the tilted law follows from its characteristic function, and the tail is summed with "
+        "logarithms, so that it neither underflows nor is rounded to zero. In this report p-values are rounded up and "
+        "e-values down."
+    )
+    if record.sided == "two-sided":
+        yield paragraph(
+            "Both tails count here: a mark that was subtracted from the model, and subtracted too far, makes the "
+            "total too small."
+        )
+        yield formula("<i>p</i> = min(1, 2 min(P(<i>T</i> ≥ <i>t</i>), P(<i>T</i> ≤ <i>t</i>)))")
+
+
+def _evalue(record: TraceRecord) -> list[Block]:
+    use = (
+        "The verdict of this report rests on it: <i>p</i> ≤ 1/<i>e</i>."
+        if record.basis == "e-value"
+        else "Here it is shown beside the p-value, on which the verdict rests."
+    )
+    return [
+        paragraph(
+            "The e-value is the average, over a fixed grid of <i>θ</i>, of likelihood ratios whose mean is 1 without "
+            "the key:"
+        ),
+        formula("<i>e</i> = average over <i>θ</i> of exp(<i>θ T</i> − <i>K</i>(<i>θ</i>))"),
+        paragraph(
+            "Weights may depend on all that was laid open before, in an order of their own: then it is a test "
+            "martingale in that order, and the chance that it ever reaches 1/α there without the key is at most α "
+            f"(Ville 1939; Robbins 1970). {use} The e-value of the whole report is the mean over keys (Vovk and Wang "
+            "2021)."
+        ),
+        *(
+            [
+                paragraph(
+                    "Here weights rest on marked served answers, and so on words in the order in which those were "
+                    "made, which is not that of the questions. The evidence is therefore the mean of the e-values "
+                    "after prompts 1, 2, 4, 8 and so on and the last, $n moments in all; those that were not reached "
+                    "count 0.",
+                    n=record.queries.looks,
+                )
+            ]
+            if record.queries is not None and record.queries.looks
+            else []
+        ),
+    ]
+
+
+def _keys(record: TraceRecord) -> Iterator[Block]:
+    yield paragraph(
+        "For p-values in rising order <i>p</i><sub>(1)</sub> ≤ … ≤ <i>p</i><sub>(<i>m</i>)</sub>, of $m keys here, "
+        "Holm’s adjusted values pay for the choice. The mark is called found when the smallest is at most $level.",
+        m=len(record.hypotheses),
+        level=level(record.alpha),
+    )
+    yield formula("max<sub><i>j</i> ≤ <i>i</i></sub> (<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub>")
+    if tenants_tested(record):
+        yield paragraph(
+            "Accounts whose text was used together may each stay below what names one of them. So the largest two, "
+            "three, four and five of their totals are summed as well, and the hypothesis that none of the accounts "
+            "left its mark is tested: the smallest p-value, times the number of groups of its size and of sizes. It "
+            "shows that one of all accounts at least left its mark. It names nobody, since where some are guilty the "
+            "largest totals may well be those of innocents."
+        )
+
+
+def _power(record: TraceRecord) -> list[Block]:
+    return [
+        paragraph(
+            "Each further context adds the same on average, so that the square of <i>z</i> = (<i>T</i> − E <i>T</i>) "
+            "/ sd grows with their number. The contexts that a readout needs are those at which <i>z</i> reaches "
+            "6.36, which is p = 10<sup>−10</sup> for a bell curve: a forecast, and part of no verdict."
+        ),
+        paragraph(
+            "What could have been seen is the shift per context, in standard deviations of one context’s part, with "
+            "which the level of the report is passed with a chance of 95%."
+        ),
+    ]
+
+
+def _share(record: TraceRecord) -> list[Block]:
+    if record.share.interval is None:
+        return [
+            paragraph(
+                "How far a model leans depends on the marked text that it read, but also on its size, its training "
+                "and on how often a context came up. The same lean can come from much text read once or little read "
+                "often, so that the lean alone identifies no share. Students that the analyst trains in the same way, "
+                "several of each of two known shares or more, would calibrate it."
+            )
+        ]
+    return [
+        paragraph(
+            "Calibration students were trained with known marked shares, several of each, and read the same contexts "
+            "under the same words. So what contexts add by chance is common to all of them and to the suspect, and how "
+            "far training by itself moves the effect shows in how far students of one share differ: that is what the "
+            "interval rests on. It holds if the suspect was trained like them, if their effects are about normal, and "
+            "if more marked text never means a smaller effect on average; the shape of the curve is not assumed."
+        ),
+        paragraph("Method: $method.", method=record.share.interval.method),
+    ]
+
+
+def _controls(record: TraceRecord) -> list[Block]:
+    controls = record.controls
+    if not controls.decoy_log10_pvalues:
+        return [paragraph("No decoy keys were run, so this report holds no check of its own p-values.")]
+    return [
+        paragraph(
+            "The first key’s test ran under $n keys derived from the public seed <code>$seed</code>, with the same "
+            "weights. Decoys are as independent of the suspect as the true key is under the null hypothesis, so their "
+            "p-values must be uniform or larger. This is tested (one-sided Kolmogorov–Smirnov, and the smallest of "
+            "them), here with p = $p. Below $level the result is refused.",
+            n=len(controls.decoy_log10_pvalues),
+            seed=controls.decoy_seed,
+            p=p_value(controls.decoy_log10_agreement),
+            level=contradiction_level(),
+        ),
+        paragraph(
+            "Control models stand in the suspect’s place: the whole trace runs again on a model in which no mark can "
+            "be, such as a reference, or a student of the same text without the mark."
+        ),
+    ]

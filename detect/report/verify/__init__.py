@@ -1,0 +1,1 @@
+"""Whether a report holds: everything that can be checked without a key."""

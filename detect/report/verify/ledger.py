@@ -1,0 +1,90 @@
+"""Check the ledger of an endpoint's answers beside a trace's report: its own hashes, and what the report says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from detect.records.trace import PlanSeen, TraceRecord
+from detect.report.verify.documents import NotDone
+from detect.report.verify.numbers import refuse
+from detect.student.asking.ledger import LEDGER_FILE, Chain, Entry, Ledger, verify_chain
+
+
+def ledger(record: TraceRecord, folder: Path) -> str:
+    """The chain of hashes is whole and ends where the report says, and the plan and its first query are in it.
+
+    A ledger may have grown after the report was made; then the entry that was its last must still be there.
+    """
+    asked, path = record.queries, folder / LEDGER_FILE
+    if asked is None:
+        return "no endpoint was asked"
+    if not path.is_file():
+        raise NotDone(f"{LEDGER_FILE}, which holds every answer, is not beside the report")
+    whole = verify_chain(path)
+    seen = _Seen()
+    kept = Ledger(path, write=False)
+    try:
+        for entry in kept.entries():
+            seen.take(entry)
+    finally:
+        kept.close()
+    last = seen.numbers.get(asked.ledger_head)
+    if last is None:
+        refuse(f"no entry of {LEDGER_FILE} has the hash {asked.ledger_head}, which was that of its last one")
+    if record.plan is not None:
+        _plan(record.plan, whole, seen, before=asked.before_plan)
+    grown = f"; {whole.entries - last:,} were added after the report" if last < whole.entries else ""
+    return f"all {whole.entries:,} entries of {LEDGER_FILE} fit their hashes, the report's plan among them{grown}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a pass over the entries collects: their numbers by hash, when requests were sent, and the plans."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    sent: set[str] = field(default_factory=set)
+    plans: dict[str, bytes] = field(default_factory=dict)
+
+    def take(self, entry: Entry) -> None:
+        self.numbers[entry.hash] = entry.number
+        if entry.kind == "asked":
+            self.sent.add(entry.time)
+        elif entry.kind == "plan":
+            self.plans.setdefault(entry.key, entry.payload)
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    seed: str
+    offered: int
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What a report repeats of its plan, of whatever version that is."""
+
+    created: str
+    choice: _Choice | None = None
+
+
+def _plan(said: PlanSeen, whole: Chain, seen: _Seen, *, before: int) -> None:
+    entered = whole.plans.get(said.sha256)
+    if entered is None:
+        refuse(f"{LEDGER_FILE} does not hold the plan {said.sha256}")
+    plan = msgspec.json.decode(seen.plans[said.sha256], type=_Plan)
+    held = (plan.created, None if plan.choice is None else plan.choice.seed, plan.choice.offered if plan.choice else 0)
+    if (said.created, said.seed, said.offered) != held:
+        refuse(
+            f"of its plan the record says {said.created}, seed {said.seed!r}, {said.offered:,} offered; the one "
+            f"in {LEDGER_FILE} has {held[0]}, seed {held[1]!r}, {held[2]:,}"
+        )
+    if said.first_query is None:
+        return
+    if said.first_query not in seen.sent:
+        refuse(f"no request in {LEDGER_FILE} was sent at {said.first_query}, the time of the first one by the report")
+    if not before and datetime.fromisoformat(said.first_query) < datetime.fromisoformat(entered.entered):
+        refuse(
+            f"the first query was sent before the plan was entered ({entered.entered}), and the report knows of none"
+        )

@@ -1,0 +1,1 @@
+"""Whether a server's answers carry the mark: `dyetrace serve-check`."""

@@ -1,0 +1,192 @@
+"""What asking may do and what it has come to: settings of the client, running counts, and an estimate beforehand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+from detect.student.asking.answers import read_response
+from detect.student.asking.ledger import Ledger, Spent
+from detect.student.asking.plan import Budgets, TracePlan, plan_sha256, prompt_bytes, request_body, request_key
+
+_BYTES_PER_TOKEN = 4  # of prompts, until the endpoint has counted some
+_LOOKED_AT = 200  # answers on record from which an estimate learns
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """How to send requests; none of it changes what is asked.
+
+    Attributes
+    ----------
+    timeout
+        Seconds for one request.
+    start, most
+        Requests at once after the first, and at most.
+    attempts
+        How often one request is tried.
+    first_backoff
+        Seconds after the first failure; doubled after each further one, up to a minute.
+    longest_pause
+        Seconds that an endpoint may ask to wait; where it asks for more, the trace ends and can be resumed.
+    grace
+        Seconds that requests under way are waited for when asking ends early: their answers are paid for.
+    """
+
+    timeout: float = 120.0
+    start: int = 4
+    most: int = 32
+    attempts: int = 6
+    first_backoff: float = 1.0
+    longest_pause: float = 900.0
+    grace: float = 10.0
+
+
+@dataclass(slots=True)
+class Account:
+    """What asking has come to so far.
+
+    Attributes
+    ----------
+    prompts
+        Released, whether their answers could be used or not.
+    answers
+        Usable ones, those from the ledger included.
+    cached
+        Requests whose answer stood in the ledger already.
+    requests, retries
+        HTTP requests sent for this plan over all its runs, and those of this run that were repetitions.
+    tokens
+        Spent for this plan over all its runs, as its budget counts them.
+    unusable
+        Answers that gave no text, and samples that could not be had at all, by reason.
+    without_logprobs
+        Usable answers that came without the logprobs that were asked for.
+    repeated
+        Answers whose text another sample of their prompt has too; many of them mean that the endpoint caches answers.
+    prompt_tokens, completion_tokens
+        Of all answers, those from the ledger included, as the endpoint counts them; 0 where it doesn't say.
+    before_plan
+        Answers that the ledger held before this plan was entered in it, whichever plan asked for them: whoever makes a
+        plan may have looked at them.
+    models
+        Names by which the endpoint called what answered.
+    in_flight, limit, paused
+        Requests under way, allowed at once, and seconds for which the endpoint wants none.
+    stopped
+        Why asking ended; None while it goes on.
+    """
+
+    prompts: int = 0
+    answers: int = 0
+    cached: int = 0
+    requests: int = 0
+    retries: int = 0
+    tokens: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
+    without_logprobs: int = 0
+    repeated: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    before_plan: int = 0
+    models: set[str] = field(default_factory=set)
+    in_flight: int = 0
+    limit: int = 1
+    paused: float = 0.0
+    stopped: Literal["plan finished", "budget spent", "closed"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What asking a whole plan would take from here on.
+
+    Attributes
+    ----------
+    requests, cached
+        To be sent, and answered by the ledger already.
+    prompt_tokens, completion_tokens
+        Expected: as the answers on record went, or four bytes a token and answers of full length where there are none.
+    most_tokens
+        What they can cost at most.
+    spent
+        By this plan so far.
+    within_budget
+        Whether all of it fits the budgets even then.
+    """
+
+    requests: int
+    cached: int
+    prompt_tokens: int
+    completion_tokens: int
+    most_tokens: int
+    spent: Spent
+    within_budget: bool
+
+
+def estimate(plan: TracePlan, ledger: Ledger | None = None, budgets: Budgets | None = None) -> Estimate:
+    """Say what asking would cost, without asking; a server that knows no ``n`` takes a request for every sample.
+
+    Parameters
+    ----------
+    plan
+        What would be asked.
+    ledger
+        Answers on record; None where there are none yet.
+    budgets
+        Tighter than the plan's own.
+    """
+    limits = plan.budgets.tightened(budgets)
+    spent = Spent(0, 0) if ledger is None else ledger.spent(plan_sha256(plan))
+    missing: list[tuple[int, int]] = []
+    cached = 0
+    seen = _Seen()
+    for prompt in range(len(plan.prompts)):
+        for first in range(0, plan.samples, plan.per_request):
+            count = min(plan.per_request, plan.samples - first)
+            body = request_body(plan, prompt, first, count)
+            entry = None if ledger is None else ledger.answer(request_key(plan, body, first))
+            if entry is None:
+                missing.append((prompt, count))
+                continue
+            cached += 1
+            if cached <= _LOOKED_AT:
+                seen.add(prompt_bytes(plan, prompt), entry.payload, count)
+    size = sum(prompt_bytes(plan, prompt) for prompt, _ in missing)
+    samples = sum(count for _, count in missing)
+    most = size + samples * plan.sampling.max_tokens
+    return Estimate(
+        requests=len(missing),
+        cached=cached,
+        prompt_tokens=round(size * seen.prompt_share),
+        completion_tokens=round(samples * min(seen.completion_mean, plan.sampling.max_tokens)),
+        most_tokens=most,
+        spent=spent,
+        within_budget=(limits.requests is None or spent.requests + len(missing) <= limits.requests)
+        and (limits.tokens is None or spent.tokens + most <= limits.tokens),
+    )
+
+
+class _Seen:
+    """Averages over answers on record."""
+
+    def __init__(self) -> None:
+        self._bytes = self._prompt = self._completion = self._samples = 0
+
+    def add(self, size: int, payload: bytes, count: int) -> None:
+        response = read_response(payload, count)
+        if response.prompt_tokens is not None and response.completion_tokens is not None and response.choices:
+            self._bytes += size
+            self._prompt += response.prompt_tokens
+            self._completion += response.completion_tokens
+            self._samples += len(response.choices)
+
+    @property
+    def prompt_share(self) -> float:
+        """Prompt tokens for each byte of `prompt_bytes`."""
+        return self._prompt / self._bytes if self._bytes else 1 / _BYTES_PER_TOKEN
+
+    @property
+    def completion_mean(self) -> float:
+        """Tokens of a sample; infinite where none is known."""
+        return self._completion / self._samples if self._samples else float("inf")

@@ -1,0 +1,380 @@
+"""`TracePlan`: everything about a trace through an endpoint that must be fixed before the first query, and its hash.
+
+Prompts, statistic, keys (by fingerprint and commitment) and target stand in one JSON file whose SHA-256 the report
+carries, so that a sceptic can see that nothing was chosen after looking at answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from detect.laws.level import DEFAULT_ALPHA, check_alpha
+from watermark.commitment import Commitment
+from watermark.errors import DyetraceError
+from watermark.files import write_atomically
+from watermark.versioned import parse_versioned
+
+PLAN_VERSION = 2
+"""Version 1 chose prompts by the contexts of marked answers, which can make an innocent endpoint look guilty."""
+MOST_SAMPLES = 1024
+_OWN_FIELDS = {"model", "messages", "prompt", "n", "stream", "temperature", "top_p", "seed", "logprobs", "top_logprobs"}
+_OWN_FIELDS |= {"max_tokens", "max_completion_tokens"}
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One message of a chat prompt."""
+
+    role: str
+    content: str
+
+
+class PlannedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is asked.
+
+    Attributes
+    ----------
+    prompt
+        Messages, or a plain string: for a chat endpoint the user's one message, for completions the text to go on from.
+    answer
+        Id of one of the owner's served answers to it.
+    """
+
+    prompt: str | list[Message]
+    answer: str | None = None
+
+
+class PromptChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How prompts were chosen: by the SHA-256 of a public seed and each prompt (`detect.student.asking.prompts`).
+
+    Attributes
+    ----------
+    source, sha256
+        The file that they come from.
+    offered
+        Distinct prompts in it, of which the first by hash were taken.
+    seed
+        Public.
+    account
+        Only prompts of this account's answers were offered; null for all.
+    """
+
+    source: str
+    sha256: str
+    offered: int
+    seed: str
+    account: str | None = None
+
+
+class SamplingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the endpoint is to sample.
+
+    Attributes
+    ----------
+    seed
+        Sent as ``seed`` + sample number where given; not every server has it.
+    top_logprobs
+        Alternatives at each position, where the evidence is "logprobs"; OpenAI allows 20 for chat and 5 for
+        completions, vLLM 20 unless it was started otherwise.
+    limit_field
+        What the server calls ``max_tokens``.
+    extra
+        Further fields of the request, as they are: {"top_k": -1} where a server samples from a truncated
+        distribution by default.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int | None = None
+    top_logprobs: int = 20
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    extra: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        _within("sampling.temperature", self.temperature, 0.0, 100.0)
+        if not 0 < self.top_p <= 1:
+            raise DyetraceError(f"plan field sampling.top_p must lie in (0, 1] (got {self.top_p})")
+        _within("sampling.max_tokens", self.max_tokens, 1, 1 << 20)
+        _within("sampling.top_logprobs", self.top_logprobs, 0, 1 << 20)
+        if taken := sorted(_OWN_FIELDS & self.extra.keys()):
+            raise DyetraceError(f"plan field sampling.extra must not hold {taken[0]!r}, which the plan sets itself")
+
+
+class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The most that a trace may spend, over all its resumptions; null means no limit.
+
+    Attributes
+    ----------
+    requests
+        HTTP requests sent, retries included.
+    tokens
+        Prompt and completion tokens as the endpoint counts them; where it doesn't, an upper bound.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("requests", self.requests), ("tokens", self.tokens)):
+            if value is not None and value < 1:
+                raise DyetraceError(f"plan field budgets.{name} must be 1 or more, or null (got {value})")
+
+    def tightened(self, other: Budgets | None) -> Budgets:
+        """The smaller of both limits, each."""
+        if other is None:
+            return self
+        return Budgets(
+            requests=_smaller(self.requests, other.requests),
+            tokens=_smaller(self.tokens, other.tokens),
+        )
+
+
+def _smaller(a: int | None, b: int | None) -> int | None:
+    return a if b is None else b if a is None else min(a, b)
+
+
+class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A trace through an endpoint, as fixed before its first query.
+
+    Attributes
+    ----------
+    created
+        UTC, by the analyst's clock.
+    url
+        Base address of the OpenAI-compatible API, such as https://host/v1; never with credentials in it.
+    model
+        The suspect's name there.
+    endpoint
+        "chat" (/chat/completions) or "completions" (/completions).
+    evidence
+        "samples" (texts alone) or "logprobs" (alternatives at each position too).
+    prompts
+        In the order in which they are asked and their answers are counted.
+    choice
+        How they were chosen; null where whoever made the plan in Python answers for that.
+    samples
+        Answers to each prompt.
+    per_request
+        How many of them one request asks for (``n``); many servers know only 1.
+    readout
+        How answers become weights (`detect.student`).
+    statistic
+        Whatever else the statistic depends on, by name.
+    hypotheses
+        The keys that are tested: "global", "tenant:NAME".
+    spec_id, key_fingerprint, commitment
+        The watermark and its key; the commitment shows that the key was fixed earlier still.
+    target_log10_p
+        Where asking may stop, negative.
+    """
+
+    format: Literal["dyetrace-plan"] = "dyetrace-plan"
+    version: int = PLAN_VERSION
+    created: str
+    url: str
+    model: str
+    endpoint: Literal["chat", "completions"] = "chat"
+    evidence: Literal["samples", "logprobs"] = "samples"
+    prompts: list[PlannedPrompt]
+    choice: PromptChoice | None = None
+    samples: int = 1
+    per_request: int = 1
+    sampling: SamplingPlan = msgspec.field(default_factory=SamplingPlan)
+    readout: str
+    statistic: dict[str, str | int | float | bool | list[str] | None] = {}
+    hypotheses: list[str] = msgspec.field(default_factory=lambda: ["global"])
+    spec_id: str
+    key_fingerprint: str
+    commitment: Commitment | None = None
+    decoy_seed: str = "dyetrace"
+    decoys: int = 100
+    target_log10_p: float = -10.0
+    alpha: float = DEFAULT_ALPHA
+    budgets: Budgets = msgspec.field(default_factory=Budgets)
+
+    def __post_init__(self) -> None:
+        _check_version(self.version)
+        check_url(self.url)
+        if not self.model.strip():
+            raise DyetraceError("plan field model is empty; name the suspect as its endpoint does")
+        _within("samples", self.samples, 1, MOST_SAMPLES)
+        _within("per_request", self.per_request, 1, self.samples)
+        _within("decoys", self.decoys, 0, 1 << 30)
+        check_alpha(self.alpha)
+        if not (math.isfinite(self.target_log10_p) and self.target_log10_p < 0):
+            raise DyetraceError(f"plan field target_log10_p must be a negative number (got {self.target_log10_p})")
+        if self.samples > 1 and self.sampling.temperature == 0:
+            raise DyetraceError("a plan with several samples needs a temperature above 0: at 0 they are all the same")
+        if not self.hypotheses:
+            raise DyetraceError("plan field hypotheses is empty; name the keys to test")
+        _check_prompts(self.prompts, self.endpoint)
+        if self.commitment is not None and (self.commitment.spec_id, self.commitment.key_fingerprint) != (
+            self.spec_id,
+            self.key_fingerprint,
+        ):
+            raise DyetraceError("the plan's commitment is of another spec or key; give the one made for this spec")
+
+
+def _check_version(version: int) -> None:
+    if version == 1:
+        raise DyetraceError(
+            "this plan has version 1, which chose its prompts by the contexts of marked answers: a choice that can "
+            "make an innocent endpoint look guilty; make a new plan with `dyetrace trace plan`"
+        )
+    if version != PLAN_VERSION:
+        raise DyetraceError(
+            f"this plan has version {version}, but this dyetrace reads version {PLAN_VERSION}; "
+            "use the release that wrote it"
+        )
+
+
+def _within(field: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise DyetraceError(f"plan field {field} must lie in {low} .. {high} (got {value})")
+
+
+def _check_prompts(prompts: list[PlannedPrompt], endpoint: str) -> None:
+    if not prompts:
+        raise DyetraceError("the plan has no prompts; give at least one")
+    seen: dict[bytes, int] = {}
+    for number, planned in enumerate(prompts, 1):
+        if not planned.prompt or (isinstance(planned.prompt, str) and not planned.prompt.strip()):
+            raise DyetraceError(f"prompt {number} of the plan is empty; remove it or fill it in")
+        if endpoint == "completions" and not isinstance(planned.prompt, str):
+            raise DyetraceError(f"prompt {number} of the plan is a list of messages, but completions take a string")
+        # Equal prompts would share their answers in the ledger and count one answer twice.
+        try:
+            name = hashlib.sha256(msgspec.json.encode(planned.prompt)).digest()
+        except UnicodeEncodeError:
+            raise DyetraceError(f"prompt {number} of the plan holds characters that Unicode has not; mend it") from None
+        first = seen.setdefault(name, number)
+        if first != number:
+            raise DyetraceError(
+                f"prompts {first} and {number} of the plan are the same; remove one, or raise the samples of each"
+            )
+
+
+def check_url(url: str) -> None:
+    """Raise DyetraceError unless ``url`` is a plain http(s) address without credentials, query or fragment."""
+    how = "give the API's base address, such as https://host/v1"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise DyetraceError(f"the endpoint's address is not a URL; {how}") from None
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        # It may hold a secret, so nothing of it is said.
+        raise DyetraceError("the endpoint's address holds a user, a query or a fragment; give the API key by --api-key")
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
+        raise DyetraceError(f"the endpoint's address must begin with http:// or https:// and name a host; {how}")
+
+
+def api_root(url: str) -> str:
+    """The base address without a final slash; /v1 is added where there is no path, an endpoint's own path removed."""
+    root = url.rstrip("/").removesuffix("/completions").removesuffix("/chat").rstrip("/")
+    return root + "/v1" if urlsplit(root).path in ("", "/") else root
+
+
+def prompt_messages(prompt: str | list[Message]) -> list[Message]:
+    """A prompt as a chat endpoint takes it: a plain string is the user's one message."""
+    return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+
+
+def prompt_text(prompt: str | list[Message]) -> str:
+    """A prompt's words, without roles."""
+    return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
+
+
+def endpoint_url(plan: TracePlan) -> str:
+    """Where the plan's requests go."""
+    return api_root(plan.url) + ("/chat/completions" if plan.endpoint == "chat" else "/completions")
+
+
+def request_body(plan: TracePlan, prompt: int, sample: int, count: int) -> bytes:
+    """The JSON of the request for ``count`` samples of a prompt, from sample number ``sample`` on."""
+    asked, sampling = plan.prompts[prompt].prompt, plan.sampling
+    body: dict[str, Any] = {"model": plan.model}
+    if plan.endpoint == "chat":
+        body["messages"] = prompt_messages(asked)
+    else:
+        body["prompt"] = asked
+    body["temperature"], body["top_p"] = sampling.temperature, sampling.top_p
+    body[sampling.limit_field] = sampling.max_tokens
+    if count > 1:
+        body["n"] = count
+    if sampling.seed is not None:
+        body["seed"] = (sampling.seed + sample) % 2**31
+    if plan.evidence == "logprobs" and plan.endpoint == "chat":
+        body["logprobs"], body["top_logprobs"] = True, sampling.top_logprobs
+    elif plan.evidence == "logprobs":
+        body["logprobs"] = sampling.top_logprobs
+    return msgspec.json.encode(body | sampling.extra)
+
+
+def request_key(plan: TracePlan, body: bytes, sample: int) -> str:
+    """SHA-256 (hex) that names a request's answers in the ledger, whichever plan asked for them."""
+    parts = [endpoint_url(plan), plan.model, plan.endpoint, hashlib.sha256(body).hexdigest(), sample]
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+def prompt_bytes(plan: TracePlan, prompt: int) -> int:
+    """UTF-8 bytes of a prompt with 16 for each message's frame: no tokenizer makes more tokens of it."""
+    asked = plan.prompts[prompt].prompt
+    parts = [asked] if isinstance(asked, str) else [part for m in asked for part in (m.role, m.content)]
+    return sum(len(part.encode("utf-8", "replace")) + 16 for part in parts)
+
+
+def canonical_plan(plan: TracePlan) -> bytes:
+    """The one byte string that stands for this plan: all fields, sorted keys, no white space."""
+    # Once through JSON: a whole number given where a float belongs would be written in another way afterwards.
+    once = parse_plan(msgspec.json.encode(plan), "the plan")
+    return msgspec.json.encode(once, order="sorted")
+
+
+def plan_sha256(plan: TracePlan) -> str:
+    """SHA-256 (hex) of the canonical plan."""
+    return hashlib.sha256(canonical_plan(plan)).hexdigest()
+
+
+def parse_plan(data: bytes, where: str) -> TracePlan:
+    """Read a plan from JSON.
+
+    Raises
+    ------
+    DyetraceError
+        Not JSON, an unknown or missing field, a value out of range, or another version.
+    """
+    return parse_versioned(
+        data,
+        TracePlan,
+        where,
+        what="a plan of a trace",
+        restore="restore it, or write a new one with `dyetrace trace plan`",
+        check_version=_check_version,
+    )
+
+
+def load_plan(path: Path) -> TracePlan:
+    """Read a plan file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DyetraceError(
+            f"cannot read plan {path}: {error.strerror}; write one with `dyetrace trace plan`"
+        ) from None
+    return parse_plan(data, f"plan {path}")
+
+
+def write_plan(path: Path, plan: TracePlan) -> str:
+    """Write a plan as indented JSON and return its SHA-256; an existing file is never overwritten."""
+    if os.path.lexists(path):
+        raise DyetraceError(f"{path} exists already; a plan is never overwritten, so choose another name")
+    write_atomically(path, msgspec.json.format(canonical_plan(plan), indent=2) + b"\n")
+    return plan_sha256(plan)

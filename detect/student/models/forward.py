@@ -1,0 +1,426 @@
+"""Forward passes: the next-token distribution of a model at each position that counts, kept as its likeliest tokens.
+
+Predictions are kept on disk in shards, under a name made of the model, the text and the settings. So a run that was
+stopped goes on where it was, a reference is read once for any number of suspects, and memory is bounded by a shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from detect.student.texts.reading import Positions, ReadingText
+from watermark.errors import DyetraceError, MachineError, missing_of_machine
+from watermark.files import make_folder, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+KEPT = 64
+"""Likeliest tokens that are kept of each distribution."""
+_SHARD = 4096  # positions; what a killed run loses, and what is in memory at once
+_FORMAT = 2  # of the shards: raise it when what they hold changes
+_LOGITS = 1 << 28  # bytes of logits that one forward pass may give
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The likeliest next tokens at each position.
+
+    Attributes
+    ----------
+    ids
+        Of the spec's tokenizer, shape (n, k), by falling probability; -1 where there is none.
+    probabilities
+        Shape (n, k); a row of zeros where the model could not be asked (its tokens straddle the position).
+    """
+
+    ids: I32
+    probabilities: F32
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Which positions have a prediction, shape (n,)."""
+        return np.asarray(self.probabilities[:, 0] > 0)
+
+    def at(self, ids: I64, vocabulary: int) -> F64:
+        """Probabilities of given tokens: (n, m) ids, -1 for none -> (n, m).
+
+        A token that was not kept gets an equal part of what the kept ones leave, and at most the least kept
+        probability.
+        """
+        n, k = self.ids.shape
+        rows = np.arange(n, dtype=np.int64)[:, None] << 32
+        mine = (rows | np.where(self.ids >= 0, self.ids, 0xFFFFFFFF)).ravel()
+        order = np.argsort(mine)
+        wanted = rows | np.where(ids >= 0, ids, 0xFFFFFFFE)
+        place = np.minimum(np.searchsorted(mine, wanted, sorter=order), n * k - 1)
+        found = order[place]
+        hit = mine[found] == wanted
+        kept = self.probabilities.astype(np.float64)
+        left = np.clip(1 - kept.sum(axis=1), 0, None) / max(1, vocabulary - k)
+        rest = np.minimum(left, kept[:, -1])[:, None]
+        out = np.where(hit, kept.ravel()[found], rest)
+        return np.asarray(np.where(ids >= 0, out, 0.0))
+
+
+def model_hash(folder: str | Path) -> str:
+    """SHA-256 over a model folder's configuration, weights and tokenizer: names and contents, in order of names.
+
+    Raises
+    ------
+    DyetraceError
+        A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    path = Path(folder).expanduser()
+    try:
+        for file in sorted(path.iterdir()):
+            if file.suffix in (".safetensors", ".bin") or file.name in ("config.json", "tokenizer.json"):
+                with file.open("rb") as stream:
+                    digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
+    except OSError as error:
+        raise DyetraceError(f"cannot read model folder {folder}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def template_hash(folder: str | Path) -> str:
+    """SHA-256 over what else decides on the text that a model is shown: the files of its chat template."""
+    digest = hashlib.sha256()
+    path = Path(folder).expanduser()
+    for file in sorted([path / "tokenizer_config.json", *path.glob("chat_template*"), *path.glob("chat_template*/*")]):
+        if file.is_file():
+            digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def reading_hash(text: ReadingText, where: Positions) -> str:
+    """SHA-256 over what is read and which positions count."""
+    digest = hashlib.sha256(b"marked" if text.marked else b"unmarked")
+    for document in text.documents:
+        digest.update(np.int64(len(document.sequence)).tobytes() + document.sequence.astype("<u4").tobytes())
+        digest.update((document.prompt or "").encode() + b"\0")
+    digest.update(where.document.astype("<i8").tobytes() + where.position.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def predictions(
+    load: Callable[[], Predictor],
+    name: str,
+    text: ReadingText,
+    where: Positions,
+    folder: Path,
+    progress: Progress | None = None,
+) -> Predictions:
+    """The predictions of a model at the positions of a text, from the folder or from the model.
+
+    Parameters
+    ----------
+    load
+        Loads the model, called only where a shard is missing.
+    name
+        Names the model and its settings: a hash.
+    text, where
+        What to read, and the positions that count.
+    folder
+        Where shards are kept.
+    progress
+        Called with positions done and in all.
+    """
+    place = folder / f"{name[:16]}-{reading_hash(text, where)[:16]}-{KEPT}-{_FORMAT}"
+    make_folder(place)
+    model: Predictor | None = None
+    parts = []
+    for number, (start, stop) in enumerate(_shards(where)):
+        path = place / f"{number:06d}.npz"
+        part = _read_shard(path, stop - start)
+        if part is None:
+            model = model or load()
+            part = model.predict(text, Positions(*(a[start:stop] for a in _columns(where))))
+            _write_shard(path, part)
+        parts.append(part)
+        if progress is not None:
+            progress(stop, len(where))
+    return Predictions(
+        np.concatenate([part.ids for part in parts]), np.concatenate([part.probabilities for part in parts])
+    )
+
+
+def _columns(where: Positions) -> tuple[Any, Any, Any]:
+    return where.document, where.position, where.fingerprint
+
+
+def _shards(where: Positions) -> Iterator[tuple[int, int]]:
+    """Cut positions into shards at the ends of documents."""
+    ends = np.append(np.flatnonzero(np.diff(where.document)) + 1, len(where))
+    start = 0
+    for end in ends.tolist():
+        if end - start >= _SHARD or end == len(where):
+            yield start, end
+            start = end
+
+
+def _read_shard(path: Path, rows: int) -> Predictions | None:
+    if not path.exists():
+        return None
+    try:
+        # From memory: of a damaged file numpy would leave the handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            part = Predictions(file["ids"], file["probabilities"])
+    except Exception:  # zipfile, zlib and numpy each raise their own kinds; whatever it is, the shard is read anew
+        return None
+    return part if len(part) == rows else None
+
+
+def _write_shard(path: Path, part: Predictions) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, ids=part.ids, probabilities=part.probabilities)
+    write_atomically(path, buffer.getvalue())
+
+
+def most_positions(network: Any) -> int | None:
+    """How many tokens a model was made to read at a time; None where its configuration sets no limit."""
+    config = network.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        most = getattr(config, name, None)
+        if isinstance(most, int) and most > 0:
+            return most
+    return None
+
+
+def logits_width(network: Any) -> int:
+    """How many tokens a model tells apart."""
+    head = network.get_output_embeddings()
+    weight = None if head is None else getattr(head, "weight", None)
+    return int(network.config.get_text_config().vocab_size if weight is None else weight.shape[0])
+
+
+def logits_at(network: Any, inputs: Mapping[str, Any], keep: torch.Tensor) -> torch.Tensor:
+    """One forward pass, and the logits at some places of each row, whatever the model makes of ``logits_to_keep``.
+
+    Parameters
+    ----------
+    network
+        A transformers causal language model.
+    inputs
+        Arguments of its forward pass but ``logits_to_keep`` and ``use_cache``; ``input_ids`` has shape (b, m).
+    keep
+        int64, ascending, shape (k,): the places after which the next token is predicted.
+
+    Returns
+    -------
+    torch.Tensor
+        Logits, shape (b, k, V).
+
+    Raises
+    ------
+    DyetraceError
+        The forward pass fails, or gives logits for another number of places.
+    """
+    length = inputs["input_ids"].shape[1]
+    keep = keep.to(network.device)
+    takes = signature(network.forward).parameters
+    some = {"logits_to_keep": keep} if "logits_to_keep" in takes else {}
+    # One pass is all there is; some models fail without a place for what the next one would need.
+    last = {"use_cache": False} if "use_cache" in takes or any(p.kind == p.VAR_KEYWORD for p in takes.values()) else {}
+    try:
+        logits: torch.Tensor = network(**inputs, **some, **last).logits
+    except Exception as error:  # models raise what they like, and so does a device that is out of memory
+        if (lacking := missing_of_machine(error)) is not None:
+            raise MachineError(f"can't read through {_called(network)}: {lacking}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise DyetraceError(
+            f"can't read through {_called(network)}: its forward pass fails on {length} tokens: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    if some and logits.shape[1] == len(keep):
+        return logits
+    if logits.shape[1] != length:
+        raise DyetraceError(
+            f"can't read through {_called(network)}: it gives logits at {logits.shape[1]} places for {length} tokens"
+        )
+    return logits[:, keep.to(logits.device)]
+
+
+def check_numbers(values: torch.Tensor, network: Any = None) -> None:
+    """Refuse predictions that are no numbers."""
+    if bool(values.isnan().any()):
+        of = "the model" if network is None else _called(network)
+        raise DyetraceError(
+            f"{of} predicts NaN: its weights hold NaN, or overflow in this number type; "
+            "get it again, or use another one (--dtype, of the commands that have it)"
+        )
+
+
+def _called(network: Any) -> str:
+    """How people call a model: its folder."""
+    return getattr(network, "name_or_path", "") or type(network).__name__
+
+
+class Predictor(Protocol):
+    """Whatever predicts the spec's tokens: a model that reads them itself, or one with another tokenizer."""
+
+    def predict(self, text: ReadingText, where: Positions) -> Predictions:
+        """Predict the token at each position from all before it in its document."""
+        ...
+
+
+class Model:
+    """A causal language model that reads the spec's own tokens.
+
+    Parameters
+    ----------
+    network
+        A transformers causal language model, in evaluation mode.
+    vocabulary
+        The spec's vocabulary size; logits beyond belong to no token.
+    """
+
+    def __init__(self, network: Any, vocabulary: int) -> None:
+        width = logits_width(network)
+        if width < vocabulary:
+            raise DyetraceError(
+                f"wrong model: its vocabulary has {width} entries, the spec's {vocabulary}; a model with another "
+                "tokenizer needs its own tokenizer.json beside its weights"
+            )
+        self._network = network
+        self._vocabulary = vocabulary
+
+    def predict(self, text: ReadingText, where: Positions) -> Predictions:
+        """Predict the token at each position from all before it in its document."""
+        most = most_positions(self._network)
+        numbers, starts = np.unique(where.document, return_index=True)
+        pieces = [
+            piece
+            for number, start, places in zip(
+                numbers.tolist(), starts.tolist(), np.split(where.position, starts[1:]), strict=True
+            )
+            for piece in _windows(text.documents[number].sequence, places, start, most)
+        ]
+        ids = np.full((len(where), KEPT), -1, dtype=np.int32)
+        probabilities = np.zeros((len(where), KEPT), dtype=np.float32)
+        for rows in _batches([len(piece.sequence) for piece in pieces], self._vocabulary):
+            read = [pieces[row] for row in rows]
+            some = likeliest(
+                self._network, [one.sequence for one in read], [one.wanted for one in read], self._vocabulary
+            )
+            for one, (tokens, mass) in zip(read, some, strict=True):
+                part = slice(one.start, one.start + len(tokens))
+                ids[part, : tokens.shape[1]], probabilities[part, : tokens.shape[1]] = tokens, mass
+        return Predictions(ids, probabilities)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Token ids that a model reads at once, the positions in them that are wanted, and the row of the first."""
+
+    sequence: npt.NDArray[np.uint32]
+    wanted: I64
+    start: int
+
+
+def _windows(sequence: npt.NDArray[np.uint32], wanted: I64, start: int, most: int | None) -> Iterator[_Piece]:
+    """Cut what is longer than a model reads: each window begins in the middle of the one before."""
+    if most is None or len(sequence) <= most:
+        yield _Piece(sequence, wanted, start)
+        return
+    for first, from_, to in windows(len(sequence), most):
+        part = slice(*np.searchsorted(wanted, [from_, to]).tolist())
+        if part.start < part.stop:
+            yield _Piece(sequence[first : to - 1], wanted[part] - first, start + part.start)
+
+
+def windows(length: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """How a model that reads ``most`` tokens at a time predicts all from 1 to one past the end of ``length`` tokens.
+
+    Yields
+    ------
+    tuple
+        Where a window begins, and the first and the end of the positions that are predicted from it.
+    """
+    first, covered = 0, 1
+    while covered <= length:
+        end = min(length, first + most) + 1
+        yield first, covered, end
+        first, covered = max(first + 1, end - 1 - most // 2), end
+
+
+def _batches(lengths: Sequence[int], vocabulary: int) -> Iterator[list[int]]:
+    """Documents of like length together, as many as the logits of one pass may take."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[row] * vocabulary * 2 > _LOGITS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def likeliest(
+    network: Any, sequences: Sequence[npt.NDArray[np.uint32]], wanted: Sequence[I64], vocabulary: int
+) -> list[tuple[I32, F32]]:
+    """Likeliest next tokens of several sequences in one pass.
+
+    Parameters
+    ----------
+    sequences
+        Token ids of each.
+    wanted
+        Positions of each whose token is to be predicted, at least 1 and at most its length.
+    vocabulary
+        Tokens to consider.
+
+    Returns
+    -------
+    For each sequence ids (n, k) and probabilities (n, k) among the whole vocabulary.
+    """
+    import torch
+
+    length = max(len(s) for s in sequences)
+    ids = torch.zeros((len(sequences), length), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.from_numpy(sequence.astype(np.int64))
+        mask[row, : len(sequence)] = 1
+    keep = torch.from_numpy(np.unique(np.concatenate(wanted)) - 1)
+    device = network.device
+    with torch.inference_mode():
+        logits = logits_at(network, {"input_ids": ids.to(device), "attention_mask": mask.to(device)}, keep)
+        return [
+            top_of(logits[row, torch.searchsorted(keep, torch.from_numpy(places - 1)).to(logits.device)], vocabulary)
+            for row, places in enumerate(wanted)
+        ]
+
+
+def top_of(logits: torch.Tensor, vocabulary: int) -> tuple[I32, F32]:
+    """The likeliest tokens of rows of logits (n, V) and their probabilities, each (n, k) by falling probability."""
+    logs = logits[:, :vocabulary].float().log_softmax(-1)
+    top = logs.topk(min(KEPT, vocabulary), dim=-1)
+    check_numbers(top.values)
+    return top.indices.int().cpu().numpy(), top.values.exp().cpu().numpy()
+
+
+def candidates(suspect: Predictions, others: Sequence[Predictions]) -> I64:
+    """Tokens that any of the models kept: (n, m) ids without repeats, -1 for none, in no particular order."""
+    ids = np.sort(np.concatenate([suspect.ids, *(other.ids for other in others)], axis=1).astype(np.int64), axis=1)
+    ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1
+    return ids

@@ -1,0 +1,185 @@
+"""A self-test of a model before anything is read: that it predicts each token from earlier tokens alone.
+
+The tests are valid for any model whose predictions at a place depend on nothing after it. A model whose attention looks
+ahead sees the very token that the key chose, and an innocent one is found by it. So before a verdict rests on a model,
+it reads short sequences of random tokens: in pairs that differ late only, with other sequences beside them, padded, and
+along the branches of a tree. Predictions are compared as log-probabilities; a difference is told in parts of the
+*scale*, what other last tokens change in the predictions after them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detect.student.models.branches import Tree, cannot_branch, forward_inputs
+from detect.student.models.forward import logits_at, logits_width, most_positions
+from watermark.errors import DyetraceError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["check_branches", "check_sound"]
+
+I64 = npt.NDArray[np.int64]
+
+LENGTH = 32
+"""Tokens of a sequence; fewer where the model reads fewer."""
+EXACT = 1e-4
+"""Of the scale, that may change where the same kernels do the same sums: in a dense causal model nothing does, and a
+random two-layer one that looks ahead changes by ten times as much. What other rows of the batch change is rounding
+(experts get other numbers of tokens), and `ROUNDINGS` times that is let pass as well, up to `MOST`."""
+ROUNDINGS = 10
+MOST = 0.5
+CLOSE = {"bfloat16": 0.15, "float16": 0.05, "float32": 1e-3}
+"""Of the scale, that may change where other kernels do the sums in another order, by number type: about five times what
+models of 135 and 270 million parameters show. Predictions at a wrong place are about a whole scale away."""
+_LEAST = 8  # tokens in which anything can be seen
+
+
+def check_sound(network: Any, name: str, vocabulary: int) -> None:
+    """Refuse a model that doesn't predict each token from earlier tokens alone, or that predicts no numbers.
+
+    It costs three forward passes over three sequences of `LENGTH` tokens.
+
+    Parameters
+    ----------
+    network
+        A transformers causal language model, in evaluation mode.
+    name
+        What people call it: its folder.
+    vocabulary
+        How many tokens its tokenizer (or the spec's, if that is its own) has; logits beyond belong to no token.
+
+    Raises
+    ------
+    DyetraceError
+        Predictions depend on later tokens, on other sequences of a batch or on padding; logits are asked for at some
+        places and come from others; they are NaN or infinite; the forward pass fails.
+    """
+    import torch
+
+    vocabulary = min(vocabulary, logits_width(network))
+    length = min(LENGTH, most_positions(network) or LENGTH)
+    if length < _LEAST:
+        raise DyetraceError(f"{name} reads {length} tokens at a time; too few to tell anything of it")
+    late, short = 2 * length // 3, length // 2
+    one, other, *more = _sequences(network, vocabulary, 4, length)
+    changed = np.concatenate([one[:late], other[late:]])
+    mask = np.ones((3, length), dtype=np.int64)
+    mask[2, short:] = 0
+    padded = np.where(mask[2], one, 0)
+    with torch.inference_mode():
+        whole = torch.arange(length)
+        logs = _logs(network, name, np.stack([one, changed, padded]), mask, whole, vocabulary)
+        beside = _logs(network, name, np.stack([one, *more]), mask, whole, vocabulary)
+        some = torch.arange(1, length, 3)
+        kept = _logs(network, name, np.stack([one, changed, padded]), mask, some, vocabulary)
+    scale = float(_apart(logs[0, late:], logs[1, late:]).median())
+    noise = float(_apart(logs[0], beside[0]).max())
+    if noise > MOST * scale:
+        raise DyetraceError(f"{name} can't be read: its predictions depend on other sequences of the same batch")
+    exact = min(MOST * scale, EXACT * scale + ROUNDINGS * noise)
+    if float(_apart(logs[0, :late], logs[1, :late]).max()) > exact:
+        raise DyetraceError(
+            f"{name} can't be read: its predictions depend on later tokens, so it would be found whatever it was "
+            "trained on; its attention is not causal (config.json may say so: is_causal, is_decoder, "
+            "use_bidirectional_attention)"
+        )
+    if float(_apart(logs[0, :short], logs[2, :short]).max()) > exact:
+        raise DyetraceError(f"{name} can't be read: its predictions depend on padding after the text")
+    if float(_apart(logs[:2, some], kept[:2]).median()) > _close(network) * scale:
+        raise DyetraceError(f"{name} can't be read: asked for predictions at some places, it gives those of others")
+
+
+def check_branches(network: Any, vocabulary: int) -> None:
+    """Refuse a model that can't look along one branch of a text alone.
+
+    Parameters
+    ----------
+    network
+        As for `check_sound`.
+    vocabulary
+        How many tokens its own tokenizer has.
+
+    Raises
+    ------
+    DyetraceError
+        Its predictions after a branch are not those after the same tokens in a plain sequence.
+    """
+    import torch
+
+    vocabulary = min(vocabulary, logits_width(network))
+    length = min(LENGTH, most_positions(network) or LENGTH)
+    trunk, *twigs = _sequences(network, vocabulary, 4, length)
+    starts = np.linspace(length // 4, length - 4, 3).astype(int).tolist()
+    plain = [np.concatenate([trunk[:start], twig[:3]]) for start, twig in zip(starts, twigs, strict=True)]
+    # The trunk goes on after the twigs have branched off, and stands before them in the row that is read.
+    tree = Tree()
+    ends = [tree.follow(-1, sequence.tolist()) for sequence in (trunk, *plain)]
+    try:
+        with torch.inference_mode():
+            reading = tree.aligned(list(enumerate(ends)))
+            inputs, rows = forward_inputs([reading], network), torch.from_numpy(reading.rows)
+            read = logits_at(network, inputs, rows)[0, :, :vocabulary].float().log_softmax(-1)
+            alone = torch.cat([_after(network, sequence, vocabulary) for sequence in (trunk, *plain)])
+    except DyetraceError as error:
+        if "another tokenizer" in str(error):
+            raise
+        raise DyetraceError(cannot_branch(network, "it takes no mask of what each token may look at")) from error
+    scale = float(_apart(alone, alone.roll(1, 0)).median())
+    if not bool((_apart(read, alone) <= _close(network) * scale).all()):
+        raise DyetraceError(cannot_branch(network, "it looks beyond the tokens that it is told to look at"))
+
+
+def _close(network: Any) -> float:
+    return CLOSE.get(str(network.dtype).removeprefix("torch."), CLOSE["bfloat16"])
+
+
+def _after(network: Any, sequence: I64, vocabulary: int) -> torch.Tensor:
+    """Log-probabilities after a plain sequence, shape (1, vocabulary)."""
+    import torch
+
+    inputs = {"input_ids": torch.from_numpy(sequence)[None].to(network.device)}
+    last = torch.tensor([len(sequence) - 1])
+    return logits_at(network, inputs, last)[0, :, :vocabulary].float().log_softmax(-1)
+
+
+def _sequences(network: Any, vocabulary: int, count: int, length: int) -> I64:
+    """Random ids of ordinary tokens, the same in every run: shape (count, length)."""
+    from itertools import chain
+
+    config = network.config.to_dict()
+    nested = [value for value in config.values() if isinstance(value, dict)]
+    special = {
+        number
+        for key, value in chain.from_iterable(one.items() for one in (config, *nested))
+        if str(key).endswith(("token_id", "token_ids", "token_index"))
+        for number in (value if isinstance(value, list) else [value])
+    }
+    embedded = getattr(network.get_input_embeddings(), "weight", None)
+    known = min(vocabulary, vocabulary if embedded is None else int(embedded.shape[0]))
+    ordinary = np.array([token for token in range(known) if token not in special], dtype=np.int64)
+    return np.random.default_rng(0).choice(ordinary, (count, length))
+
+
+def _logs(network: Any, name: str, ids: I64, mask: I64, keep: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """Log-probabilities (b, k, vocabulary) after some places of each row; padded places are not looked at."""
+    import torch
+
+    inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    logits = logits_at(network, {key: value.to(network.device) for key, value in inputs.items()}, keep)
+    logs = logits[..., :vocabulary].float().cpu().log_softmax(-1)
+    if not bool(logs[torch.from_numpy(mask)[:, keep] > 0].isfinite().all()):
+        raise DyetraceError(
+            f"{name} predicts NaN or infinite log-probabilities: its weights hold NaN, or overflow in this number "
+            "type; get it again, or use another one (--dtype, of the commands that have it)"
+        )
+    return logs
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Root mean square over the vocabulary of the differences of log-probabilities: (..., V) -> (...)."""
+    return (one - other).square().mean(-1).sqrt()

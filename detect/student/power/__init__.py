@@ -1,0 +1,1 @@
+"""How much a trace needs: simulated students, and a plan's forecast."""

@@ -1,0 +1,1 @@
+"""What a suspect reads, which of its positions count, and how often contexts were served."""

@@ -1,0 +1,1 @@
+"""From weighted tuples to a trace's verdict."""

@@ -1,0 +1,79 @@
+"""Suspect documents: what is read, and what is refused in one line."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from detect.cli.common import read_names
+from detect.student.texts.complete import serving_order
+from detect.text.inputs import from_text_alone, read_suspects
+from watermark.errors import DyetraceError
+from watermark.generate import read_prompts
+
+
+def _write(folder: Path, name: str, data: str | bytes) -> str:
+    path = folder / name
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return str(path)
+
+
+def test_a_plain_text_is_one_document_and_its_bytes_are_hashed(tmp_path: Path) -> None:
+    source = _write(tmp_path, "essay.txt", "Grüße\n{not json}\n")
+    [suspect], found = read_suspects(source)
+    assert suspect.text == "Grüße\n{not json}\n"
+    assert found.sha256 == hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    assert found.bytes == len("Grüße\n{not json}\n".encode())
+
+
+def test_jsonl_gives_a_document_a_line_with_ids_and_unknown_fields_ignored(tmp_path: Path) -> None:
+    source = _write(
+        tmp_path,
+        "s.jsonl",
+        '{"id": "a", "text": "one", "stars": 5}\n\n{"token_ids": [1, 2], "prompt_token_ids": [3]}\n',
+    )
+    first, second = read_suspects(source)[0]
+    assert (first.text, first.token_ids, first.name) == ("one", None, "line 1 (a)")
+    assert (second.token_ids, second.prompt_token_ids, second.name) == ([1, 2], [3], "line 3")
+    assert from_text_alone(first).text == "one"
+    with pytest.raises(DyetraceError, match="no text to encode"):
+        from_text_alone(second)
+
+
+def test_the_text_field_can_be_named(tmp_path: Path) -> None:
+    source = _write(tmp_path, "s.jsonl", '{"text": "no", "response": "yes"}\n')
+    assert read_suspects(source, text_field="response")[0][0].text == "yes"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("gone.txt", None, "cannot read .*gone.txt: No such file"),
+        ("empty.txt", " \n", "is empty"),
+        ("latin.txt", "caf\xe9".encode("latin-1"), "not UTF-8 text .byte 3."),
+        ("cut.jsonl", '{"text": "a"}\n{"text": "b', "cut.jsonl, line 2: .*mend or remove"),
+        ("list.jsonl", "[1]\n", "line 1: Expected `object`"),
+        ("type.jsonl", '{"text": 3}\n', "line 1: Expected `str"),
+        ("field.jsonl", '{"body": "a"}\n', "neither a 'text' nor a 'token_ids'"),
+        ("ids.jsonl", '{"token_ids": [-1]}\n', "outside 0"),
+    ],
+)
+def test_bad_input_is_refused_with_what_where_and_what_to_do(
+    tmp_path: Path, name: str, data: str | bytes | None, message: str
+) -> None:
+    source = str(tmp_path / name) if data is None else _write(tmp_path, name, data)
+    with pytest.raises(DyetraceError, match=message) as error:
+        read_suspects(source)
+    assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    file = tmp_path / "saved-on-windows"
+    file.write_bytes(b"\xef\xbb\xbfacme\r\nzenith\r\n")
+    assert read_names(file) == ["acme", "zenith"] == read_prompts(str(file))
+    file.write_bytes(b'\xef\xbb\xbf{"prompt": "Rivers"}\r\n')
+    assert read_prompts(str(file)) == ["Rivers"]
+    file.write_bytes(b"\xef\xbb\xbf" + b"0" * 64 + b"\r\n")
+    assert serving_order(file) == {"0" * 64: 0}
