@@ -259,6 +259,6 @@ def _print_checks(path: Path, found: Verification, as_json: bool) -> None:
 
 
 def _clean(text: str) -> str:
-    from detect.report.wording import clean
+    from detect.records.written import clean
 
     return clean(text, 400)

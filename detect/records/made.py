@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from detect.records.code_hash import code_sha256
+from detect.records.written import clean
 from watermark.errors import DyetraceError
 
 LONGEST = 200
@@ -57,8 +58,6 @@ def label(text: str, option: str) -> str:
     DyetraceError
         It is empty, too long, or holds characters that can't be seen.
     """
-    from detect.report.wording import clean
-
     found = text.strip()
     if not found:
         raise DyetraceError(f"{option} is empty: give a line of text, or leave it out")

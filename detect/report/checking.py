@@ -12,8 +12,8 @@ from detect.records.detection import Record, versions
 from detect.records.made import Made, now
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
+from detect.records.written import format_time
 from detect.report.runs import Runs, plain, runs
-from detect.report.wording import format_time
 from watermark.commitment import Commitment
 from watermark.formats.protocol import is_format
 from watermark.spec import WatermarkSpec

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from detect.report.wording import clean, format_e, format_level, format_p
+from detect.records.written import clean, format_e, format_level, format_p
 
 _TOKEN = re.compile(r"<(/?)(i|b|sub|sup|code|n)>|\$([a-z_]+)")
 _LONGEST = 300  # characters kept of a value

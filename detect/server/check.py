@@ -15,7 +15,7 @@ from detect.records.assumptions import Assumption
 from detect.records.code_hash import code_sha256
 from detect.records.detection import versions
 from detect.records.text_assumptions import of_serve_check
-from detect.report.wording import format_level, format_p
+from detect.records.written import format_level, format_p
 from detect.server.answers import Served
 from detect.server.evidence import AnswerFound, Findings, KeyFound, Keys, examine
 from watermark.spec import WatermarkSpec

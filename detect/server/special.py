@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detect.report.wording import format_p
+from detect.records.written import format_p
 from detect.server.answers import Refused, Served, Special
 from detect.server.check import LOG10_MARKED, SHORT, Check, Status
 from detect.server.evidence import Keys, fresh_tuples, weigh

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detect.report.wording import assumption_lines, clean, format_p, format_time, key_label
+from detect.records.written import clean, format_p, format_time, key_label
+from detect.report.wording import assumption_lines
 from detect.server.check import LOG10_MARKED, ServeCheck
 
 

@@ -18,6 +18,7 @@ import msgspec
 from markupsafe import Markup, escape
 
 from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record, SubkeyTally, TokenView
+from detect.records.written import clean, format_e, format_level, format_p, format_time, key_label
 from detect.report.checking import TITLE, AnyRecord, how_to_check, made_facts
 from detect.report.controls import decoys_line
 from detect.report.detection.method import method, references
@@ -31,12 +32,6 @@ from detect.report.wording import (
     assumption_lines,
     best_aware,
     best_hypothesis,
-    clean,
-    format_e,
-    format_level,
-    format_p,
-    format_time,
-    key_label,
     limit_per_test,
     named_keys,
     recompute_command,

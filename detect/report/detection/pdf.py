@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from detect.records.detection import Document, Record
+from detect.records.written import clean, format_time, key_label
 from detect.report.checking import made_facts
 from detect.report.controls import decoys_line
 from detect.report.detection.method import method, references
@@ -20,9 +21,6 @@ from detect.report.wording import (
     Verdict,
     best_aware,
     best_hypothesis,
-    clean,
-    format_time,
-    key_label,
     limit_per_test,
     named_keys,
     recompute_command,

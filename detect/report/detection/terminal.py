@@ -18,6 +18,7 @@ from rich.text import Text
 from detect.document.blind import NOTHING
 from detect.records.assumptions import Assumption
 from detect.records.detection import Document, Record
+from detect.records.written import clean, format_e, format_level, format_p, key_label
 from detect.report.checking import TITLE, AnyRecord, how_to_check, in_words, made_line, short_check
 from detect.report.controls import decoys_line
 from detect.report.runs import plain
@@ -26,13 +27,8 @@ from detect.report.wording import (
     assumption_lines,
     best_aware,
     best_hypothesis,
-    clean,
     commitment_date,
-    format_e,
-    format_level,
-    format_p,
     interest,
-    key_label,
     named_keys,
     score,
     verdicts,

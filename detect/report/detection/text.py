@@ -8,19 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from detect.records.detection import Document, Record
+from detect.records.written import clean, coin_tosses
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs
 from detect.report.scan.text import Fact, Summary
-from detect.report.wording import (
-    Verdict,
-    best_hypothesis,
-    clean,
-    coin_tosses,
-    interest,
-    limit_per_test,
-    score,
-    verdicts,
-)
+from detect.report.wording import Verdict, best_hypothesis, interest, limit_per_test, score, verdicts
 
 _INPUTS = 5  # named in a sentence
 _SENTENCE = 300  # characters of one that names accounts

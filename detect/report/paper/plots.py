@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from detect.records.written import format_p
 from detect.report.paper import svg
-from detect.report.wording import format_p
 
 _DOTS = 400  # documents drawn one by one; of more, an even selection
 _GOLDEN = 0.6180339887498949

@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
+from detect.records.written import clean, format_time
 from detect.report.checking import TITLE, AnyRecord, how_to_check
 from detect.report.runs import Run, Runs, runs, to_data
 from detect.report.scan.method import Section
 from detect.report.scan.text import Summary
-from detect.report.wording import assumption_lines, clean, format_time
+from detect.report.wording import assumption_lines
 from watermark.errors import DyetraceError, MachineError
 from watermark.spec import WatermarkSpec
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from detect.records.scan import ScanRecord
+from detect.records.written import clean, format_time
 from detect.report.checking import made_facts
 from detect.report.detection.page import shown_argument
 from detect.report.paper import plots, typeset
@@ -29,7 +30,6 @@ from detect.report.scan.wording import (
     strongest_keys,
     unit_name,
 )
-from detect.report.wording import clean, format_time
 
 DOCUMENTS = 40  # of the list
 PLOTTED = 6

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detect.records.scan import ScanRecord
+from detect.records.written import format_level, format_p
 from detect.report.checking import made_line
 from detect.report.detection.terminal import Shown, print_assumptions, print_checks
 from detect.report.runs import plain
@@ -30,7 +31,7 @@ from detect.report.scan.wording import (
     strongest_keys,
     untested,
 )
-from detect.report.wording import commitment_date, format_level, format_p
+from detect.report.wording import commitment_date
 
 KEYS = 8
 DOCUMENTS = 10

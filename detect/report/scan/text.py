@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from detect.records.scan import ScanRecord
+from detect.records.written import key_label
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs
 from detect.report.scan.wording import (
@@ -22,7 +23,6 @@ from detect.report.scan.wording import (
     tenants_tested,
     untested,
 )
-from detect.report.wording import key_label
 
 _KEYS = 6  # accounts spelt out
 

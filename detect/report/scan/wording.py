@@ -12,9 +12,9 @@ from typing import Literal
 
 from detect.keyed.decoys import LOG10_CONTRADICTION
 from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
+from detect.records.written import clean, coin_tosses, key_label
 from detect.report.controls import decoys_line, limit_note, unused_key_line
 from detect.report.runs import Runs, p_value, runs
-from detect.report.wording import clean, coin_tosses, key_label
 from watermark.laws import Bernoulli, in_nats
 from watermark.spec import WatermarkSpec
 

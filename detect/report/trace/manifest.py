@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from detect.records.trace import ModelSeen, TraceRecord
+from detect.records.written import format_time
 from detect.report.checking import made_facts
 from detect.report.detection.page import shown_argument
 from detect.report.runs import Runs, level, runs
-from detect.report.wording import format_time
 
 _SIDES = {"upper": "upper: a lean to the key’s words", "two-sided": "both sides"}  # noqa: RUF001
 

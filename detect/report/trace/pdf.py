@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from detect.records.trace import TraceRecord
+from detect.records.written import format_time
 from detect.report.paper import plots, typeset
 from detect.report.runs import Run, Runs, e_value, p_value, runs, to_data
 from detect.report.scan.wording import percent, scan_key_label
@@ -29,7 +30,6 @@ from detect.report.trace.wording import (
     signed,
     strongest_keys,
 )
-from detect.report.wording import format_time
 
 KEYS = 40
 ROWS = 60  # of every other table

@@ -8,10 +8,10 @@ from markupsafe import Markup, escape
 
 from detect.records.trace import TraceRecord, TrainingShare
 from detect.records.trace_file import tenant_name
+from detect.records.written import clean, format_p
 from detect.report.paper import svg
 from detect.report.scan.wording import percent, scan_key_label
 from detect.report.trace.wording import number, readouts, strongest_keys, unit
-from detect.report.wording import clean, format_p
 
 KEYS = 8
 _NAME = 26  # characters of a name in a plot

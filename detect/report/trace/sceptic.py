@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from detect.keyed.decoys import LOG10_CONTRADICTION
 from detect.records.trace import TraceRecord, log10_naming_level
+from detect.records.written import format_time
 from detect.report.runs import Run, Runs, level, p_value, runs
 from detect.report.trace.text import power_lines
 from detect.report.trace.wording import (
@@ -18,7 +19,6 @@ from detect.report.trace.wording import (
     target,
     tenants_tested,
 )
-from detect.report.wording import format_time
 
 Lines = Iterator[Runs]
 

@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from detect.records.trace import ModelSeen, TraceRecord
+from detect.records.written import format_e, format_level, format_p, format_time
 from detect.report.checking import made_line
 from detect.report.detection.terminal import Shown, print_assumptions, print_checks
 from detect.report.runs import plain
@@ -28,7 +29,7 @@ from detect.report.trace.wording import (
     strongest_keys,
     tenants_tested,
 )
-from detect.report.wording import commitment_date, format_e, format_level, format_p, format_time
+from detect.report.wording import commitment_date
 
 KEYS = 8
 READINGS = 4

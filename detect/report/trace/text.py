@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from detect.records.trace import ModelSeen, Reading, TraceRecord
 from detect.records.trace_file import tenant_name
+from detect.records.written import format_e, format_time
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs
 from detect.report.scan.text import Fact, Summary
 from detect.report.scan.wording import interval, percent
@@ -22,7 +23,6 @@ from detect.report.trace.wording import (
     strongest_keys,
     tenants_tested,
 )
-from detect.report.wording import format_e, format_time
 
 _TOKENIZERS = {
     "same": "It has the watermark’s own tokenizer.",

@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from detect.records.scan import Discoveries, Interval, ScanRecord
+from detect.records.written import clean, format_p
 from detect.report.runs import plain, runs, to_html
 from detect.report.scan import wording as scan_wording
 from detect.report.scan.page import render_scan_html
 from detect.report.scan.terminal import print_scan
-from detect.report.wording import clean, format_p
 from tests.detect.report import examples
 
 HOSTILE = [

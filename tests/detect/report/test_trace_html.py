@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from detect.records.trace import TraceRecord
+from detect.records.written import clean, format_p
 from detect.report.trace.page import render_trace_html
 from detect.report.trace.terminal import print_trace
-from detect.report.wording import clean, format_p
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.examples import make_spec
 from tests.detect.report.test_scan_html import HOSTILE, Page

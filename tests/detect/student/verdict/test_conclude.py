@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detect.laws.multiplicity import holm_log10
-from detect.report.wording import format_p
+from detect.records.written import format_p
 from detect.student.verdict.conclude import Conclusion, conclude, log10_evalue_of
 from detect.student.verdict.conclude import tested_log10 as log10_used
 from detect.student.verdict.evidence import Evidence, TraceSettings, encode_evidence, read_evidence
