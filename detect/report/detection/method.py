@@ -8,37 +8,30 @@ from collections.abc import Iterator
 from detect.records.detection import Record
 from detect.report.controls import contradiction_level
 from detect.report.detection.text import ranked, several_keys
+from detect.report.method import Block, Part, calibration, formula, papers, paragraph, score_blocks
 from detect.report.runs import level
-from detect.report.scan.method import Block, Section, calibration, formula, paragraph, score_blocks
 from detect.report.wording import limit_per_test
 from watermark.laws import Bernoulli, Exponential
 
 
-def method(record: Record) -> list[Section]:
+def method(record: Record) -> list[Part]:
     """Write the method of this record's tests."""
     sections = [
-        Section("The question", _question(record)),
-        Section("The score", [*score_blocks(record.spec), *calibration(record.calibration)]),
-        Section("The law’s tail" if record.calibration else "What “exact” means", _exact(record)),
-        Section("Repeats count once", _repeats(record)),
-        Section("Looking more than once", list(_looks(record))),
-        Section("Decoy keys", _decoys(record)),
+        Part("The question", _question(record)),
+        Part("The score", [*score_blocks(record.spec), *calibration(record.calibration)]),
+        Part("The law’s tail" if record.calibration else "What “exact” means", _exact(record)),
+        Part("Repeats count once", _repeats(record)),
+        Part("Looking more than once", list(_looks(record))),
+        Part("Decoy keys", _decoys(record)),
     ]
     if any(document.aware for document in record.documents):
-        sections.append(Section("With the owner’s model", _aware(record)))
+        sections.append(Part("With the owner’s model", _aware(record)))
     return sections
 
 
 def references() -> list[str]:
     """Papers that the method names, in full."""
-    return [
-        "S. Aaronson, talk on watermarking of language models, 2022 (exponential score).",
-        "S. Holm, “A simple sequentially rejective multiple test procedure”, Scand. J. Statist. 6, 1979.",
-        "J. Kirchenbauer et al., “A watermark for large language models”, ICML 2023 (green list).",
-        "C. Loader, “Fast and accurate computation of binomial probabilities”, 2000.",
-        "Z. Šidák, “Rectangular confidence regions for the means of multivariate normal distributions”, J. Amer. "
-        "Statist. Assoc. 62, 1967.",
-    ]
+    return papers("Aaronson", "Holm", "Kirchenbauer", "Loader", "Šidák")
 
 
 def _question(record: Record) -> list[Block]:

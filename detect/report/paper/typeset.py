@@ -16,8 +16,8 @@ import msgspec
 
 from detect.records.written import clean, format_time
 from detect.report.checking import TITLE, AnyRecord, how_to_check
+from detect.report.method import Part
 from detect.report.runs import Run, Runs, runs, to_data
-from detect.report.scan.method import Section
 from detect.report.scan.text import Summary
 from detect.report.wording import assumption_lines
 from watermark.errors import DyetraceError, MachineError
@@ -166,7 +166,7 @@ def first_page(first: Summary) -> dict[str, Any]:
     }
 
 
-def method_blocks(sections: list[Section], papers: list[str]) -> list[dict[str, Any]]:
+def method_blocks(sections: list[Part], papers: list[str]) -> list[dict[str, Any]]:
     """The method with its references."""
     blocks: list[dict[str, Any]] = []
     for section in sections:

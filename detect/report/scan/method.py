@@ -4,89 +4,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from detect.records.scan import ScanRecord
 from detect.report.controls import contradiction_level
-from detect.report.runs import Runs, level, p_value, runs
+from detect.report.method import Block, Part, calibration, formula, papers, paragraph, score_blocks
+from detect.report.runs import level, p_value
 from detect.report.scan.wording import percent
-from watermark.formats.protocol import is_format
-from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A paragraph or a formula."""
-
-    kind: Literal["text", "formula"]
-    text: Runs
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the method."""
-
-    title: str
-    blocks: list[Block]
-
-
-def paragraph(template: str, **values: str | int | Runs) -> Block:
-    """A paragraph (see `runs`)."""
-    return Block("text", runs(template, **values))
-
-
-def formula(template: str, **values: str | int | Runs) -> Block:
-    """A formula on lines of its own."""
-    return Block("formula", runs(template, **values))
-
-
-def method(record: ScanRecord) -> list[Section]:
+def method(record: ScanRecord) -> list[Part]:
     """Write the method of this record's scan."""
     return [
-        Section("The question", _question()),
-        Section(
+        Part("The question", _question()),
+        Part(
             "The score",
             [*(block for spec in _schemes(record) for block in score_blocks(spec)), *calibration(record.calibration)],
         ),
-        Section("Repeats count once", _repeats(record)),
-        Section(
+        Part("Repeats count once", _repeats(record)),
+        Part(
             "One key against the whole corpus",
             _corpus_test(record) if record.calibration is None else _corpus_ranks(record),
         ),
-        Section("Looking more than once", _looks(record)),
-        Section("The list of documents", _documents(record)),
-        Section("The shares", _shares(record)),
-        Section("Segments", _segments()),
-        *([] if record.calibration is not None else [Section("Controls", _controls(record))]),
+        Part("Looking more than once", _looks(record)),
+        Part("The list of documents", _documents(record)),
+        Part("The shares", _shares(record)),
+        Part("Segments", _segments()),
+        *([] if record.calibration is not None else [Part("Controls", _controls(record))]),
     ]
 
 
 def references() -> list[str]:
     """Papers that the method names, in full."""
-    return [
-        "S. Aaronson, talk on watermarking of language models, 2022 (exponential score).",
-        "Y. Benjamini and Y. Hochberg, “Controlling the false discovery rate”, J. R. Statist. Soc. B 57, 1995.",
-        "R. H. Berk and D. H. Jones, “Goodness-of-fit test statistics that dominate the Kolmogorov statistics”, "
-        "Z. Wahrscheinlichkeitstheorie verw. Gebiete 47, 1979.",
-        "S. Holm, “A simple sequentially rejective multiple test procedure”, Scand. J. Statist. 6, 1979.",
-        "J. Kirchenbauer et al., “A watermark for large language models”, ICML 2023 (green list).",
-        "C. Loader, “Fast and accurate computation of binomial probabilities”, 2000.",
-        "N. Meinshausen and J. Rice, “Estimating the proportion of false null hypotheses among a large number of "
-        "independently tested hypotheses”, Ann. Statist. 34, 2006.",
-        "M. Noé, “The calculation of distributions of two-sided Kolmogorov–Smirnov type statistics”, Ann. Math. "
-        "Statist. 43, 1972.",
-        "Z. Šidák, “Rectangular confidence regions for the means of multivariate normal distributions”, J. Amer. "
-        "Statist. Assoc. 62, 1967.",
-        "J. D. Storey, “A direct approach to false discovery rates”, J. R. Statist. Soc. B 64, 2002.",
-        "R. Wang and A. Ramdas, “False discovery rate control with e-values”, J. R. Statist. Soc. B 84, 2022.",
-    ]
-
-
-def calibration(said: str | None) -> list[Block]:
-    """How p-values came about where they aren't the law's tails."""
-    return [] if said is None else [paragraph("$said.", said=said.rstrip("."))]
+    return papers(
+        *("Aaronson", "Benjamini", "Berk", "Holm", "Kirchenbauer", "Loader"),
+        *("Meinshausen", "Noé", "Šidák", "Storey", "Wang"),
+    )
 
 
 def _question() -> list[Block]:
@@ -108,96 +61,6 @@ def _schemes(record: ScanRecord) -> Iterator[WatermarkSpec]:
         if law not in seen:
             seen.add(law)
             yield spec
-
-
-def _words(spec: WatermarkSpec) -> Block | None:
-    """What makes the words of a foreign format."""
-    scheme = spec.build_scheme()
-    if not is_format(scheme):
-        return None
-    return paragraph(
-        "The mark is that of $system (format <code>$name</code>). Each token, together with the $h before it, has a "
-        "word that this system computes from them and its key, and that dyetrace computes in the same way, bit for "
-        "bit. The generator preferred tokens with favourable words; the score counts how favourable the words of the "
-        "text are.",
-        system=scheme.system,
-        name=scheme.name,
-        h="token" if spec.context_width == 1 else f"{spec.context_width} tokens",
-    )
-
-
-def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
-    """How a token scores under a spec, and the law of the sum."""
-    yield _words(spec) or paragraph(
-        "Each token, together with the $h before it, is put through a keyed pseudo-random function (ChaCha8) that "
-        "gives a 32-bit word, and so a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these "
-        "words are independent and uniform. The generator preferred tokens with favourable words; the score counts how "
-        "favourable the words of the text are.",
-        h="token" if spec.context_width == 1 else f"{spec.context_width} tokens",
-    )
-    law = spec.build_scheme().law
-    if isinstance(law, Exponential):
-        yield paragraph(
-            "Scheme <code>$name</code>: a token scores −ln(1 − <i>u</i>) nats (Aaronson 2022). The sum over <i>n</i> "
-            "tuples has the Gamma distribution:",
-            name=spec.scheme,
-        )
-        yield formula(
-            "P(<i>S</i><sub><i>n</i></sub> ≥ <i>s</i>) = e<sup>−<i>s</i></sup> Σ<sub><i>k</i> = 0 … <i>n</i> − 1</sub> "
-            "<i>s</i><sup><i>k</i></sup> / <i>k</i>!"
-        )
-    elif isinstance(law, Hypoexponential):
-        yield paragraph(
-            "Format <code>$name</code>: either of two keys may have chosen a token, which scores the sum of −ln(1 − "
-            "<i>u</i>) under both with the weights $first and $second. The sum over <i>n</i> tuples is that of two "
-            "independent Gamma variables with these scales, and its tail a negative binomial mixture of Gamma tails "
-            "(Moschopoulos 1985), all of whose terms are positive.",
-            name=spec.scheme,
-            first=f"{law.weights[0]:g}",
-            second=f"{law.weights[1]:g}",
-        )
-    elif isinstance(law, Bernoulli):
-        yield paragraph(
-            "Scheme <code>$name</code>: a token scores 1 when its word puts it on the green list, which happens with "
-            "probability γ = $gamma, else 0 (Kirchenbauer et al. 2023). The number of green ones among <i>n</i> tuples "
-            "has the binomial distribution:",
-            name=spec.scheme,
-            gamma=f"{law.gamma:.6g}",
-        )
-        yield formula(
-            "P(<i>S</i><sub><i>n</i></sub> ≥ <i>s</i>) = Σ<sub><i>k</i> = <i>s</i> … <i>n</i></sub> <i>n</i>! / "
-            "(<i>k</i>! (<i>n</i> − <i>k</i>)!) γ<sup><i>k</i></sup> (1 − γ)<sup><i>n</i> − <i>k</i></sup>"
-        )
-    elif isinstance(law, WeightedBits):
-        yield paragraph(
-            "Scheme <code>$name</code>: a token scores the sum of $n bits <i>g</i><sub><i>l</i></sub> of its word with "
-            "weights <i>w</i><sub><i>l</i></sub> from $first to $last. Without the key the bits are fair coins, and "
-            "the law of the sum over <i>n</i> tuples is the convolution of those of the weighted bits:",
-            name=spec.scheme,
-            n=len(law.weights),
-            first=law.weights[0],
-            last=law.weights[-1],
-        )
-        yield formula(
-            "<i>S</i><sub><i>n</i></sub> = Σ<sub>tuples</sub> Σ<sub><i>l</i></sub> <i>w</i><sub><i>l</i></sub> "
-            "<i>g</i><sub><i>l</i></sub>, with each <i>g</i><sub><i>l</i></sub> 0 or 1 with probability ½"
-        )
-    else:
-        yield paragraph(
-            "Scheme <code>$name</code>: a token’s score takes one of $n values with known probabilities; the law of "
-            "the sum over <i>n</i> tuples is their <i>n</i>-fold convolution:",
-            name=spec.scheme,
-            n=len(law.values),
-        )
-        yield formula(
-            "<i>S</i><sub><i>n</i></sub> = Σ<sub><i>i</i> = 1 … <i>n</i></sub> <i>X</i><sub><i>i</i></sub>, "
-            "P(<i>X</i><sub><i>i</i></sub> = <i>v</i><sub><i>j</i></sub>) = π<sub><i>j</i></sub>"
-        )
-    yield paragraph(
-        "These tails are computed with logarithms, so that they neither underflow nor are rounded to zero (Loader "
-        "2000). There is no normal approximation, no mid-p and no fitted model. In this report p-values are rounded up "
-        "and e-values down."
-    )
 
 
 def _repeats(record: ScanRecord) -> list[Block]:

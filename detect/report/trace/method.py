@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from detect.records.trace import TraceRecord
 from detect.report.controls import contradiction_level
+from detect.report.method import Block, Part, calibration, formula, papers, paragraph
 from detect.report.runs import level, p_value
-from detect.report.scan.method import Block, Section, calibration, formula, paragraph
 from detect.report.trace.sceptic import hypotheses
 from detect.report.trace.wording import tenants_tested
 from detect.student.verdict.score import MOST_NATS, STEPS_PER_NAT
@@ -27,35 +27,25 @@ _READOUTS = {
 }
 
 
-def method(record: TraceRecord) -> list[Section]:
+def method(record: TraceRecord) -> list[Part]:
     """Write the method of this record's trace."""
     sections = [
-        Section("The question", _question()),
-        Section("What was read of the suspect", list(_weights(record))),
-        Section("The score of a word", list(_score(record))),
-        Section("The total and its law", list(_total(record))),
-        Section("The e-value", _evalue(record)),
-        Section("Several keys", list(_keys(record))),
-        Section("Comparison of readouts, and power", _power(record)),
-        Section("The share of the training text", _share(record)),
-        Section("Controls", _controls(record)),
+        Part("The question", _question()),
+        Part("What was read of the suspect", list(_weights(record))),
+        Part("The score of a word", list(_score(record))),
+        Part("The total and its law", list(_total(record))),
+        Part("The e-value", _evalue(record)),
+        Part("Several keys", list(_keys(record))),
+        Part("Comparison of readouts, and power", _power(record)),
+        Part("The share of the training text", _share(record)),
+        Part("Controls", _controls(record)),
     ]
     return sections
 
 
 def references() -> list[str]:
     """Papers that the method names, in full."""
-    return [
-        "S. Aaronson, talk on watermarking of language models, 2022 (exponential score).",
-        "A. P. Dempster, N. M. Laird and D. B. Rubin, “Maximum likelihood from incomplete data via the EM algorithm”, "
-        "J. R. Statist. Soc. B 39, 1977.",
-        "S. Holm, “A simple sequentially rejective multiple test procedure”, Scand. J. Statist. 6, 1979.",
-        "J. Kirchenbauer et al., “A watermark for large language models”, ICML 2023 (green list).",
-        "H. Robbins, “Statistical methods related to the law of the iterated logarithm”, Ann. Math. Statist. 41, 1970.",
-        "T. Sander et al., “Watermarking makes language models radioactive”, NeurIPS 2024.",
-        "J. Ville, “Étude critique de la notion de collectif”, 1939 (test martingales).",
-        "V. Vovk and R. Wang, “E-values: calibration, combination and applications”, Ann. Statist. 49, 2021.",
-    ]
+    return papers("Aaronson", "Dempster", "Holm", "Kirchenbauer", "Robbins", "Sander", "Ville", "Vovk")
 
 
 def _question() -> list[Block]:

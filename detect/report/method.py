@@ -1,0 +1,175 @@
+"""How the numbers of reports came about, with formulas: what the methods of several kinds of reports share."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from detect.report.runs import Runs, runs
+from detect.report.story import Formula, Leaf, Text, heading, lines
+from watermark.formats.protocol import is_format
+from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
+from watermark.spec import WatermarkSpec
+
+_PAPERS = {
+    "Aaronson": "S. Aaronson, talk on watermarking of language models, 2022 (exponential score).",
+    "Benjamini": "Y. Benjamini and Y. Hochberg, “Controlling the false discovery rate”, J. R. Statist. Soc. B 57, "
+    "1995.",
+    "Berk": "R. H. Berk and D. H. Jones, “Goodness-of-fit test statistics that dominate the Kolmogorov statistics”, "
+    "Z. Wahrscheinlichkeitstheorie verw. Gebiete 47, 1979.",
+    "Dempster": "A. P. Dempster, N. M. Laird and D. B. Rubin, “Maximum likelihood from incomplete data via the EM "
+    "algorithm”, J. R. Statist. Soc. B 39, 1977.",
+    "Holm": "S. Holm, “A simple sequentially rejective multiple test procedure”, Scand. J. Statist. 6, 1979.",
+    "Kirchenbauer": "J. Kirchenbauer et al., “A watermark for large language models”, ICML 2023 (green list).",
+    "Loader": "C. Loader, “Fast and accurate computation of binomial probabilities”, 2000.",
+    "Meinshausen": "N. Meinshausen and J. Rice, “Estimating the proportion of false null hypotheses among a large "
+    "number of independently tested hypotheses”, Ann. Statist. 34, 2006.",
+    "Noé": "M. Noé, “The calculation of distributions of two-sided Kolmogorov–Smirnov type statistics”, Ann. Math. "
+    "Statist. 43, 1972.",
+    "Robbins": "H. Robbins, “Statistical methods related to the law of the iterated logarithm”, Ann. Math. Statist. "
+    "41, 1970.",
+    "Sander": "T. Sander et al., “Watermarking makes language models radioactive”, NeurIPS 2024.",
+    "Šidák": "Z. Šidák, “Rectangular confidence regions for the means of multivariate normal distributions”, J. Amer. "
+    "Statist. Assoc. 62, 1967.",
+    "Storey": "J. D. Storey, “A direct approach to false discovery rates”, J. R. Statist. Soc. B 64, 2002.",
+    "Ville": "J. Ville, “Étude critique de la notion de collectif”, 1939 (test martingales).",
+    "Vovk": "V. Vovk and R. Wang, “E-values: calibration, combination and applications”, Ann. Statist. 49, 2021.",
+    "Wang": "R. Wang and A. Ramdas, “False discovery rate control with e-values”, J. R. Statist. Soc. B 84, 2022.",
+}
+
+
+def papers(*authors: str) -> list[str]:
+    """Papers that a method names, in full, by their first authors."""
+    return [_PAPERS[author] for author in authors]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph or a formula."""
+
+    kind: Literal["text", "formula"]
+    text: Runs
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the method."""
+
+    title: str
+    blocks: list[Block]
+
+
+def paragraph(template: str, **values: str | int | Runs) -> Block:
+    """A paragraph (see `runs`)."""
+    return Block("text", runs(template, **values))
+
+
+def formula(template: str, **values: str | int | Runs) -> Block:
+    """A formula on lines of its own."""
+    return Block("formula", runs(template, **values))
+
+
+def blocks(parts: Sequence[Part], references: Sequence[str]) -> list[Leaf]:
+    """The method with its references, as a story has it."""
+    told: list[Leaf] = []
+    for part in parts:
+        told.append(heading(part.title))
+        told += [Formula(b.text) if b.kind == "formula" else Text(b.text) for b in part.blocks]
+    return [*told, heading("References"), lines([runs("$paper", paper=paper) for paper in references], small=True)]
+
+
+def calibration(said: str | None) -> list[Block]:
+    """How p-values came about where they aren't the law's tails."""
+    return [] if said is None else [paragraph("$said.", said=said.rstrip("."))]
+
+
+def _words(spec: WatermarkSpec) -> Block | None:
+    """What makes the words of a foreign format."""
+    scheme = spec.build_scheme()
+    if not is_format(scheme):
+        return None
+    return paragraph(
+        "The mark is that of $system (format <code>$name</code>). Each token, together with the $h before it, has a "
+        "word that this system computes from them and its key, and that dyetrace computes in the same way, bit for "
+        "bit. The generator preferred tokens with favourable words; the score counts how favourable the words of the "
+        "text are.",
+        system=scheme.system,
+        name=scheme.name,
+        h="token" if spec.context_width == 1 else f"{spec.context_width} tokens",
+    )
+
+
+def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
+    """How a token scores under a spec, and the law of the sum."""
+    yield _words(spec) or paragraph(
+        "Each token, together with the $h before it, is put through a keyed pseudo-random function (ChaCha8) that "
+        "gives a 32-bit word, and so a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these "
+        "words are independent and uniform. The generator preferred tokens with favourable words; the score counts how "
+        "favourable the words of the text are.",
+        h="token" if spec.context_width == 1 else f"{spec.context_width} tokens",
+    )
+    law = spec.build_scheme().law
+    if isinstance(law, Exponential):
+        yield paragraph(
+            "Scheme <code>$name</code>: a token scores −ln(1 − <i>u</i>) nats (Aaronson 2022). The sum over <i>n</i> "
+            "tuples has the Gamma distribution:",
+            name=spec.scheme,
+        )
+        yield formula(
+            "P(<i>S</i><sub><i>n</i></sub> ≥ <i>s</i>) = e<sup>−<i>s</i></sup> Σ<sub><i>k</i> = 0 … <i>n</i> − 1</sub> "
+            "<i>s</i><sup><i>k</i></sup> / <i>k</i>!"
+        )
+    elif isinstance(law, Hypoexponential):
+        yield paragraph(
+            "Format <code>$name</code>: either of two keys may have chosen a token, which scores the sum of −ln(1 − "
+            "<i>u</i>) under both with the weights $first and $second. The sum over <i>n</i> tuples is that of two "
+            "independent Gamma variables with these scales, and its tail a negative binomial mixture of Gamma tails "
+            "(Moschopoulos 1985), all of whose terms are positive.",
+            name=spec.scheme,
+            first=f"{law.weights[0]:g}",
+            second=f"{law.weights[1]:g}",
+        )
+    elif isinstance(law, Bernoulli):
+        yield paragraph(
+            "Scheme <code>$name</code>: a token scores 1 when its word puts it on the green list, which happens with "
+            "probability γ = $gamma, else 0 (Kirchenbauer et al. 2023). The number of green ones among <i>n</i> tuples "
+            "has the binomial distribution:",
+            name=spec.scheme,
+            gamma=f"{law.gamma:.6g}",
+        )
+        yield formula(
+            "P(<i>S</i><sub><i>n</i></sub> ≥ <i>s</i>) = Σ<sub><i>k</i> = <i>s</i> … <i>n</i></sub> <i>n</i>! / "
+            "(<i>k</i>! (<i>n</i> − <i>k</i>)!) γ<sup><i>k</i></sup> (1 − γ)<sup><i>n</i> − <i>k</i></sup>"
+        )
+    elif isinstance(law, WeightedBits):
+        yield paragraph(
+            "Scheme <code>$name</code>: a token scores the sum of $n bits <i>g</i><sub><i>l</i></sub> of its word with "
+            "weights <i>w</i><sub><i>l</i></sub> from $first to $last. Without the key the bits are fair coins, and "
+            "the law of the sum over <i>n</i> tuples is the convolution of those of the weighted bits:",
+            name=spec.scheme,
+            n=len(law.weights),
+            first=law.weights[0],
+            last=law.weights[-1],
+        )
+        yield formula(
+            "<i>S</i><sub><i>n</i></sub> = Σ<sub>tuples</sub> Σ<sub><i>l</i></sub> <i>w</i><sub><i>l</i></sub> "
+            "<i>g</i><sub><i>l</i></sub>, with each <i>g</i><sub><i>l</i></sub> 0 or 1 with probability ½"
+        )
+    else:
+        yield paragraph(
+            "Scheme <code>$name</code>: a token’s score takes one of $n values with known probabilities; the law of "
+            "the sum over <i>n</i> tuples is their <i>n</i>-fold convolution:",
+            name=spec.scheme,
+            n=len(law.values),
+        )
+        yield formula(
+            "<i>S</i><sub><i>n</i></sub> = Σ<sub><i>i</i> = 1 … <i>n</i></sub> <i>X</i><sub><i>i</i></sub>, "
+            "P(<i>X</i><sub><i>i</i></sub> = <i>v</i><sub><i>j</i></sub>) = π<sub><i>j</i></sub>"
+        )
+    yield paragraph(
+        "These tails are computed with logarithms, so that they neither underflow nor are rounded to zero (Loader "
+        "2000). There is no normal approximation, no mid-p and no fitted model. In this report p-values are rounded up "
+        "and e-values down."
+    )
