@@ -9,10 +9,11 @@ from typing import Literal
 
 from detect.keyed.decoys import log10_control_limit
 from detect.records.trace import ReadoutResult, TraceHypothesis, TraceRecord
-from detect.records.written import coin_tosses, format_p
+from detect.records.written import coin_tosses
 from detect.report.controls import decoys_line, limit_note
 from detect.report.runs import Runs, e_value, p_value, runs
 from detect.report.scan.wording import key_phrase
+from detect.student.verdict.conclude import one_of_them
 
 RECOMPUTE = "dyetrace recompute report.json --key file:KEYFILE"
 VERIFY = "dyetrace report verify report.json --public-key OWNER.pub"
@@ -87,15 +88,6 @@ def names(given: Sequence[str], more: str) -> list[Runs]:
     if len(given) > _NAMED:
         shown.append(runs(f"$n more {more}", n=len(given) - _NAMED))
     return shown
-
-
-def one_of_them(accounts: int, log10_p: float, *, bound: bool) -> str:
-    """Say that none of the accounts stands out and yet not all of them are innocent; ``bound``: p is an upper bound."""
-    sign = "<=" if bound else "="
-    return (
-        f"No single account is identified. One at least of the {accounts:,} accounts tested left its mark "
-        f"(p {sign} {format_p(log10_p)})."
-    )
 
 
 def identification(record: TraceRecord) -> str:

@@ -23,6 +23,7 @@ from detect.records.trace import (
     TraceHypothesis,
     log10_naming_level,
 )
+from detect.records.written import format_p
 from detect.student.verdict.evidence import Basis, Evidence, TraceSettings
 from detect.student.verdict.hypothesis import I64, Floats, Sided, WeightedTest, key_test, log10_sum
 from detect.student.verdict.weights import WeightedTuples
@@ -285,12 +286,19 @@ def _identification(
     if identified:
         return f"The outputs of {', '.join(identified)} were in the training data, as far as this test can tell."
     if together is not None and together <= limit:
-        from detect.report.trace.wording import one_of_them
-
         return one_of_them(accounts, together, bound=bound)
     if found:
         return f"Not identified: the mark is there, but none of the {accounts:,} accounts tested stands out."
     return f"Not identified: none of the {accounts:,} accounts tested left evidence."
+
+
+def one_of_them(accounts: int, log10_p: float, *, bound: bool) -> str:
+    """Say that none of the accounts stands out and yet not all of them are innocent; ``bound``: p is an upper bound."""
+    sign = "<=" if bound else "="
+    return (
+        f"No single account is identified. One at least of the {accounts:,} accounts tested left its mark "
+        f"(p {sign} {format_p(log10_p)})."
+    )
 
 
 def _decoys(family: _Family, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> TraceControls:
