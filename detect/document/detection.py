@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -119,8 +119,7 @@ def detect(
     DyetraceError
         Key, tokenizer or commitment are not the spec's, or a token id lies outside the vocabulary.
     """
-    check_key(spec, ring.master_fingerprint)
-    check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
+    bench = prepare(spec, ring, tokenizer, settings, model=model)
     if commitment is not None and commitment.spec_id != spec.spec_id:
         raise DyetraceError(f"the commitment is of spec {commitment.spec_id}, but this spec is {spec.spec_id}")
     if commitment is not None and commitment.key_fingerprint != ring.master_fingerprint:
@@ -128,7 +127,67 @@ def detect(
             f"the commitment is of key {commitment.key_fingerprint}, but this key is {ring.master_fingerprint}; "
             "give the commitment of this key"
         )
-    encoder = Encoder.load(tokenizer)
+    tested = bench.test(suspects, progress)
+    return recorded(
+        bench, suspects, inputs, tested, commitment=commitment, opened=opened, arguments=arguments, made=made
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the test of a document needs besides the document, checked and made ready (`prepare`)."""
+
+    spec: WatermarkSpec
+    ring: KeyRing = field(repr=False)
+    settings: Settings
+    encoder: Encoder = field(repr=False)
+    family: Family = field(repr=False)
+    decoy_accounts: int
+    model: Model | None = None
+
+    def test(self, suspects: Sequence[Suspect], progress: Progress | None = None) -> Tested:
+        """Test documents together: their number is paid for."""
+        settings, documents = self.settings, list[Document]()
+        hashed = settings.key_sums or not self.family.keeps_all
+        sums = [hashlib.sha256() for _ in self.family.names] if hashed else None
+        for read in _batches(suspects, self.encoder, self.spec, self.family.sums):
+            tests = self.family.test([one.tuples for one in read])
+            if sums is not None:
+                by_key = np.stack([blind.sums for blind in tests if blind.sums is not None], axis=1).astype("<i8")
+                for digest, rows in zip(sums, by_key, strict=True):
+                    digest.update(rows.tobytes())
+            for one, blind in zip(read, tests, strict=True):
+                aware = _aware(one, self.spec, self.ring, settings, self.decoy_accounts, self.model, blind)
+                documents.append(_document(one, blind, aware))
+                if progress is not None:
+                    progress(len(documents), len(suspects))
+        documents = adjust(documents, settings.alpha)
+        if settings.view:
+            documents = _with_views(documents, suspects, self.encoder, self.spec, self.ring, settings.viewed)
+        if not settings.quotes:
+            documents = _unquoted(documents, suspects)
+        return Tested(documents, None if sums is None else [one.hexdigest() for one in sums])
+
+
+class Tested(NamedTuple):
+    """Documents in the order in which they were given, and where there are many keys the hash of each key's sums."""
+
+    documents: list[Document]
+    key_sums: list[str] | None
+
+
+def prepare(
+    spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, settings: Settings, *, model: Model | None = None
+) -> Bench:
+    """Make ready what the tests of any number of documents share.
+
+    Raises
+    ------
+    DyetraceError
+        Key or tokenizer are not the spec's, or there is no key to test.
+    """
+    check_key(spec, ring.master_fingerprint)
+    check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     accounts = settings.decoy_accounts
     if accounts is None:
         accounts = accounts_of_decoys(len(ring.tenants), settings.decoy_count)
@@ -141,47 +200,44 @@ def detect(
         keep=KEPT,
         log10_alpha=math.log10(settings.alpha),
     )
-    documents: list[Document] = []
-    hashed = settings.key_sums or not family.keeps_all
-    sums = [hashlib.sha256() for _ in family.names] if hashed else None
-    for read in _batches(suspects, encoder, spec, family.sums):
-        tests = family.test([one.tuples for one in read])
-        if sums is not None:
-            by_key = np.stack([blind.sums for blind in tests if blind.sums is not None], axis=1).astype("<i8")
-            for digest, rows in zip(sums, by_key, strict=True):
-                digest.update(rows.tobytes())
-        for one, blind in zip(read, tests, strict=True):
-            aware = _aware(one, spec, ring, settings, accounts, model, blind)
-            documents.append(_document(one, blind, aware))
-            if progress is not None:
-                progress(len(documents), len(suspects))
-    documents = adjust(documents, settings.alpha)
-    if settings.view:
-        documents = _with_views(documents, suspects, encoder, spec, ring, settings.viewed)
-    if not settings.quotes:
-        documents = _unquoted(documents, suspects)
+    return Bench(spec, ring, settings, Encoder.load(tokenizer), family, accounts, model)
+
+
+def recorded(
+    bench: Bench,
+    suspects: Sequence[Suspect],
+    inputs: Sequence[Input],
+    tested: Tested,
+    *,
+    commitment: Commitment | None = None,
+    opened: bool = False,
+    arguments: dict[str, Any] | None = None,
+    made: Made | None = None,
+) -> Record:
+    """Make the record of tested documents; the parameters are those of `detect`."""
+    spec, settings = bench.spec, bench.settings
     record = Record(
         created=now(),
         arguments=arguments or {},
         versions=versions(),
         spec=msgspec.json.decode(spec.canonical_json, type=WatermarkSpec),
         spec_id=spec.spec_id,
-        key_fingerprint=ring.master_fingerprint,
+        key_fingerprint=bench.ring.master_fingerprint,
         commitment=commitment,
-        tests=["blind"] if model is None else ["blind", "model-aware"],
+        tests=["blind"] if bench.model is None else ["blind", "model-aware"],
         alpha=settings.alpha,
         decoy_seed=settings.decoy_seed,
         decoy_count=settings.decoy_count,
-        encoder=encoder.note,
+        encoder=bench.encoder.note,
         inputs=list(inputs),
-        documents=documents,
+        documents=tested.documents,
         calibration=explanation(spec.build_scheme()),
         made=made or made_by(),
         quotes=settings.quotes,
         keys=None
-        if sums is None
-        else [KeySums(key=name, sha256=one.hexdigest()) for name, one in zip(family.names, sums, strict=True)],
-        decoy_accounts=accounts,
+        if tested.key_sums is None
+        else [KeySums(key=name, sha256=one) for name, one in zip(bench.family.names, tested.key_sums, strict=True)],
+        decoy_accounts=bench.decoy_accounts,
     )
     with_ids = sum(suspect.token_ids is not None for suspect in suspects)
     from detect.report.checking import how_to_check, in_words
