@@ -67,6 +67,11 @@ def _value(value: str | int | Runs) -> Runs:
     return (Run(f"{value:,}" if isinstance(value, int) else clean(value, _LONGEST)),)
 
 
+def said(given: str | int, limit: int = _LONGEST) -> Runs:
+    """A string, cleaned and cut, or a whole number with commas, as it stands: nothing in it is markup."""
+    return (Run(f"{given:,}" if isinstance(given, int) else clean(given, limit)),)
+
+
 def p_value(log10_p: float | None) -> Runs:
     """Write a p-value, rounded up."""
     return power(format_p(log10_p))

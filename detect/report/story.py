@@ -204,13 +204,18 @@ class Section:
         Where links lead; ASCII letters.
     in_brief
         Whether a terminal shows it when nobody asks for the whole report.
+    short
+        Its name among the links at the top of a page, where that is shorter.
+    brief
+        What a terminal shows of it then, where that is less than all its blocks.
     """
 
     title: str
     ident: str
     blocks: Sequence[Block]
     in_brief: bool = False
-    short: str = ""  # its name among the links at the top of a page, where that is shorter
+    short: str = ""
+    brief: Sequence[Block] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +249,8 @@ class Story:
     program, made, footer, created
         What wrote the report and when, by whom and for which case, what stands at the foot of each page of paper, and
         the time of making as ISO 8601 ("" where there is none).
+    foot
+        In a terminal, the last lines: which key, whose code.
     """
 
     kind: str
@@ -259,11 +266,17 @@ class Story:
     footer: str = ""
     created: str = ""
     brief: Sequence[Runs] = ()
+    foot: Sequence[Runs] = ()
 
 
 def text(template: str, *, soft: bool = False, **values: str | int | Runs) -> Text:
     """Write a paragraph (see `detect.report.runs.runs`)."""
     return Text(runs(template, **values), soft)
+
+
+def formula(template: str, **values: str | int | Runs) -> Formula:
+    """Write a formula (see `detect.report.runs.runs`)."""
+    return Formula(runs(template, **values))
 
 
 def heading(title: str, ident: str = "", level: Literal[3, 4] = 3) -> Heading:

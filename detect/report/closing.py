@@ -1,0 +1,265 @@
+"""What the reports of all kinds end with: the method, how it is checked, the record, and what the verdict assumes.
+
+Makers of cells and of lists of facts stand here as well, so that hashes, names and numbers look alike everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+import msgspec
+from markupsafe import Markup
+
+from detect.records.written import clean, format_time
+from detect.report.checking import TITLE, AnyRecord, how_to_check, made_line, short_check
+from detect.report.paper import plots
+from detect.report.runs import Run, Runs, e_value, p_value, runs, said
+from detect.report.story import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Formula,
+    Leaf,
+    Pairs,
+    Plot,
+    Plots,
+    Section,
+    Table,
+    Text,
+    Tone,
+    heading,
+    lines,
+    text,
+)
+from detect.report.wording import assumption_lines, commitment_date
+from watermark.commitment import Commitment
+from watermark.spec import WatermarkSpec
+
+DASH = "–"  # noqa: RUF001 (an en dash is meant): stands where there is nothing to say
+_ITEMS = 50  # of an argument that is a list
+_SENTENCE = 1500  # characters of an assumption
+_REFERENCE = 400
+
+
+class Chapter(NamedTuple):
+    """A part of the method."""
+
+    title: str
+    blocks: Sequence[Text | Formula]
+
+
+class File(Protocol):
+    """A file that was read or written."""
+
+    @property
+    def name(self) -> str:
+        """As it was given."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def sha256(self) -> str:
+        """Its hash."""
+
+
+class Written(TypedDict):
+    """Who wrote a report: fields of a story."""
+
+    program: str
+    made: str
+    footer: str
+    created: str
+    foot: Sequence[Runs]
+
+
+def written(record: AnyRecord, title: str, specs: Sequence[tuple[str, WatermarkSpec]]) -> Written:
+    """Which program, who, when and with which key, as fields of the story.
+
+    Parameters
+    ----------
+    title
+        Of the story: "Corpus scan report".
+    specs
+        With their ids.
+    """
+    program = f"dyetrace {clean(record.versions.get('dyetrace', ''), 40)}"
+    when = clean(format_time(record.created), 40) if record.created else ""
+    who = {} if record.made is None else {"Examiner": record.made.examiner, "case": record.made.case}
+    given = "; ".join(f"{what}: {clean(text, 200)}" for what, text in who.items() if text is not None)
+    key = clean(record.key_fingerprint, 64)
+    schemes = ", ".join(f"{ident} ({spec.scheme})" for ident, spec in specs)
+    return {
+        "program": ", ".join(part for part in (program, when) if part),
+        "made": given[:1].upper() + given[1:],
+        "footer": f"{program}, {title[:1].lower()}{title[1:]}; key {key}",
+        "created": record.created,
+        "foot": [
+            said(f"key {key}, {commitment_date(record.commitment)}; spec {schemes}", _SENTENCE),
+            said(made_line(record), _SENTENCE),
+        ],
+    }
+
+
+def closing(
+    record: AnyRecord, chapters: Sequence[Chapter], papers: Sequence[str], manifest: Sequence[Block]
+) -> list[Section]:
+    """The last sections of every report: the method, how it is checked, its ``manifest``, and what it assumes."""
+    return [
+        _method(chapters, papers),
+        _check(record),
+        Section("Record and recomputation", "record", manifest),
+        *_assumes(record),
+    ]
+
+
+def _method(chapters: Sequence[Chapter], papers: Sequence[str]) -> Section:
+    blocks: list[Block] = []
+    for chapter in chapters:
+        blocks += [heading(chapter.title), *chapter.blocks]
+    named = lines([said(paper, _REFERENCE) for paper in papers], small=True)
+    return Section("Method", "method", [*blocks, heading("References"), named])
+
+
+def _check(record: AnyRecord) -> Section:
+    short = [Text(line, soft=True) for line in short_check(record)]
+    return Section(TITLE, "check", [lines(how_to_check(record))], True, "How to check it", short)
+
+
+def _assumes(record: AnyRecord) -> list[Section]:
+    if not record.assumptions:
+        return []
+    intro = text(
+        "The numbers are the chances of such scores over the draw of the key. They mean what they say where this is "
+        "true:"
+    )
+    assumed = lines([said(line, _SENTENCE) for line in assumption_lines(record.assumptions)])
+    return [Section("What this verdict assumes", "assumes", [intro, assumed], True, "What it assumes", [assumed])]
+
+
+def spec_blocks(ident: str, spec: WatermarkSpec) -> list[Leaf]:
+    """A spec as JSON, under its id."""
+    pretty = msgspec.json.format(msgspec.json.encode(spec, order="sorted"), indent=2).decode()
+    shown = "\n".join(clean(line, 500) for line in pretty.split("\n"))
+    return [text("Spec <code>$id</code>", soft=True, id=ident), Code(shown)]
+
+
+def decoy_plots(strip: Markup, curve: Markup, every: str, several: bool = False) -> list[Plot]:
+    """The two drawings of decoys.
+
+    Parameters
+    ----------
+    strip, curve
+        What `plots.decoy_strip` and `plots.decoy_curve` drew.
+    every
+        Which p-values the strip shows: "Every decoy's p-value on a logarithmic scale."
+    several
+        Whether corrections for several keys are part of them.
+    """
+    why = ", which corrections for several keys make them do" if several else ""
+    note = (
+        f"The decoys should follow the dashed diagonal or run below it{why}. They leave the shaded area in at most 5 "
+        "of 100 sound runs."
+    )
+    return [Plot(strip, runs(every)), Plot(curve, runs(note))]
+
+
+def drawn_decoys(
+    log10_decoys: Sequence[float], log10_true: float | None, ident: str, every: str, several: bool = False
+) -> list[Plot]:
+    """The decoys' p-values, the true key's among them; nothing where there are none (see `decoy_plots`)."""
+    if not log10_decoys:
+        return []
+    strip = plots.decoy_strip(log10_decoys, log10_true, f"{ident}s")
+    return decoy_plots(strip, plots.decoy_curve(log10_decoys, log10_true, f"{ident}c"), every, several)
+
+
+def plotted(drawings: Iterable[tuple[Markup | None, str]]) -> list[Plots]:
+    """Those drawings that there are, with their captions, side by side; nothing where there are none."""
+    there = [Plot(svg, runs(caption)) for svg, caption in drawings if svg is not None]
+    return [Plots(there)] if there else []
+
+
+def files_table(caption: str, files: Sequence[File]) -> Table:
+    """Files with their sizes and hashes."""
+    columns = [Column(runs("Name"), width=2), Column(runs("Bytes"), "r", rank=1), Column(runs("SHA-256"), width=3)]
+    rows = [
+        [
+            name_cell("standard input" if file.name == "-" else file.name),
+            cell(file.bytes),
+            digest_cell(file.sha256),
+        ]
+        for file in files
+    ]
+    return Table(caption, columns, rows, on_paper=1000)
+
+
+def key_pairs(record: AnyRecord, commitment: Commitment | None) -> Pairs:
+    """The key's fingerprint and its commitment, as facts of the manifest."""
+    pairs = [("Key fingerprint", code(record.key_fingerprint))]
+    if commitment is None:
+        return Pairs("Key and commitment", [*pairs, ("Commitment", runs("none"))])
+    pairs += [
+        ("Commitment, SHA-256", code(commitment.sha256)),
+        ("Committed to spec", code(commitment.spec_id)),
+        (
+            "Commitment, dated",
+            runs("$time; its file says so, and nothing proves it", time=format_time(commitment.created)),
+        ),
+    ]
+    return Pairs("Key and commitment", pairs)
+
+
+def environment(record: AnyRecord) -> list[tuple[str, Runs]]:
+    """The last facts of a manifest: the record's format, the arguments of the run and the packages."""
+    return [
+        ("Record format", runs("$format $version", format=record.format, version=str(record.version))),
+        *(
+            (f"Argument {clean(name, 60)}", code(shown_argument(value)))
+            for name, value in sorted(record.arguments.items())
+        ),
+        *((clean(name, 60), said(version, 200)) for name, version in sorted(record.versions.items())),
+    ]
+
+
+def shown_argument(value: Any) -> str:
+    """Write the value of an option."""
+    if isinstance(value, list):
+        more = f" and {len(value) - _ITEMS:,} more, all in the JSON record" if len(value) > _ITEMS else ""
+        return ", ".join(map(str, value[:_ITEMS])) + more
+    return str(value)
+
+
+def code(given: str, limit: int = 1000) -> Runs:
+    """A value as it stands, to be copied: a hash, a seed, an argument."""
+    return (Run(clean(given, limit), ("code",)),)
+
+
+def cell(given: str | int | Runs | None, *, tone: Tone | None = None, rows: int = 1) -> Cell:
+    """A number, words of which nothing is markup, or runs; a dash for None."""
+    if isinstance(given, tuple):
+        return Cell(given, tone=tone, rows=rows)
+    return Cell(said(DASH if given is None else given, 400), tone=tone, rows=rows)
+
+
+def name_cell(given: str, *, link: str = "", rows: int = 1, limit: int = 300) -> Cell:
+    """A name from outside: of a file, an account, a model."""
+    return Cell(said(given, limit), link=link, rows=rows, name=True)
+
+
+def digest_cell(given: str | None) -> Cell:
+    """A hash."""
+    return Cell(code(given, 300)) if given else cell(None)
+
+
+def p_cell(log10_p: float | None, *, rows: int = 1) -> Cell:
+    """A p-value, rounded up; a dash where there is none."""
+    return cell(None if log10_p is None else p_value(log10_p), rows=rows)
+
+
+def e_cell(log10_e: float | None, *, rows: int = 1) -> Cell:
+    """An e-value, rounded down; a dash where there is none."""
+    return cell(None if log10_e is None else e_value(log10_e), rows=rows)
