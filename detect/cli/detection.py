@@ -187,7 +187,7 @@ def detect(
     model = None
     tokenizer_source: Any = tokenizer or model_folder(model_dir)
     if aware:
-        from detect.student.models.soundness import check_sound
+        from detect.models.soundness import check_sound
 
         doing("loading the model")
         network, _ = load_model(model_dir, "bfloat16")
@@ -345,39 +345,36 @@ def _recomputed(report: Path, key: str, tokenizer: str | None, inputs: Path | No
     from detect.corpus.recompute import keys_on_record as keys_of_scan
     from detect.document.blind import tested_keys
     from detect.document.recompute import keys_on_record, ring_on_record
-    from detect.records.detection_file import parse_record
+    from detect.records.reading import read_report
     from detect.records.results import Recomputed
-    from detect.records.scan_file import SCAN_FORMAT, parse_scan, read_bytes, record_format
-    from detect.records.trace_file import TRACE_FORMAT, parse_trace
+    from detect.records.scan import ScanRecord
+    from detect.records.trace import TraceRecord
     from watermark.keys import TenantKey, load_key
 
-    data = read_bytes(report)
-    form = record_format(data, report)
-    refuse_unused("inputs", form == TRACE_FORMAT, "a trace is recomputed from the evidence beside it")
-    refuse_unused("tokenizer", form == TRACE_FORMAT, "a trace is recomputed from the evidence beside it")
+    _, record = read_report(report)
+    beside = "a trace is recomputed from the evidence beside it"
+    refuse_unused("inputs", isinstance(record, TraceRecord), beside)
+    refuse_unused("tokenizer", isinstance(record, TraceRecord), beside)
     loaded = load_key(key)
     account = loaded.tenant if isinstance(loaded, TenantKey) else None
     kind: Literal["detection", "scan", "trace"]
     unit: Literal["documents", "contexts"] = "documents"
-    if form == SCAN_FORMAT:
-        scanned = parse_scan(data, report)
-        keys, held = keys_of_scan(scanned), held_of_scan(scanned, loaded)
-        differences = _recompute_scan(scanned, key, tokenizer, report, inputs)
-        kind, count = "scan", scanned.documents
-    elif form == TRACE_FORMAT:
-        traced = parse_trace(data, report)
-        keys = [h.key for h in traced.hypotheses]
-        ring = ring_on_record(key, traced.spec, keys)
-        held = list(tested_keys(traced.spec, ring))
-        differences = _recompute_trace(traced, ring, report)
-        kind, unit, count = "trace", "contexts", traced.contexts
+    if isinstance(record, ScanRecord):
+        keys, held = keys_of_scan(record), held_of_scan(record, loaded)
+        differences = _recompute_scan(record, key, tokenizer, report, inputs)
+        kind, count = "scan", record.documents
+    elif isinstance(record, TraceRecord):
+        keys = [h.key for h in record.hypotheses]
+        ring = ring_on_record(key, record.spec, keys)
+        held = list(tested_keys(record.spec, ring))
+        differences = _recompute_trace(record, ring, report)
+        kind, unit, count = "trace", "contexts", record.contexts
     else:
-        detected = parse_record(data, report)
-        keys = keys_on_record(detected)
-        ring = ring_on_record(key, detected.spec, keys)
-        held = list(tested_keys(detected.spec, ring))
-        differences = _recompute_detection(detected, ring, tokenizer, report, inputs)
-        kind, count = "detection", len(detected.documents)
+        keys = keys_on_record(record)
+        ring = ring_on_record(key, record.spec, keys)
+        held = list(tested_keys(record.spec, ring))
+        differences = _recompute_detection(record, ring, tokenizer, report, inputs)
+        kind, count = "detection", len(record.documents)
     left = [name for name in keys if name not in held]
     found = Recomputed(
         path=str(report),
@@ -465,7 +462,7 @@ def _makes_pdf(wanted: bool | None, output: Path | None) -> bool:
 
 
 def _publish(record: Record, output: Path | None, as_json: bool, pdf: bool = False) -> None:
-    from detect.records.detection_file import encode_record
+    from detect.records.reading import encode_record
     from detect.report.detection.terminal import print_record
 
     data = encode_record(record)

@@ -53,10 +53,11 @@ def verify(path: Path, inputs: Path | None, public_key: Path | None, as_json: bo
     \b
     Example: dyetrace report verify evidence/report.json --inputs data/ --public-key owner.pub
     """
+    from detect.records.reading import read_report
     from detect.report.verify.report import verify_report
 
     with contextlib.suppress(EvidenceError):  # it is a report that contradicts itself, which the checks say
-        _read(path)  # what is no report at all is bad input
+        read_report(path)  # what is no report at all is bad input
     doing("hashing the files and computing what follows from other numbers")
     found = verify_report(path, public_key=public_key, inputs=inputs)
     rest()
@@ -98,9 +99,10 @@ def render(path: Path, output: Path, forms: tuple[str, ...], force: bool, as_jso
     Example: dyetrace report render evidence/report.json -o evidence/ --format html --format pdf
     """
     from detect.folders.published import add_drawings, check_folder, drawn_from
+    from detect.records.reading import read_report
 
     check_folder(output, None)
-    data, record = _read(path)
+    data, record = read_report(path)
     drawn = {}
     for form in dict.fromkeys(forms):
         doing(f"drawing {_NAMES[form]}")
@@ -137,10 +139,11 @@ def sign(path: Path, signing_key: str, as_json: bool) -> None:
     \b
     Example: dyetrace report sign evidence/report.json --signing-key file:owner.pem
     """
+    from detect.records.reading import read_report
     from detect.records.results import ReportSigned
     from detect.report import signature
 
-    _read(path)  # nobody should sign what is no report
+    read_report(path)  # nobody should sign what is no report
     beside = signature.sign(path, signing_key)
     made = signature.read_signature(beside)
     say(f"wrote {beside}, by the key {made.public_key}")
@@ -171,19 +174,6 @@ def keygen(path: Path, as_json: bool) -> None:
         print_result(SigningKeyMade(path=str(path), public_path=str(beside), public_key=public))
     else:
         click.echo(public)
-
-
-def _read(path: Path) -> tuple[bytes, ScanRecord | TraceRecord | Record]:
-    """The bytes of a report, and what they say."""
-    from detect.records.detection_file import parse_record
-    from detect.records.scan_file import SCAN_FORMAT, parse_scan, read_bytes, record_format
-    from detect.records.trace_file import TRACE_FORMAT, parse_trace
-
-    data = read_bytes(path)
-    kind = record_format(data, path)
-    if kind == SCAN_FORMAT:
-        return data, parse_scan(data, path)
-    return data, parse_trace(data, path) if kind == TRACE_FORMAT else parse_record(data, path)
 
 
 def _drawn(record: ScanRecord | TraceRecord | Record, form: str) -> bytes:

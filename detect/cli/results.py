@@ -29,7 +29,7 @@ def print_result(result: msgspec.Struct, *, one_line: bool = False) -> None:
     """
     import msgspec
 
-    from detect.records.detection_file import portable
+    from detect.records.reading import portable
 
     data = msgspec.json.encode(portable(result))
     click.echo((data if one_line else msgspec.json.format(data, indent=2)).decode())

@@ -333,7 +333,7 @@ def _check_output(job: ScanJob, output: Path, pdf: bool, force: bool) -> None:
 def _publish(
     record: ScanRecord, output: Path, pdf: bool, as_json: bool, run: RunTimes, failed: DyetraceError | None
 ) -> None:
-    from detect.records.scan_file import encode_scan
+    from detect.records.reading import encode_record
     from detect.report.scan.terminal import print_scan
 
     def drawn(_: Path) -> dict[str, bytes]:
@@ -348,7 +348,7 @@ def _publish(
             drawings["report.pdf"] = render_pdf(record)
         return drawings | {"run.json": msgspec.json.format(msgspec.json.encode(run)) + b"\n"}
 
-    publish(output, encode_scan(record), drawn, lambda console: print_scan(record, console), as_json, failed)
+    publish(output, encode_record(record), drawn, lambda console: print_scan(record, console), as_json, failed)
 
 
 class StageProgress:

@@ -294,7 +294,7 @@ def _scan(
         reference_inputs=[] if reference is None else reference.inputs,
     )
     from detect.folders.published import Unwritten, replace_report
-    from detect.records.scan_file import encode_scan
+    from detect.records.reading import encode_record
     from detect.report.checking import how_to_check, in_words
 
     record = msgspec.structs.replace(
@@ -303,7 +303,7 @@ def _scan(
         how_to_check=in_words(how_to_check(record)),
     )
     try:
-        replace_report(output, {**files, "report.json": encode_scan(record)})
+        replace_report(output, {**files, "report.json": encode_record(record)})
     except DyetraceError as error:
         raise Unwritten(record, str(error)) from None
     return record

@@ -126,6 +126,13 @@ class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     confidence: float
     method: str
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it lies within 0 .. 1 and has its estimate in it."""
+        middle = self.low if self.estimate is None else self.estimate
+        high = 1.0 if self.high is None else self.high
+        return 0 <= self.low <= middle <= high <= 1 and 0 < self.confidence < 1
+
 
 class Shares(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How much of the corpus is marked.

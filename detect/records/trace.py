@@ -18,6 +18,13 @@ from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
 TRACE_VERSION = 1
+TENANT = "tenant:"
+"""Before an account's name in a key's."""
+
+
+def tenant_name(key: str) -> str:
+    """An account's name, whether "tenant:" stands before it or not."""
+    return key.removeprefix(TENANT)
 
 
 class ModelSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,7 +35,7 @@ class ModelSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     name
         As given: a folder, or "MODEL at URL" for an endpoint.
     sha256
-        Of the folder's weights and configuration (`detect.student.models.forward.model_hash`); "" for an endpoint.
+        Of the folder's weights and configuration (`detect.models.forward.model_hash`); "" for an endpoint.
     tokenizer
         "same" when it is the spec's own, "aligned" when the model's tokens were mapped onto the spec's through text,
         "text" when only its text was seen.

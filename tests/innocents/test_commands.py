@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from detect.records.reading import read_record
 from detect.records.trace import TraceRecord
-from detect.records.trace_file import read_trace
 from tests.innocents.world import KEY, World, copier_of, run, tokenizer_of, written
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing
@@ -29,7 +29,7 @@ def traced(world: World, output: Path, model: str | Path, *more: object, status:
 
 
 def innocent(output: Path) -> TraceRecord:
-    record = read_trace(output / "report.json")
+    record = read_record(TraceRecord, output / "report.json")
     assert not record.found and record.refused is None
     assert record.log10_pvalue is not None and record.log10_pvalue > -3
     return record
@@ -87,7 +87,7 @@ def test_text_that_is_taken_for_unmarked_and_carries_the_mark_is_refused(world: 
 def test_one_student_of_each_share_gives_no_interval(world: World, tmp_path: Path) -> None:
     calibration = ["--calibrate", f"{world.folder / 'teacher'}=0", "--calibrate", f"{world.folder / 'of-marked'}=1"]
     traced(world, tmp_path, "teacher", "--read", world.folder / "unmarked.jsonl", *calibration)
-    share = read_trace(tmp_path / "report.json").share
+    share = read_record(TraceRecord, tmp_path / "report.json").share
     assert share.interval is None and share.reason is not None and "share" in share.reason
 
 

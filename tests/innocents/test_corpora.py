@@ -24,8 +24,8 @@ from detect.corpus.tally import Documents, Tally
 from detect.document.blind import blind_test
 from detect.laws.multiplicity import holm_log10
 from detect.laws.tails import log10_sf_many
+from detect.records.reading import read_record
 from detect.records.scan import ScanRecord
-from detect.records.scan_file import read_scan
 from detect.server.evidence import fisher_log10
 from detect.text.distinct import distinct_tuples
 from detect.text.natural_text import natural_documents
@@ -99,7 +99,7 @@ def scan(folder: Path, corpus: Path, made: str, output: Path, *more: str | Path)
         "--workers", "1", "--decoys", "20", "--null-corpus", "none", "--no-pdf", *more,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    return result, read_scan(output / "report.json")
+    return result, read_record(ScanRecord, output / "report.json")
 
 
 def detect(folder: Path, source: Path, *more: str | Path) -> Result:

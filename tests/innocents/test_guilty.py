@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from detect.records.trace_file import read_trace
+from detect.records.reading import read_record
+from detect.records.trace import TraceRecord
 from detect.student.asking.answers import SuspectAnswer
 from detect.student.asking.prompts import choose_prompts, prompts_of
 from tests.innocents.askings import asked_in_order
@@ -90,7 +91,7 @@ def test_through_the_command_line_and_a_wrapper_that_changed_the_names_of_weight
         made = run("trace", "weights", student, *read, *world.keys, *world.tokenizer, "-o", tmp_path / student.name)
         assert made.exit_code in (0, 2), made.output
         if student is not wrapped or made.exit_code == 0:
-            assert read_trace(tmp_path / student.name / "report.json").found
+            assert read_record(TraceRecord, tmp_path / student.name / "report.json").found
 
 
 def test_the_signal_is_the_marks(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from benchmarks.distillation.server import Server
-from detect.records.trace_file import read_trace
+from detect.records.reading import read_record
+from detect.records.trace import TraceRecord
 from tests.innocents.world import PROMPTS, World, run, written
 
 
@@ -62,7 +63,7 @@ def test_the_teachers_twin_is_not_found_by_asking(
     trace = ["trace", "api", tmp_path / "plan.json", *keys, *world.tokenizer, *accounts, *more, "--no-pdf"]
     done = run(*trace, "-o", tmp_path / "found")
     assert done.exit_code == 0 and "What this verdict assumes" in done.output, done.output
-    record = read_trace(tmp_path / "found" / "report.json")
+    record = read_record(TraceRecord, tmp_path / "found" / "report.json")
     assert not record.found and not record.identified and record.refused is None
     assert record.log10_pvalue is not None and record.log10_pvalue > -3
     assert record.queries is not None and record.queries.before_plan == 0
@@ -112,13 +113,13 @@ def test_a_plan_that_was_made_after_answers_gives_no_verdict(
     few.write_text("\n".join(PROMPTS[::2]))
     second = planned(world, teacher_served, tmp_path / "second.json", "--prompts", few)
     output = words(asked(world, second, tmp_path / "found"))
-    record = read_trace(tmp_path / "found" / "report.json")
+    record = read_record(TraceRecord, tmp_path / "found" / "report.json")
     assert record.refused is not None and "on record before this plan" in record.refused
     assert record.log10_pvalue is None and not record.found
     assert output.index("on record before this plan") < output.index("What this verdict assumes")
     # In a folder of its own, where nothing was seen before, it is as good as any.
     asked(world, second, tmp_path / "fresh")
-    assert read_trace(tmp_path / "fresh" / "report.json").refused is None
+    assert read_record(TraceRecord, tmp_path / "fresh" / "report.json").refused is None
 
 
 def test_nor_does_one_that_asks_the_same_prompts_in_another_way(
@@ -129,5 +130,5 @@ def test_nor_does_one_that_asks_the_same_prompts_in_another_way(
     asked(world, planned(world, teacher_served, tmp_path / "first.json", *source), tmp_path / "found")
     again = [*source, "--temperature", 0.99]
     asked(world, planned(world, teacher_served, tmp_path / "second.json", *again), tmp_path / "found")
-    record = read_trace(tmp_path / "found" / "report.json")
+    record = read_record(TraceRecord, tmp_path / "found" / "report.json")
     assert record.queries is not None and record.queries.before_plan > 0 and record.refused is not None

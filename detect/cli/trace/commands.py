@@ -749,7 +749,7 @@ def _check_output(output: Path, pdf: bool, inputs: Sequence[str | Path | None], 
 
 def _publish(record: TraceRecord, output: Path, pdf: bool, as_json: bool, failed: DyetraceError | None) -> None:
     """Write the pages of a trace's report and show it."""
-    from detect.records.trace_file import encode_trace
+    from detect.records.reading import encode_record
     from detect.report.trace.terminal import print_trace
 
     def drawn(_: Path) -> dict[str, bytes]:
@@ -762,7 +762,7 @@ def _publish(record: TraceRecord, output: Path, pdf: bool, as_json: bool, failed
             drawings["report.pdf"] = render_trace_pdf(record)
         return drawings
 
-    publish(output, encode_trace(record), drawn, lambda console: print_trace(record, console), as_json, failed)
+    publish(output, encode_record(record), drawn, lambda console: print_trace(record, console), as_json, failed)
 
 
 def _show_reading(what: str, done: int, total: int) -> None:

@@ -6,8 +6,7 @@ import math
 
 from markupsafe import Markup, escape
 
-from detect.records.trace import TraceRecord, TrainingShare
-from detect.records.trace_file import tenant_name
+from detect.records.trace import TraceRecord, TrainingShare, tenant_name
 from detect.records.written import clean, format_p
 from detect.report.paper import svg
 from detect.report.scan.wording import percent, scan_key_label

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detect.records.trace import ModelSeen, Reading, TraceRecord
-from detect.records.trace_file import tenant_name
+from detect.records.trace import ModelSeen, Reading, TraceRecord, tenant_name
 from detect.records.written import format_e, format_time
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs
 from detect.report.scan.text import Fact, Summary

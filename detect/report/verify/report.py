@@ -17,12 +17,10 @@ import msgspec
 
 from detect.records.code_hash import code_sha256
 from detect.records.detection import Record
-from detect.records.detection_file import encode_record, read_record
+from detect.records.reading import encode_record, parse_report, read_bytes
 from detect.records.recorded_inputs import within
 from detect.records.scan import FileHash, ScanRecord
-from detect.records.scan_file import SCAN_FORMAT, encode_scan, parse_scan, read_bytes, record_format
 from detect.records.trace import TraceRecord
-from detect.records.trace_file import TRACE_FORMAT, encode_trace, parse_trace
 from detect.report.checking import how_to_check, in_words
 from detect.report.signature import check_signature, load_public_key, read_signature, signature_path
 from detect.report.verify import detection as verify_detection
@@ -122,19 +120,9 @@ def _check(name: str, look: Callable[[], str]) -> Check:
 
 def _record(path: Path, data: bytes, found: list[ScanRecord | TraceRecord | Record]) -> str:
     """Read the record; its bytes must be those that it would be written as."""
-    kind = record_format(data, path)
-    if kind == SCAN_FORMAT:
-        scan = parse_scan(data, path)
-        found.append(scan)
-        again = encode_scan(scan)
-    elif kind == TRACE_FORMAT:
-        trace = parse_trace(data, path)
-        found.append(trace)
-        again = encode_trace(trace)
-    else:
-        detection = read_record(path)
-        found.append(detection)
-        again = encode_record(detection)
+    record = parse_report(data, path)
+    found.append(record)
+    again = encode_record(record)
     _date(found[0].created)
     if again == data:
         return "it is whole and does not contradict itself"

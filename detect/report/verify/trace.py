@@ -10,13 +10,11 @@ import numpy as np
 
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.laws.multiplicity import holm_log10, mean_log10_e
-from detect.records.trace import TraceHypothesis, TraceRecord, log10_naming_level
-from detect.records.trace_file import tenant_name
+from detect.records.trace import TraceHypothesis, TraceRecord, log10_naming_level, tenant_name
 from detect.records.written import format_time
-from detect.report.trace.wording import one_of_them
 from detect.report.verify.documents import NotDone
 from detect.report.verify.numbers import close, refuse
-from detect.student.verdict.conclude import tails, tested_log10, trace_log10_pvalue
+from detect.student.verdict.conclude import one_of_them, tails, tested_log10, trace_log10_pvalue
 from detect.student.verdict.evidence import EVIDENCE_FILE, read_evidence
 from detect.student.verdict.hypothesis import WeightedTest
 from detect.student.verdict.recording import failed_control

@@ -142,10 +142,10 @@ def write_report(
         record, assumptions=assumptions(record), how_to_check=in_words(how_to_check(record))
     )
     from detect.folders.published import Unwritten, replace_report
-    from detect.records.trace_file import encode_trace
+    from detect.records.reading import encode_record
 
     try:
-        replace_report(output, {EVIDENCE_FILE: data, "report.json": encode_trace(record)})
+        replace_report(output, {EVIDENCE_FILE: data, "report.json": encode_record(record)})
     except DyetraceError as error:
         raise Unwritten(record, str(error)) from None
     return record

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from detect.cli import main
 from detect.cli.statuses import DOES_NOT_HOLD, FOUND
-from detect.records.detection_file import read_record
+from detect.records.detection import Record
+from detect.records.reading import read_record
 from watermark.keys import SecretKey, write_key_file
 
 SECRET = bytes(range(32))
@@ -94,7 +95,7 @@ def test_reports_are_written_and_recomputed_and_a_changed_number_is_noticed(job:
     options = ("--tenant", "acme", "--commitment", job / "commitment.json", "-o", out)
     assert detect(job, job / "answers.jsonl", smollm2_dir, *options).exit_code == 0
     assert (out / "report.html").read_text().startswith("<!doctype html>")
-    record = read_record(out / "report.json")
+    record = read_record(Record, out / "report.json")
     assert record.commitment is not None and record.commitment.spec_id == record.spec_id
     again = ("--key", f"file:{job / 'owner.key'}", "--tokenizer", smollm2_dir)
     assert "every number the same" in run("recompute", out / "report.json", *again).stdout

@@ -19,7 +19,8 @@ from jsonschema import Draft202012Validator
 from benchmarks.distillation.server import Server
 from detect.cli import main
 from detect.cli.json_schemas import json_schema, schema_names, write_schemas
-from detect.records.detection_file import read_record
+from detect.records.detection import Record
+from detect.records.reading import read_record
 from tests.detect.student.asking.conftest import tiny_model  # noqa: F401 (the same model that API traces are tried on)
 from watermark.keys import KeyRing, load_master
 from watermark.ledger import Ledger
@@ -322,7 +323,7 @@ def test_the_page_lists_every_command_and_links_every_schema() -> None:
 def test_a_demo_is_printed_as_the_detection_that_it_is(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = read_record(case.folder / "detected" / "report.json")
+    record = read_record(Record, case.folder / "detected" / "report.json")
     monkeypatch.setattr("detect.demo.run_demo", lambda folder, scheme, say: record)
     done = run("demo", "-o", tmp_path / "demo", "--json")
     assert done.exit_code == 0, done.output

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
-from detect.records.detection_file import write_record
+from detect.records.reading import write_record
 from detect.report.signature import sign, write_signing_key
 from detect.student.asking.plan import write_plan
 from detect.text.artefacts import artefact

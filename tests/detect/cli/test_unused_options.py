@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
-from detect.records.trace_file import encode_trace
+from detect.records.reading import encode_record
 from detect.student.asking.plan import Budgets, write_plan
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from tests.detect.student.asking.planned import plan as make_plan
@@ -43,7 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nobody.txt").write_text("\n")
     write_plan(folder / "plan.json", msgspec.structs.replace(make_plan(), budgets=Budgets(requests=10, tokens=1000)))
     (folder / "trace").mkdir()
-    (folder / "trace" / "report.json").write_bytes(encode_trace(traced(folder / "trace")))
+    (folder / "trace" / "report.json").write_bytes(encode_record(traced(folder / "trace")))
     Ledger.create(folder / "served.ledger", spec(), KeyRing.from_master(SECRET, 0)).close()
     return folder
 

@@ -16,7 +16,8 @@ from detect.corpus.conclude import marked_control, null_key_log10
 from detect.corpus.scan import scan
 from detect.corpus.settings import ScanSettings
 from detect.keyed.decoys import log10_agreement
-from detect.records.scan_file import read_scan, write_scan
+from detect.records.reading import read_record, write_record
+from detect.records.scan import ScanRecord
 from detect.report.scan.wording import control_lines
 from detect.report.verify.report import verify_report
 from tests.detect.calibration import log10_excess
@@ -49,7 +50,7 @@ def command(folder: Path, output: Path, *more: str | Path) -> Result:
 def test_a_marked_control_corpus_withholds_the_answer_and_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     result = command(folder, tmp_path, "--null-corpus", folder / "not-clean.jsonl", "--fail")
     assert result.exit_code == UNDECIDED.number, result.output
-    record = read_scan(tmp_path / "report.json")
+    record = read_record(ScanRecord, tmp_path / "report.json")
     assert record.log10_pvalue is None and not record.found
     assert record.refused is not None and "wrong control corpus" in record.refused and "--null-corpus" in record.refused
     assert "No answer is given." in result.stdout and "chosen by this text" in " ".join(result.stdout.split())
@@ -60,7 +61,7 @@ def test_a_marked_control_corpus_withholds_the_answer_and_says_what_to_do(folder
 
 def test_a_clean_control_corpus_lets_the_answer_stand(folder: Path, tmp_path: Path) -> None:
     assert command(folder, tmp_path, "--null-corpus", folder / "clean.jsonl", "--no-pdf").exit_code == 0
-    record = read_scan(tmp_path / "report.json")
+    record = read_record(ScanRecord, tmp_path / "report.json")
     assert record.found and record.controls.null_corpus_documents == 20
     assert [standing for standing, _ in control_lines(record)] == ["sound", "sound", "sound"]
     assert any(a.checked and "control corpus of 20 documents" in a.how for a in record.assumptions)
@@ -83,13 +84,13 @@ def test_a_report_that_gives_an_answer_although_its_control_fails_is_refused(tmp
         {"null_key_log10_pvalue": -9.0},
     ):
         controls = msgspec.structs.replace(record.controls, **changes)
-        write_scan(tmp_path / "report.json", msgspec.structs.replace(record, controls=controls))
+        write_record(tmp_path / "report.json", msgspec.structs.replace(record, controls=controls))
         failed = verify_report(tmp_path / "report.json").failed
         assert [check.name for check in failed] == ["controls"] and "yet an answer is given" in failed[0].line
         shown = CliRunner().invoke(main, ["report", "verify", str(tmp_path / "report.json")])
         assert shown.exit_code == DOES_NOT_HOLD.number
     controls = msgspec.structs.replace(record.controls, null_corpus_log10_pvalue=-3.9, null_key_log10_pvalue=-3.9)
-    write_scan(tmp_path / "report.json", msgspec.structs.replace(record, controls=controls))
+    write_record(tmp_path / "report.json", msgspec.structs.replace(record, controls=controls))
     assert verify_report(tmp_path / "report.json").holds
 
 

@@ -19,8 +19,8 @@ from detect.keyed.rings import key_set
 from detect.keyed.scoring import global_contexts
 from detect.keyed.words import Source
 from detect.laws.multiplicity import holm_log10
-from detect.records.scan import Hit
-from detect.records.scan_file import read_scan
+from detect.records.reading import read_record
+from detect.records.scan import Hit, ScanRecord
 from detect.text.distinct import Tuples, once
 from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET, documents, keys_of, spec, write_jsonl
@@ -127,7 +127,7 @@ def test_the_command_points_to_the_guilty_alone_and_writes_what_it_paid(tmp_path
     ]  # fmt: skip
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
-    record = read_scan(tmp_path / "out" / "report.json")
+    record = read_record(ScanRecord, tmp_path / "out" / "report.json")
     assert record.pairs_paid == record.discoveries.tested * 22 == 230 * 22
     hits = [msgspec.json.decode(line, type=Hit) for line in (tmp_path / "out" / "hits.jsonl").read_bytes().splitlines()]
     named = {key for hit in hits for key in hit.points_to}

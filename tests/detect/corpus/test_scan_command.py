@@ -18,7 +18,8 @@ from detect.corpus.forecast import forecast
 from detect.corpus.recompute import recompute_scan
 from detect.corpus.scan import scan
 from detect.corpus.settings import ScanSettings
-from detect.records.scan_file import read_scan
+from detect.records.reading import read_record
+from detect.records.scan import ScanRecord
 from detect.text.natural_text import natural_documents
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.corpus.test_scan import job
@@ -91,7 +92,7 @@ def test_the_report_verifies_until_a_byte_changes(folder: Path, found: tuple[Pat
 
 
 def test_the_report_recomputes_and_a_changed_number_is_named(folder: Path, found: tuple[Path, Result]) -> None:
-    record = read_scan(found[0] / "report.json")
+    record = read_record(ScanRecord, found[0] / "report.json")
     key = f"file:{folder / 'owner.key'}"
     assert recompute_scan(record, key, None, Path("/"), None, InlineEngine()) == []
     first = record.hypotheses[0]
@@ -110,7 +111,7 @@ def test_natural_text_is_not_found_and_the_null_corpus_is_tested_beside_it(
         "--tokenizer", smollm2_dir, "-o", tmp_path / "out", "--no-pdf", "--fail", "--decoys", "30",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    record = read_scan(tmp_path / "out" / "report.json")
+    record = read_record(ScanRecord, tmp_path / "out" / "report.json")
     assert not record.found and record.inputs[0].kind == "text" and record.documents == 20
     assert record.controls.null_corpus_documents > 100
     assert record.controls.null_corpus_log10_pvalue is not None and record.controls.null_corpus_log10_pvalue > -4

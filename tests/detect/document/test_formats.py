@@ -18,7 +18,8 @@ from detect.keyed.calibration import bounded_log10, explanation, method_of, rank
 from detect.keyed.scoring import statistics_of, tallies
 from detect.keyed.words import signed
 from detect.laws.tail_pairs import log10_sf_pairs
-from detect.records.detection_file import read_record
+from detect.records.detection import Record
+from detect.records.reading import read_record
 from detect.report.scan.page import render_scan_html
 from detect.report.verify.report import verify_report
 from detect.text.distinct import distinct_tuples
@@ -237,7 +238,7 @@ def test_the_page_of_a_ranked_format_says_so_and_its_report_is_recomputed(tmp_pa
     done = run(*asked, "--alpha", "0.01", "-o", tmp_path / "evidence")
     assert done.exit_code == 0, done.output
     assert "are not exact" in done.stdout
-    record = read_record(tmp_path / "evidence" / "report.json")
+    record = read_record(Record, tmp_path / "evidence" / "report.json")
     assert [document.found for document in record.documents] == [True, False]
     assert record.documents[0].decoys is not None and record.documents[0].decoys.drawn == 2_000
     page = (tmp_path / "evidence" / "report.html").read_text()

@@ -17,8 +17,8 @@ from detect.keyed.batch import Batch
 from detect.keyed.decoys import decoy_rings
 from detect.laws.multiplicity import holm_log10, sidak_log10
 from detect.records.detection import Input, Record
-from detect.records.detection_file import encode_record, write_record
 from detect.records.pointing import blind_and_aware
+from detect.records.reading import encode_record, write_record
 from detect.text.distinct import Tuples, distinct_tuples
 from detect.text.inputs import Suspect
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl

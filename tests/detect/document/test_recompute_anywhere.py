@@ -14,7 +14,7 @@ from detect.cli import main
 from detect.corpus.engines import make_engine
 from detect.corpus.scan import ScanJob, scan
 from detect.document.detection import Settings, detect
-from detect.records.detection_file import write_record
+from detect.records.reading import write_record
 from detect.records.recorded_inputs import recorded_path
 from detect.text.inputs import read_suspects
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
@@ -262,7 +262,7 @@ def test_an_account_of_one_epoch_checks_its_part_of_a_scan_of_two(case: Path, tm
 
 
 def test_a_trace_of_an_account_holds_for_the_account_and_for_the_owner(tmp_path: Path) -> None:
-    from detect.records.trace_file import encode_trace
+    from detect.records.reading import encode_record
     from tests.detect.student.verdict.test_recompute import KEY, traced
 
     write_key_file(tmp_path / "owner.key", KEY)
@@ -270,7 +270,7 @@ def test_a_trace_of_an_account_holds_for_the_account_and_for_the_owner(tmp_path:
     for name, ring in (("own", TenantKey.from_master(KEY, "acme").ring()), ("all", None)):
         (tmp_path / name).mkdir()
         record = traced(tmp_path / name) if ring is None else traced(tmp_path / name, ring)
-        (tmp_path / name / "report.json").write_bytes(encode_trace(record))
+        (tmp_path / name / "report.json").write_bytes(encode_record(record))
     for key, name, says in (
         ("owner.key", "own", "every number the same"),
         ("acme.key", "own", "every number the same"),

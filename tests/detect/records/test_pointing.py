@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
-from detect.records.detection import Hypothesis
-from detect.records.detection_file import read_record
+from detect.records.detection import Hypothesis, Record
 from detect.records.pointing import pointing
+from detect.records.reading import read_record
 from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET
 from watermark.keys import write_key_file
@@ -75,7 +75,7 @@ def test_the_command_names_no_account_for_unmarked_text(
         )  # fmt: skip
         assert result.exit_code == 0, result.output
         assert not any(name in result.stdout for name in ACCOUNTS) and "none named" in result.stdout
-        record = read_record(tmp_path / "out" / "report.json")
+        record = read_record(Record, tmp_path / "out" / "report.json")
         assert all(document.points_to == [] and not document.found for document in record.documents)
         page = (tmp_path / "out" / "report.html").read_text()
         assert "none named" in page and "Some key is the strongest in any text" in page

@@ -15,8 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from detect.cli import main
 from detect.corpus.recompute import recompute_scan
-from detect.records.detection_file import read_record
-from detect.records.scan_file import read_scan
+from detect.records.detection import Record
+from detect.records.reading import read_record
+from detect.records.scan import ScanRecord
 from detect.report.detection.page import render_html
 from detect.report.detection.terminal import print_record
 from detect.report.scan.page import render_scan_html
@@ -79,7 +80,7 @@ TEXT = "Rivers carry what is put into them a long way down, and dye shows where 
 def test_every_form_of_a_scans_report_ends_with_what_it_assumes(folder: Path, tmp_path: Path) -> None:
     result = scan(folder, tmp_path)
     assert result.exit_code == 0, result.output
-    record = read_scan(tmp_path / "report.json")
+    record = read_record(ScanRecord, tmp_path / "report.json")
     end = result.stdout.split(TITLE)[1]
     page = (tmp_path / "report.html").read_text().split(f"{TITLE}</h2>")[1]
     for one in record.assumptions:
@@ -94,7 +95,7 @@ def test_a_detections_report_ends_with_what_it_assumes(folder: Path, tmp_path: P
     lines = "\n".join(json.dumps({"text": text}) for text in (TEXT, "Other words than these.", TEXT))
     result = detect(folder, "--format", "jsonl", "-o", tmp_path, stdin=lines)
     assert result.exit_code == 0, result.output
-    record = read_record(tmp_path / "report.json")
+    record = read_record(Record, tmp_path / "report.json")
     end = " ".join(result.stdout.split(TITLE)[1].split())
     assert "1 file with 3 documents; nothing was left out" in end and "1 has the same tokens as an earlier one" in end
     assert f"{TITLE}</h2>" in (tmp_path / "report.html").read_text()
@@ -148,16 +149,16 @@ def test_an_older_scan_still_reads_verifies_renders_and_recomputes(folder: Path,
     path = tmp_path / "report.json"
     fields = json.loads(path.read_text())
     del fields["assumptions"], fields["pairs_paid"], fields["controls"]["null_key_log10_pvalue"], fields["made"]
-    older = msgspec.convert(fields, type=type(read_scan(path)))
+    older = msgspec.convert(fields, type=type(read_record(ScanRecord, path)))
     out = StringIO()
     print_scan(older, Console(file=out))
     assert "mark was found" in out.getvalue() and TITLE not in out.getvalue()
     page = render_scan_html(older)
     assert TITLE not in page and "not over documents" in page
     assert recompute_scan(older, f"file:{folder / 'owner.key'}", None, Path("/"), None, InlineEngine()) == []
-    from detect.records.scan_file import write_scan
+    from detect.records.reading import write_record
 
-    write_scan(path, older)
+    write_record(path, older)
     assert verify_report(path).holds
 
 
@@ -168,7 +169,7 @@ def test_an_older_detection_still_reads_and_renders(folder: Path, tmp_path: Path
     for document in fields["documents"]:
         del document["points_to"]
     (tmp_path / "report.json").write_text(json.dumps(fields))
-    older = read_record(tmp_path / "report.json")
+    older = read_record(Record, tmp_path / "report.json")
     out = StringIO()
     print_record(older, Console(file=out))
     assert "no mark found" in out.getvalue() and TITLE not in out.getvalue()

@@ -20,6 +20,7 @@ from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochb
 from detect.laws.tails import log10_sf
 from detect.records.detection import Input, SubkeyTally
 from detect.records.made import Made
+from detect.records.reading import write_record
 from detect.records.scan import (
     HISTOGRAM_BINS,
     Controls,
@@ -34,7 +35,6 @@ from detect.records.scan import (
     Shares,
     Skipped,
 )
-from detect.records.scan_file import write_scan
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
@@ -182,7 +182,7 @@ def make_scan(folder: Path, corpus: Corpus, *, refused: str | None = None, **cha
         "made": MADE,
     }  # fmt: skip
     record = ScanRecord(**(fields | changes))
-    write_scan(folder / "report.json", record)
+    write_record(folder / "report.json", record)
     return record
 
 

@@ -15,7 +15,7 @@ import pytest
 from detect.document.detection import Settings, detect
 from detect.laws.multiplicity import holm_log10
 from detect.records.detection import AwareHypothesis, AwareResult, Record
-from detect.records.detection_file import encode_record
+from detect.records.reading import encode_record
 from detect.report.verify.report import verify_report
 from detect.text.inputs import Suspect
 from tests.detect import foreign

@@ -14,9 +14,8 @@ from click.testing import CliRunner, Result
 from detect.cli import main
 from detect.records.code_hash import code_sha256
 from detect.records.detection import Record
-from detect.records.detection_file import read_record
+from detect.records.reading import read_record, write_record
 from detect.records.scan import ScanRecord
-from detect.records.scan_file import read_scan, write_scan
 from detect.text.natural_text import PROSE_SHA256
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from watermark.errors import DyetraceError
@@ -90,7 +89,7 @@ def both(request: pytest.FixtureRequest, case: Path, smollm2_dir: Path) -> tuple
 
 def record_of(folder: Path) -> ScanRecord | Record:
     path = folder / "report.json"
-    return read_scan(path) if b'"dyetrace-scan"' in path.read_bytes() else read_record(path)
+    return read_record(ScanRecord, path) if b'"dyetrace-scan"' in path.read_bytes() else read_record(Record, path)
 
 
 def test_every_form_says_when_by_whom_and_with_which_code(both: tuple[str, Path, Path, Result, Result]) -> None:
@@ -212,7 +211,7 @@ def controlled(case: Path, tmp_path_factory: pytest.TempPathFactory, smollm2_dir
 
 
 def test_the_control_corpus_is_on_record_by_its_hash(controlled: Path) -> None:
-    record = read_scan(controlled / "report.json")
+    record = read_record(ScanRecord, controlled / "report.json")
     assert [one.sha256 for one in record.controls.null_corpus_inputs] == [PROSE_SHA256]
     assert record.controls.null_corpus is not None and "Python 3.11.7" in record.controls.null_corpus
     assert PROSE_SHA256 in (controlled / "report.html").read_text()
@@ -222,7 +221,7 @@ def test_an_older_report_with_another_pythons_text_says_so_in_a_line(
     controlled: Path, case: Path, tmp_path: Path, smollm2_dir: Path
 ) -> None:
     """Its other numbers are compared all the same."""
-    record = read_scan(controlled / "report.json")
+    record = read_record(ScanRecord, controlled / "report.json")
     controls = msgspec.structs.replace(
         record.controls,
         null_corpus="the documentation of Python's own language and library",
@@ -239,7 +238,7 @@ def test_an_older_report_with_another_pythons_text_says_so_in_a_line(
         how_to_check=[],
         versions=record.versions | {"python": "3.12.1"},
     )
-    write_scan(tmp_path / "report.json", older)
+    write_record(tmp_path / "report.json", older)
     again = recompute(case, "scan", tmp_path, smollm2_dir)
     assert again.exit_code == 0, again.output
     assert [line for line in again.stderr.splitlines() if "3.12.1" in line] == [
@@ -247,6 +246,6 @@ def test_an_older_report_with_another_pythons_text_says_so_in_a_line(
         "that made it (3.12.1) and gives other numbers than the text that comes with dyetrace now"
     ]
     wrong = msgspec.structs.replace(older, tokens=older.tokens + 1)
-    write_scan(tmp_path / "report.json", wrong)
+    write_record(tmp_path / "report.json", wrong)
     refused = recompute(case, "scan", tmp_path, smollm2_dir)
     assert refused.exit_code == 3 and "report.tokens" in refused.stderr

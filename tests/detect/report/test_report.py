@@ -31,8 +31,8 @@ from detect.records.detection import (
     SubkeyTally,
     TokenView,
 )
-from detect.records.detection_file import encode_record, read_record, write_record
 from detect.records.made import Made
+from detect.records.reading import encode_record, read_record, write_record
 from detect.report import wording
 from detect.report.detection.page import render_html
 from detect.report.detection.terminal import print_record
@@ -410,8 +410,8 @@ def test_record_survives_its_file(kind: str, tmp_path: Path) -> None:
     record = shown_records()[kind]
     path = tmp_path / "report.json"
     write_record(path, record)
-    assert read_record(path) == record
-    assert path.read_bytes() == encode_record(read_record(path)) and path.read_bytes().endswith(b"}\n")
+    assert read_record(Record, path) == record
+    assert path.read_bytes() == encode_record(read_record(Record, path)) and path.read_bytes().endswith(b"}\n")
     decoded = msgspec.json.decode(path.read_bytes())
     assert list(decoded) == sorted(decoded)
 
@@ -419,12 +419,12 @@ def test_record_survives_its_file(kind: str, tmp_path: Path) -> None:
 def test_hostile_record_survives_its_file(tmp_path: Path) -> None:
     for text in HOSTILE:
         write_record(tmp_path / "r.json", hostile_record(text))
-        assert read_record(tmp_path / "r.json") == hostile_record(text)
+        assert read_record(Record, tmp_path / "r.json") == hostile_record(text)
 
 
 def test_lone_surrogates_of_file_names_are_written_as_escapes(tmp_path: Path) -> None:
     write_record(tmp_path / "r.json", make_record(make_document("caf\udce9")))
-    assert read_record(tmp_path / "r.json").documents[0].name == "caf\\udce9"
+    assert read_record(Record, tmp_path / "r.json").documents[0].name == "caf\\udce9"
 
 
 def _altered(**changes: Any) -> Document:
@@ -455,7 +455,7 @@ def test_bad_records_are_one_clear_line(change: dict[str, Any], message: str, tm
     path = tmp_path / "r.json"
     path.write_bytes(msgspec.json.encode(msgspec.to_builtins(make_record()) | change))
     with pytest.raises(DyetraceError, match=re.escape(message)) as caught:
-        read_record(path)
+        read_record(Record, path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -472,18 +472,18 @@ def test_records_that_contradict_themselves_are_refused(document: Document, mess
     path = tmp_path / "r.json"
     write_record(path, msgspec.structs.replace(make_record(), documents=[document]))
     with pytest.raises(DyetraceError, match=re.escape(message)):
-        read_record(path)
+        read_record(Record, path)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"a": 1', b"[1e999]", b"null"])
 def test_broken_files_are_one_clear_line(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(data)
-    with pytest.raises(DyetraceError, match=r"not whole JSON|is not a detection record") as caught:
-        read_record(path)
+    with pytest.raises(DyetraceError, match=r"not whole JSON|is not the report of a detection") as caught:
+        read_record(Record, path)
     assert "\n" not in str(caught.value)
     with pytest.raises(DyetraceError, match="cannot read record"):
-        read_record(tmp_path / "absent.json")
+        read_record(Record, tmp_path / "absent.json")
 
 
 def test_schema_describes_what_is_written() -> None:

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from detect.cli.json_schemas import json_schema
+from detect.records.reading import encode_record, read_record, write_record
 from detect.records.scan import ScanRecord, Segment
-from detect.records.scan_file import encode_scan, read_scan, write_scan
 from tests.detect.report import examples
 from tests.detect.report.test_scan_html import HOSTILE
 from watermark.errors import DyetraceError
@@ -26,9 +26,9 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> ScanRecord:
 
 def test_record_survives_its_file(record: ScanRecord, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    write_scan(path, record)
-    assert read_scan(path) == record
-    assert path.read_bytes() == encode_scan(read_scan(path)) and path.read_bytes().endswith(b"}\n")
+    write_record(path, record)
+    assert read_record(ScanRecord, path) == record
+    assert path.read_bytes() == encode_record(read_record(ScanRecord, path)) and path.read_bytes().endswith(b"}\n")
     decoded = msgspec.json.decode(path.read_bytes())
     assert list(decoded) == sorted(decoded)
 
@@ -36,16 +36,16 @@ def test_record_survives_its_file(record: ScanRecord, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_record_survives_its_file(text: str, tmp_path: Path) -> None:
     record = examples.hostile_scan(text, tmp_path / "made")
-    write_scan(tmp_path / "r.json", record)
-    assert read_scan(tmp_path / "r.json") == record
+    write_record(tmp_path / "r.json", record)
+    assert read_record(ScanRecord, tmp_path / "r.json") == record
 
 
 def test_written_record_fits_the_schema(record: ScanRecord) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json_schema("scan")
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(json.loads(encode_scan(record)))
-    broken = json.loads(encode_scan(record)) | {"documents": "many"}
+    jsonschema.Draft202012Validator(schema).validate(json.loads(encode_record(record)))
+    broken = json.loads(encode_record(record)) | {"documents": "many"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate(broken)
 
@@ -78,7 +78,7 @@ def test_bad_records_are_one_clear_line(
     path = tmp_path / "r.json"
     path.write_bytes(msgspec.json.encode(msgspec.to_builtins(record) | change))
     with pytest.raises(DyetraceError, match=re.escape(message)) as caught:
-        read_scan(path)
+        read_record(ScanRecord, path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -97,22 +97,22 @@ def test_hits_that_contradict_themselves_are_refused(
     change: dict[str, Any], message: str, record: ScanRecord, tmp_path: Path
 ) -> None:
     hits = [msgspec.structs.replace(record.hits[0], **change), *record.hits[1:]]
-    write_scan(tmp_path / "r.json", msgspec.structs.replace(record, hits=hits))
+    write_record(tmp_path / "r.json", msgspec.structs.replace(record, hits=hits))
     with pytest.raises(DyetraceError, match=re.escape(message)):
-        read_scan(tmp_path / "r.json")
+        read_record(ScanRecord, tmp_path / "r.json")
 
 
 def test_keys_of_no_spec_are_refused(record: ScanRecord, tmp_path: Path) -> None:
     keys = [msgspec.structs.replace(record.hypotheses[0], spec=1), *record.hypotheses[1:]]
-    write_scan(tmp_path / "r.json", msgspec.structs.replace(record, hypotheses=keys))
+    write_record(tmp_path / "r.json", msgspec.structs.replace(record, hypotheses=keys))
     with pytest.raises(DyetraceError, match=r"hypotheses\[0\]\.spec is 1, but there are 1 specs"):
-        read_scan(tmp_path / "r.json")
+        read_record(ScanRecord, tmp_path / "r.json")
 
 
 @pytest.mark.parametrize("bad", [-math.inf, math.nan])
 def test_numbers_that_json_lacks_are_refused(bad: float, record: ScanRecord, tmp_path: Path) -> None:
     with pytest.raises(DyetraceError, match=r"log10_pvalue must be a finite number"):
-        write_scan(tmp_path / "r.json", msgspec.structs.replace(record, log10_pvalue=bad))
+        write_record(tmp_path / "r.json", msgspec.structs.replace(record, log10_pvalue=bad))
     assert not list(tmp_path.iterdir())
 
 
@@ -120,8 +120,8 @@ def test_numbers_that_json_lacks_are_refused(bad: float, record: ScanRecord, tmp
 def test_broken_files_are_one_clear_line(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(data)
-    with pytest.raises(DyetraceError, match=r"not whole JSON|is not a scan's record") as caught:
-        read_scan(path)
+    with pytest.raises(DyetraceError, match=r"not whole JSON|is not the report of a scan") as caught:
+        read_record(ScanRecord, path)
     assert "\n" not in str(caught.value)
     with pytest.raises(DyetraceError, match="cannot read record"):
-        read_scan(tmp_path / "absent.json")
+        read_record(ScanRecord, tmp_path / "absent.json")

@@ -12,16 +12,9 @@ import msgspec
 import pytest
 
 from detect.cli.json_schemas import json_schema
+from detect.records.reading import encode_record, parse_record, read_record, read_report, write_record
 from detect.records.scan import Interval
-from detect.records.scan_file import record_format
 from detect.records.trace import Coalition, CurvePoint, Reference, TraceRecord
-from detect.records.trace_file import (
-    TRACE_FORMAT,
-    encode_trace,
-    parse_trace,
-    read_trace,
-    write_trace,
-)
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.test_scan_html import HOSTILE
 from watermark.errors import DyetraceError
@@ -38,36 +31,36 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> TraceRecord:
 def test_record_survives_its_file(make: examples.Maker, tmp_path: Path) -> None:
     record = make(tmp_path)
     path = tmp_path / "report.json"
-    assert read_trace(path) == record
-    assert path.read_bytes() == encode_trace(read_trace(path)) and path.read_bytes().endswith(b"}\n")
-    assert record_format(path.read_bytes(), path) == TRACE_FORMAT
+    assert read_record(TraceRecord, path) == record
+    assert path.read_bytes() == encode_record(read_record(TraceRecord, path)) and path.read_bytes().endswith(b"}\n")
+    assert read_report(path) == (path.read_bytes(), record)
     decoded = msgspec.json.decode(path.read_bytes())
     assert list(decoded) == sorted(decoded)
 
 
 def test_record_of_an_older_version_is_read(tmp_path: Path) -> None:
     """It had groups of accounts in every record, and no p-value of all of them together."""
-    written = json.loads(encode_trace(examples.clean_trace(tmp_path)))
+    written = json.loads(encode_record(examples.clean_trace(tmp_path)))
     del written["together"]
-    old = parse_trace(json.dumps(written | {"coalitions": []}).encode(), tmp_path / "report.json")
+    old = parse_record(TraceRecord, json.dumps(written | {"coalitions": []}).encode(), tmp_path / "report.json")
     assert old.coalitions == [] and old.together is None
     group = examples.old_group_trace(tmp_path)
-    assert read_trace(tmp_path / "report.json").coalitions == group.coalitions
+    assert read_record(TraceRecord, tmp_path / "report.json").coalitions == group.coalitions
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_record_survives_its_file(text: str, tmp_path: Path) -> None:
     record = examples.hostile_trace(text, tmp_path / "made")
-    write_trace(tmp_path / "r.json", record)
-    assert read_trace(tmp_path / "r.json") == record
+    write_record(tmp_path / "r.json", record)
+    assert read_record(TraceRecord, tmp_path / "r.json") == record
 
 
 def test_written_record_fits_the_schema_which_describes_every_field(record: TraceRecord) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json_schema("trace")
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(json.loads(encode_trace(record)))
-    broken = json.loads(encode_trace(record)) | {"contexts": "many"}
+    jsonschema.Draft202012Validator(schema).validate(json.loads(encode_record(record)))
+    broken = json.loads(encode_record(record)) | {"contexts": "many"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate(broken)
     assert schema["$id"] == "urn:dyetrace:trace:1"
@@ -97,7 +90,7 @@ def test_bad_records_are_one_clear_line(
     path = tmp_path / "r.json"
     data = msgspec.json.encode(msgspec.to_builtins(record) | change)
     with pytest.raises(DyetraceError, match=re.escape(message)) as caught:
-        parse_trace(data, path)
+        parse_record(TraceRecord, data, path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -128,13 +121,13 @@ def contradictions(record: TraceRecord) -> dict[str, TraceRecord]:
 def test_records_that_contradict_themselves_are_refused(record: TraceRecord, tmp_path: Path) -> None:
     for message, broken in contradictions(record).items():
         with pytest.raises(DyetraceError, match=re.escape(message)):
-            parse_trace(encode_trace(broken), tmp_path / "r.json")
+            parse_record(TraceRecord, encode_record(broken), tmp_path / "r.json")
 
 
 @pytest.mark.parametrize("bad", [-math.inf, math.nan])
 def test_numbers_that_json_lacks_are_refused(bad: float, record: TraceRecord, tmp_path: Path) -> None:
     with pytest.raises(DyetraceError, match=r"log10_pvalue must be a finite number"):
-        write_trace(tmp_path / "r.json", replace(record, log10_pvalue=bad))
+        write_record(tmp_path / "r.json", replace(record, log10_pvalue=bad))
     assert not list(tmp_path.iterdir())
 
 
@@ -142,8 +135,8 @@ def test_numbers_that_json_lacks_are_refused(bad: float, record: TraceRecord, tm
 def test_broken_files_are_one_clear_line(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(data)
-    with pytest.raises(DyetraceError, match=r"not whole JSON|is not a trace's record") as caught:
-        read_trace(path)
+    with pytest.raises(DyetraceError, match=r"not whole JSON|is not the report of a trace") as caught:
+        read_record(TraceRecord, path)
     assert "\n" not in str(caught.value)
     with pytest.raises(DyetraceError, match="cannot read record"):
-        read_trace(tmp_path / "absent.json")
+        read_record(TraceRecord, tmp_path / "absent.json")

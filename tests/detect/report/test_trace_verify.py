@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from detect.cli.reports import report as commands
 from detect.records.made import made_by
+from detect.records.reading import write_record
 from detect.records.scan import FileHash
 from detect.records.trace import TraceRecord
 from detect.records.trace_assumptions import assumptions
-from detect.records.trace_file import write_trace
 from detect.report.checking import how_to_check, in_words
 from detect.report.signature import public_key_path, sign, write_signing_key
 from detect.report.verify.report import verify_report
@@ -62,7 +62,7 @@ def test_what_a_trace_concludes_under_real_keys_holds(basis: Basis, sided: Sided
         files=[FileHash(name="evidence.npz", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
     )
     (tmp_path / "evidence.npz").write_bytes(data)
-    write_trace(tmp_path / "report.json", record)
+    write_record(tmp_path / "report.json", record)
     found = verify_report(tmp_path / "report.json")
     assert found.holds, found.failed
     assert recompute_trace(record, ring, tmp_path) == []
@@ -101,7 +101,7 @@ def wrong(record: TraceRecord) -> dict[str, tuple[str, TraceRecord]]:
 def test_every_wrong_number_is_found_by_its_check(tmp_path: Path) -> None:
     record = examples.found_trace(tmp_path)
     for name, (check, broken) in wrong(record).items():
-        write_trace(tmp_path / "report.json", broken)
+        write_record(tmp_path / "report.json", broken)
         failed = [c.name for c in verify_report(tmp_path / "report.json").failed]
         assert check in failed, (name, failed)
 
@@ -115,7 +115,7 @@ def test_numbers_that_no_total_gives_are_found_without_the_evidence(tmp_path: Pa
     )
     bet = changed_first(record, log10_evalue=-first.log10_pvalue + 1)
     for broken, said in ((deviation, "too large"), (against, "too large"), (bet, "larger than the inverse")):
-        write_trace(tmp_path / "report.json", broken)
+        write_record(tmp_path / "report.json", broken)
         failed = {c.name: c.line for c in verify_report(tmp_path / "report.json").failed}
         assert said in failed["keys"]
 
@@ -144,7 +144,7 @@ def test_one_keys_total_gives_its_tails_without_the_key(tmp_path: Path) -> None:
     line = next(c.line for c in found.checks if c.name == "evidence")
     assert found.holds and "which takes no key" in line
     for name, broken in single(record).items():
-        write_trace(tmp_path / "report.json", broken)
+        write_record(tmp_path / "report.json", broken)
         assert "evidence" in [c.name for c in verify_report(tmp_path / "report.json").failed], name
 
 
@@ -155,7 +155,7 @@ def test_keys_that_share_contexts_have_all_of_them_together(tmp_path: Path) -> N
     spread = replace(record, hypotheses=[first, *(replace(h, sd=h.sd * 1.1) for h in tenants)])
     apart = replace(record, hypotheses=[first, replace(tenants[0], tuples=1), *tenants[1:]])
     for broken in (fewer, spread, apart):
-        write_trace(tmp_path / "report.json", broken)
+        write_record(tmp_path / "report.json", broken)
         assert "evidence" in [c.name for c in verify_report(tmp_path / "report.json").failed]
 
 
@@ -164,7 +164,7 @@ def test_evidence_of_another_kind_is_found(tmp_path: Path) -> None:
     data = b"PK not an evidence file"
     (tmp_path / "evidence.npz").write_bytes(data)
     file = replace(record.files[0], sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    write_trace(tmp_path / "report.json", replace(record, files=[file]))
+    write_record(tmp_path / "report.json", replace(record, files=[file]))
     failed = verify_report(tmp_path / "report.json").failed
     assert [c.name for c in failed] == ["evidence"] and "evidence.npz" in failed[0].line
 
@@ -180,7 +180,7 @@ def test_forecasts_that_do_not_follow_are_found(tmp_path: Path) -> None:
         replace(record, comparisons=[replace(readout, z=-1.0), *record.comparisons[1:]]),
     ]
     for one in broken:
-        write_trace(tmp_path / "report.json", one)
+        write_record(tmp_path / "report.json", one)
         assert [c.name for c in verify_report(tmp_path / "report.json").failed] == ["forecasts"]
 
 
@@ -191,7 +191,7 @@ def test_plans_made_after_the_first_query_and_peeking_at_pvalues_are_found(tmp_p
     odd = replace(record, plan=replace(record.plan, created="yesterday"))
     peeked = replace(record, basis="p-value")
     for broken, said in ((late, "after the first query"), (odd, "must be times"), (peeked, "forbids looking")):
-        write_trace(tmp_path / "report.json", broken)
+        write_record(tmp_path / "report.json", broken)
         failed = {c.name: c.line for c in verify_report(tmp_path / "report.json").failed}
         assert said in failed["plan"]
 
@@ -200,7 +200,7 @@ def test_commitment_younger_than_the_trace_is_found(tmp_path: Path) -> None:
     record = examples.clean_trace(tmp_path)
     assert record.commitment is not None
     young = replace(record.commitment, created="2026-02-04T00:00:00+00:00")
-    write_trace(tmp_path / "report.json", replace(record, commitment=young))
+    write_record(tmp_path / "report.json", replace(record, commitment=young))
     failed = verify_report(tmp_path / "report.json").failed
     assert [c.name for c in failed] == ["spec"] and "younger" in failed[0].line
 
@@ -216,7 +216,7 @@ def test_prompts_of_a_plan_are_no_file_to_compare(tmp_path: Path) -> None:
 def test_tested_pvalue_is_that_of_its_basis_and_sides(kind: str, tmp_path: Path) -> None:
     record = examples.KINDS[kind](tmp_path)
     stronger = record.hypotheses[0].log10_pvalue_tested - 1
-    write_trace(tmp_path / "report.json", changed_first(record, log10_pvalue_tested=stronger))
+    write_record(tmp_path / "report.json", changed_first(record, log10_pvalue_tested=stronger))
     assert "keys" in [c.name for c in verify_report(tmp_path / "report.json").failed]
 
 
@@ -227,14 +227,14 @@ def test_what_is_said_of_all_accounts_must_follow_from_their_pvalue(tmp_path: Pa
     pair = replace(record, identification="No single account is identified: it is acme or zenith.")
     named = replace(record, identified=["acme"])
     for broken in (weak, silent, pair, named):
-        write_trace(tmp_path / "report.json", broken)
+        write_record(tmp_path / "report.json", broken)
         assert "identification" in [c.name for c in verify_report(tmp_path / "report.json").failed]
 
 
 def test_group_of_an_older_report_whose_choice_was_not_paid_for_is_found(tmp_path: Path) -> None:
     record = examples.old_group_trace(tmp_path)
     group = replace(record.coalitions[0], log10_pvalue_adjusted=-12.0)
-    write_trace(tmp_path / "report.json", replace(record, coalitions=[group]))
+    write_record(tmp_path / "report.json", replace(record, coalitions=[group]))
     assert "identification" in [c.name for c in verify_report(tmp_path / "report.json").failed]
 
 
@@ -256,7 +256,7 @@ def test_texts_are_compared_where_their_folder_is_given(tmp_path: Path) -> None:
     path = tmp_path / "report" / "report.json"
     assert "inputs" in [c.name for c in verify_report(path, inputs=texts).failed]
     reading = replace(record.readings[0], sha256=hashlib.sha256(b"{}\n").hexdigest())
-    write_trace(path, replace(record, readings=[reading]))
+    write_record(path, replace(record, readings=[reading]))
     found = verify_report(path, inputs=texts)
     assert found.holds and "inputs" in [c.name for c in found.checks if c.outcome == "ok"]
 
@@ -264,10 +264,10 @@ def test_texts_are_compared_where_their_folder_is_given(tmp_path: Path) -> None:
 def test_changed_assumptions_of_a_trace_are_seen_by_the_code_that_wrote_them(tmp_path: Path) -> None:
     record = replace(examples.clean_trace(tmp_path), made=made_by())
     record = replace(record, assumptions=assumptions(record), how_to_check=in_words(how_to_check(record)))
-    write_trace(tmp_path / "report.json", record)
+    write_record(tmp_path / "report.json", record)
     assert verify_report(tmp_path / "report.json").holds
     first, *others = record.assumptions
-    write_trace(tmp_path / "report.json", replace(record, assumptions=[replace(first, checked=True), *others]))
+    write_record(tmp_path / "report.json", replace(record, assumptions=[replace(first, checked=True), *others]))
     assert [check.name for check in verify_report(tmp_path / "report.json").failed] == ["assumptions"]
 
 
@@ -278,7 +278,7 @@ def test_signature_of_a_trace_is_checked(tmp_path: Path) -> None:
     sign(path, f"file:{tmp_path / 'owner.pem'}")
     public = public_key_path(tmp_path / "owner.pem")
     assert verify_report(path, public_key=public).holds
-    write_trace(path, replace(record, student=replace(record.student, name="another model")))
+    write_record(path, replace(record, student=replace(record.student, name="another model")))
     assert [c.name for c in verify_report(path, public_key=public).failed] == ["signature"]
 
 

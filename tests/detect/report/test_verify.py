@@ -15,10 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli.reports import report as commands
-from detect.records.detection_file import write_record
 from detect.records.made import made_by
+from detect.records.reading import encode_record, parse_record, read_record, write_record
 from detect.records.scan import ScanRecord
-from detect.records.scan_file import encode_scan, parse_scan, read_scan, write_scan
 from detect.records.text_assumptions import of_scan
 from detect.report.checking import how_to_check, in_words
 from detect.report.signature import public_key_path, sign, signature_path, write_signing_key
@@ -154,7 +153,7 @@ def test_changed_fields_of_an_unsigned_report_are_found_but_for_those_that_nothi
         place[path[-1]] = _other(value)
         looked_at += 1
         try:
-            scan.write_bytes(encode_scan(parse_scan(json.dumps(changed).encode(), scan)))
+            scan.write_bytes(encode_record(parse_record(ScanRecord, json.dumps(changed).encode(), scan)))
         except DyetraceError:
             continue
         if verify_report(scan).holds:
@@ -170,7 +169,7 @@ def test_white_space_and_order_of_a_report_are_part_of_it(scan: Path) -> None:
 
 
 def test_what_a_signature_alone_protects_is_said(scan: Path) -> None:
-    write_scan(scan, replace(read_scan(scan), encoder="another"))
+    write_record(scan, replace(read_record(ScanRecord, scan), encoder="another"))
     found = verify_report(scan)
     assert found.holds and "names, dates, versions, arguments" in found.checks[1].line
 
@@ -185,8 +184,8 @@ def by_this_code(record: ScanRecord) -> ScanRecord:
 def test_changed_words_of_a_report_are_seen_by_the_code_that_wrote_them(what: str, made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "clean", tmp_path / "scan")
     scan = tmp_path / "scan" / "report.json"
-    record = by_this_code(read_scan(scan))
-    write_scan(scan, record)
+    record = by_this_code(read_record(ScanRecord, scan))
+    write_record(scan, record)
     assert verify_report(scan).holds and outcomes(verify_report(scan))["assumptions"] == "ok"
     first, *others = record.assumptions
     words = {
@@ -195,17 +194,17 @@ def test_changed_words_of_a_report_are_seen_by_the_code_that_wrote_them(what: st
         "left out": replace(record, assumptions=others),
         "of p-values": replace(record, calibration="They are exact."),
     }
-    write_scan(scan, words[what])
+    write_record(scan, words[what])
     assert [check.name for check in verify_report(scan).failed] == ["assumptions"]
 
 
 def test_what_is_no_date_is_seen(scan: Path) -> None:
-    write_scan(scan, replace(read_scan(scan), created="long ago"))
+    write_record(scan, replace(read_record(ScanRecord, scan), created="long ago"))
     assert [check.name for check in verify_report(scan).failed] == ["record"]
 
 
 def test_pairs_that_nobody_paid_for_are_seen_where_no_older_release_wrote_it(scan: Path) -> None:
-    write_scan(scan, replace(by_this_code(read_scan(scan)), pairs_paid=0))
+    write_record(scan, replace(by_this_code(read_record(ScanRecord, scan)), pairs_paid=0))
     assert [check.name for check in verify_report(scan).failed] == ["hits"]
 
 
@@ -265,7 +264,7 @@ CHANGES: list[tuple[str, str, Callable[[ScanRecord], ScanRecord]]] = [
 def test_every_number_that_follows_from_others_is_checked(
     change: Callable[[ScanRecord], ScanRecord], check: str, scan: Path
 ) -> None:
-    write_scan(scan, change(read_scan(scan)))
+    write_record(scan, change(read_record(ScanRecord, scan)))
     assert check in {failed.name for failed in verify_report(scan).failed}
 
 
@@ -276,9 +275,9 @@ def _rewrite(report: Path, column: str, row: int, value: Any) -> None:
     path = report.parent / "documents.parquet"
     columns = parquet.read_table(path).to_pydict()
     columns[column][row] = value
-    record = read_scan(report)
+    record = read_record(ScanRecord, report)
     examples.write_documents(path, columns, [h.key for h in record.hypotheses])
-    write_scan(report, replace(record, files=examples.hashes(report.parent)))
+    write_record(report, replace(record, files=examples.hashes(report.parent)))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +298,7 @@ def _rewrite(report: Path, column: str, row: int, value: Any) -> None:
     ],
 )
 def test_every_column_of_the_table_is_checked(column: str, value: Any, check: str | None, scan: Path) -> None:
-    record = read_scan(scan)
+    record = read_record(ScanRecord, scan)
     row = next(i for i in range(5, record.documents) if i not in {hit.ordinal for hit in record.hits})
     _rewrite(scan, column, row, value)
     failed = {check.name for check in verify_report(scan).failed}
@@ -307,7 +306,7 @@ def test_every_column_of_the_table_is_checked(column: str, value: Any, check: st
 
 
 def test_ids_and_keys_of_hits_are_checked(scan: Path) -> None:
-    row = read_scan(scan).hits[0].ordinal
+    row = read_record(ScanRecord, scan).hits[0].ordinal
     _rewrite(scan, "id", row, "another")
     assert "its id is not the table's" in verify_report(scan).failed[0].line
     _rewrite(scan, "key", row, "tenant:zenith")
@@ -317,14 +316,14 @@ def test_ids_and_keys_of_hits_are_checked(scan: Path) -> None:
 def test_log_of_hits_must_be_the_listed_documents(scan: Path) -> None:
     path = scan.parent / "hits.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
-    write_scan(scan, replace(read_scan(scan), files=examples.hashes(scan.parent)))
+    write_record(scan, replace(read_record(ScanRecord, scan), files=examples.hashes(scan.parent)))
     assert [check.name for check in verify_report(scan).failed] == ["hits"]
 
 
 def test_inputs_are_compared_where_their_folder_is_given(scan: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     (folder / "crawl").mkdir(parents=True)
-    record = read_scan(scan)
+    record = read_record(ScanRecord, scan)
     inputs = []
     for number, source in enumerate(record.inputs):
         data = f"{number}\n".encode() * 100
@@ -332,7 +331,7 @@ def test_inputs_are_compared_where_their_folder_is_given(scan: Path, tmp_path: P
         (folder / (source.name if number < 2 else Path(source.name).name)).write_bytes(data)
         name = f"/elsewhere/{source.name}" if number == 2 else source.name
         inputs.append(replace(source, name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
-    write_scan(scan, replace(record, inputs=inputs))
+    write_record(scan, replace(record, inputs=inputs))
     found = verify_report(scan, inputs=folder)
     assert outcomes(found)["inputs"] == "ok", found.checks
     (folder / record.inputs[1].name).write_bytes(b"changed")
@@ -343,16 +342,16 @@ def test_inputs_are_compared_where_their_folder_is_given(scan: Path, tmp_path: P
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/documents.parquet"])
 def test_files_outside_the_folder_are_never_looked_at(name: str, scan: Path) -> None:
-    record = read_scan(scan)
-    write_scan(scan, replace(record, files=[replace(record.files[0], name=name), *record.files[1:]]))
+    record = read_record(ScanRecord, scan)
+    write_record(scan, replace(record, files=[replace(record.files[0], name=name), *record.files[1:]]))
     assert "outside its folder" in verify_report(scan).failed[0].line
 
 
 def test_inputs_outside_the_folder_are_never_looked_at(scan: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"x")
     (tmp_path / "data").mkdir()
-    record = read_scan(scan)
-    write_scan(scan, replace(record, inputs=[replace(i, name="../secret") for i in record.inputs]))
+    record = read_record(ScanRecord, scan)
+    write_record(scan, replace(record, inputs=[replace(i, name="../secret") for i in record.inputs]))
     assert "is not in" in verify_report(scan, inputs=tmp_path / "data").failed[0].line
 
 
@@ -383,7 +382,7 @@ def test_commands_make_keys_sign_verify_and_render(scan: Path, tmp_path: Path) -
 
 
 def test_verify_command_fails_with_what_does_not_hold(scan: Path) -> None:
-    write_scan(scan, replace(read_scan(scan), documents=1))
+    write_record(scan, replace(read_record(ScanRecord, scan), documents=1))
     result = run("verify", scan)
     assert isinstance(result.exception, DyetraceError) or result.exit_code == 3
     assert "failed   documents: " in result.stdout

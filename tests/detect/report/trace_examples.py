@@ -16,6 +16,7 @@ from scipy.special import log_ndtr, ndtri
 from detect.keyed.decoys import log10_agreement
 from detect.laws.multiplicity import holm_log10, mean_log10_e
 from detect.records.made import Made
+from detect.records.reading import write_record
 from detect.records.scan import FileHash, Interval
 from detect.records.trace import (
     Coalition,
@@ -35,7 +36,6 @@ from detect.records.trace import (
     TrainingShare,
 )
 from detect.records.trace_assumptions import assumptions
-from detect.records.trace_file import write_trace
 from detect.student.verdict.conclude import tails, tested_log10, trace_log10_pvalue
 from detect.student.verdict.evidence import Basis, Evidence, encode_evidence
 from detect.student.verdict.hypothesis import Sided, WeightedTest
@@ -215,7 +215,7 @@ def make_trace(
     }
     record = TraceRecord(**(fields | changes))
     record = replace(record, assumptions=changes.get("assumptions", assumptions(record)))
-    write_trace(folder / "report.json", record)
+    write_record(folder / "report.json", record)
     return record
 
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from detect.cli import main
+from detect.records.reading import read_record
 from detect.records.trace import TraceRecord
-from detect.records.trace_file import read_trace
 from detect.student.open_weights import WORK, Placebo, WeightsJob, trace_weights
 from detect.student.texts.served import crowding
 from detect.student.verdict.conclude import conclude
@@ -264,7 +264,7 @@ def test_controls_show_nothing_where_no_mark_can_be(found: Any) -> None:
 
 def test_the_report_reads_back_and_its_evidence_gives_every_number_again(world: World, found: Any) -> None:
     record, output = found
-    assert read_trace(output / "report.json") == record
+    assert read_record(TraceRecord, output / "report.json") == record
     evidence = read_evidence(output / EVIDENCE_FILE)
     again = conclude(evidence, world.spec, RING, record.basis, TraceSettings(decoy_count=20))
     assert again.hypotheses == record.hypotheses

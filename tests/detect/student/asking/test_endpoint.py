@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Server
 from detect.cli import main
-from detect.records.trace_file import read_trace, write_trace
+from detect.records.reading import read_record, write_record
+from detect.records.trace import TraceRecord
 from detect.report.verify.report import verify_report
 from detect.student.asking.ledger import LEDGER_FILE, Draft
 from detect.student.asking.ledger import Ledger as AnswerLedger
@@ -84,7 +85,7 @@ def test_a_plan_is_asked_once_and_its_report_holds(
 
 def _assert_that_the_ledger_is_looked_at(folder: Path) -> None:
     report, answers = folder / "report.json", folder / LEDGER_FILE
-    kept, record = answers.read_bytes(), read_trace(report)
+    kept, record = answers.read_bytes(), read_record(TraceRecord, report)
     assert record.plan is not None and record.queries is not None
 
     def failed() -> list[str]:
@@ -105,9 +106,9 @@ def _assert_that_the_ledger_is_looked_at(folder: Path) -> None:
         ({}, {"ledger_head": last[::-1]}),
     ):
         said = replace(record, plan=replace(record.plan, **plan), queries=replace(record.queries, **queries))
-        write_trace(report, said)
+        write_record(report, said)
         assert "ledger" in failed(), (plan, queries)
-    write_trace(report, record)
+    write_record(report, record)
     answers.write_bytes(b"garbage")
     assert failed() == ["ledger"]
     answers.write_bytes(kept)

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from detect.cli import main
-from detect.records.trace_file import read_trace
+from detect.records.reading import read_record
+from detect.records.trace import TraceRecord
 from detect.report.verify.report import verify_report
 from detect.student.verdict.conclude import conclude
 from detect.student.verdict.evidence import Evidence, TraceSettings
@@ -171,7 +172,7 @@ def test_weights_are_traced_and_the_report_holds(name: str, suspect: Path, tmp_p
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     report = tmp_path / "evidence" / "report.json"
-    record = read_trace(report)
+    record = read_record(TraceRecord, report)
     assert record.refused is None
     assert not record.found and record.log10_pvalue is not None and record.log10_pvalue > -4
     assert (record.calibration is None) == (name == EXACT)

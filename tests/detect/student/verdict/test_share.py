@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from detect.records.scan import Interval
-from detect.records.scan_file import is_interval
 from detect.records.trace import DosePoint
 from detect.student.verdict.share import effect_of, ends, estimated, levels_of, not_identified
 
@@ -49,7 +48,7 @@ def steady(spread: float = 0.1, count: int = 4) -> list[DosePoint]:
 
 def interval_at(effect: float, students: list[DosePoint]) -> Interval:
     found = estimated(effect, 0.03, students).interval
-    assert found is not None and is_interval(found)
+    assert found is not None and found.is_sound
     return found
 
 

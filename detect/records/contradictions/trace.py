@@ -1,4 +1,4 @@
-"""The record of a trace as a JSON file: reading and writing it."""
+"""What the type of a trace's record allows and no trace writes."""
 
 from __future__ import annotations
 
@@ -6,76 +6,14 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
+from detect.records.trace import TENANT, TraceHypothesis, TraceRecord, tenant_name
 
-from detect.records.detection_file import encode_record
-from detect.records.scan_file import is_interval, read_bytes, read_header
-from detect.records.trace import TRACE_VERSION, TraceHypothesis, TraceRecord
-from watermark.errors import DyetraceError, EvidenceError
-from watermark.files import write_atomically
-
-TRACE_FORMAT = "dyetrace-trace"
 _SHARES = 1e-3  # by which the references' shares may miss 1, being rounded
-_TENANT = "tenant:"
 
 
-def encode_trace(record: TraceRecord) -> bytes:
-    """Encode the record as indented JSON with sorted keys and a newline at the end.
-
-    Raises
-    ------
-    DyetraceError
-        A number is not finite: JSON has no such numbers, and a null in its place would read as "no p-value".
-    """
-    return encode_record(record)
-
-
-def write_trace(path: Path, record: TraceRecord) -> None:
-    """Write the record to a file: whole, or not at all."""
-    write_atomically(path, encode_trace(record))
-
-
-def read_trace(path: Path) -> TraceRecord:
-    """Read a trace's record.
-
-    Raises
-    ------
-    DyetraceError
-        No such file, not JSON, not a trace's record, a record of another version, or one that contradicts itself.
-    """
-    return parse_trace(read_bytes(path), path)
-
-
-def parse_trace(data: bytes, path: Path) -> TraceRecord:
-    """`read_trace` of bytes that were read from ``path``."""
-    header = read_header(data, path, "a trace's record")
-    if header.format != TRACE_FORMAT:
-        raise DyetraceError(f"{path} is not a trace's record: its format is {header.format!r}, not {TRACE_FORMAT!r}")
-    if header.version != TRACE_VERSION:
-        raise DyetraceError(
-            f"record {path} has version {header.version}, but this dyetrace reads version "
-            f"{TRACE_VERSION}; use the release that wrote it"
-        )
-    try:
-        record = msgspec.json.decode(data, type=TraceRecord)
-    except msgspec.ValidationError as error:
-        raise DyetraceError(f"{path} is not a trace's record: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DyetraceError(f"record {path} is not whole JSON ({error}); restore it, or write it anew") from None
-    for what in _contradictions(record):
-        raise EvidenceError(f"record {path} was damaged or altered: {what}; restore it")
-    return record
-
-
-def tenant_name(key: str) -> str:
-    """An account's name, whether "tenant:" stands before it or not."""
-    return key.removeprefix(_TENANT)
-
-
-def _contradictions(record: TraceRecord) -> Iterator[str]:
-    """Yield what the types allow and no trace writes."""
+def contradictions(record: TraceRecord) -> Iterator[str]:
+    """Yield them, a few words each."""
     if not 0 < record.alpha < 1:
         yield f"alpha must lie in (0, 1) (got {record.alpha})"
     for where, log10_ps in _pvalues(record):
@@ -119,7 +57,7 @@ def _of_keys(record: TraceRecord) -> Iterator[str]:
     for i, h in enumerate(record.hypotheses):
         for what in _of_hypothesis(h, record.contexts):
             yield f"hypotheses[{i}] {what}"
-    tested = {tenant_name(h.key) for h in record.hypotheses if h.key.startswith(_TENANT)}
+    tested = {tenant_name(h.key) for h in record.hypotheses if h.key.startswith(TENANT)}
     if record.together is not None and (len(tested) < 2 or record.refused is not None):
         yield "together is a p-value of two accounts or more, where an answer is given"
     groups = [(f"coalitions[{i}]", coalition.tenants) for i, coalition in enumerate(record.coalitions)]
@@ -133,7 +71,7 @@ def _of_keys(record: TraceRecord) -> Iterator[str]:
 
 
 def _of_hypothesis(h: TraceHypothesis, contexts: int) -> Iterator[str]:
-    if not (h.key == "global" or (h.key.startswith(_TENANT) and len(h.key) > len(_TENANT))):
+    if not (h.key == "global" or (h.key.startswith(TENANT) and len(h.key) > len(TENANT))):
         yield f"has key {h.key!r}, which is neither 'global' nor 'tenant:NAME'"
     if not 0 <= h.contexts <= contexts:
         yield f"has {h.contexts} contexts of {contexts}"
@@ -160,7 +98,7 @@ def _of_share(record: TraceRecord) -> Iterator[str]:
     if shares and (min(shares) < 0 or not math.isclose(math.fsum(shares), 1.0, abs_tol=_SHARES)):
         yield f"the references' shares must add up to 1 (got {shares})"
     found = record.share
-    if found.interval is not None and not is_interval(found.interval):
+    if found.interval is not None and not found.interval.is_sound:
         yield "share.interval must be an interval within 0 .. 1 with its estimate in it"
     for i, dose in enumerate(found.doses):
         if not (0 <= dose.share <= 1 and dose.standard_error >= 0):
