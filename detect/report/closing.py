@@ -6,13 +6,15 @@ Makers of cells and of lists of facts stand here as well, so that hashes, names 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import msgspec
 from markupsafe import Markup
 
 from detect.records.written import clean, format_time
 from detect.report.checking import TITLE, AnyRecord, how_to_check, made_line, short_check
+from detect.report.method import Part
+from detect.report.method import blocks as method_blocks
 from detect.report.paper import plots
 from detect.report.runs import Run, Runs, e_value, p_value, runs, said
 from detect.report.story import (
@@ -20,7 +22,6 @@ from detect.report.story import (
     Cell,
     Code,
     Column,
-    Formula,
     Leaf,
     Pairs,
     Plot,
@@ -29,7 +30,6 @@ from detect.report.story import (
     Table,
     Text,
     Tone,
-    heading,
     lines,
     text,
 )
@@ -40,14 +40,6 @@ from watermark.spec import WatermarkSpec
 DASH = "–"  # noqa: RUF001 (an en dash is meant): stands where there is nothing to say
 _ITEMS = 50  # of an argument that is a list
 _SENTENCE = 1500  # characters of an assumption
-_REFERENCE = 400
-
-
-class Chapter(NamedTuple):
-    """A part of the method."""
-
-    title: str
-    blocks: Sequence[Text | Formula]
 
 
 class File(Protocol):
@@ -105,23 +97,15 @@ def written(record: AnyRecord, title: str, specs: Sequence[tuple[str, WatermarkS
 
 
 def closing(
-    record: AnyRecord, chapters: Sequence[Chapter], papers: Sequence[str], manifest: Sequence[Block]
+    record: AnyRecord, method: Sequence[Part], papers: Sequence[str], manifest: Sequence[Block]
 ) -> list[Section]:
     """The last sections of every report: the method, how it is checked, its ``manifest``, and what it assumes."""
     return [
-        _method(chapters, papers),
+        Section("Method", "method", method_blocks(method, papers)),
         _check(record),
         Section("Record and recomputation", "record", manifest),
         *_assumes(record),
     ]
-
-
-def _method(chapters: Sequence[Chapter], papers: Sequence[str]) -> Section:
-    blocks: list[Block] = []
-    for chapter in chapters:
-        blocks += [heading(chapter.title), *chapter.blocks]
-    named = lines([said(paper, _REFERENCE) for paper in papers], small=True)
-    return Section("Method", "method", [*blocks, heading("References"), named])
 
 
 def _check(record: AnyRecord) -> Section:
