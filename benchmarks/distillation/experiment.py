@@ -18,8 +18,8 @@ from benchmarks.common import Floats
 from benchmarks.distillation.published import reading_mode, under
 from benchmarks.distillation.suspects import Suspect, Suspects
 from benchmarks.distillation.teacher import ALL_PROMPTS, Mark, Teacher, owner_key
-from detect.student.models.forward import Model, Predictions, Predictor, candidates, model_hash, predictions
-from detect.student.texts.reading import (
+from detect.models.forward import Model, Predictions, Predictor, candidates, model_hash, predictions
+from detect.models.reading import (
     NO_SUBKEY,
     Positions,
     ReadingText,
@@ -197,7 +197,7 @@ class Bench:
             if _fingerprint(folder) == _fingerprint(self.teacher.folder):
                 self.loaded[folder, width] = Model(network, vocabulary)
             else:
-                from detect.student.models.alignment import AlignedModel
+                from detect.models.alignment import AlignedModel
 
                 model = AlignedModel(network, tokenizer, self.teacher.tokenizer, vocabulary, width)
                 self.loaded[folder, width] = model

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from detect.student.texts.reading import context_fingerprints
+from detect.models.reading import context_fingerprints
 from detect.student.verdict.weights import WeightedTuples
 from watermark.prf import U32
 

@@ -17,13 +17,13 @@ from benchmarks.distillation.experiment import Bench, Found, labels
 from benchmarks.distillation.published import closed_model
 from benchmarks.distillation.server import Server
 from benchmarks.distillation.suspects import Suspect
+from detect.models.reading import NO_SUBKEY, read_text, served_subkeys
 from detect.records.trace import TraceRecord
 from detect.student.asking.asking import ask_all
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from detect.student.asking.plan import PlannedPrompt, SamplingPlan, TracePlan
 from detect.student.asking.prompts import choose_prompts, prompts_of
 from detect.student.endpoint import statistic_of, trace_endpoint
-from detect.student.texts.reading import NO_SUBKEY, read_text, served_subkeys
 from watermark.demo_model import load_model
 from watermark.errors import DyetraceError
 

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads, threads_option
-from detect.student.models.alignment import Aligner
-from detect.student.models.branches import forward_inputs
-from detect.student.models.forward import KEPT
-from detect.student.texts.reading import WINDOW
+from detect.models.alignment import Aligner
+from detect.models.branches import forward_inputs
+from detect.models.forward import KEPT
+from detect.models.reading import WINDOW
 from detect.text.natural_text import KINDS, natural_documents
 from watermark.demo_model import _cache_root, _no_gguf_bar, _publish, _sha256, _sweep, load_model
 from watermark.errors import DyetraceError

@@ -165,9 +165,9 @@ def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
     import numpy as np
 
     from detect.cli.common import load_model
-    from detect.student.models.forward import Model
-    from detect.student.models.soundness import check_sound
-    from detect.student.texts.reading import positions, read_text
+    from detect.models.forward import Model
+    from detect.models.reading import positions, read_text
+    from detect.models.soundness import check_sound
     from detect.text.encode import Encoder
     from watermark.spec import check_tokenizer
     from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size

@@ -3,7 +3,7 @@
 A tuple is scored once for each key and sub-key, and only here do keys come in: what was gathered and settled serves any
 number of them. A document's tests are done as soon as its block is scored, so nothing of the size of documents times
 keys is ever kept. Of a foreign format whose words are no match for its law, documents are tested as
-`detect.document.foreign` says, and the corpus by the ranks of the true keys' totals among decoys' on a sample.
+`detect.corpus.foreign` says, and the corpus by the ranks of the true keys' totals among decoys' on a sample.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from functools import partial
 
 import numpy as np
 
-from detect.corpus import rare
+from detect.corpus import foreign, rare
 from detect.corpus.bins import StatisticBins
 from detect.corpus.gather import Block
 from detect.corpus.segments import log10_segment_pvalues
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Floats, Tally, empty_tally
-from detect.document import foreign
 from detect.keyed.batch import CHUNK, Batch, Rows, TestedKey, add_by_row, document_sums
 from detect.keyed.calibration import method_of
 from detect.keyed.rings import KeySet, decoy_keys
 from detect.keyed.scoring import as_drawn, global_contexts, statistics_of
 from detect.keyed.words import Source
-from detect.laws.evalues import log10_evalues, moments
+from detect.laws.evalues import calibrated_log10, log10_evalues, moments
 from detect.laws.multiplicity import sidak_rows_log10
 from detect.laws.tail_pairs import log10_sf_pairs
 from detect.text.distinct import I64, U64, Mask, Tuples, once
@@ -299,7 +298,7 @@ def _score_foreign(
         sums = np.zeros((keys.subkeys, documents), np.int64)
         sums[0] = found.totals
         nowhere = np.full(documents, np.nan)
-        log10_es = foreign.log10_evalues(found.log10_pvalue)
+        log10_es = calibrated_log10(found.log10_pvalue)
         best.add(scheme, found.tuples, sums, nowhere, found.log10_pvalue, log10_es)
         ranked = np.sort(found.log10_pvalue[found.tuples > 0])[: rare.KEPT]
         smallest[number, : len(ranked)] = ranked

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from detect.student.models.forward import check_numbers, logits_at, most_positions, windows
+from detect.models.network import check_numbers, logits_at, most_positions, windows
 from detect.text.distinct import I64, Mask, Tuples, distinct_tuples, first_occurrences, once, tuple_fingerprints
 from watermark.prf import U32
 

@@ -159,3 +159,8 @@ def _log10_mixture(ns: Floats, totals: Floats, thetas: Floats, cgfs: Floats) -> 
                 mass += math.exp(exponents[j] - top)
         out[i] = (top + math.log(mass / len(thetas))) / math.log(10)
     return out
+
+
+def calibrated_log10(log10_ps: Floats) -> Floats:
+    """E-values from p-values, 1 / (2 sqrt(p)), whose mean is at most 1 (Shafer, Shen, Vereshchagin and Vovk 2011)."""
+    return np.asarray(-np.log10(2) - log10_ps / 2)

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from detect.document.blind import GLOBAL, tested_keys
+from detect.models.forward import Model, model_hash
 from detect.records.made import Made
 from detect.records.scan import FileHash
 from detect.records.trace import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
@@ -28,7 +29,6 @@ from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from detect.student.asking.plan import Budgets, TracePlan, plan_sha256, prompt_messages, prompt_text
 from detect.student.asking.trouble import Tell
-from detect.student.models.forward import Model, model_hash
 from detect.student.texts.marked import LOG10_MARKED, marked_log10
 from detect.student.texts.served import ServedContexts, counted_account, open_served, served_file
 from detect.student.verdict.conclude import check_basis, compared
@@ -374,7 +374,7 @@ def _loaded_reader(
     )
     if reference is None:
         return bare, None
-    from detect.student.models.soundness import check_sound
+    from detect.models.soundness import check_sound
     from watermark.demo_model import load_model
 
     network, own = load_model(reference, progress=tell)

@@ -19,6 +19,25 @@ import numpy as np
 
 from detect.document.blind import GLOBAL, tested_keys
 from detect.folders.own import claim
+from detect.models.forward import (
+    F64,
+    I64,
+    Model,
+    Predictions,
+    Predictor,
+    candidates,
+    model_hash,
+    predictions,
+    template_hash,
+)
+from detect.models.reading import (
+    Positions,
+    ReadingText,
+    context_at,
+    contexts_of,
+    positions,
+    read_text,
+)
 from detect.records.made import Made
 from detect.records.trace import (
     Control,
@@ -30,27 +49,8 @@ from detect.records.trace import (
     TraceRecord,
     TrainingShare,
 )
-from detect.student.models.forward import (
-    F64,
-    I64,
-    Model,
-    Predictions,
-    Predictor,
-    candidates,
-    model_hash,
-    predictions,
-    template_hash,
-)
 from detect.student.texts.complete import check_complete, serving_order
 from detect.student.texts.marked import check_unmarked, marked_log10, not_carried
-from detect.student.texts.reading import (
-    Positions,
-    ReadingText,
-    context_at,
-    contexts_of,
-    positions,
-    read_text,
-)
 from detect.student.texts.served import ServedContexts, open_served
 from detect.student.verdict.conclude import check_basis, compared, first_test, tails
 from detect.student.verdict.evidence import Basis, Evidence, TraceSettings
@@ -218,7 +218,7 @@ class _Bench:
 
     def _load(self, folder: Path, seen: ModelSeen) -> Predictor:
         """The model of a folder, once it has passed its self-test; what was mended is said on standard error."""
-        from detect.student.models.soundness import check_sound
+        from detect.models.soundness import check_sound
         from watermark.demo_model import load_model
 
         self.begin(f"loading {folder.name}")
@@ -231,7 +231,7 @@ class _Bench:
             model = Model(network, self.spec.vocabulary_size)
             check_sound(network, str(folder), self.spec.vocabulary_size)
             return model
-        from detect.student.models.alignment import AlignedModel
+        from detect.models.alignment import AlignedModel
 
         check_sound(network, str(folder), vocabulary_size(tokenizer))
         return AlignedModel(

@@ -23,14 +23,14 @@ import detect.student.endpoint as endpoint
 import detect.student.open_weights as open_weights
 import detect.student.verdict.conclude as concluding
 import detect.student.verdict.recording as recording
+from detect.models.forward import KEPT, Predictions
+from detect.models.reading import Positions, ReadingText
 from detect.records.trace import ModelSeen, TraceRecord
 from detect.student.asking.account import Account
 from detect.student.asking.answers import SuspectAnswer
 from detect.student.asking.ledger import Ledger
 from detect.student.asking.plan import PlannedPrompt, SamplingPlan, TracePlan, canonical_plan, plan_sha256, prompt_text
-from detect.student.models.forward import KEPT, Predictions
 from detect.student.open_weights import WeightsJob, trace_weights
-from detect.student.texts.reading import Positions, ReadingText
 from detect.student.verdict.evidence import TraceSettings
 from detect.student.verdict.score import TraceScore
 from tests.innocents.suspects import TOKENIZER, WIDTH, Table
@@ -74,7 +74,7 @@ class Reader:
     copies: float = 0.0
 
     def predict(self, text: ReadingText, where: Positions) -> Predictions:
-        """As `detect.student.models.forward.Model` does."""
+        """As `detect.models.forward.Model` does."""
         pairs = list(zip(where.document.tolist(), where.position.tolist(), strict=True))
         last = np.array([text.documents[d].sequence[p - WIDTH : p] for d, p in pairs], dtype=np.int64).reshape(-1, 2)
         tokens, mass = self.table.rows(last[:, 0], last[:, 1])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detect.student.texts.reading import ReadingDocument, context_fingerprints, served_subkeys
+from detect.models.reading import ReadingDocument, context_fingerprints, served_subkeys
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, TenantKey
 from watermark.ledger import MOST_WAITING, Ledger, answer_contexts

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from detect.models.forward import F64, I64, KEPT, Predictions
+from detect.models.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_fingerprints
+from detect.models.shown import context_texts, stands_in
 from detect.student.asking.answers import SuspectAnswer
 from detect.student.asking.plan import prompt_text
-from detect.student.models.forward import F64, I64, KEPT, Predictions
-from detect.student.texts.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_fingerprints
 from detect.student.texts.served import ServedOf
-from detect.student.texts.shown import context_texts, stands_in
 from detect.student.verdict.weights import Readout, Served, WeightedTuples, gathered, gathered_served, readout
 from detect.text.distinct import first_occurrences
 from watermark.prf import U32

@@ -17,7 +17,7 @@ import numpy as np
 from detect.document.blind import GLOBAL, blind_test, tested_keys
 from detect.keyed.calibration import method_of
 from detect.keyed.decoys import LOG10_CONTRADICTION
-from detect.student.texts.reading import ReadingText, context_fingerprints
+from detect.models.reading import ReadingText, context_fingerprints
 from detect.student.verdict.hypothesis import key_test
 from detect.student.verdict.weights import gathered
 from detect.text.distinct import distinct_tuples, first_occurrences

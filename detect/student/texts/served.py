@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from detect.models.reading import ReadingDocument, context_fingerprints, read_text, served_subkeys
 from detect.records.scan import FileHash
 from detect.student.texts.marked import check_unmarked, not_carried
-from detect.student.texts.reading import ReadingDocument, context_fingerprints, read_text, served_subkeys
 from detect.student.verdict.weights import Served
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
@@ -68,7 +68,7 @@ def open_served(
     ----------
     source
         A ledger, which is known by how it begins whatever its name is; or any file that
-        `detect.student.texts.reading.read_text` reads.
+        `detect.models.reading.read_text` reads.
     spec, ring, encoder
         The watermark, the keys, and the encoder of the spec's tokenizer.
     tenant

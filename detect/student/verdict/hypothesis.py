@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from detect.document.foreign import log10_evalues
 from detect.keyed.calibration import rank_log10, staged_rank, stages
 from detect.keyed.decoys import decoy_rings
 from detect.keyed.scoring import global_among
 from detect.keyed.words import Source
+from detect.laws.evalues import calibrated_log10
 from detect.laws.lattice import LatticeSum
 from detect.laws.tails import log10_sf_weighted_many
 from detect.student.verdict.score import TraceScore
@@ -194,7 +194,7 @@ class WeightedTest:
         if self.decoys is not None:
             upper, lower = (float(p([total])[0]) for p in (self.log10_pvalues, self.log10_pvalues_lower))
             p = upper if sided == "upper" else min(0.0, min(upper, lower) + math.log10(2))
-            return float(log10_evalues(np.array(p)))
+            return float(calibrated_log10(np.array(p)))
         return log10_mean(self.log_growths(total, sided, keys=keys))
 
     def log10_bounds(self, total: int) -> tuple[float, float]:

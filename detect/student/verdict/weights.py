@@ -256,7 +256,7 @@ def gathered_served(
     fingerprints
         Of each reading's context, shape (n,).
     served
-        Fingerprint -> sub-key -> number of answers (`detect.student.texts.reading.served_subkeys`).
+        Fingerprint -> sub-key -> number of answers (`detect.models.reading.served_subkeys`).
     marked
         Whether the served answers were marked with the key in question.
     """

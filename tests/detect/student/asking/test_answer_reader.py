@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from detect.models.forward import Predictions
+from detect.models.reading import Positions, ReadingText, context_fingerprints
 from detect.student.asking.answer_reader import AnswerReader
 from detect.student.asking.answers import Position, SuspectAnswer, TokenLogprob
-from detect.student.models.forward import Predictions
-from detect.student.texts.reading import Positions, ReadingText, context_fingerprints
 from detect.student.verdict.weights import STEPS, WeightedTuples
 from watermark.spec import WatermarkSpec
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detect.models.reading import ReadingDocument, ReadingText
 from detect.student.texts.marked import LOG10_MARKED, check_unmarked, marked_log10, not_carried
-from detect.student.texts.reading import ReadingDocument, ReadingText
 from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
 from watermark.errors import DyetraceError

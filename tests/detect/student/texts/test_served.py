@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from detect.student.texts.reading import ReadingDocument, context_fingerprints
+from detect.models.reading import ReadingDocument, context_fingerprints
 from detect.student.texts.served import crowding, open_served
 from detect.student.verdict.weights import Served
 from detect.text.encode import Encoder

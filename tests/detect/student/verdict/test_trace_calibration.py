@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.student.models.forward import Model, Predictions, candidates
-from detect.student.texts.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_at, positions
+from detect.models.forward import Model, Predictions, candidates
+from detect.models.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_at, positions
 from detect.student.verdict.hypothesis import WeightedTest
 from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import Readout, WeightedTuples, gathered, readout

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from detect.student.models.branches import Aligned, Tree, forward_inputs
-from detect.student.models.forward import KEPT, Predictions, check_numbers, logits_at, logits_width, most_positions
-from detect.student.models.soundness import check_branches
-from detect.student.models.translation import NO_TOKEN, continuing, token_bytes, translation
-from detect.student.texts.reading import Positions, ReadingDocument, ReadingText
-from detect.student.texts.shown import context_texts, stands_in
+from detect.models.branches import Aligned, Tree, forward_inputs
+from detect.models.forward import KEPT, Predictions
+from detect.models.network import check_numbers, logits_at, logits_width, most_positions
+from detect.models.reading import Positions, ReadingDocument, ReadingText
+from detect.models.shown import context_texts, stands_in
+from detect.models.soundness import check_branches
+from detect.models.translation import NO_TOKEN, continuing, token_bytes, translation
 from watermark.errors import DyetraceError
 from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint
 
@@ -316,7 +317,7 @@ def _clean(text: str) -> str:
 
 
 class AlignedModel:
-    """A causal language model with another tokenizer, for `detect.student.models.forward.predictions`.
+    """A causal language model with another tokenizer, for `detect.models.forward.predictions`.
 
     Parameters
     ----------

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import detect.student.models.forward as forward
-from detect.student.models.forward import (
+import detect.models.forward as forward
+from detect.models.forward import (
     KEPT,
     Model,
     Predictions,
@@ -21,7 +21,7 @@ from detect.student.models.forward import (
     predictions,
     template_hash,
 )
-from detect.student.texts.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, positions
+from detect.models.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, positions
 from watermark.errors import DyetraceError
 
 VOCABULARY = 150

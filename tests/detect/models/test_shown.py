@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models
 
-from detect.student.texts.shown import context_texts, stands_in
+from detect.models.shown import context_texts, stands_in
 
 SHOWN = "<|im_start|>user\nCorrect this: The Quick brown fox,\n  it jumps\u3000over caf\u00e9s \ufb01nally.<|im_end|>\n"
 

@@ -79,8 +79,3 @@ def test_documents(
         log10_p = float(rank_log10(exceeding, drawn))
         found.log10_pvalue[number] = log10_p if exceeding else below_floor(scheme, key, mine, log10_p)
     return found
-
-
-def log10_evalues(log10_ps: Floats) -> Floats:
-    """E-values from p-values, 1 / (2 sqrt(p)), whose mean is at most 1 (Shafer, Shen, Vereshchagin and Vovk 2011)."""
-    return np.asarray(-np.log10(2) - log10_ps / 2)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from detect.student.texts.reading import (
+from detect.models.reading import (
     NO_SUBKEY,
     WINDOW,
     Positions,

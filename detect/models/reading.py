@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from detect.student.texts.shown import context_texts, stands_in
+from detect.models.shown import context_texts, stands_in
 from detect.text.distinct import first_occurrences, tuple_fingerprints
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from detect.student.models.alignment import NO_TOKEN, Aligned, AlignedModel, Aligner
-from detect.student.models.forward import KEPT, Model, Predictions
-from detect.student.texts.reading import Positions, ReadingDocument, ReadingText
+from detect.models.alignment import NO_TOKEN, Aligned, AlignedModel, Aligner
+from detect.models.forward import KEPT, Model, Predictions
+from detect.models.reading import Positions, ReadingDocument, ReadingText
 from detect.text.natural_text import natural_documents
 from watermark.errors import DyetraceError
 from watermark.tokenizer import load_tokenizer, vocabulary_size

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from detect.cli import main
-from detect.student.models.forward import Model, logits_at, windows
-from detect.student.models.soundness import check_branches, check_sound
-from detect.student.texts.reading import Positions, ReadingDocument, ReadingText, positions
+from detect.models.forward import Model
+from detect.models.network import logits_at, windows
+from detect.models.reading import Positions, ReadingDocument, ReadingText, positions
+from detect.models.soundness import check_branches, check_sound
 from detect.student.verdict.evidence import EVIDENCE_FILE
 from tests.tiny_models import CAUSAL, NOT_CAUSAL, VOCABULARY, made, saved, tokenizer
 from watermark.demo_model import load_model

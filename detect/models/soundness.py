@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from detect.student.models.branches import Tree, cannot_branch, forward_inputs
-from detect.student.models.forward import logits_at, logits_width, most_positions
+from detect.models.branches import Tree, cannot_branch, forward_inputs
+from detect.models.network import logits_at, logits_width, most_positions
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:

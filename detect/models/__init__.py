@@ -1,0 +1,1 @@
+"""Language models, the owner's and suspects': what they read, whether they are sound, and what they predict."""
