@@ -59,8 +59,8 @@ def run(job: Path, command: str, more: list[str]) -> tuple[float, dict[str, int]
 @click.option("--rounds", default=3, help="Of which the median counts.")
 def main(quick: bool, json_path: Path | None, accounts: tuple[int, ...], documents: int, rounds: int) -> None:
     """Measure both commands in turn."""
-    from watermark.demo_model import demo_model_dir
-    from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+    from watermark.models.demo import demo_model_dir
+    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
     if quick:
         accounts, documents, rounds = (120,), 5, 1

@@ -26,7 +26,9 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
+from detect.laws.tail_pairs import log10_sf_pairs
 from rich.progress import track
+from watermark.keys.foreign import ForeignKey
 
 from benchmarks.audit_systems import System, context_of, installed
 from benchmarks.calibration import documents
@@ -35,11 +37,9 @@ from detect.document.blind import law_tails, log10_pvalues
 from detect.keyed.calibration import bounded_log10, method_of, rank_log10
 from detect.keyed.scoring import as_drawn
 from detect.keyed.words import signed
-from detect.laws.tail_pairs import log10_sf_pairs
 from detect.text.distinct import distinct_tuples, first_occurrences
 from tests.detect.calibration import LEVELS
 from watermark.errors import DyetraceError
-from watermark.foreign_key import ForeignKey
 from watermark.formats.protocol import Format
 from watermark.prf import U32
 

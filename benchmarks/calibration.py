@@ -16,6 +16,8 @@ import click
 import numpy as np
 from rich.progress import track
 from scipy.special import betaincinv
+from watermark.models.demo import demo_model_dir
+from watermark.models.folder import load_model
 
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads
 from detect.document.aware import log10_evalues
@@ -26,7 +28,6 @@ from detect.text.distinct import Tuples, distinct_tuples
 from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
 from tests.detect.calibration import LEVELS, fresh_keys, log10_excess, log10_too_small
-from watermark.demo_model import demo_model_dir, load_model
 from watermark.keys import KeyRing, SecretKey
 from watermark.prf import U32
 from watermark.schemes import make_scheme
@@ -144,7 +145,7 @@ def mistakes(report: Report, texts: dict[str, list[U32]], keys: int) -> None:
 
 def aware(report: Report, texts: dict[str, list[U32]], keys: int) -> None:
     """e-values of the model-aware test with the demo model as the owner's model."""
-    model, _ = load_model()
+    model, _ = load_model(demo_model_dir())
     known = {kind: likelihood(model, group[0][: MARKOV + 2], 2) for kind, group in texts.items()}
     for scheme in AWARE:
         for kind, document in track(known.items(), f"model-aware e-values, {scheme}"):

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PretrainedConfig
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor, WatermarkDetector, WatermarkingConfig
+from watermark.models.demo import demo_model_dir
+from watermark.models.tokenizer import load_tokenizer
 
 from benchmarks.common import Report, json_option, quick_option, timings
 from detect.document.blind import blind_test, log10_pvalues
@@ -27,13 +29,11 @@ from detect.text.distinct import distinct_tuples, first_occurrences, tuple_finge
 from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
 from watermark import prf
-from watermark.demo_model import demo_model_dir
 from watermark.keys import KeyRing, SecretKey
 from watermark.prf import U32
 from watermark.schemes import make_scheme
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
-from watermark.tokenizer import load_tokenizer
 
 SCHEMES = ("gumbel", "tournament", "green_list")
 WIDTH = 2

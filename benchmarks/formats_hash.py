@@ -23,14 +23,14 @@ from typing import Any
 
 import click
 import numpy as np
+from watermark.keys.foreign import ForeignKey
+from watermark.models.demo import demo_model_dir
 
 from benchmarks.common import Report, json_option, quick_option, set_threads, threads_option, timings
 from detect.keyed.words import Source
 from detect.text.distinct import distinct_tuples
 from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
-from watermark.demo_model import demo_model_dir
-from watermark.foreign_key import ForeignKey
 from watermark.formats import load_format
 from watermark.formats.protocol import Format
 from watermark.prf import U32

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor, WatermarkDetector, WatermarkingConfig
+from watermark.models.demo import demo_model_dir
 
 from benchmarks.common import Report, json_option, quick_option, set_threads, threads_option, timings
 from detect.laws.tails import log10_sf, log10_sf_weighted
 from detect.text.distinct import distinct_tuples
 from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
-from watermark.demo_model import demo_model_dir
 from watermark.formats import load_format
 from watermark.formats.protocol import Format
 from watermark.laws import Exponential

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import norm
+from watermark.keys.rows import subkey
 
 from benchmarks.common import Floats
 from detect.keyed.scoring import totals
@@ -24,7 +25,6 @@ from detect.text.natural_text import natural_documents
 from watermark.keys import SecretKey
 from watermark.laws import Exponential
 from watermark.prf import U32
-from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 LEVELS = (1e-3, 1e-6)

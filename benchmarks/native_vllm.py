@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from watermark.models.demo import demo_model_dir
 
 from benchmarks.common import Report, json_option, quick_option
-from watermark.demo_model import demo_model_dir
 from watermark.errors import DyetraceError
 
 KEY = 998877665544332211

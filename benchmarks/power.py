@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import numpy as np
+from watermark.keys.rows import subkey
 
 from benchmarks.answers import Cell, Setting, cell_options, setting
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads, threads_option
@@ -24,7 +25,6 @@ from detect.laws.multiplicity import mean_log10_e, sidak_log10
 from detect.text.distinct import distinct_tuples
 from watermark.generate import Answer
 from watermark.prf import U32
-from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 RESAMPLES = 2_000

@@ -51,8 +51,9 @@ def write_ids(path: Path, tokens: int, seed: int) -> None:
 
 def write_texts(path: Path, tokens: int, folder: Path) -> int:
     """Documents of natural text in random order as JSONL; their number of tokens."""
+    from watermark.models.tokenizer import load_tokenizer
+
     from detect.text.natural_text import natural_documents
-    from watermark.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     pieces = [text for kind in ("prose", "code") for _, text in natural_documents(kind, 50 if tokens < 10**6 else 1500)]
@@ -128,8 +129,8 @@ def main(
     quick: bool, json_path: Path | None, engines: tuple[str, ...], millions: tuple[float, ...], text: bool, rounds: int
 ) -> None:
     """Measure whole scans."""
-    from watermark.demo_model import demo_model_dir
-    from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+    from watermark.models.demo import demo_model_dir
+    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
     if quick:
         millions, rounds = (0.1,), 1

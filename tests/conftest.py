@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from tokenizers import Tokenizer
+from watermark.models.demo import demo_model_dir
+from watermark.models.folder import load_model
+from watermark.models.tokenizer import load_tokenizer
 
 from detect.text.natural_text import natural_documents
-from watermark.demo_model import demo_model_dir, load_model
-from watermark.tokenizer import load_tokenizer
 
 # The first example of a property may wait for a compiler (numba), so no example has a deadline.
 settings.register_profile("dyetrace", deadline=None)

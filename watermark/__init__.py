@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from watermark.commitment import commit as commit
     from watermark.commitment import verify as verify
+    from watermark.engines.transformers.processor import WatermarkConfig as WatermarkConfig
     from watermark.errors import DyetraceError as DyetraceError
     from watermark.keys import KeyRing as KeyRing
     from watermark.keys import SecretKey as SecretKey
@@ -21,16 +22,15 @@ if TYPE_CHECKING:
     from watermark.keys import load_key as load_key
     from watermark.keys import load_master as load_master
     from watermark.keys import write_key_file as write_key_file
+    from watermark.models.tokenizer import tokenizer_fingerprint as tokenizer_fingerprint
+    from watermark.models.tokenizer import vocabulary_size as vocabulary_size
     from watermark.prf import prf_u32 as prf_u32
-    from watermark.processor import WatermarkConfig as WatermarkConfig
     from watermark.schemes import make_scheme as make_scheme
     from watermark.schemes import scheme_names as scheme_names
     from watermark.schemes.protocol import Scheme as Scheme
     from watermark.spec import WatermarkSpec as WatermarkSpec
     from watermark.spec import load_spec as load_spec
     from watermark.spec import write_spec as write_spec
-    from watermark.tokenizer import tokenizer_fingerprint as tokenizer_fingerprint
-    from watermark.tokenizer import vocabulary_size as vocabulary_size
 
 DISTRIBUTION = "dyetrace"
 """Tells this package from others of its name: `detect` looks for it."""
@@ -41,7 +41,7 @@ _HOMES = {
     "Scheme": "watermark.schemes.protocol",
     "SecretKey": "watermark.keys",
     "TenantKey": "watermark.keys",
-    "WatermarkConfig": "watermark.processor",
+    "WatermarkConfig": "watermark.engines.transformers.processor",
     "WatermarkSpec": "watermark.spec",
     "commit": "watermark.commitment",
     "load_key": "watermark.keys",
@@ -50,9 +50,9 @@ _HOMES = {
     "make_scheme": "watermark.schemes",
     "prf_u32": "watermark.prf",
     "scheme_names": "watermark.schemes",
-    "tokenizer_fingerprint": "watermark.tokenizer",
+    "tokenizer_fingerprint": "watermark.models.tokenizer",
     "verify": "watermark.commitment",
-    "vocabulary_size": "watermark.tokenizer",
+    "vocabulary_size": "watermark.models.tokenizer",
     "write_key_file": "watermark.keys",
     "write_spec": "watermark.spec",
 }

@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from watermark.errors import DyetraceError, EvidenceError
-from watermark.files import check_output, write_atomically, write_private
+from watermark.files.writing import check_output, write_atomically, write_private
 from watermark.interruption import held
 from watermark.keys import MarkingKey
 from watermark.spec import WatermarkSpec, check_key

@@ -17,7 +17,7 @@ import msgspec
 
 from watermark.errors import DyetraceError, MachineError
 from watermark.keys import KeyRing
-from watermark.rowkeys import key_words
+from watermark.keys.rows import key_words
 from watermark.spec import WatermarkSpec, check_tokenizer
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def generate_batches(
     run = secrets.token_bytes(_RUN_BYTES) if run is None else run
     check_request(prompts, sampling, spec, ring, tenant)
     if spec is not None:
-        from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
+        from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
         check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     tokenizer.padding_side = "left"
@@ -242,8 +242,8 @@ def check_folder_fits(folder: Path, prompts: Sequence[str], sampling: Sampling, 
     DyetraceError
         It is no model's folder, its tokenizer is not the spec's, or a prompt is too long.
     """
-    from watermark.model_folder import check_folder
-    from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+    from watermark.models.folder import check_folder
+    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
     check_folder(folder)
     tokenizer = load_tokenizer(folder)
@@ -284,7 +284,7 @@ def _subkeys(
     """Draw here what the hook would draw by itself, so that each answer's record can name its sub-key."""
     if spec is None:
         return None
-    from watermark.processor import draw_subkeys
+    from watermark.engines.transformers.processor import draw_subkeys
 
     rows = prompts.repeat_interleave(sampling.samples, dim=0)
     return draw_subkeys(
@@ -318,7 +318,7 @@ def _generate(
 
     mark = None
     if spec is not None and ring is not None:
-        from watermark.processor import WatermarkConfig
+        from watermark.engines.transformers.processor import WatermarkConfig
 
         mark = WatermarkConfig(
             spec,
@@ -396,7 +396,7 @@ def settings_of(
     folder: Path,
     **more: object,
 ) -> dict[str, str]:
-    """All that decides what a run answers, for `watermark.partial.PartialFile`; long values as hashes."""
+    """All that decides what a run answers, for `watermark.files.partial.PartialFile`; long values as hashes."""
     files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
     found: dict[str, object] = {
         "prompts": hashlib.sha256(msgspec.json.encode(prompts)).hexdigest(),

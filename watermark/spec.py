@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from watermark.errors import DyetraceError
-from watermark.files import check_output, write_atomically
+from watermark.files.versioned import parse_versioned
+from watermark.files.writing import check_output, write_atomically
 from watermark.formats.protocol import Format, is_format
 from watermark.schemes import make_scheme
 from watermark.schemes.protocol import Scheme, parameters
-from watermark.versioned import parse_versioned
 
 SPEC_VERSION = 1
 WIDEST_CONTEXT = 32
@@ -42,7 +42,7 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     vocabulary_size
         1 + the tokenizer's largest id.
     tokenizer
-        `watermark.tokenizer.tokenizer_fingerprint` of the tokenizer.
+        `watermark.models.tokenizer.tokenizer_fingerprint` of the tokenizer.
     key_fingerprint
         Of the master key, or of the foreign format's key.
     epoch

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import click
 import numpy as np
+from watermark.models.folder import load_model
 
 from benchmarks.distillation.experiment import Bench, Found, labels
 from benchmarks.distillation.published import closed_model
@@ -24,7 +25,6 @@ from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from detect.student.asking.plan import PlannedPrompt, SamplingPlan, TracePlan
 from detect.student.asking.prompts import choose_prompts, prompts_of
 from detect.student.endpoint import statistic_of, trace_endpoint
-from watermark.demo_model import load_model
 from watermark.errors import DyetraceError
 
 PUBLISHED = "closed model (published)"

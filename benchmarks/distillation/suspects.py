@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from watermark.models.folder import load_model
 
 from benchmarks.distillation.students import Recipe, save, train
 from benchmarks.distillation.teacher import Mark, Teacher, digest
-from watermark.demo_model import load_model
 from watermark.generate import Answer
 
 Kind = Literal["", "paraphrased", "Gemma"]

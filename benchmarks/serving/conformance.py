@@ -21,13 +21,13 @@ from typing import Any
 import click
 import httpx2
 import numpy as np
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from benchmarks.common import Report, json_option, quick_option
 from benchmarks.serving.server import vllm_server
 from tests.watermark.engines.conformance import Answered, conform
 from watermark.keys import SecretKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 TENANTS = ("acme", "zeta", "umbra")
 _AT_ONCE = 16
@@ -157,7 +157,7 @@ def small_model(folder: Path, tokenizer: Path) -> Path:
 @json_option
 def main(python: str, model: Path | None, tuples: int, seed: int, quick: bool, json_path: Path | None) -> None:
     """Check a real server's choices against the reference."""
-    from watermark.demo_model import demo_model_dir
+    from watermark.models.demo import demo_model_dir
 
     tokenizer = demo_model_dir()
     with tempfile.TemporaryDirectory() as name:

@@ -218,7 +218,7 @@ def model_folder(model_dir: str | None) -> Any:
     """The given folder, or the demo model's, which is fetched when it isn't there yet."""
     if model_dir is not None:
         return model_dir
-    from watermark.demo_model import demo_model_dir
+    from watermark.models.demo import demo_model_dir
 
     try:
         return demo_model_dir(note)
@@ -235,7 +235,7 @@ def _own_model() -> str:
 
 def load_model(model_dir: str | None, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a folder, or of the demo model."""
-    from watermark.demo_model import load_model as load
+    from watermark.models.folder import load_model as load
 
     note("loading the model")
-    return load(model_dir, dtype, note)
+    return load(model_folder(model_dir), dtype, note)

@@ -76,14 +76,15 @@ def import_spec(
     """
     from os.path import realpath  # which takes links in a circle as they are
 
+    from watermark.files.writing import check_output
+    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+
     from detect.keyed.calibration import explanation
     from detect.records.results import SpecImported
-    from watermark.files import check_output
     from watermark.formats.passport import read_passport
     from watermark.keys import write_key_file
     from watermark.schemes.protocol import parameters
     from watermark.spec import WatermarkSpec, is_spec, write_spec
-    from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
     check_output(key_out, inputs=[source])
     check_output(output, inputs=[source], kind="a watermark spec", is_kind=is_spec, force=force)

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from watermark.files.writing import make_folder, write_atomically
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.corpus import conclude
 from detect.corpus.engines import Engine
@@ -39,10 +41,8 @@ from detect.text.encode import EncoderUse
 from detect.text.natural_text import PROSE_BYTES, PROSE_SHA256, natural_documents
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError, MachineError
-from watermark.files import make_folder, write_atomically
 from watermark.formats.protocol import is_exact
 from watermark.spec import WatermarkSpec, check_tokenizer
-from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, what is done of it and what there is: bytes while hashing and gathering, tokens afterwards.

@@ -20,6 +20,7 @@ from functools import partial
 import numba
 import numpy as np
 import numpy.typing as npt
+from watermark.keys.rows import selector_threshold, subkey
 
 from detect.keyed.batch import CHUNK, Batch, TestedKey, document_sums
 from detect.keyed.calibration import below_floor, bounded_log10, method_of, rank_log10, staged_rank, stages
@@ -34,7 +35,6 @@ from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import KeyRing, MarkingKey, SecretKey
 from watermark.laws import in_nats
-from watermark.rowkeys import selector_threshold, subkey
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from watermark.keys.rows import subkey
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.document.blind import NOTHING, WHOLE_FAMILY, BlindTest, Family, accounts_of_decoys, candidates
 from detect.keyed.batch import CHUNK
@@ -31,9 +33,7 @@ from watermark.formats.protocol import reads_prompt
 from watermark.keys import KeyRing
 from watermark.laws import in_nats
 from watermark.prf import U32
-from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec, check_key, check_tokenizer
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 Progress = Callable[[int, int], None]
 

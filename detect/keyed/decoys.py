@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from watermark.keys.foreign import SALT_BYTES, ForeignKey
 
-from watermark.foreign_key import SALT_BYTES, ForeignKey
 from watermark.formats.protocol import is_format
 from watermark.keys import KeyRing, SecretKey
 from watermark.spec import WatermarkSpec

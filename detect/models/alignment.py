@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 from detect.models.branches import Aligned, Tree, forward_inputs
 from detect.models.forward import KEPT, Predictions
@@ -25,7 +26,6 @@ from detect.models.shown import context_texts, stands_in
 from detect.models.soundness import check_branches
 from detect.models.translation import NO_TOKEN, continuing, token_bytes, translation
 from watermark.errors import DyetraceError
-from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ class Aligner:
         Parameters
         ----------
         owner, model
-            The spec's tokenizer and the model's, each as for `watermark.tokenizer.load_tokenizer`. Chat templates come
+            The spec's tokenizer and the model's, each as for `load_tokenizer`. Chat templates come
             with transformers tokenizers alone.
 
         Raises

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from watermark.tokenizer import load_tokenizer
+from watermark.models.tokenizer import load_tokenizer
 
 __all__ = ["context_texts", "stands_in"]
 
@@ -28,7 +27,7 @@ def context_texts(tokenizer: Any, contexts: npt.NDArray[np.uint32]) -> list[str]
     Parameters
     ----------
     tokenizer
-        The spec's, as for `watermark.tokenizer.load_tokenizer`.
+        The spec's, as for `watermark.models.tokenizer.load_tokenizer`.
     contexts
         Token ids, oldest first, shape (n, h).
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from watermark.keys.foreign import ForeignKey
+from watermark.keys.rows import selector_threshold
 
 from detect.document.blind import blind_test, tested_keys
 from detect.keyed.decoys import decoy_rings
@@ -26,11 +28,9 @@ from detect.laws import tails
 from detect.server.answers import Served
 from detect.text.distinct import I64, Tuples, distinct_tuples, tuple_fingerprints
 from watermark.errors import DyetraceError
-from watermark.foreign_key import ForeignKey
 from watermark.formats.protocol import is_format
 from watermark.keys import AnyKey, KeyRing, SecretKey
 from watermark.laws import Exponential
-from watermark.rowkeys import selector_threshold
 from watermark.spec import WatermarkSpec, check_key
 
 Floats = npt.NDArray[np.float64]

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from watermark.models.tokenizer import load_tokenizer, vocabulary_size
 
 from detect.text.encode_fast import Gigatoken
-from watermark.tokenizer import load_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -128,7 +128,7 @@ class Encoder:
     Parameters
     ----------
     tokenizer
-        The reference; it neither truncates nor pads (see `watermark.tokenizer.load_tokenizer`).
+        The reference; it neither truncates nor pads (see `watermark.models.tokenizer.load_tokenizer`).
     fast
         Use `gigatoken` where it is installed, supports the tokenizer and agrees: as soon as there is enough
         text to repay loading it (None), at once (True) or never (False).

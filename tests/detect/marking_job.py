@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from tests.tiny_models import CAUSAL, made, tokenizer
 from watermark.keys import SecretKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 SECRET = bytes(range(32))
 

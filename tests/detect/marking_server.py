@@ -6,15 +6,15 @@ import threading
 from typing import Any
 
 import torch
+from watermark.engines.hook.admission import Decoding, admit
+from watermark.engines.hook.settings import Settings
+from watermark.engines.transformers.processor import WatermarkConfig
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from benchmarks.distillation.server import BadRequest, Server
-from watermark.engines.admission import Decoding, admit
-from watermark.engines.settings import Settings
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
-from watermark.processor import WatermarkConfig
 from watermark.spec import WatermarkSpec
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 MASTER = SecretKey(bytes(range(32)))
 ACCOUNTS = ("acme", "zenith")

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 from click.testing import CliRunner, Result
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from watermark.generate import Answer, Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 KEY = SecretKey(bytes(range(32)))
 TEMPLATE = "{% for message in messages %}[{{ message.content }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
@@ -177,7 +177,7 @@ class World:
         return [msgspec.json.decode(line, type=Answer) for line in lines]
 
     def model(self, name: str) -> Any:
-        from watermark.demo_model import load_model
+        from watermark.models.folder import load_model
 
         return load_model(self.folder / name, "float32")
 

@@ -204,7 +204,7 @@ def _owned_keys(contexts: I64, selector: U32, threshold: int, keys: U32, out: U3
 
 
 def owned_keys(contexts: I64, selector: U32, threshold: int, keys: U32) -> tuple[U32, U32]:
-    """`watermark.rowkeys.RowKeys.at` for contexts of at most three tokens, in one call.
+    """`watermark.keys.rows.RowKeys.at` for contexts of at most three tokens, in one call.
 
     Parameters
     ----------

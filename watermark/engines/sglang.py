@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from watermark.engines.admission import PREFIX, Decoding
-from watermark.engines.answers import Answer
-from watermark.engines.hook import Hook
-from watermark.engines.settings import load_settings
+from watermark.engines.hook.admission import PREFIX, Decoding
+from watermark.engines.hook.answers import Answer
+from watermark.engines.hook.hook import Hook
+from watermark.engines.hook.settings import load_settings
 from watermark.errors import DyetraceError
 
 try:
@@ -43,7 +43,7 @@ def request_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     arguments
-        ``dyetrace_tenant`` and whatever else `watermark.engines.admission` reads.
+        ``dyetrace_tenant`` and whatever else `watermark.engines.hook.admission` reads.
     """
     import json
 

@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 
 from watermark.errors import DyetraceError
-from watermark.formats.permutation import Mask, greens, permutation, seeds_of, seeds_of_products
+from watermark.formats.parts.permutation import Mask, greens, permutation, seeds_of, seeds_of_products
+from watermark.formats.parts.seeded_greens import SeededGreens
 from watermark.formats.protocol import I64, NativeKey
-from watermark.formats.seeded_greens import SeededGreens
 from watermark.prf import U32
 
 TABLE_SIZE, TABLE_SEED = 1_000_003, 2_971_215_073

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from watermark.errors import DyetraceError
-from watermark.formats.permutation import permutation
+from watermark.formats.parts.permutation import permutation
+from watermark.formats.parts.seeded_greens import LARGEST_SEED, SeededGreens
 from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.formats.seeded_greens import LARGEST_SEED, SeededGreens
 from watermark.prf import U32
 
 _FUNCTIONS = ("time", "additive", "skip", "min")

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from watermark.foreign_key import NativeKey as NativeKey
+from watermark.keys.foreign import NativeKey as NativeKey
 from watermark.prf import U32
 from watermark.schemes.protocol import Scheme
 

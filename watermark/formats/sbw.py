@@ -10,11 +10,11 @@ import numpy as np
 
 from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
-from watermark.formats.fingerprints import as_int64, fingerprints
-from watermark.formats.native_keys import decimal_key, drawn
-from watermark.formats.philox import LANES, pick, rounds
+from watermark.formats.parts.fingerprints import as_int64, fingerprints
+from watermark.formats.parts.native_keys import decimal_key, drawn
+from watermark.formats.parts.philox import LANES, pick, rounds
+from watermark.formats.parts.shapes import LARGEST_INT64, ReadOnly
 from watermark.formats.protocol import ABSENT, I64, U64, NativeKey
-from watermark.formats.shapes import LARGEST_INT64, ReadOnly
 from watermark.laws import Bernoulli
 from watermark.prf import U32
 

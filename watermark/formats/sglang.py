@@ -10,11 +10,11 @@ import numpy as np
 
 from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
-from watermark.formats.fingerprints import as_int64
-from watermark.formats.murmur3 import finish, hash_contexts, mix, state_of
-from watermark.formats.native_keys import drawn, hex_key, several
+from watermark.formats.parts.fingerprints import as_int64
+from watermark.formats.parts.murmur3 import finish, hash_contexts, mix, state_of
+from watermark.formats.parts.native_keys import drawn, hex_key, several
+from watermark.formats.parts.shapes import Race
 from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.formats.shapes import Race
 from watermark.prf import U32
 
 _LARGEST_WINDOW = 64

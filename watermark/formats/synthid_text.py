@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from watermark.backends.numba_backend import jit
-from watermark.formats.congruence import MULTIPLIER, ONE, accumulate
-from watermark.formats.fingerprints import as_int64
+from watermark.formats.parts.congruence import MULTIPLIER, ONE, accumulate
+from watermark.formats.parts.fingerprints import as_int64
+from watermark.formats.parts.shapes import Layers
 from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.formats.shapes import Layers
 from watermark.prf import U32
 
 _STIRS = 12

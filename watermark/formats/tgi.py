@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from watermark.formats.permutation import seeds_of_products
+from watermark.formats.parts.permutation import seeds_of_products
+from watermark.formats.parts.seeded_greens import SeededGreens
 from watermark.formats.protocol import I64, NativeKey
-from watermark.formats.seeded_greens import SeededGreens
 from watermark.prf import U32
 
 

@@ -12,16 +12,16 @@ from typing import ClassVar
 import numpy as np
 
 from watermark.errors import DyetraceError
-from watermark.formats.native_keys import decimal_key, drawn
-from watermark.formats.permutation import SEED_MODULUS, Mask, uniforms
-from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.formats.seeded_greens import (
+from watermark.formats.parts.native_keys import decimal_key, drawn
+from watermark.formats.parts.permutation import SEED_MODULUS, Mask, uniforms
+from watermark.formats.parts.seeded_greens import (
     LARGEST_SEED,
     SeededGreens,
     check_vocabulary,
     seed_and_token,
 )
-from watermark.formats.shapes import Race
+from watermark.formats.parts.shapes import Race
+from watermark.formats.protocol import I64, U64, NativeKey
 from watermark.prf import U32
 
 _LICENCE = "CC-BY-NC-4.0; formula re-implemented, no code taken"

@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 
 from watermark.errors import DyetraceError
-from watermark.formats.permutation import permutation, seeds_of, seeds_of_products
+from watermark.formats.parts.permutation import permutation, seeds_of, seeds_of_products
+from watermark.formats.parts.seeded_greens import LARGEST_SEED, SeededGreens
 from watermark.formats.protocol import I64, NativeKey
-from watermark.formats.seeded_greens import LARGEST_SEED, SeededGreens
 from watermark.prf import U32
 
 HASH_TABLE_SIZE = 1_000_003

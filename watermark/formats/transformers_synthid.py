@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
-from watermark.formats.congruence import MULTIPLIER, ONE, accumulate
-from watermark.formats.fingerprints import as_int64
-from watermark.formats.permutation import coin_flips
+from watermark.formats.parts.congruence import MULTIPLIER, ONE, accumulate
+from watermark.formats.parts.fingerprints import as_int64
+from watermark.formats.parts.permutation import coin_flips
+from watermark.formats.parts.shapes import Layers
 from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.formats.shapes import Layers
 from watermark.prf import U32
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from watermark.errors import DyetraceError
-from watermark.formats.fingerprints import fingerprints
-from watermark.formats.native_keys import decimal_key, drawn
+from watermark.formats.parts.fingerprints import fingerprints
+from watermark.formats.parts.native_keys import decimal_key, drawn
+from watermark.formats.parts.shapes import TwoKeyRace
 from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.formats.shapes import TwoKeyRace
 from watermark.formats.vllm_gumbel import VllmGumbel
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
-from watermark.formats.fingerprints import as_int64, fingerprints
-from watermark.formats.native_keys import decimal_key, drawn
-from watermark.formats.philox import LANES, pick, rounds
+from watermark.formats.parts.fingerprints import as_int64, fingerprints
+from watermark.formats.parts.native_keys import decimal_key, drawn
+from watermark.formats.parts.philox import LANES, pick, rounds
+from watermark.formats.parts.shapes import Race
 from watermark.formats.protocol import I64, U64, NativeKey
-from watermark.formats.shapes import Race
 from watermark.prf import U32
 
 _CONTEXT_DOMAIN = np.uint32(0x574D4358)

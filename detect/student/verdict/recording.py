@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.keyed.calibration import explanation
 from detect.keyed.decoys import log10_control_limit
@@ -21,7 +22,6 @@ from detect.student.verdict.evidence import EVIDENCE_FILE, Basis, Evidence, Trac
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec, check_key, check_tokenizer
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 
 def check_traceable(spec: WatermarkSpec, ring: KeyRing, tokenizer: Any) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from watermark.files.partial import partial_paths
 
 from detect.cli import common, main
 from detect.cli.statuses import BAD_INPUT, INTERNAL, INTERRUPTED, MACHINE, Status
 from tests.detect.marking_job import MarkingJob, marking_job
 from watermark.keys import TenantKey, load_master, write_key_file
-from watermark.partial import partial_paths
 from watermark.spec import load_spec, write_spec
 
 
@@ -44,7 +44,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("the model was loaded before the arguments were checked")
 
-    monkeypatch.setattr("watermark.demo_model.load_model", load)
+    monkeypatch.setattr("watermark.models.folder.load_model", load)
 
 
 class Stopped(BaseException):
@@ -54,7 +54,7 @@ class Stopped(BaseException):
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Lets a run die when it has written so many batches and begun to write the next."""
-    from watermark.partial import PartialFile
+    from watermark.files.partial import PartialFile
 
     append = PartialFile.append
 
@@ -149,7 +149,7 @@ def test_other_settings_are_refused_in_one_line_that_names_the_partial_file(
     output = tmp_path / "a.jsonl"
     monkeypatch = pytest.MonkeyPatch()
     with monkeypatch.context() as patch:
-        patch.setattr("watermark.partial.PartialFile.finish", _stop)
+        patch.setattr("watermark.files.partial.PartialFile.finish", _stop)
         assert run(*job.generate("-o", output)).exit_code == INTERNAL.number
     before = [path.read_bytes() for path in partial_paths(output)]
     request.getfixturevalue("no_model")

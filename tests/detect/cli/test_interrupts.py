@@ -23,7 +23,7 @@ import click
 from detect import interruption
 from detect.cli import main
 from detect.start import main as start
-from watermark.files import write_atomically, write_private
+from watermark.files.writing import write_atomically, write_private
 from watermark.interruption import held, unwinding
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with Ctrl-C ignored

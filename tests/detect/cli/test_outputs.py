@@ -40,7 +40,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MarkingJob:
     def load(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("watermark.demo_model.load_model", load)
+    monkeypatch.setattr("watermark.models.folder.load_model", load)
     return job
 
 

@@ -14,6 +14,7 @@ import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.records.reading import encode_record
@@ -24,7 +25,6 @@ from tests.detect.student.verdict.test_recompute import traced
 from watermark.keys import KeyRing, write_key_file
 from watermark.ledger import Ledger
 from watermark.spec import write_spec
-from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 
 def run(*arguments: str | Path) -> Result:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from watermark.keys.rows import selector_threshold, subkey
 
 from detect.corpus.engines import Engine
 from detect.corpus.settings import ScanSettings
@@ -16,7 +17,6 @@ from detect.corpus.tasks import Task, run
 from detect.keyed.rings import KeySet, key_set
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
-from watermark.rowkeys import selector_threshold, subkey
 from watermark.spec import WatermarkSpec
 
 SECRET = SecretKey(hashlib.sha256(b"the key of these corpora").digest())

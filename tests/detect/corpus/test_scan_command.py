@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.cli.statuses import BAD_INPUT, DOES_NOT_HOLD, FOUND
@@ -25,7 +26,6 @@ from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, wr
 from tests.detect.corpus.test_scan import job
 from watermark.keys import SecretKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
-from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 
 def run(*arguments: str | Path) -> Result:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from detect.laws.tail_pairs import log10_sf_pairs
+from watermark.keys.foreign import ForeignKey
 
 from detect.cli import main
 from detect.corpus.scan import ScanJob, scan
@@ -17,7 +19,6 @@ from detect.document.blind import blind_test, law_tails
 from detect.keyed.calibration import bounded_log10, explanation, method_of, rank_log10, staged_rank
 from detect.keyed.scoring import statistics_of, tallies
 from detect.keyed.words import signed
-from detect.laws.tail_pairs import log10_sf_pairs
 from detect.records.detection import Record
 from detect.records.reading import read_record
 from detect.report.scan.page import render_scan_html
@@ -29,7 +30,6 @@ from tests.detect.corpus.marked import InlineEngine, write_jsonl
 from tests.detect.foreign import fresh_keys, marked, owner
 from tests.watermark.formats.test_registry import VOCABULARY, made, spec
 from watermark.errors import DyetraceError
-from watermark.foreign_key import ForeignKey
 from watermark.formats import format_names
 from watermark.formats.protocol import Format
 from watermark.keys import KeyRing, load_key, write_key_file
@@ -248,9 +248,10 @@ def test_the_page_of_a_ranked_format_says_so_and_its_report_is_recomputed(tmp_pa
 
 
 def test_a_known_prompt_is_no_context_where_the_system_reads_none(job: Path, smollm2_dir: Path) -> None:
+    from watermark.models.tokenizer import load_tokenizer
+
     from detect.document.detection import Settings, detect
     from detect.text.inputs import Suspect
-    from watermark.tokenizer import load_tokenizer
 
     own, key = load_spec(job / "spec.json"), load_key(f"file:{job / 'foreign.key'}")
     ids = marked(own, key, 40).tolist()  # type: ignore[arg-type]

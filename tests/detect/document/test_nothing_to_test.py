@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from tests.detect.corpus.marked import SECRET, documents, spec
 from watermark.keys import TenantKey, write_key_file
 from watermark.spec import write_spec
-from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 
 def run(*arguments: str | Path) -> Result:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from watermark.models.tokenizer import load_tokenizer
 
 from detect.cli import main
 from detect.corpus.engines import make_engine
@@ -22,7 +23,6 @@ from tests.golden import make as golden
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, TenantKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
-from watermark.tokenizer import load_tokenizer
 
 ACCOUNTS = ["--tenant", "acme", "--tenant", "zenith"]
 
@@ -59,7 +59,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, demo_spec: WatermarkSpec, smo
 
 @pytest.fixture(scope="module")
 def demo_spec(smollm2_dir: Path) -> WatermarkSpec:
-    from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
     tokenizer = load_tokenizer(smollm2_dir)
     return spec(

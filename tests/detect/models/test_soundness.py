@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from watermark.models.folder import load_model
+from watermark.models.tokenizer import tokenizer_fingerprint
 
 from detect.cli import main
 from detect.models.forward import Model
@@ -19,11 +21,9 @@ from detect.models.reading import Positions, ReadingDocument, ReadingText, posit
 from detect.models.soundness import check_branches, check_sound
 from detect.student.verdict.evidence import EVIDENCE_FILE
 from tests.tiny_models import CAUSAL, NOT_CAUSAL, VOCABULARY, made, saved, tokenizer
-from watermark.demo_model import load_model
 from watermark.errors import DyetraceError
 from watermark.keys import SecretKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
-from watermark.tokenizer import tokenizer_fingerprint
 
 NO_TREES = {"bloom", "gpt1", "mamba"}
 

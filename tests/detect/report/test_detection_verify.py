@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.document.detection import Settings, detect
 from detect.laws.multiplicity import holm_log10
@@ -22,7 +23,6 @@ from tests.detect import foreign
 from tests.detect.corpus.marked import SECRET, documents, spec
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec
-from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 replace = msgspec.structs.replace
 Tokenizer = tuple[Any, dict[str, Any]]

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.records.code_hash import code_sha256
@@ -21,7 +22,6 @@ from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from watermark.errors import DyetraceError
 from watermark.keys import write_key_file
 from watermark.spec import write_spec
-from watermark.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 CANARY = "xylographquixotic"
 """A word of the suspect's that must not be in any file of a report that quotes nothing."""

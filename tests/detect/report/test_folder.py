@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from watermark.files.writing import writing as files
 
 from detect.cli import main
 from detect.corpus.scan import scan
@@ -30,7 +31,6 @@ from detect.folders.published import (
 from detect.report.signature import write_signing_key
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.corpus.test_scan import job
-from watermark import files
 from watermark.errors import DyetraceError
 from watermark.keys import write_key_file
 from watermark.spec import write_spec

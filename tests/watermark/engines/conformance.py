@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import kstest
+from watermark.keys.rows import selector_threshold, subkey
 
 from detect.laws.tails import log10_sf
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
 from watermark.laws import Exponential
-from watermark.rowkeys import selector_threshold, subkey
 from watermark.spec import WatermarkSpec
 
 Tuple = tuple[tuple[int, ...], int]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from watermark.engines.settings import Settings
+from watermark.engines.hook.settings import Settings
+
 from watermark.keys import SecretKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from watermark.keys.foreign import ForeignKey
+from watermark.keys.rows import key_words, subkey
 
 from detect.keyed.decoys import decoy_rings
 from detect.keyed.rings import rings_of
 from tests.watermark.formats.test_registry import spec
 from watermark.commitment import commit, verify
 from watermark.errors import DyetraceError
-from watermark.foreign_key import ForeignKey
 from watermark.keys import (
     KeyRing,
     SecretKey,
@@ -26,7 +27,6 @@ from watermark.keys import (
     parse_key,
     write_key_file,
 )
-from watermark.rowkeys import key_words, subkey
 
 NUMBER = 15485863
 KEY = ForeignKey("vllm-gumbel", (NUMBER,), bytes(range(16)))

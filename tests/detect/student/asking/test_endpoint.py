@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from benchmarks.distillation.server import Server
 from detect.cli import main
@@ -26,7 +27,6 @@ from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
 from watermark.ledger import Ledger, answer_contexts
 from watermark.spec import WatermarkSpec, load_spec, write_spec
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 replace = msgspec.structs.replace
 KEY = SecretKey(b"a key that everybody knows......")

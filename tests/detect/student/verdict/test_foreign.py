@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from watermark.keys.foreign import ForeignKey
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.records.reading import read_record
@@ -24,10 +26,8 @@ from tests.detect.calibration import assert_calibrated
 from tests.detect.foreign import fresh_keys, owner
 from tests.watermark.formats.test_registry import VOCABULARY, made
 from watermark.errors import DyetraceError
-from watermark.foreign_key import ForeignKey
 from watermark.keys import KeyRing, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
-from watermark.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 EXACT, DUAL, BOUNDED, RANKED = (
     "vllm-gumbel",
@@ -148,7 +148,7 @@ def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", [EXACT, RANKED])
 def test_weights_are_traced_and_the_report_holds(name: str, suspect: Path, tmp_path: Path) -> None:
-    from watermark.tokenizer import load_tokenizer
+    from watermark.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(suspect / "model")
     own, _, key = owner(name)

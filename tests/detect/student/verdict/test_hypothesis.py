@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import ndtr
+from watermark.keys.rows import subkey
 
 from detect.laws.evalues import cgf, theta_with_effect, value_table
 from detect.student.verdict.hypothesis import EFFECTS, WeightedTest, of_global_key
@@ -18,7 +19,6 @@ from tests.detect.calibration import fresh_keys
 from watermark.keys import SecretKey
 from watermark.laws import Lattice
 from watermark.prf import prf_u32
-from watermark.rowkeys import subkey
 from watermark.schemes import make_scheme
 from watermark.schemes.green_list import GreenList
 from watermark.spec import WatermarkSpec

@@ -1,0 +1,218 @@
+"""Model folders as people have them: the very weights that were trained, or one line that says why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from watermark.models.folder import load_model
+
+from tests.tiny_models import CAUSAL, made, saved
+from watermark.errors import DyetraceError
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers, its head not tied."""
+    return saved(made(CAUSAL["llama"]), tmp_path_factory.mktemp("plain") / "model")
+
+
+def tensors(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(folder / "model.safetensors"))
+
+
+def copy(folder: Path, target: Path, weights: dict[str, Any], form: str = "safetensors") -> Path:
+    """The same folder with other weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    shutil.copytree(folder, target)
+    (target / "model.safetensors").unlink()
+    if form == "safetensors":
+        save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    else:
+        torch.save(weights, target / "pytorch_model.bin", _use_new_zipfile_serialization=form == "bin")
+    return target
+
+
+def change(folder: Path, target: Path, **fields: Any) -> Path:
+    """The same folder with other fields in config.json."""
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | fields))
+    return target
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(DyetraceError) as caught:
+        load_model(folder, "float32")
+    message = str(caught.value)
+    assert "\n" not in message and str(folder) in message
+    return message
+
+
+def assert_same(one: Any, other: Any) -> None:
+    import torch
+
+    mine, yours = one.state_dict(), other.state_dict()
+    assert mine.keys() == yours.keys()
+    assert all(torch.equal(mine[name], yours[name]) for name in mine)
+
+
+@pytest.mark.parametrize("how", [{}, {"max_shard_size": "20KB"}])
+@pytest.mark.parametrize("family", CAUSAL)
+def test_what_save_pretrained_wrote_is_read_as_it_was(family: str, how: dict[str, str], tmp_path: Path) -> None:
+    model = made(CAUSAL[family])
+    found, _ = load_model(saved(model, tmp_path / "model", **how), "float32")
+    assert_same(found, model)
+    assert not found.training
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin", "old bin"])
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model.", "module._orig_mod."])
+def test_the_prefix_of_a_wrapper_is_taken_off_and_said(prefix: str, form: str, plain: Path, tmp_path: Path) -> None:
+    wrapped = copy(plain, tmp_path / "m", {prefix + name: value for name, value in tensors(plain).items()}, form)
+    said: list[str] = []
+    model, _ = load_model(wrapped, "float32", said.append)
+    assert_same(model, load_model(plain, "float32")[0])
+    assert len(said) == 1 and f"'{prefix}'" in said[0] and str(wrapped) in said[0]
+
+
+@pytest.mark.parametrize("family", ["llama, tied", "gpt2", "mixtral", "opt"])
+def test_of_any_family(family: str, tmp_path: Path) -> None:
+    whole = saved(made(CAUSAL[family]), tmp_path / "whole")
+    wrapped = copy(whole, tmp_path / "m", {f"_orig_mod.{name}": value for name, value in tensors(whole).items()})
+    assert_same(load_model(wrapped, "float32")[0], load_model(whole, "float32")[0])
+
+
+def test_shards_under_a_prefix_are_read_as_well(plain: Path, tmp_path: Path) -> None:
+    weights = tensors(plain)
+    folder = copy(plain, tmp_path / "m", {})
+    (folder / "model.safetensors").unlink()
+    from safetensors.torch import save_file
+
+    index = {}
+    for number, (name, value) in enumerate(weights.items()):
+        file = f"model-{number + 1:05d}-of-{len(weights):05d}.safetensors"
+        save_file({f"_orig_mod.{name}": value}, folder / file, metadata={"format": "pt"})
+        index[f"_orig_mod.{name}"] = file
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    assert_same(load_model(folder, "float32")[0], load_model(plain, "float32")[0])
+
+
+Weights = dict[str, Any]
+
+
+def _some_wrapped(weights: Weights) -> Weights:
+    return {("module." if "layers.1" in name else "") + name: value for name, value in weights.items()}
+
+
+def _twice(weights: Weights) -> Weights:
+    return {f"{prefix}{name}": value.clone() for name, value in weights.items() for prefix in ("module.", "_orig_mod.")}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda w: {f"wrapped.{n}": v for n, v in w.items()}, "21 missing (lm_head.weight"),
+        (lambda w: {n: v for n, v in w.items() if "layers.1." not in n}, "9 missing (model.layers.1."),
+        (lambda w: {n: v for n, v in w.items() if n != "lm_head.weight"}, "1 missing (lm_head.weight)"),
+        (lambda w: w | {n.replace("layers.1", "layers.2"): v.clone() for n, v in w.items()}, "9 left over"),
+        (lambda w: w | {"lm_head.weight": w["lm_head.weight"][:200].clone()}, "lm_head.weight is 200x32, not 300x32"),
+        (lambda w: {n.replace("model.", "model._orig_mod.", 1): v for n, v in w.items()}, "without '_orig_mod.'"),
+        (_some_wrapped, "without the prefix 'module.'"),
+        (_twice, "without the prefix"),
+        (lambda w: w | {"model.layers.0.self_attn.q_proj.lora_A.weight": w["lm_head.weight"].clone()}, "merge"),
+        (
+            lambda w: (
+                {f"base_model.model.{n}": v for n, v in w.items()}
+                | {"base_model.model.lora_A": w["lm_head.weight"].clone()}
+            ),
+            "merge",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(
+    spoil: Callable[[Weights], Weights], says: str, plain: Path, tmp_path: Path
+) -> None:
+    message = refusal(copy(plain, tmp_path / "m", spoil(tensors(plain))))
+    assert says in message and "config.json asks for" in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"num_hidden_layers": 1}, "9 left over (model.layers.1."),
+        ({"num_hidden_layers": 3}, "9 missing (model.layers.2."),
+        ({"vocab_size": 310}, "of another shape"),
+        ({"quantization_config": {"quant_method": "foo4"}}, "quantised by 'foo4'"),
+        ({"quantization_config": {"bits": 4}}, "quantised by None"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "can't load a language model"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling.Own"}}, "code"),
+        ({"model_type": "own", "auto_map": {"AutoConfig": "modeling.Config"}}, "trace its endpoint"),
+        ({"model_type": "own"}, "can't load a language model"),
+        ({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}, "can't load a language model"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(
+    fields: dict[str, Any], says: str, plain: Path, tmp_path: Path
+) -> None:
+    folder = change(plain, tmp_path / "m", **fields)
+    (folder / "modeling.py").write_text("open('ran', 'w')\nraise SystemExit('code of the suspect ran')\n")
+    assert says in refusal(folder)
+
+
+def test_code_beside_weights_is_neither_run_nor_asked_about(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object) -> str:
+        raise AssertionError("a question was asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+    monkeypatch.chdir(tmp_path)
+    folder = change(plain, tmp_path / "m", model_type="own", auto_map={"AutoConfig": "modeling.Config"})
+    (folder / "modeling.py").write_text("open('ran', 'w')\n")
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text("open('ran', 'w')\n")
+    refusal(folder)
+    config = json.loads((plain / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config))
+    assert_same(load_model(folder, "float32")[0], load_model(plain, "float32")[0])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_an_adapter_is_to_be_merged_first(base: bool, plain: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(plain, folder)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "somebody/base"}')
+    if not base:
+        (folder / "config.json").unlink()
+        (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    message = refusal(folder)
+    assert "merge_and_unload" in message
+
+
+def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
+    folder = saved(made(CAUSAL["llama"]), tmp_path / "model", max_shard_size="20KB")
+    next(folder.glob("model-00002-*")).unlink()
+    assert "model-00002" in refusal(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_rounding_and_nothing_else(dtype: str, plain: Path, tmp_path: Path) -> None:
+    import torch
+
+    half = {name: value.to(getattr(torch, dtype)) for name, value in tensors(plain).items()}
+    model, _ = load_model(copy(plain, tmp_path / "m", half), "float32")
+    whole, _ = load_model(plain, "float32")
+    ids = torch.arange(20)[None]
+    with torch.inference_mode():
+        difference = (model(input_ids=ids).logits - whole(input_ids=ids).logits).abs().max()
+    assert 0 < difference < 0.01

@@ -1,0 +1,1 @@
+"""The hook in transformers: a processor for `generate`, and one for continuous batching."""

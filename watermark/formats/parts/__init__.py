@@ -1,0 +1,1 @@
+"""What formats are made of: hash functions, generators, shapes that several formats share."""

@@ -1,0 +1,1 @@
+"""Language models in local folders, the demo model, and tokenizers."""
