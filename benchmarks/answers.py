@@ -18,14 +18,14 @@ from typing import Any
 import click
 import msgspec
 import numpy as np
+
+from benchmarks.common import Floats
 from watermark.files.writing import write_atomically
+from watermark.generate import Answer, Sampling, generate_answers
+from watermark.keys import KeyRing, SecretKey
 from watermark.models.demo import demo_model_dir
 from watermark.models.folder import load_model
 from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
-
-from benchmarks.common import Floats
-from watermark.generate import Answer, Sampling, generate_answers
-from watermark.keys import KeyRing, SecretKey
 from watermark.spec import WatermarkSpec
 
 SCHEMES = ("gumbel", "tournament", "green_list")

@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 from detect.laws.tail_pairs import log10_sf_pairs
 from rich.progress import track
-from watermark.keys.foreign import ForeignKey
 
 from benchmarks.audit_systems import System, context_of, installed
 from benchmarks.calibration import documents
@@ -41,6 +40,7 @@ from detect.text.distinct import distinct_tuples, first_occurrences
 from tests.detect.calibration import LEVELS
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import Format
+from watermark.keys.foreign import ForeignKey
 from watermark.prf import U32
 
 I64 = npt.NDArray[np.int64]

@@ -16,8 +16,6 @@ import click
 import numpy as np
 from rich.progress import track
 from scipy.special import betaincinv
-from watermark.models.demo import demo_model_dir
-from watermark.models.folder import load_model
 
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads
 from detect.document.aware import log10_evalues
@@ -29,6 +27,8 @@ from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
 from tests.detect.calibration import LEVELS, fresh_keys, log10_excess, log10_too_small
 from watermark.keys import KeyRing, SecretKey
+from watermark.models.demo import demo_model_dir
+from watermark.models.folder import load_model
 from watermark.prf import U32
 from watermark.schemes import make_scheme
 from watermark.spec import WatermarkSpec

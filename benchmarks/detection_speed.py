@@ -19,8 +19,6 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PretrainedConfig
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor, WatermarkDetector, WatermarkingConfig
-from watermark.models.demo import demo_model_dir
-from watermark.models.tokenizer import load_tokenizer
 
 from benchmarks.common import Report, json_option, quick_option, timings
 from detect.document.blind import blind_test, log10_pvalues
@@ -30,6 +28,8 @@ from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
+from watermark.models.demo import demo_model_dir
+from watermark.models.tokenizer import load_tokenizer
 from watermark.prf import U32
 from watermark.schemes import make_scheme
 from watermark.schemes.protocol import Scheme

@@ -23,8 +23,6 @@ from typing import Any
 
 import click
 import numpy as np
-from watermark.keys.foreign import ForeignKey
-from watermark.models.demo import demo_model_dir
 
 from benchmarks.common import Report, json_option, quick_option, set_threads, threads_option, timings
 from detect.keyed.words import Source
@@ -33,6 +31,8 @@ from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
 from watermark.formats import load_format
 from watermark.formats.protocol import Format
+from watermark.keys.foreign import ForeignKey
+from watermark.models.demo import demo_model_dir
 from watermark.prf import U32
 
 Step = Callable[[], object]

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor, WatermarkDetector, WatermarkingConfig
-from watermark.models.demo import demo_model_dir
 
 from benchmarks.common import Report, json_option, quick_option, set_threads, threads_option, timings
 from detect.laws.tails import log10_sf, log10_sf_weighted
@@ -25,6 +24,7 @@ from detect.text.natural_text import KINDS, natural_documents
 from watermark.formats import load_format
 from watermark.formats.protocol import Format
 from watermark.laws import Exponential
+from watermark.models.demo import demo_model_dir
 from watermark.prf import U32
 
 Step = Callable[[], object]

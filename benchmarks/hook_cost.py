@@ -15,13 +15,13 @@ import click
 import numpy as np
 import torch
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor, WatermarkLogitsProcessor
-from watermark.engines.transformers.context import next_contexts
-from watermark.engines.transformers.processor import WatermarkProcessor
-from watermark.keys.rows import RowKeys
-from watermark.schemes.marking import mark_among, mark_rows
 
 from benchmarks.common import Report, clock, json_option, quick_option, set_threads, threads_option, timings
+from watermark.engines.transformers.context import next_contexts
+from watermark.engines.transformers.processor import WatermarkProcessor
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import RowKeys
+from watermark.schemes.marking import mark_among, mark_rows
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
 

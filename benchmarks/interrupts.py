@@ -91,6 +91,7 @@ class World:
     def _models(self) -> None:
         import torch
         from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
         from watermark.models.demo import demo_model_dir
 
         real = demo_model_dir()

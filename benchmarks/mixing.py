@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import norm
-from watermark.keys.rows import subkey
 
 from benchmarks.common import Floats
 from detect.keyed.scoring import totals
@@ -23,6 +22,7 @@ from detect.text.distinct import I64, Tuples, distinct_tuples
 from detect.text.encode import Encoder
 from detect.text.natural_text import natural_documents
 from watermark.keys import SecretKey
+from watermark.keys.rows import subkey
 from watermark.laws import Exponential
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec

@@ -18,10 +18,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from watermark.models.demo import demo_model_dir
 
 from benchmarks.common import Report, json_option, quick_option
 from watermark.errors import DyetraceError
+from watermark.models.demo import demo_model_dir
 
 KEY = 998877665544332211
 PROMPTS = (

@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 import numpy as np
-from watermark.keys.rows import subkey
 
 from benchmarks.answers import Cell, Setting, cell_options, setting
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads, threads_option
@@ -24,6 +23,7 @@ from detect.keyed.scoring import statistics_of
 from detect.laws.multiplicity import mean_log10_e, sidak_log10
 from detect.text.distinct import distinct_tuples
 from watermark.generate import Answer
+from watermark.keys.rows import subkey
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
 

@@ -51,9 +51,8 @@ def write_ids(path: Path, tokens: int, seed: int) -> None:
 
 def write_texts(path: Path, tokens: int, folder: Path) -> int:
     """Documents of natural text in random order as JSONL; their number of tokens."""
-    from watermark.models.tokenizer import load_tokenizer
-
     from detect.text.natural_text import natural_documents
+    from watermark.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     pieces = [text for kind in ("prose", "code") for _, text in natural_documents(kind, 50 if tokens < 10**6 else 1500)]

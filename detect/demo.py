@@ -8,10 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from watermark.files.writing import make_folder, write_atomically
-from watermark.models.demo import demo_model_dir
-from watermark.models.folder import load_model
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.document.detection import Model, Settings, detect
 from detect.folders.own import SCRATCH, is_plain, remove_plain
@@ -22,8 +18,12 @@ from detect.text.inputs import from_text_alone, read_suspects
 from detect.text.natural_text import natural_documents
 from watermark.commitment import commit, write_commitment
 from watermark.errors import DyetraceError
+from watermark.files.writing import make_folder, write_atomically
 from watermark.generate import Answer, Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, load_master, write_key_file
+from watermark.models.demo import demo_model_dir
+from watermark.models.folder import load_model
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 PROMPTS = (

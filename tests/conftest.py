@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from tokenizers import Tokenizer
+
+from detect.text.natural_text import natural_documents
 from watermark.models.demo import demo_model_dir
 from watermark.models.folder import load_model
 from watermark.models.tokenizer import load_tokenizer
-
-from detect.text.natural_text import natural_documents
 
 # The first example of a property may wait for a compiler (numba), so no example has a deadline.
 settings.register_profile("dyetrace", deadline=None)

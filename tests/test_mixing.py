@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import gamma
-from watermark.keys.rows import subkey
 
 from benchmarks.mixing import Hiding, Mixture
 from detect.keyed.scoring import statistics_of
 from detect.text.distinct import distinct_tuples
 from watermark.keys import SecretKey
+from watermark.keys.rows import subkey
 from watermark.spec import WatermarkSpec
 
 NOBODY = 50

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import click
-from watermark.models.demo import demo_model_dir
 
 from benchmarks.answers import SCHEMES
 from benchmarks.common import Report, json_option, set_threads, threads_option
@@ -23,6 +22,7 @@ from benchmarks.distillation.queries import api_rows
 from benchmarks.distillation.students import Recipe
 from benchmarks.distillation.suspects import Grid, Suspect, Suspects
 from benchmarks.distillation.teacher import ALL_PROMPTS, Teacher
+from watermark.models.demo import demo_model_dir
 
 SHARES, FULL_SHARES = (0.0, 0.01, 0.1, 1.0), (0.0, 0.01, 0.05, 0.1, 0.5, 1.0)
 WIDTHS = (1, 2, 3)

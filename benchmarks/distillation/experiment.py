@@ -13,8 +13,6 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
-from watermark.models.folder import load_model
-from watermark.models.tokenizer import tokenizer_fingerprint
 
 from benchmarks.common import Floats
 from benchmarks.distillation.published import reading_mode, under
@@ -35,6 +33,8 @@ from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import WeightedTuples, gathered, gathered_served, readout
 from watermark.generate import Answer
 from watermark.keys import KeyRing, SecretKey
+from watermark.models.folder import load_model
+from watermark.models.tokenizer import tokenizer_fingerprint
 
 I64 = npt.NDArray[np.int64]
 

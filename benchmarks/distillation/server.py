@@ -395,6 +395,7 @@ def main(
     model_dir: Path, port: int, name: str, dtype: str, batch: int, threads: int | None, api_key_variable: str | None
 ) -> None:
     import torch
+
     from watermark.models.folder import load_model
 
     if threads is not None:

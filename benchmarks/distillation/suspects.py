@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from watermark.models.folder import load_model
 
 from benchmarks.distillation.students import Recipe, save, train
 from benchmarks.distillation.teacher import Mark, Teacher, digest
 from watermark.generate import Answer
+from watermark.models.folder import load_model
 
 Kind = Literal["", "paraphrased", "Gemma"]
 

@@ -17,17 +17,17 @@ from typing import Any
 
 import click
 import msgspec
-from watermark.files.writing import write_atomically
-from watermark.models.demo import demo_model_dir
-from watermark.models.folder import load_model
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from benchmarks.distillation.prompts import prompts
 from benchmarks.edits import sentences
 from benchmarks.robustness import REWRITE
 from detect.text.encode import Encoder
+from watermark.files.writing import write_atomically
 from watermark.generate import Answer, Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey
+from watermark.models.demo import demo_model_dir
+from watermark.models.folder import load_model
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(b"a key that everybody knows......")

@@ -21,12 +21,12 @@ from typing import Any
 import click
 import httpx2
 import numpy as np
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from benchmarks.common import Report, json_option, quick_option
 from benchmarks.serving.server import vllm_server
 from tests.watermark.engines.conformance import Answered, conform
 from watermark.keys import SecretKey, write_key_file
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 TENANTS = ("acme", "zeta", "umbra")

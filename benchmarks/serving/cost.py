@@ -97,10 +97,10 @@ class Figures:
 def _ours(scheme: str, folder: Path, model: str, vocabulary: int) -> Any:
     """The adapter with a spec of its own."""
     import torch
+
     from watermark.engines.hook.hook import Hook
     from watermark.engines.hook.settings import Settings
     from watermark.engines.vllm.processor import DyetraceProcessor, FirstRunner
-
     from watermark.keys import SecretKey, write_key_file
     from watermark.spec import WatermarkSpec, write_spec
 

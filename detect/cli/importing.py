@@ -76,13 +76,12 @@ def import_spec(
     """
     from os.path import realpath  # which takes links in a circle as they are
 
-    from watermark.files.writing import check_output
-    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
-
     from detect.keyed.calibration import explanation
     from detect.records.results import SpecImported
+    from watermark.files.writing import check_output
     from watermark.formats.passport import read_passport
     from watermark.keys import write_key_file
+    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
     from watermark.schemes.protocol import parameters
     from watermark.spec import WatermarkSpec, is_spec, write_spec
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from watermark.files.writing import make_folder, write_atomically
 
 from detect.corpus.forecast import ScanForecast
 from detect.corpus.run_times import RunTimes
@@ -26,6 +25,7 @@ from detect.student.asking.plan import PLAN_VERSION, TracePlan
 from detect.student.power.planner import PowerPlan
 from watermark.commitment import Commitment, Opening
 from watermark.errors import DyetraceError
+from watermark.files.writing import make_folder, write_atomically
 from watermark.generate import Answer
 from watermark.spec import SPEC_VERSION, WatermarkSpec
 

@@ -52,9 +52,8 @@ def keygen(path: Path, tenant: str | None, epoch: int | None, key: str | None, a
     Example: dyetrace keygen owner.key
              dyetrace keygen acme.key --tenant acme --key file:owner.key
     """
-    from watermark.files.writing import check_output
-
     from detect.records.results import KeyMade
+    from watermark.files.writing import check_output
     from watermark.keys import SecretKey, TenantKey, load_master, write_key_file
 
     check_output(path)
@@ -154,11 +153,10 @@ def spec(
     Example: dyetrace spec spec.json --key file:owner.key --model ./my-model --tenants
              dyetrace spec import --help
     """
-    from watermark.files.writing import check_output
-    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
-
     from detect.records.results import SpecMade
+    from watermark.files.writing import check_output
     from watermark.keys import load_master, source_path
+    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
     from watermark.spec import WatermarkSpec, is_spec, write_spec
 
     check_output(path, inputs=[source_path(key)], kind="a watermark spec", is_kind=is_spec, force=force)
@@ -230,11 +228,10 @@ def commit(spec_path: Path, key: str, output: Path, as_json: bool) -> None:
     \b
     Example: dyetrace commit --spec spec.json --key file:owner.key -o commitment.json
     """
-    from watermark.files.writing import check_output
-
     from detect.records.results import CommitmentMade
     from watermark.commitment import commit as make
     from watermark.commitment import write_commitment
+    from watermark.files.writing import check_output
     from watermark.keys import load_owner_key, source_path
     from watermark.spec import load_spec
 
@@ -402,7 +399,6 @@ def generate(
              dyetrace generate --prompts prompts.txt --spec spec.json --key file:owner.key -o answers.jsonl
     """
     from watermark.files.partial import PartialFile
-
     from watermark.generate import Sampling, check_folder_fits, check_request, read_prompts, settings_of
 
     if as_json and output == "-":
@@ -487,7 +483,6 @@ def _check_generated(output: str, prompts: str, spec_path: Path | None, key: str
 
     from watermark.files.partial import partial_paths
     from watermark.files.writing import check_output
-
     from watermark.generate import is_answers
     from watermark.keys import source_path
 
@@ -508,9 +503,8 @@ def _watermark(
     spec_path: Path | None, key: str | None, tenant: str | None, as_placebo: bool
 ) -> tuple[WatermarkSpec | None, KeyRing | None]:
     """The watermark to mark with and its keys, or neither."""
-    from watermark.keys.placebo import placebo
-
     from watermark.keys import load_master
+    from watermark.keys.placebo import placebo
     from watermark.spec import load_spec
 
     if spec_path is None:

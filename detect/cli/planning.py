@@ -112,11 +112,11 @@ def plan(
              dyetrace plan --spec spec.json --mode api --samples 16 --model ./my-model --text answers.jsonl
     """
     import msgspec
-    from watermark.files.writing import check_output
 
     from detect.student.power.planner import Question
     from detect.student.power.planner import plan as make
     from detect.student.power.simulated import Look, Student
+    from watermark.files.writing import check_output
     from watermark.spec import load_spec
 
     refuse_unused("overlap", reading != "served" or share == 0, "it is the share of served answers that it learnt from")
@@ -151,9 +151,8 @@ def plan(
     else:
         _print(made)
     if html is not None:
-        from watermark.files.writing import write_atomically
-
         from detect.report.plan.page import render_plan_html
+        from watermark.files.writing import write_atomically
 
         write_atomically(html, render_plan_html(made).encode(), replace=False)
         note(f"wrote {html}")
@@ -164,13 +163,13 @@ def plan(
 def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
     """What the owner's model predicts on its own text, (n, 64), rows summing to 1."""
     import numpy as np
-    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
     from detect.cli.common import load_model
     from detect.models.forward import Model
     from detect.models.reading import positions, read_text
     from detect.models.soundness import check_sound
     from detect.text.encode import Encoder
+    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
     from watermark.spec import check_tokenizer
 
     tokenizer = load_tokenizer(model_dir)

@@ -16,8 +16,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from watermark.files.writing import make_folder, write_atomically
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.corpus import conclude
 from detect.corpus.engines import Engine
@@ -41,7 +39,9 @@ from detect.text.encode import EncoderUse
 from detect.text.natural_text import PROSE_BYTES, PROSE_SHA256, natural_documents
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError, MachineError
+from watermark.files.writing import make_folder, write_atomically
 from watermark.formats.protocol import is_exact
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, check_tokenizer
 
 Progress = Callable[[str, int, int], None]

@@ -23,12 +23,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import msgspec
-from watermark.files.writing import write_atomically
 
 from detect.corpus.readers import Piece, Source
 from detect.corpus.settings import ScanSettings
 from detect.folders.own import SCRATCH, claim, release, remove_plain
 from watermark.errors import MachineError, refused_write
+from watermark.files.writing import write_atomically
 from watermark.spec import WatermarkSpec
 
 _LAYOUT = 1  # of these files; changes whenever a result of an older version can't be read any more

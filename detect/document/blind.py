@@ -20,7 +20,6 @@ from functools import partial
 import numba
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.rows import selector_threshold, subkey
 
 from detect.keyed.batch import CHUNK, Batch, TestedKey, document_sums
 from detect.keyed.calibration import below_floor, bounded_log10, method_of, rank_log10, staged_rank, stages
@@ -34,6 +33,7 @@ from detect.text.distinct import I64, Tuples
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import KeyRing, MarkingKey, SecretKey
+from watermark.keys.rows import selector_threshold, subkey
 from watermark.laws import in_nats
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from watermark.keys.rows import subkey
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.document.blind import NOTHING, WHOLE_FAMILY, BlindTest, Family, accounts_of_decoys, candidates
 from detect.keyed.batch import CHUNK
@@ -31,7 +29,9 @@ from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import reads_prompt
 from watermark.keys import KeyRing
+from watermark.keys.rows import subkey
 from watermark.laws import in_nats
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec, check_key, check_tokenizer
 

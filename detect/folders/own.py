@@ -11,9 +11,8 @@ import re
 import stat
 from pathlib import Path
 
-from watermark.files.writing import write_atomically
-
 from watermark.errors import DyetraceError
+from watermark.files.writing import write_atomically
 
 MARK = "DYETRACE"
 """Name of the file that says whose folder it is."""

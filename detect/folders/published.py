@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from watermark.files.writing import make_folder, write_atomically
 
 from detect.folders.own import SCRATCH, claim, is_plain, release, remove_plain
 from watermark.errors import DyetraceError, MachineError, refused_write
+from watermark.files.writing import make_folder, write_atomically
 from watermark.interruption import held, wrote
 
 REPORT = "report.json"

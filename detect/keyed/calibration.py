@@ -33,13 +33,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.foreign import ForeignKey
 
 from detect.keyed.words import signed
 from detect.text.distinct import Tuples
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import MarkingKey
+from watermark.keys.foreign import ForeignKey
 from watermark.schemes.protocol import Scheme
 
 Floats = npt.NDArray[np.float64]

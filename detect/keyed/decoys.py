@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.foreign import SALT_BYTES, ForeignKey
 
 from watermark.formats.protocol import is_format
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.foreign import SALT_BYTES, ForeignKey
 from watermark.spec import WatermarkSpec
 
 # Chance that sound decoys are called a contradiction: one report in ten thousand.

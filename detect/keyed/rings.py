@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from watermark.keys.foreign import SALT_BYTES, ForeignKey
-from watermark.keys.rows import subkey
-
 from detect.document.blind import GLOBAL, tested_keys
 from detect.keyed.batch import TestedKey
 from detect.keyed.decoys import decoy_rings
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import AnyKey, KeyRing, MarkingKey, SecretKey, TenantKey, load_key
+from watermark.keys.foreign import SALT_BYTES, ForeignKey
+from watermark.keys.rows import subkey
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, check_key
 

@@ -14,13 +14,13 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.foreign import ForeignKey
-from watermark.keys.rows import selector_threshold
 
 from detect.keyed.words import Source
 from detect.text.distinct import I64, Mask, Tuples
 from watermark import prf
 from watermark.keys import MarkingKey, SecretKey
+from watermark.keys.foreign import ForeignKey
+from watermark.keys.rows import selector_threshold
 from watermark.laws import in_nats
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec

@@ -8,12 +8,12 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.foreign import ForeignKey
 
 from detect.text.distinct import I64, U64, Mask, Tuples, first_occurrences
 from watermark import prf
 from watermark.formats.protocol import Format, is_format
 from watermark.keys import MarkingKey
+from watermark.keys.foreign import ForeignKey
 from watermark.schemes.protocol import Scheme
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 from detect.models.branches import Aligned, Tree, forward_inputs
 from detect.models.forward import KEPT, Predictions
@@ -26,6 +25,7 @@ from detect.models.shown import context_texts, stands_in
 from detect.models.soundness import check_branches
 from detect.models.translation import NO_TOKEN, continuing, token_bytes, translation
 from watermark.errors import DyetraceError
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from watermark.files.writing import make_folder, write_atomically
 
 from detect.models.network import check_numbers, logits_at, logits_width, most_positions, windows
 from detect.models.reading import Positions, ReadingText
 from watermark.errors import DyetraceError
+from watermark.files.writing import make_folder, write_atomically
 
 if TYPE_CHECKING:
     import torch

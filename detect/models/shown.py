@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from watermark.models.tokenizer import load_tokenizer
 
 __all__ = ["context_texts", "stands_in"]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from watermark.files.writing import check_output, write_atomically, write_private
 
 from watermark.errors import DyetraceError, EvidenceError, MachineError
+from watermark.files.writing import check_output, write_atomically, write_private
 from watermark.interruption import held
 from watermark.keys import read_source
 

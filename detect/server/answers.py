@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.student.asking.answers import Choice
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec, check_tokenizer
 

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.foreign import ForeignKey
-from watermark.keys.rows import selector_threshold
 
 from detect.document.blind import blind_test, tested_keys
 from detect.keyed.decoys import decoy_rings
@@ -30,6 +28,8 @@ from detect.text.distinct import I64, Tuples, distinct_tuples, tuple_fingerprint
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import AnyKey, KeyRing, SecretKey
+from watermark.keys.foreign import ForeignKey
+from watermark.keys.rows import selector_threshold
 from watermark.laws import Exponential
 from watermark.spec import WatermarkSpec, check_key
 

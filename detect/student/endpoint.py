@@ -16,8 +16,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from watermark.files.writing import make_folder
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 from detect.document.blind import GLOBAL, tested_keys
 from detect.models.forward import Model, model_hash
@@ -41,7 +39,9 @@ from detect.student.verdict.share import not_identified
 from detect.student.verdict.weights import WeightedTuples, joined
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError, UndecidedError
+from watermark.files.writing import make_folder
 from watermark.keys import KeyRing
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
 
@@ -374,9 +374,8 @@ def _loaded_reader(
     )
     if reference is None:
         return bare, None
-    from watermark.models.folder import load_model
-
     from detect.models.soundness import check_sound
+    from watermark.models.folder import load_model
 
     network, own = load_model(reference, progress=tell)
     if tokenizer_fingerprint(own) != spec.tokenizer:

@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from watermark.files.writing import make_folder
-from watermark.models.folder import check_folder
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.document.blind import GLOBAL, tested_keys
 from detect.folders.own import claim
@@ -75,7 +72,10 @@ from detect.student.verdict.weights import (
 from detect.text.encode import Encoder
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
+from watermark.files.writing import make_folder
 from watermark.keys import KeyRing
+from watermark.models.folder import check_folder
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec
 
 Progress = Callable[[str, int, int], None]
@@ -218,9 +218,8 @@ class _Bench:
 
     def _load(self, folder: Path, seen: ModelSeen) -> Predictor:
         """The model of a folder, once it has passed its self-test; what was mended is said on standard error."""
-        from watermark.models.folder import load_model
-
         from detect.models.soundness import check_sound
+        from watermark.models.folder import load_model
 
         self.begin(f"loading {folder.name}")
         network, tokenizer = load_model(folder, self._job.dtype, partial(print, file=sys.stderr))

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from watermark.models.tokenizer import load_tokenizer, vocabulary_size
 
 from detect.text.encode_fast import Gigatoken
+from watermark.models.tokenizer import load_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from watermark.keys.foreign import ForeignKey
 
 from tests.watermark.formats.test_registry import VOCABULARY, spec
 from watermark.formats.protocol import ABSENT, Format
 from watermark.keys import KeyRing
+from watermark.keys.foreign import ForeignKey
 from watermark.spec import WatermarkSpec
 
 CANDIDATES = 8

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from tests.tiny_models import CAUSAL, made, tokenizer
 from watermark.keys import SecretKey, write_key_file
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 SECRET = bytes(range(32))

@@ -6,14 +6,14 @@ import threading
 from typing import Any
 
 import torch
+
+from benchmarks.distillation.server import BadRequest, Server
 from watermark.engines.hook.admission import Decoding, admit
 from watermark.engines.hook.settings import Settings
 from watermark.engines.transformers.processor import WatermarkConfig
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
-
-from benchmarks.distillation.server import BadRequest, Server
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec
 
 MASTER = SecretKey(bytes(range(32)))

@@ -53,9 +53,9 @@ def _run(*words: str, status: int = 0, stdin: str | None = None) -> str:
 def _make_model(folder: Path) -> None:
     """The tiny model, with a chat template and an end; also where the demo model would lie."""
     import transformers
-    from watermark.models import demo as demo_model
 
     from tests.tiny_models import CAUSAL, made, tokenizer
+    from watermark.models import demo as demo_model
 
     made(CAUSAL["llama"]).save_pretrained("model")
     made(CAUSAL["llama"], seed=1).save_pretrained("suspect")

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models
-from watermark.keys.rows import selector_threshold, subkey
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.student.asking.answers import Position, SuspectAnswer, TokenLogprob
 from watermark import prf
 from watermark.generate import Answer
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import selector_threshold, subkey
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec
 
 I64 = npt.NDArray[np.int64]

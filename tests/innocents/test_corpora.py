@@ -16,8 +16,6 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy.special import bdtr, bdtrc
 from tokenizers import Tokenizer
-from watermark.keys.rows import subkey
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.corpus import conclude, score
@@ -35,6 +33,8 @@ from tests.detect.calibration import fresh_keys
 from tests.detect.corpus.marked import SECRET, documents, keys_of, spec, write_jsonl
 from tests.detect.corpus.test_scan_calibration import block_of
 from watermark.keys import KeyRing, SecretKey, write_key_file
+from watermark.keys.rows import subkey
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 LEVELS = (1e-2, 1e-3)
@@ -239,10 +239,9 @@ def test_lists_and_code_are_uniform_under_fresh_keys(odd_texts: list[str], smoll
 def test_with_a_model_lists_and_code_stay_below_their_level(
     odd_texts: list[str], smollm2_tokenizer: Tokenizer, folder: Path
 ) -> None:
-    from watermark.models.folder import load_model
-
     from detect.document.aware import log10_evalues
     from detect.document.likelihood import likelihood
+    from watermark.models.folder import load_model
 
     model, _ = load_model(str(folder / "model"), "bfloat16")
     for number, text in enumerate(odd_texts[::3]):

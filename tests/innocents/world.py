@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 from click.testing import CliRunner, Result
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from watermark.generate import Answer, Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 KEY = SecretKey(bytes(range(32)))

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 import msgspec
-from watermark.files.writing import move_new
 
 from watermark.errors import DyetraceError, MachineError, refused_write
+from watermark.files.writing import move_new
 from watermark.interruption import held
 
 _RUN_BYTES = 32

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from watermark.keys.foreign import ForeignKey
 
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, MarkingKey, SecretKey
+from watermark.keys.foreign import ForeignKey
 from watermark.spec import WatermarkSpec
 
 if TYPE_CHECKING:

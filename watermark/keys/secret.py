@@ -14,9 +14,9 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.foreign import ForeignKey
 
 from watermark.errors import DyetraceError
+from watermark.keys.foreign import ForeignKey
 
 KEY_BYTES = 32
 

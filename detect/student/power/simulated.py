@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.rows import subkey
 
 from detect.student.verdict.hypothesis import WeightedTest
 from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import Floats, Readout, gathered, readout
 from watermark import prf
 from watermark.keys import SecretKey
+from watermark.keys.rows import subkey
 from watermark.spec import WatermarkSpec
 
 I64 = npt.NDArray[np.int64]

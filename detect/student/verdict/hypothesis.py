@@ -16,8 +16,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from watermark.keys.foreign import SALT_BYTES, ForeignKey
-from watermark.keys.rows import subkey
 
 from detect.keyed.calibration import rank_log10, staged_rank, stages
 from detect.keyed.decoys import decoy_rings
@@ -31,6 +29,8 @@ from detect.student.verdict.weights import STEPS, WeightedTuples
 from watermark import prf
 from watermark.formats.protocol import is_exact
 from watermark.keys import KeyRing, MarkingKey, SecretKey
+from watermark.keys.foreign import SALT_BYTES, ForeignKey
+from watermark.keys.rows import subkey
 from watermark.spec import WatermarkSpec
 
 Floats = npt.NDArray[np.float64]

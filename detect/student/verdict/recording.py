@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.keyed.calibration import explanation
 from detect.keyed.decoys import log10_control_limit
@@ -21,6 +20,7 @@ from detect.student.verdict.conclude import Conclusion, conclude, keys_to_test
 from detect.student.verdict.evidence import EVIDENCE_FILE, Basis, Evidence, TraceSettings, encode_evidence
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, check_key, check_tokenizer
 
 

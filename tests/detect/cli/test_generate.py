@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from watermark.files.partial import partial_paths
 
 from detect.cli import common, main
 from detect.cli.statuses import BAD_INPUT, INTERNAL, INTERRUPTED, MACHINE, Status
 from tests.detect.marking_job import MarkingJob, marking_job
+from watermark.files.partial import partial_paths
 from watermark.keys import TenantKey, load_master, write_key_file
 from watermark.spec import load_spec, write_spec
 

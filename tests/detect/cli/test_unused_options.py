@@ -14,7 +14,6 @@ import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.records.reading import encode_record
@@ -24,6 +23,7 @@ from tests.detect.student.asking.planned import plan as make_plan
 from tests.detect.student.verdict.test_recompute import traced
 from watermark.keys import KeyRing, write_key_file
 from watermark.ledger import Ledger
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import write_spec
 
 

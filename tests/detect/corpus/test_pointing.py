@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from watermark.keys.rows import subkey
 
 from detect.cli import main
 from detect.corpus import conclude, score
@@ -27,6 +26,7 @@ from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET, documents, keys_of, spec, write_jsonl
 from tests.detect.corpus.test_scan_calibration import block_of
 from watermark.keys import KeyRing, write_key_file
+from watermark.keys.rows import subkey
 from watermark.spec import write_spec
 
 SHARED = spec(global_share=0.5)

@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from watermark.keys.rows import subkey
 
 from detect.corpus import gather
 from detect.corpus import scan as scan_module
@@ -30,6 +29,7 @@ from tests.detect.corpus.marked import SECRET, SETTINGS, InlineEngine, documents
 from tests.detect.undated import undated
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, write_key_file
+from watermark.keys.rows import subkey
 from watermark.spec import WatermarkSpec, write_spec
 
 REPORT = ("report.json", "documents.parquet", "hits.jsonl", "skipped.jsonl")

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.cli.statuses import BAD_INPUT, DOES_NOT_HOLD, FOUND
@@ -25,6 +24,7 @@ from detect.text.natural_text import natural_documents
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.corpus.test_scan import job
 from watermark.keys import SecretKey, write_key_file
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 

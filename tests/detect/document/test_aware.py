@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from watermark.keys.rows import subkey
 
 from detect.document.aware import aware_test, log10_evalues
 from detect.document.blind import blind_test
@@ -17,6 +16,7 @@ from tests.detect.calibration import fresh_keys, log10_excess
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import subkey
 from watermark.schemes import make_scheme
 from watermark.spec import WatermarkSpec
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from detect.laws.tail_pairs import log10_sf_pairs
-from watermark.keys.foreign import ForeignKey
 
 from detect.cli import main
 from detect.corpus.scan import ScanJob, scan
@@ -33,6 +32,7 @@ from watermark.errors import DyetraceError
 from watermark.formats import format_names
 from watermark.formats.protocol import Format
 from watermark.keys import KeyRing, load_key, write_key_file
+from watermark.keys.foreign import ForeignKey
 from watermark.spec import load_spec, write_spec
 
 KINDS = ("prose", "repetitive", "code")
@@ -248,10 +248,9 @@ def test_the_page_of_a_ranked_format_says_so_and_its_report_is_recomputed(tmp_pa
 
 
 def test_a_known_prompt_is_no_context_where_the_system_reads_none(job: Path, smollm2_dir: Path) -> None:
-    from watermark.models.tokenizer import load_tokenizer
-
     from detect.document.detection import Settings, detect
     from detect.text.inputs import Suspect
+    from watermark.models.tokenizer import load_tokenizer
 
     own, key = load_spec(job / "spec.json"), load_key(f"file:{job / 'foreign.key'}")
     ids = marked(own, key, 40).tolist()  # type: ignore[arg-type]

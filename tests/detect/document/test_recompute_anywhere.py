@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from watermark.models.tokenizer import load_tokenizer
 
 from detect.cli import main
 from detect.corpus.engines import make_engine
@@ -22,6 +21,7 @@ from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from tests.golden import make as golden
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, TenantKey, write_key_file
+from watermark.models.tokenizer import load_tokenizer
 from watermark.spec import WatermarkSpec, write_spec
 
 ACCOUNTS = ["--tenant", "acme", "--tenant", "zenith"]

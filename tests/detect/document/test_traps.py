@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from watermark.keys.rows import subkey
 
 from detect.document.blind import blind_test, log10_pvalues
 from detect.keyed.scoring import totals
@@ -11,6 +10,7 @@ from detect.text.distinct import distinct_tuples
 from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import subkey
 from watermark.schemes import make_scheme
 from watermark.spec import WatermarkSpec
 

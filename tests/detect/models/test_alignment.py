@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from watermark.models.tokenizer import load_tokenizer, vocabulary_size
 
 from detect.models.alignment import NO_TOKEN, Aligned, AlignedModel, Aligner
 from detect.models.forward import KEPT, Model, Predictions
 from detect.models.reading import Positions, ReadingDocument, ReadingText
 from detect.text.natural_text import natural_documents
 from watermark.errors import DyetraceError
+from watermark.models.tokenizer import load_tokenizer, vocabulary_size
 
 TEXTS = {
     "prose": "It isn't what we'd walked for; the unbelievably long, re-tokenised afternoon went on.\n\nAnd on.",

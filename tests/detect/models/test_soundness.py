@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from watermark.models.folder import load_model
-from watermark.models.tokenizer import tokenizer_fingerprint
 
 from detect.cli import main
 from detect.models.forward import Model
@@ -23,6 +21,8 @@ from detect.student.verdict.evidence import EVIDENCE_FILE
 from tests.tiny_models import CAUSAL, NOT_CAUSAL, VOCABULARY, made, saved, tokenizer
 from watermark.errors import DyetraceError
 from watermark.keys import SecretKey, write_key_file
+from watermark.models.folder import load_model
+from watermark.models.tokenizer import tokenizer_fingerprint
 from watermark.spec import WatermarkSpec, write_spec
 
 NO_TREES = {"bloom", "gpt1", "mamba"}

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.document.detection import Settings, detect
 from detect.laws.multiplicity import holm_log10
@@ -22,6 +21,7 @@ from detect.text.inputs import Suspect
 from tests.detect import foreign
 from tests.detect.corpus.marked import SECRET, documents, spec
 from watermark.keys import KeyRing
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec
 
 replace = msgspec.structs.replace

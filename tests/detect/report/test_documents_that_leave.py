@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.records.code_hash import code_sha256
@@ -21,6 +20,7 @@ from detect.text.natural_text import PROSE_SHA256
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from watermark.errors import DyetraceError
 from watermark.keys import write_key_file
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import write_spec
 
 CANARY = "xylographquixotic"

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from watermark.keys.placebo import placebo
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.records.reading import read_record
@@ -27,8 +25,10 @@ from detect.text.natural_text import natural_documents
 from watermark.errors import DyetraceError
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
+from watermark.keys.placebo import placebo
 from watermark.ledger import Ledger, answer_contexts
 from watermark.ledger_file import new_file, new_header
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 KEY = SecretKey(bytes(range(32)))

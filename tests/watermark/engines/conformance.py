@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import kstest
-from watermark.keys.rows import selector_threshold, subkey
 
 from detect.laws.tails import log10_sf
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import selector_threshold, subkey
 from watermark.laws import Exponential
 from watermark.spec import WatermarkSpec
 

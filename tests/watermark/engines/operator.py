@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from watermark.engines.hook.settings import Settings
-
 from watermark.keys import SecretKey, write_key_file
 from watermark.spec import WatermarkSpec, write_spec
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 import torch
-from watermark.engines.hook.hook import REQUESTS, Hook
 
 from tests.watermark.engines.conformance import Answered, conform
 from tests.watermark.engines.operator import KEY, VOCABULARY, settings_in, spec_of
 from watermark.engines import sglang
+from watermark.engines.hook.hook import REQUESTS, Hook
 from watermark.engines.sglang import DyetraceProcessor, Requests, truncated
 from watermark.errors import DyetraceError
 

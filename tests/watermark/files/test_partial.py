@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from watermark.files.partial import PartialFile, partial_paths
 
 from watermark.errors import DyetraceError
+from watermark.files.partial import PartialFile, partial_paths
 
 SETTINGS = {"prompts": "a", "seed": "1"}
 

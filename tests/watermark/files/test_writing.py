@@ -5,9 +5,9 @@ import os
 import stat
 
 import pytest
-from watermark.files.writing import make_folder, write_atomically
 
 from watermark.errors import DyetraceError
+from watermark.files.writing import make_folder, write_atomically
 
 
 def mode_of(path) -> int:

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from watermark.keys.foreign import ForeignKey
-from watermark.keys.rows import key_words, subkey
 
 from detect.keyed.decoys import decoy_rings
 from detect.keyed.rings import rings_of
@@ -27,6 +25,8 @@ from watermark.keys import (
     parse_key,
     write_key_file,
 )
+from watermark.keys.foreign import ForeignKey
+from watermark.keys.rows import key_words, subkey
 
 NUMBER = 15485863
 KEY = ForeignKey("vllm-gumbel", (NUMBER,), bytes(range(16)))

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from watermark.keys.rows import subkey
 
 from watermark.errors import DyetraceError
 from watermark.keys import (
@@ -30,6 +29,7 @@ from watermark.keys import (
     parse_key,
     write_key_file,
 )
+from watermark.keys.rows import subkey
 
 SECRET = bytes(range(32))
 KEY = SecretKey(SECRET)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from watermark.keys.placebo import placebo
 
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.placebo import placebo
 from watermark.spec import WatermarkSpec, check_key
 
 MASTER = SecretKey(bytes(range(32)))

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from watermark.keys.rows import RowKeys, selector_threshold, subkey  # noqa: E402
-
 from detect.keyed.scoring import global_contexts  # noqa: E402
 from detect.text.distinct import distinct_tuples  # noqa: E402
 from watermark import prf  # noqa: E402
 from watermark.backends import torch_backend  # noqa: E402
 from watermark.errors import DyetraceError  # noqa: E402
 from watermark.keys import KeyRing, SecretKey, TenantKey  # noqa: E402
+from watermark.keys.rows import RowKeys, selector_threshold, subkey  # noqa: E402
 from watermark.spec import WatermarkSpec  # noqa: E402
 
 MASTER = SecretKey(bytes(range(32)))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from watermark.errors import DyetraceError
 from watermark.models import demo as demo_model
 from watermark.models.demo import demo_model_dir
 from watermark.models.folder import load_model
-
-from watermark.errors import DyetraceError
 
 
 @pytest.fixture

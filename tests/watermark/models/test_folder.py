@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from watermark.models.folder import load_model
 
 from tests.tiny_models import CAUSAL, made, saved
 from watermark.errors import DyetraceError
+from watermark.models.folder import load_model
 
 
 @pytest.fixture(scope="module")

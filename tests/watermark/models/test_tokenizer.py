@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 from watermark.errors import DyetraceError
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
 VOCABULARY = {"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4, "abc": 5}
 MERGES = [("a", "b"), ("b", "c"), ("ab", "c")]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from watermark.keys.rows import RowKeys
 
 from detect.document.blind import blind_test
 from detect.text.distinct import distinct_tuples
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import RowKeys
 from watermark.prf import words_rows
 from watermark.schemes import ENTRY_POINT_GROUP, make_scheme, scheme_names
 from watermark.schemes.protocol import Scheme

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from watermark.engines.hook.settings import Settings
-from watermark.keys.rows import selector_threshold
-
 from watermark.errors import DyetraceError
 from watermark.keys import check_tenant_name
+from watermark.keys.rows import selector_threshold
 from watermark.spec import WatermarkSpec
 
 PREFIX = "dyetrace_"

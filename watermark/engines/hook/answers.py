@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from watermark.engines.hook.epoch import Epoch
-from watermark.keys.rows import GLOBAL, TENANT, KeyWords, selector_threshold
 
 from watermark import prf
+from watermark.engines.hook.epoch import Epoch
 from watermark.errors import DyetraceError
+from watermark.keys.rows import GLOBAL, TENANT, KeyWords, selector_threshold
 from watermark.prf import U32
 
 Context = tuple[int, ...]

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from watermark.files.writing import write_atomically
-
 from watermark.errors import DyetraceError
+from watermark.files.writing import write_atomically
 
 _HELP = {
     "dyetrace_requests_total": "Requests by what became of them.",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from watermark.engines.hook.admission import Admitted, Decoding, admit
 from watermark.engines.hook.answers import Answer, HiddenTokensError, Subkeys
 from watermark.engines.hook.counters import Counters
@@ -18,9 +19,8 @@ from watermark.engines.hook.rows import Rows
 from watermark.engines.hook.selftest import self_test
 from watermark.engines.hook.settings import Settings
 from watermark.engines.hook.watch import Watch
-from watermark.files.writing import make_folder
-
 from watermark.errors import DyetraceError
+from watermark.files.writing import make_folder
 from watermark.ledger import Ledger
 
 if TYPE_CHECKING:

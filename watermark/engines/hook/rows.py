@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from watermark.backends.rows import settle_threads
 from watermark.engines.hook.answers import Answer
 from watermark.engines.hook.epoch import Epoch
 from watermark.keys.rows import RowKeys
 from watermark.schemes.marking import choose_rows, mark_rows
-
-from watermark.backends.rows import settle_threads
 
 if TYPE_CHECKING:
     import torch

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from watermark.engines.hook.answers import Answer, Context, statistics
 from watermark.engines.hook.epoch import Epoch
 

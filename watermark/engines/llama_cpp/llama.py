@@ -28,12 +28,12 @@ import llama_cpp
 import numpy as np
 import torch
 from llama_cpp import Llama
+
 from watermark.engines.hook.admission import Decoding
 from watermark.engines.hook.answers import Answer
 from watermark.engines.hook.hook import Hook
 from watermark.engines.hook.rows import Rows
 from watermark.engines.hook.settings import load_settings
-
 from watermark.errors import DyetraceError
 
 _CPU = torch.device("cpu")

@@ -13,10 +13,10 @@ from typing import Any
 import llama_cpp
 from llama_cpp.server import __main__ as bundled
 from llama_cpp.server import app as bundled_app
+
 from watermark.engines.hook.admission import PREFIX
 from watermark.engines.hook.hook import Hook
 from watermark.engines.llama_cpp.llama import MarkedLlama, asked, decoding_of, process_hook
-
 from watermark.errors import DyetraceError
 
 Message = MutableMapping[str, Any]

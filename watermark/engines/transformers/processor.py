@@ -21,12 +21,12 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.generation.configuration_utils import BaseWatermarkingConfig
-from watermark.engines.transformers.context import next_contexts, seen_before
-from watermark.keys.rows import RowKeys
-from watermark.schemes.marking import mark_rows
 
+from watermark.engines.transformers.context import next_contexts, seen_before
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
+from watermark.keys.rows import RowKeys
+from watermark.schemes.marking import mark_rows
 from watermark.spec import WatermarkSpec
 
 OnUnmarkable = Literal["error", "pass"]

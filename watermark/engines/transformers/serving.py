@@ -24,11 +24,11 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProce
 from transformers.generation.configuration_utils import BaseWatermarkingConfig
 from transformers.generation.continuous_batching import cb_logits_processors as engine
 from transformers.generation.continuous_batching.requests import RequestStatus
+
 from watermark.engines.hook.admission import MARK, SUBKEY, TENANT, Decoding
 from watermark.engines.hook.answers import Answer
 from watermark.engines.hook.hook import Hook
 from watermark.engines.hook.rows import Rows
-
 from watermark.errors import DyetraceError
 
 _HIDDEN = -1

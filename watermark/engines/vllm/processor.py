@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+
 from watermark.engines.hook.answers import Answer
 from watermark.engines.hook.counters import register
 from watermark.engines.hook.hook import Hook, say
@@ -27,9 +28,8 @@ from watermark.engines.hook.rows import Rows
 from watermark.engines.hook.settings import load_settings
 from watermark.engines.vllm.processor import start as vllm_start
 from watermark.engines.vllm.second_runner import SlotRows, decoding_of, heat_of
-from watermark.schemes.marking import chooses
-
 from watermark.errors import DyetraceError
+from watermark.schemes.marking import chooses
 
 try:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SecondLogitsProcessor

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from watermark.engines.hook.admission import Admitted, Decoding
 from watermark.engines.hook.answers import Answer
 from watermark.engines.hook.epoch import Epoch
 from watermark.engines.hook.hook import Hook
 from watermark.keys.rows import RowKeys
-from watermark.schemes.marking import mark_rows
-
 from watermark.prf import MISSING
+from watermark.schemes.marking import mark_rows
 
 _GREEDY = 1e-5  # vLLM takes lower temperatures for greedy
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from watermark.engines.hook.epoch import Epochs
 from watermark.engines.hook.settings import load_settings
-
 from watermark.errors import DyetraceError
 
 PROCESSOR = "watermark.engines.vllm.processor:DyetraceProcessor"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from watermark.formats.parts.fingerprints import as_int64
 
 from watermark.backends.numba_backend import jit
+from watermark.formats.parts.fingerprints import as_int64
 from watermark.formats.protocol import ABSENT, I64
 from watermark.prf import U32
 

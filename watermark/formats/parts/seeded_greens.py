@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+
+from watermark.errors import DyetraceError
 from watermark.formats.parts.native_keys import decimal_key, drawn
 from watermark.formats.parts.permutation import Mask, greens
 from watermark.formats.parts.shapes import LARGEST_INT64, ReadOnly
-
-from watermark.errors import DyetraceError
 from watermark.formats.protocol import I64, U64, NativeKey
 from watermark.laws import Bernoulli
 from watermark.prf import U32

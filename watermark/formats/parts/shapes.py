@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from watermark.errors import DyetraceError
 from watermark.formats.parts.native_keys import decimal_key, drawn, several
 from watermark.formats.parts.pairs import blend, pack, unpack
-
-from watermark.errors import DyetraceError
 from watermark.formats.protocol import I64, U64, NativeKey
 from watermark.laws import Exponential, Hypoexponential, WeightedBits
 from watermark.prf import U32

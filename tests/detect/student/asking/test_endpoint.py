@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from benchmarks.distillation.server import Server
 from detect.cli import main
@@ -26,6 +25,7 @@ from detect.student.verdict.evidence import EVIDENCE_FILE, read_evidence
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
 from watermark.ledger import Ledger, answer_contexts
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, load_spec, write_spec
 
 replace = msgspec.structs.replace

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from watermark.keys.rows import subkey
 
 from detect.models.reading import ReadingDocument, ReadingText
 from detect.student.texts.marked import LOG10_MARKED, check_unmarked, marked_log10, not_carried
@@ -12,6 +11,7 @@ from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import subkey
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(bytes(range(32)))

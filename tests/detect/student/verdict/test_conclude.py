@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from watermark.keys.rows import subkey
 
 from detect.laws.multiplicity import holm_log10
 from detect.records.written import format_p
@@ -21,6 +20,7 @@ from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import subkey
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(bytes(range(32)))

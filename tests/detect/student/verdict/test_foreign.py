@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from watermark.keys.foreign import ForeignKey
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
 from detect.cli import main
 from detect.records.reading import read_record
@@ -27,6 +25,8 @@ from tests.detect.foreign import fresh_keys, owner
 from tests.watermark.formats.test_registry import VOCABULARY, made
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, write_key_file
+from watermark.keys.foreign import ForeignKey
+from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 EXACT, DUAL, BOUNDED, RANKED = (

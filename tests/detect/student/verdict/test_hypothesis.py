@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from watermark.keys.rows import subkey
 
 from detect.laws.evalues import cgf, theta_with_effect, value_table
 from detect.student.verdict.hypothesis import EFFECTS, WeightedTest, of_global_key
@@ -17,6 +16,7 @@ from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import STEPS, WeightedTuples
 from tests.detect.calibration import fresh_keys
 from watermark.keys import SecretKey
+from watermark.keys.rows import subkey
 from watermark.laws import Lattice
 from watermark.prf import prf_u32
 from watermark.schemes import make_scheme

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from watermark.keys.rows import subkey
 
 from detect.models.forward import Model, Predictions, candidates
 from detect.models.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_at, positions
@@ -17,6 +16,7 @@ from detect.student.verdict.weights import Readout, WeightedTuples, gathered, re
 from tests.detect.calibration import assert_calibrated, fresh_keys, log10_excess
 from watermark import prf
 from watermark.keys import SecretKey
+from watermark.keys.rows import subkey
 from watermark.schemes import make_scheme
 
 KEYS = 1_000

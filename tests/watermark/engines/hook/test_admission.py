@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from watermark.engines.hook.admission import MARK, SUBKEY, TENANT, Admitted, Decoding, admit
-from watermark.engines.hook.settings import Settings
 
 from tests.watermark.engines.operator import spec_of
+from watermark.engines.hook.admission import MARK, SUBKEY, TENANT, Admitted, Decoding, admit
+from watermark.engines.hook.settings import Settings
 from watermark.errors import DyetraceError
 
 TENANTS = spec_of(global_share=0.5)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from watermark.engines.hook.counters import Counters, register
 
 REQUESTS, TOKENS = "dyetrace_requests_total", "dyetrace_tokens_total"

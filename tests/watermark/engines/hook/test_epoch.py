@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from watermark.engines.hook.epoch import Epoch, Epochs
 
 from tests.watermark.engines.operator import KEY, settings_in, spec_of
+from watermark.engines.hook.epoch import Epoch, Epochs
 from watermark.errors import DyetraceError
 from watermark.keys import SecretKey
 from watermark.spec import write_spec

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from watermark.engines.hook.admission import Admitted, Decoding
-from watermark.engines.hook.answers import Answer
-from watermark.engines.hook.hook import ALARMS, REQUESTS, TOKENS, Hook
 
 from tests.watermark.engines.conformance import Answered, conform, evidence
 from tests.watermark.engines.operator import KEY, VOCABULARY, settings_in, spec_of
+from watermark.engines.hook.admission import Admitted, Decoding
+from watermark.engines.hook.answers import Answer
+from watermark.engines.hook.hook import ALARMS, REQUESTS, TOKENS, Hook
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.spec import write_spec

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+
+from tests.watermark.engines.operator import KEY, VOCABULARY, spec_of
 from watermark.engines.hook.answers import Answer
 from watermark.engines.hook.epoch import Epoch
 from watermark.engines.hook.rows import Rows
-
-from tests.watermark.engines.operator import KEY, VOCABULARY, spec_of
 
 CPU = torch.device("cpu")
 OLD, NEW = Epoch(spec_of(global_share=0.3), KEY), Epoch(spec_of(global_share=0.3, epoch=1), KEY)

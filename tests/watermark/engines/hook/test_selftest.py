@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+
+from tests.watermark.engines.operator import KEY, spec_of
 from watermark.engines.hook.answers import statistics
 from watermark.engines.hook.epoch import Epoch
 from watermark.engines.hook.rows import Rows
 from watermark.engines.hook.selftest import FOUND_Z, self_test
-
-from tests.watermark.engines.operator import KEY, spec_of
 from watermark.errors import DyetraceError
 
 CPU = torch.device("cpu")

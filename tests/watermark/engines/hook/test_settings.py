@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from watermark.engines.hook.settings import Settings, load_settings
 
+from watermark.engines.hook.settings import Settings, load_settings
 from watermark.errors import DyetraceError
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.watermark.engines.operator import KEY, VOCABULARY, spec_of
 from watermark.engines.hook.answers import Answer, Context, statistics
 from watermark.engines.hook.epoch import Epoch
 from watermark.engines.hook.watch import Evidence, Watch
-
-from tests.watermark.engines.operator import KEY, VOCABULARY, spec_of
 
 EPOCH = Epoch(spec_of(global_share=0.3), KEY)
 

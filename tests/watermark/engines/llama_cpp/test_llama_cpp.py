@@ -20,16 +20,15 @@ import torch
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
+from tests.watermark.engines.conformance import Answered, conform, evidence  # noqa: E402
+from tests.watermark.engines.operator import KEY, settings_in, spec_of  # noqa: E402
 from watermark.engines.hook.hook import ALARMS, REQUESTS, TOKENS, Hook  # noqa: E402
 from watermark.engines.llama_cpp.llama import MarkedLlama, asked  # noqa: E402
+from watermark.errors import DyetraceError  # noqa: E402
+from watermark.keys import KeyRing  # noqa: E402
 from watermark.keys.rows import RowKeys  # noqa: E402
 from watermark.models import demo as demo_model  # noqa: E402
 from watermark.schemes.marking import mark_rows  # noqa: E402
-
-from tests.watermark.engines.conformance import Answered, conform, evidence  # noqa: E402
-from tests.watermark.engines.operator import KEY, settings_in, spec_of  # noqa: E402
-from watermark.errors import DyetraceError  # noqa: E402
-from watermark.keys import KeyRing  # noqa: E402
 
 VOCABULARY = 49152
 PROMPTS = ["The history of rivers begins with", "Once upon a time in a small town", "A good recipe for bread needs"]

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from watermark.engines.transformers.context import next_contexts, seen_before  # noqa: E402
-
 from watermark.prf import MISSING  # noqa: E402
 
 PAD = 9

@@ -18,13 +18,13 @@ from transformers.generation.logits_process import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from watermark.engines.transformers.processor import WatermarkConfig, WatermarkProcessor
-from watermark.keys.rows import subkey
-from watermark.schemes.marking import mark_among, mark_rows
 
+from watermark.engines.transformers.processor import WatermarkConfig, WatermarkProcessor
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
+from watermark.keys.rows import subkey
 from watermark.prf import MISSING, prf_u32
+from watermark.schemes.marking import mark_among, mark_rows
 from watermark.schemes.tournament import Tournament
 from watermark.spec import WatermarkSpec
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessor
-from watermark.engines.hook.hook import REQUESTS, TOKENS, Hook
-from watermark.engines.transformers.processor import WatermarkProcessor
-from watermark.engines.transformers.serving import MarkProcessor, watermarked_manager
 
 from tests.watermark.engines.conformance import Answered, conform, evidence
 from tests.watermark.engines.operator import KEY, VOCABULARY, settings_in, spec_of
+from watermark.engines.hook.hook import REQUESTS, TOKENS, Hook
+from watermark.engines.transformers.processor import WatermarkProcessor
+from watermark.engines.transformers.serving import MarkProcessor, watermarked_manager
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec

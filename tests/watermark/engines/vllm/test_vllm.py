@@ -220,7 +220,6 @@ def test_requests_that_cannot_be_marked_are_refused_where_they_arrive(
 
 def test_everything_is_counted_and_the_ledger_knows_what_was_served(engine: Any, served: Any, configured: Path) -> None:
     from watermark.engines.vllm.processor import hook
-
     from watermark.keys import KeyRing
     from watermark.ledger import Ledger, answer_contexts
     from watermark.spec import load_spec

@@ -1,6 +1,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from watermark.formats.parts.fingerprints import fingerprints
 
 ROWS = st.lists(st.tuples(*[st.integers(-1, 2**18)] * 3), min_size=1, max_size=30)

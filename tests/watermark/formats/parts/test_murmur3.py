@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from watermark.formats.parts.murmur3 import hash_contexts, hash_words
 
 # Of MurmurHash3_x86_32 with seed 0 over the little-endian bytes: Appleby's own program.

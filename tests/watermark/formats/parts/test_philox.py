@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from watermark.formats.parts.philox import LANES, blocks
 
 # Random123's own known answers (kat_vectors, "philox4x32 10"): counter, key, block.
