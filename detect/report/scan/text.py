@@ -1,9 +1,9 @@
-"""What a scan's report says to people who decide: written once, for its page and its PDF."""
+"""What a scan's report says to people who decide."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from detect.records.scan import ScanRecord
@@ -23,17 +23,10 @@ from detect.report.scan.wording import (
     tenants_tested,
     untested,
 )
+from detect.report.story import Fact
 
 _KEYS = 6  # accounts spelt out
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A number with its name, and what it stands beside."""
-
-    name: str
-    value: str
-    note: str = ""
+_BRIEF_INPUTS = 3  # named in a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +37,74 @@ class Summary:
     headline: str
     lead: list[Runs]
     facts: list[Fact]
-    parts: list[tuple[str, list[Runs]]]
+    parts: Sequence[tuple[str, Sequence[Runs]]]
     limits: list[Runs]
 
 
 def summary(record: ScanRecord) -> Summary:
     """Write the first page."""
     says = answer(record)
-    parts = [("What was tested", list(_tested(record))), ("How sure the answer is", list(_sure(record)))]
+    told = parts(record)[:-1]
+    return Summary(says.kind, says.headline, list(lead(record)), facts(record), told, list(_limits(record)))
+
+
+def parts(record: ScanRecord) -> list[tuple[str, Sequence[Runs]]]:
+    """What stands behind the answer: lists of sentences under headings."""
+    told = [("What was tested", list(_tested(record))), ("How sure the answer is", list(_sure(record)))]
     if record.refused is None:
-        parts += [("How much of it is marked", list(_amount(record))), ("Whose account", list(_account(record)))]
-    return Summary(says.kind, says.headline, list(_lead(record)), _facts(record), parts, list(_limits(record)))
+        told += [("How much of it is marked", list(_amount(record))), ("Whose account", list(_account(record)))]
+    return [*told, ("What it does not show", list(_limits(record)))]
 
 
-def _lead(record: ScanRecord) -> Iterator[Runs]:
+def brief(record: ScanRecord) -> Iterator[Runs]:
+    """The answer as a terminal has it: the headline, what it rests on, and the corpus."""
+    says = answer(record)
+    yield runs(says.headline)
+    if record.refused is not None:
+        yield runs("$why", why=record.refused)
+    else:
+        p, limit = p_value(record.log10_pvalue), level(record.alpha)
+        yield runs("p = $p, all keys of this scan paid for; found at $limit or less", p=p, limit=limit)
+        if record.calibration is not None:
+            yield runs("$said", said=record.calibration)
+        if says.kind == "marked" and says.tosses > 9:
+            yield runs("As likely as calling $n tosses of a fair coin, each one right.", n=says.tosses)
+        if says.kind == "unmarked" and record.discoveries.benjamini_hochberg:
+            yield runs("The list of documents below rests on the false-discovery rate alone.")
+    yield from _brief_facts(record)
+
+
+def _brief_facts(record: ScanRecord) -> Iterator[Runs]:
+    yield runs(
+        "corpus: $documents documents, $tokens tokens, $tuples distinct tuples",
+        documents=record.documents,
+        tokens=record.tokens,
+        tuples=record.distinct_tuples,
+    )
+    names = [runs("$name", name=source.name) for source in record.inputs[:_BRIEF_INPUTS]]
+    if len(record.inputs) > len(names):
+        names.append(runs("$n more files", n=len(record.inputs) - len(names)))
+    yield runs("from: $names", names=listed(names) or runs("no file"))
+    if untested(record):
+        yield runs(f"untested: $n documents have nothing to test ({WHY_UNTESTED})", n=untested(record))
+    if skipped(record):
+        reasons = "; ".join(f"{reason} ({count}x)" for reason, count in skipped_reasons(record)[:2])
+        yield runs("skipped: $n broken records: $reasons", n=skipped(record), reasons=reasons)
+    if record.refused is not None:
+        return
+    found, shares = record.discoveries, record.shares
+    yield runs(
+        "documents: $n of $all tested documents listed at a false-discovery rate of $rate ($e by e-values)",
+        n=found.benjamini_hochberg,
+        all=found.tested,
+        rate=percent(found.rate),
+        e=found.e_benjamini_hochberg,
+    )
+    yield runs(f"share: {interval(shares.documents)} of documents, {interval(shares.tokens)} of tuples")
+
+
+def lead(record: ScanRecord) -> Iterator[Runs]:
+    """What the answer means."""
     says = answer(record)
     if record.refused is not None:
         yield runs("$why.", why=record.refused[:1].upper() + record.refused[1:])
@@ -89,25 +136,26 @@ def _lead(record: ScanRecord) -> Iterator[Runs]:
         )
 
 
-def _facts(record: ScanRecord) -> list[Fact]:
-    facts = [
+def facts(record: ScanRecord) -> list[Fact]:
+    """The numbers that a reader looks for first."""
+    told = [
         Fact("Documents", f"{record.documents:,}"),
         Fact("Tokens", f"{record.tokens:,}"),
         Fact("Distinct tuples", f"{record.distinct_tuples:,}", f"of {record.tuples:,}"),
     ]
     if record.refused is None:
         found = record.discoveries
-        facts.append(Fact("Documents listed", f"{found.benjamini_hochberg:,}", f"of {found.tested:,}"))
+        told.append(Fact("Documents listed", f"{found.benjamini_hochberg:,}", f"of {found.tested:,}"))
         share = record.shares.documents
         least = f"≥ {percent(share.low)}" if share.low > 0 else "none shown"
-        facts.append(Fact("Documents marked", least, f"at {percent(share.confidence)} confidence"))
+        told.append(Fact("Documents marked", least, f"at {percent(share.confidence)} confidence"))
     silent = untested(record)
     if silent:
-        facts.append(Fact("Documents with nothing to test", f"{silent:,}", WHY_UNTESTED))
+        told.append(Fact("Documents with nothing to test", f"{silent:,}", WHY_UNTESTED))
     broken = skipped(record)
     if broken:
-        facts.append(Fact("Records skipped", f"{broken:,}"))
-    return facts
+        told.append(Fact("Records skipped", f"{broken:,}"))
+    return told
 
 
 def _tested(record: ScanRecord) -> Iterator[Runs]:

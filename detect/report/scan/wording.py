@@ -15,6 +15,7 @@ from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
 from detect.records.written import clean, coin_tosses, key_label
 from detect.report.controls import decoys_line, limit_note, unused_key_line
 from detect.report.runs import Runs, p_value, runs
+from detect.report.story import Item
 from watermark.laws import Bernoulli, in_nats
 from watermark.spec import WatermarkSpec
 
@@ -215,20 +216,24 @@ STANDINGS: dict[Standing, str] = {"sound": "As it should be: ", "odd": "Take not
 
 
 def control_lines(record: ScanRecord) -> list[tuple[Standing, Runs]]:
+    """The same as pairs."""
+    back: dict[str, Standing] = {"good": "sound", "odd": "odd", "absent": "absent"}
+    return [(back[item.standing], item.text) for item in control_items(record)]
+
+
+def control_items(record: ScanRecord) -> list[Item]:
     """What each control says: whether it is as it should be, and a line that is plain ASCII but for names."""
     controls = record.controls
-    lines: list[tuple[Standing, Runs]] = []
     decoys = len(controls.decoy_log10_pvalues)
-    if decoys:
-        sound, line = decoys_line(decoys, controls.decoy_log10_agreement)
-        lines.append(("sound" if sound else "odd", line))
-    else:
-        lines.append(("absent", runs("no decoy keys were run")))
+    items = [
+        _control(*decoys_line(decoys, controls.decoy_log10_agreement))
+        if decoys
+        else Item(runs("no decoy keys were run"), "absent")
+    ]
     if controls.null_key_histogram:
-        sound, line = unused_key_line(controls.null_key_discoveries, controls.null_key_log10_pvalue)
-        lines.append(("sound" if sound else "odd", line))
+        items.append(_control(*unused_key_line(controls.null_key_discoveries, controls.null_key_log10_pvalue)))
     if controls.null_corpus is None:
-        return [*lines, ("absent", runs("no control corpus was tested"))]
+        return [*items, Item(runs("no control corpus was tested"), "absent")]
     log10_p = controls.null_corpus_log10_pvalue
     sound = log10_p is None or log10_p > LOG10_CONTRADICTION
     files = controls.null_corpus_inputs
@@ -242,4 +247,8 @@ def control_lines(record: ScanRecord) -> list[tuple[Standing, Runs]]:
         p=p_value(log10_p),
         limit=limit_note(sound),
     )
-    return [*lines, ("sound" if sound else "odd", line)]
+    return [*items, _control(sound, line)]
+
+
+def _control(sound: bool, line: Runs) -> Item:
+    return Item(line, "good" if sound else "odd")

@@ -1,0 +1,379 @@
+"""What a corpus scan's report says: the answer, the documents, keys, shares and controls, and how they came about."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detect.records.scan import Hit, ScanHypothesis, ScanRecord
+from detect.report import closing
+from detect.report.checking import made_facts
+from detect.report.closing import cell, name_cell, p_cell
+from detect.report.runs import Runs, e_value, level, p_value, runs
+from detect.report.scan import plots
+from detect.report.scan.method import method, references
+from detect.report.scan.text import brief, facts, lead, parts
+from detect.report.scan.wording import (
+    answer,
+    control_items,
+    named_in,
+    percent,
+    place,
+    pointing_note,
+    recompute_command,
+    scan_key_label,
+    spec_of,
+    strongest_keys,
+    unit_name,
+)
+from detect.report.story import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Details,
+    Item,
+    Items,
+    Leaf,
+    Pairs,
+    Plot,
+    Plots,
+    Quote,
+    Section,
+    Story,
+    Table,
+    heading,
+    text,
+)
+
+TITLE = "Corpus scan report"
+PLOTTED = 12  # of the strongest documents, the score by position
+SPELT = 3  # of the strongest keys, all sub-keys
+SEGMENTS = 4  # of a document, in the table
+KEYS, KEYS_ON_PAPER, KEYS_ON_SCREEN = 200, 40, 8
+DOCUMENTS_ON_PAPER, DOCUMENTS_ON_SCREEN = 40, 10  # the record lists no more than a page can show
+INPUTS, INPUTS_ON_PAPER = 5000, 1000
+SKIPPED = 10  # of each file
+
+
+def story(record: ScanRecord) -> Story:
+    """Tell what the record of a scan says."""
+    says = answer(record)
+    specs = list(zip(record.spec_ids, record.specs, strict=True))
+    return Story(
+        kind="corpus scan",
+        title=TITLE,
+        tone=says.kind,
+        headline=says.headline,
+        lead=list(lead(record)),
+        facts=facts(record),
+        parts=parts(record),
+        sections=[
+            _documents(record),
+            _keys(record),
+            Section("Distribution and shares", "amount", list(_amount(record))),
+            _controls(record),
+            *closing.closing(record, method(record), references(), list(_manifest(record))),
+        ],
+        brief=list(brief(record)),
+        **closing.written(record, TITLE, specs),
+    )
+
+
+def _documents(record: ScanRecord) -> Section:
+    title, ident, found = "Documents", "documents", record.discoveries
+    if record.refused is not None:
+        return Section(title, ident, [text("No document is listed, since no answer is given.")])
+    if not record.hits:
+        none = text(
+            "No document reaches the list at a false-discovery rate of $rate. <code>documents.parquet</code> has the "
+            "numbers of all $n.",
+            rate=percent(found.rate),
+            n=record.documents,
+        )
+        return Section(title, ident, [none])
+    more = (
+        f" The {len(record.hits)} strongest are shown; <code>hits.jsonl</code> has all."
+        if len(record.hits) < found.benjamini_hochberg
+        else ""
+    )
+    intro = text(
+        f"$n of $all tested documents are listed at a false-discovery rate of $rate, $e by e-values.{more} “p” pays "
+        "for all sub-keys and keys; “p, all documents” for the choice among documents as well (Benjamini and "
+        "Hochberg).",
+        n=found.benjamini_hochberg,
+        all=found.tested,
+        rate=percent(found.rate),
+        e=found.e_benjamini_hochberg,
+    )
+    columns = [
+        Column(runs("Place"), width=3),
+        Column(runs("Id"), width=2, rank=4),
+        Column(runs("Tokens"), "r", rank=1),
+        Column(runs("p"), "r"),
+        Column(runs("p, all documents"), "r", rank=3),
+        Column(runs("e-value"), "r", rank=6),
+        Column(runs("Key"), width=2, rank=2),
+        Column(runs("Segments, in tokens"), width=2, rank=5),
+    ]
+    rows = [_row(record, hit, number) for number, hit in enumerate(record.hits)]
+    table = Table("Listed documents, the strongest first", columns, rows, DOCUMENTS_ON_PAPER, DOCUMENTS_ON_SCREEN)
+    where: list[Block] = [
+        heading("Where the mark is in the strongest documents"),
+        text(
+            "Bars: mean score of the tokens in each stretch, under the document’s strongest key and sub-key. Dashed: "
+            "what text written without the key scores on average. Shaded: marked segments, all stretches of their "
+            "document paid for. Gaps: no token there counts for this key.",
+            soft=True,
+        ),
+    ]
+    strongest = [_strongest(record, hit, number) for number, hit in enumerate(record.hits[:PLOTTED])]
+    return Section(title, ident, [intro, table, *where, *strongest], True, brief=[table])
+
+
+def _row(record: ScanRecord, hit: Hit, number: int) -> list[Cell]:
+    segments = ", ".join(f"<n>{s.start:,} to {s.end:,}</n>" for s in hit.segments[:SEGMENTS])
+    more = ", …" if len(hit.segments) > SEGMENTS else ""
+    return [
+        name_cell(place(record, hit), link=_ident(number) if number < PLOTTED else ""),
+        cell(None) if hit.id is None else name_cell(hit.id),
+        cell(hit.tokens),
+        p_cell(hit.log10_pvalue),
+        p_cell(hit.log10_pvalue_adjusted),
+        cell("0" if hit.log10_evalue is None else e_value(hit.log10_evalue)),
+        name_cell(named_in(record, hit)),
+        cell(runs(segments + more) if segments else None),
+    ]
+
+
+def _ident(number: int) -> str:
+    return f"h{number + 1}"
+
+
+def _strongest(record: ScanRecord, hit: Hit, number: int) -> Details:
+    """Where the mark is in a document."""
+    unit = unit_name(spec_of(record, hit.key))
+    points = "Points to: $key" if len(record.hypotheses) > 1 else "$key"
+    blocks: list[Leaf] = [
+        text(
+            f"{points}; strongest sub-key $subkey; p = $p; $score $unit ($expected without the key); $n tuples of its "
+            "own.",
+            key=named_in(record, hit),
+            subkey=hit.subkey,
+            p=p_value(hit.log10_pvalue),
+            score=f"{hit.score:.3g}",
+            unit=unit,
+            expected=f"{hit.expected:.3g}",
+            n=hit.tuples,
+        )
+    ]
+    ident = _ident(number)
+    if hit.scores:
+        what = f"Mean score ({unit}) by token."
+        blocks += closing.plotted([(plots.positions(hit, unit, f"{ident}p"), what)])
+    if hit.excerpt:
+        blocks.append(Quote(hit.excerpt))
+    named = "$place" if hit.id is None else "$place $id"
+    return Details(runs(named, place=place(record, hit), id=hit.id or ""), ident, blocks)
+
+
+def _keys(record: ScanRecord) -> Section:
+    title, ident = "Keys", "keys"
+    if record.refused is not None:
+        return Section(title, ident, [text("No p-value is given. The totals of every key are in the JSON record.")])
+    keys = strongest_keys(record)
+    if not keys:
+        return Section(title, ident, [text("No key was tested.")])
+    intro = text(
+        "“p” pays for both tests and for all $n keys (Holm). “Pooled” and “rare documents” are the two tests alone. "
+        "“Points to it”: listed documents in which this key alone is found ($pointing).",
+        soft=True,
+        n=len(keys),
+        pointing=pointing_note(record),
+    )
+    columns = [
+        Column(runs("Key"), width=3),
+        Column(runs("p"), "r"),
+        Column(runs("p, pooled"), "r", rank=3),
+        Column(runs("p, rare documents"), "r", rank=4),
+        Column(runs("Tuples"), "r", rank=1),
+        Column(runs("Documents"), "r", rank=5),
+        Column(runs("Points to it"), "r", rank=2),
+    ]
+    rows = [
+        [
+            name_cell(scan_key_label(key.key)),
+            p_cell(key.log10_pvalue_adjusted),
+            p_cell(key.log10_pvalue_pooled),
+            p_cell(key.log10_pvalue_rare),
+            *map(cell, (key.tuples, key.documents, key.pointed)),
+        ]
+        for key in keys[:KEYS]
+    ]
+    caption = "Keys tested against the whole corpus, the strongest first"
+    table = Table(caption, columns, rows, KEYS_ON_PAPER, KEYS_ON_SCREEN)
+    blocks: list[Block] = [intro, table, *_first("strongest", KEYS, len(keys), "keys")]
+    blocks += [heading("Sub-keys of the strongest keys", "subkeys"), _subkeys(keys[:SPELT])]
+    return Section(title, ident, blocks, True, brief=[table])
+
+
+def _subkeys(keys: list[ScanHypothesis]) -> Table:
+    columns = [Column(runs("Key")), *(Column(runs(name), "r") for name in ("Sub-key", "Sum, units", "p, alone"))]
+    rows: list[list[Cell]] = []
+    for key in keys:
+        tallies = sorted(key.subkeys, key=lambda tally: tally.log10_pvalue)
+        for number, tally in enumerate(tallies):
+            first = [] if number else [name_cell(scan_key_label(key.key), rows=len(tallies))]
+            rows.append([*first, cell(tally.subkey), cell(tally.total), p_cell(tally.log10_pvalue)])
+    return Table("Totals of the sub-keys", columns, rows)
+
+
+def _first(which: str, most: int, count: int, what: str) -> Iterator[Leaf]:
+    """Say that not all are shown."""
+    if count > most:
+        yield text(f"The {most:,} {which} of $n {what}; the JSON record has all.", soft=True, n=count)
+
+
+def _amount(record: ScanRecord) -> Iterator[Block]:
+    null = record.controls.null_key_histogram
+    given = record.refused is None
+    true = given and any(record.histogram)
+    yield from closing.plotted(
+        [
+            (
+                plots.histogram(record.histogram, "true", "Documents under the tested keys") if true else None,
+                "The tested keys. Dashed: what chance gives. Without any mark the bars lie within the shaded band or "
+                "grow to the right, which paying for several keys makes them do. Marked documents add to the bar at "
+                "the left.",
+            ),
+            (
+                plots.histogram(null, "null", "Documents under a key nobody used") if any(null) else None,
+                "The same documents under a key that nobody used: what no mark looks like.",
+            ),
+            (
+                plots.shares(record.shares, "shares") if true else None,
+                f"Marked shares at {percent(record.shares.documents.confidence)} confidence. Dot: estimate. An arrow "
+                "means that the data set no upper limit.",
+            ),
+        ]
+    )
+    if not given:
+        yield text("No shares are given.")
+        return
+    rows = [
+        [
+            cell(label),
+            cell(percent(share.low)),
+            cell(None if share.estimate is None else percent(share.estimate)),
+            cell("not limited" if share.high is None else percent(share.high)),
+        ]
+        for label, share in (("tested documents", record.shares.documents), ("distinct tuples", record.shares.tokens))
+    ]
+    columns = [Column(runs("Share of the")), *(Column(runs(name), "r") for name in ("At least", "Estimate", "At most"))]
+    yield Table("Marked shares", columns, rows)
+
+
+def _controls(record: ScanRecord) -> Section:
+    items = control_items(record)
+    blocks: list[Block] = [
+        text("The same scan where no mark can be, which shows whether its p-values can be believed."),
+        Items(items),
+    ]
+    drawn = list(_control_plots(record))
+    if drawn:
+        blocks.append(Plots(drawn))
+    said = Items([Item(runs("control: $line", line=item.text), item.standing) for item in items])
+    return Section("Controls", "controls", blocks, True, brief=[said])
+
+
+def _control_plots(record: ScanRecord) -> Iterator[Plot]:
+    controls = record.controls
+    pooled = min((key.log10_pvalue_pooled for key in record.hypotheses), default=None)
+    true = pooled if record.refused is None else None
+    what = "Every decoy’s pooled p-value on a logarithmic scale." + (
+        "" if true is None else " Diamond: the strongest true key."
+    )
+    yield from closing.drawn_decoys(controls.decoy_log10_pvalues, true, "decoys", what)
+    bins, name = controls.null_corpus_histogram, controls.null_corpus
+    if name is not None and any(bins):
+        svg = plots.histogram(bins, "corpus", "Documents of the control corpus under the tested keys")
+        yield Plot(svg, runs("Documents of the control corpus, $name, under the tested keys.", name=name))
+
+
+def _manifest(record: ScanRecord) -> Iterator[Block]:
+    accounts = " (or of an account’s own)" if record.specs[0].global_share < 1 else ""
+    yield text(
+        "This makes the same record again, but for when and by whom, where each spec below is saved to its own file "
+        f"and KEYFILE is the file of the key{accounts}; where the inputs hold text, add <code>--tokenizer</code>:"
+    )
+    yield Code(recompute_command(record))
+    yield heading("Inputs", "inputs")
+    yield _inputs(record)
+    yield from _first("first", INPUTS, len(record.inputs), "inputs")
+    yield from _skipped(record)
+    for title, files in (
+        ("Files of the control corpus", record.controls.null_corpus_inputs),
+        ("Files of the marked reference", record.reference_inputs),
+    ):
+        if files:
+            yield heading(title)
+            yield closing.files_table(title, files[:INPUTS])
+    yield heading("Files of this report", "files")
+    yield closing.files_table("Files that belong to this report", record.files)
+    yield heading("Watermark and key")
+    yield closing.key_pairs(record, record.commitment)
+    for ident, spec in zip(record.spec_ids, record.specs, strict=True):
+        yield from closing.spec_blocks(ident, spec)
+    yield heading("This scan")
+    controls = record.controls
+    decoys = runs(
+        "$n, seed <code>$seed</code>, on $tuples tuples",
+        n=len(controls.decoy_log10_pvalues),
+        seed=controls.decoy_seed,
+        tuples=controls.decoy_tuples,
+    )
+    pairs: list[tuple[str, Runs]] = [
+        *made_facts(record),
+        ("Level of the report", level(record.alpha)),
+        ("False-discovery rate", runs(percent(record.discoveries.rate))),
+        ("Decoy keys", decoys),
+        ("Text to token ids", runs("$how", how=record.encoder)),
+        *closing.environment(record),
+    ]
+    yield Pairs("This scan", pairs)
+
+
+def _inputs(record: ScanRecord) -> Table:
+    counted = ("Records", "Skipped", "Documents", "Tokens", "Bytes")
+    columns = [
+        Column(runs("Name"), width=2),
+        Column(runs("Read as")),
+        *(Column(runs(name), "r", rank=1) for name in counted),
+        Column(runs("SHA-256"), width=3),
+    ]
+    rows = [
+        [
+            name_cell(source.name),
+            cell(
+                f"{source.form}, {source.column} ({source.kind})" if source.column else f"{source.form} ({source.kind})"
+            ),
+            *map(cell, (source.records, source.skipped, source.documents, source.tokens, source.bytes)),
+            closing.digest_cell(source.sha256),
+        ]
+        for source in record.inputs[:INPUTS]
+    ]
+    return Table("Input files", columns, rows, on_paper=INPUTS_ON_PAPER)
+
+
+def _skipped(record: ScanRecord) -> Iterator[Leaf]:
+    rows = [
+        [name_cell(source.name), cell("all" if one.record is None else one.record), cell(one.reason)]
+        for source in record.inputs[:INPUTS]
+        for one in source.skipped_first[:SKIPPED]
+    ]
+    if not any(source.skipped for source in record.inputs):
+        return
+    yield heading("Skipped records", "skipped")
+    columns = [Column(runs("File")), Column(runs("Record"), "r"), Column(runs("Reason"))]
+    yield Table("Broken records that were left out", columns, rows)
+    yield text("The first of each file; <code>skipped.jsonl</code> has all.", soft=True)
