@@ -35,9 +35,14 @@ def pointing(
     return [[h.key for h in sorted(family, key=lambda h: h.log10_pvalue)] for family in named]
 
 
+def level_per_test(documents: Sequence[Document], alpha: float) -> float:
+    """The level of each test: alpha, or half of it where documents were tested both blindly and with the model."""
+    return alpha / 2 if any(d.aware is not None for d in documents) else alpha
+
+
 def blind_and_aware(documents: Sequence[Document], alpha: float) -> tuple[list[list[str]], list[list[str]]]:
-    """`pointing` by the blind and by the model-aware tests, each at half the level where both were run."""
-    level = alpha / 2 if any(d.aware is not None for d in documents) else alpha
+    """`pointing` by the blind and by the model-aware tests, each at its level."""
+    level = level_per_test(documents, alpha)
     blind = [d.hypotheses if d.refused is None else [] for d in documents]
     aware = [d.aware.hypotheses if d.aware is not None and d.refused is None else [] for d in documents]
     tested = sum(d.tested for d in documents if d.refused is None)

@@ -1,26 +1,133 @@
-"""The words and numbers that the terminal view and the HTML page share.
+"""Sentences that reports of several kinds share; what one kind alone says stands with it.
 
-A record may come from anyone, and its names and texts from a suspect: every string is untrusted. `clean`
-makes one fit to be shown; markup of either kind is the business of whoever shows it.
+Strings of a record are untrusted: they go through `clean`, here by way of `runs`.
 """
 
+# ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from detect.laws.multiplicity import holm_log10
 from detect.laws.strength import fewest_tuples
 from detect.records.assumptions import Assumption
 from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record
 from detect.records.pointing import blind_and_aware
-from detect.records.written import clean, coin_tosses, format_e, format_level, format_p, format_time, key_label  # noqa: F401
+from detect.records.written import clean, coin_tosses, format_p, format_time, key_label
+from detect.report.runs import Runs, listed, runs
 from watermark.commitment import Commitment
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
+
+_NAMED_KEYS = 3  # that a document points to; more are counted
+_RENAMED = {"tenants": "tenant", "roles": "role"}  # arguments named otherwise than their options
+
+SECRECY = runs("Whoever holds the key can make marked text. The answer is as good as the key’s secrecy.")
+"""The last thing that a report does not show."""
+
+
+class Named(Protocol):
+    """A file that was read."""
+
+    @property
+    def name(self) -> str:
+        """As it was given; "-" for standard input."""
+
+
+def assumption_lines(assumptions: Sequence[Assumption]) -> list[str]:
+    """What a verdict assumes, one line each: the sentence, then whether the run looked at it, and what it saw."""
+    return [f"{one.says} ({one.status}: {one.how})" for one in assumptions]
+
+
+def commitment_date(commitment: Commitment | None) -> str:
+    """Say what there is of a commitment, whose date nothing proves."""
+    return (
+        "no commitment given" if commitment is None else f"commitment dated {format_time(commitment.created)}, unproven"
+    )
+
+
+def in_tosses(log10_p: float) -> str:
+    """How lucky a p-value is, as the end of a sentence about it; nothing where few tosses would do."""
+    tosses = coin_tosses(log10_p)
+    return f", the chance of calling {tosses:,} tosses of a fair coin, each one right" if tosses > 9 else ""
+
+
+def inputs_named(inputs: Sequence[Named], most: int = 5) -> Runs:
+    """The files that were read, in a sentence; of many the first few."""
+    names = [
+        runs("standard input") if one.name == "-" else runs("<code>$name</code>", name=one.name)
+        for one in inputs[:most]
+    ]
+    if len(inputs) > len(names):
+        names.append(runs("$n more files", n=len(inputs) - len(names)))
+    return listed(names) or runs("no file")
+
+
+def watermark_line(schemes: Sequence[Runs], fingerprint: str, derived: str) -> Runs:
+    """Which mark was looked for: schemes, the key, and what keys derived from it are for ("2 accounts"), if any."""
+    more = f", and the keys derived from it for {derived}" if derived else ""
+    return runs(
+        f"Against the $schemes watermark of the key with fingerprint <code>$key</code>{more}.",
+        schemes=listed(schemes),
+        key=fingerprint,
+    )
+
+
+def exactness(calibration: str | None) -> Runs:
+    """What p-values over text rest on."""
+    if calibration is not None:
+        return runs("$said.", said=calibration.rstrip("."))
+    return runs(
+        "P-values rest on the randomness of the key alone, on no model of language, and on no approximation: they are "
+        "exact where the key had no say in the text or in its choice."
+    )
+
+
+def decoys_run(count: int) -> Runs:
+    """What decoy keys are for."""
+    if not count:
+        return runs("No decoy keys were run.")
+    return runs(
+        "The same test ran under $n decoy keys that nobody used. A p-value that they contradict is not printed. They "
+        "test the arithmetic, and can’t see that a text was chosen with the key.",
+        n=count,
+    )
+
+
+def keys_named(labels: Sequence[str]) -> str:
+    """The keys that a document points to: "global, tenant acme", "none named"; of many the first few."""
+    more = len(labels) - _NAMED_KEYS
+    return ", ".join([*labels[:_NAMED_KEYS], *([f"{more:,} more"] if more > 0 else [])]) or "none named"
+
+
+def options(arguments: Mapping[str, Any], left_out: Collection[str]) -> Iterator[str]:
+    """The words of a command that give these arguments again, but for some."""
+    for name, value in arguments.items():
+        if name in left_out or value is None or value is False:
+            continue
+        option = f"--{_RENAMED.get(name, name).replace('_', '-')}"
+        for one in value if isinstance(value, list) else [value]:
+            yield from [option] if one is True else [option, str(one)]
+
+
+def command(words: Sequence[str]) -> str:
+    """A command as a shell reads it, nothing in it unseen."""
+    return " ".join(shlex.quote(clean(word, 500)) for word in words)
+
+
+def operand(name: str) -> str:
+    """A file's name that no command takes for an option."""
+    return f"./{name}" if name.startswith("-") and name != "-" else name
+
+
+def capital(text: str) -> str:
+    """The same with its first letter raised."""
+    return text[:1].upper() + text[1:]
+
 
 _TENANT = "tenant:"
 _NAMED_KEYS = 3  # more keys than this in one sentence are counted, not named
@@ -29,13 +136,6 @@ _STATED = {"source", "key", "spec", "alpha", "decoys", "decoy_seed", "output", "
 _DEFAULTS = {"format": "auto", "text_field": "text"}  # not every file can be read with them
 _LISTED = 20  # accounts that the command names one by one; more come from a file
 _OPTIONS = {"tenants": "tenant"}  # arguments named otherwise than their options
-
-
-def commitment_date(commitment: Commitment | None) -> str:
-    """Say what there is of a commitment, whose date nothing proves."""
-    return (
-        "no commitment given" if commitment is None else f"commitment dated {format_time(commitment.created)}, unproven"
-    )
 
 
 def best_hypothesis(document: Document) -> Hypothesis | None:
@@ -148,11 +248,6 @@ def _key_phrase(key: str, only: bool) -> str:
     if key.startswith(_TENANT):
         return f"the key of {key_label(key)}"
     return "this key" if only else f"the {key} key"
-
-
-def assumption_lines(assumptions: Sequence[Assumption]) -> list[str]:
-    """What a verdict assumes, one line each: the sentence, then whether the run looked at it, and what it saw."""
-    return [f"{one.says} ({one.status}: {one.how})" for one in assumptions]
 
 
 def interest(document: Document, answer: Verdict) -> tuple[int, float]:
