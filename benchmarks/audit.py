@@ -26,7 +26,6 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
-from detect.laws.tail_pairs import log10_sf_pairs
 from rich.progress import track
 
 from benchmarks.audit_systems import System, context_of, installed
@@ -36,6 +35,7 @@ from detect.document.blind import law_tails, log10_pvalues
 from detect.keyed.calibration import bounded_log10, method_of, rank_log10
 from detect.keyed.scoring import as_drawn
 from detect.keyed.words import signed
+from detect.laws.tails import log10_sf_pairs
 from detect.text.distinct import distinct_tuples, first_occurrences
 from tests.detect.calibration import LEVELS
 from watermark.errors import DyetraceError

@@ -23,8 +23,7 @@ from detect.corpus.segments import log10_segment_pvalue, marked_segments
 from detect.corpus.share import Excess, least_marked_tokens, marked_documents, marked_tokens
 from detect.laws.evalues import log10_evalues
 from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, mean_log10_e, sidak_log10
-from detect.laws.tail_pairs import log10_sf_pairs
-from detect.laws.tails import log10_sf
+from detect.laws.tails import log10_sf, log10_sf_pairs
 from watermark.laws import Exponential
 from watermark.schemes.green_list import GreenList
 from watermark.schemes.gumbel import Gumbel

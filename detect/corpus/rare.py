@@ -23,7 +23,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from detect.laws.tail_pairs import log_binomial_sf
+from detect.laws.binomial_gamma import log_binomial_sf
 from watermark.backends.numba_backend import jit
 
 Floats = NDArray[np.float64]

@@ -27,7 +27,7 @@ from detect.keyed.scoring import as_drawn, global_contexts, statistics_of
 from detect.keyed.words import Source
 from detect.laws.evalues import calibrated_log10, log10_evalues, moments
 from detect.laws.multiplicity import sidak_rows_log10
-from detect.laws.tail_pairs import log10_sf_pairs
+from detect.laws.tails import log10_sf_pairs
 from detect.text.distinct import I64, U64, Mask, Tuples, once
 from watermark.keys import MarkingKey
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, Law, WeightedBits

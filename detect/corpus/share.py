@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from detect.corpus.bins import StatisticBins
+from detect.laws.binomial_gamma import log_binomial_sf
 from detect.laws.evalues import moments
-from detect.laws.tail_pairs import log_binomial_sf
 from detect.records.scan import Interval
 from watermark.backends.numba_backend import jit
 from watermark.laws import Law, in_nats

@@ -27,7 +27,7 @@ from detect.keyed.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreemen
 from detect.keyed.scoring import as_drawn, global_contexts, tallies
 from detect.laws import tails
 from detect.laws.multiplicity import holm_log10, sidak_log10, sidak_of_smallest_log10
-from detect.laws.tail_pairs import log10_sf_pairs
+from detect.laws.tails import log10_sf_pairs
 from detect.records.detection import DecoyRun, Hypothesis, SubkeyTally
 from detect.text.distinct import I64, Tuples
 from watermark.errors import DyetraceError

@@ -21,14 +21,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.laws.tail_pairs import log_gamma_sf, stirling_error
+from detect.laws.binomial_gamma import ROUNDING, deviance, log_gamma_sf, log_poisson_pmf, stirling_error
 from watermark.backends.numba_backend import jit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _WINDOW = 60.0  # nats below the largest term at which a window ends
-_ROUNDING = 64 * 2.0**-52  # of log p, times the square root of the draws: as in `detect.laws.tails`
 _NEAR_ONE = 1e-12  # absolute error of a p that is no tail
 
 
@@ -38,7 +37,7 @@ def hypoexponential_pairs(ns: Ints, first: float, second: float, totals: Floats)
     out = np.empty(len(ns))
     for i in range(len(ns)):
         log_p = log_hypoexponential_sf(ns[i], min(first, second), max(first, second), totals[i])
-        rounded = log_p * (1 - _ROUNDING * (1 + math.sqrt(ns[i]))) + _NEAR_ONE
+        rounded = log_p * (1 - ROUNDING * (1 + math.sqrt(ns[i]))) + _NEAR_ONE
         out[i] = min(rounded / math.log(10), 0.0) + 0.0
     return out
 
@@ -61,7 +60,7 @@ def log_hypoexponential_sf(n: int, short: float, long: float, x: float) -> float
     k = start
     log_first = _log_term(n, success, y, start)
     log_tail: float = log_gamma_sf(2 * n + start, y)
-    growth = math.exp(_log_poisson(2 * n + start, y) - log_tail)
+    growth = math.exp(log_poisson_pmf(2 * n + start, y) - log_tail)
     term, total = math.exp(log_first - top), math.exp(log_first - top)
     while k <= mode or term > 1e-24 * total:
         term *= (n + k) / (k + 1.0) * (1 - success) * (1 + growth)
@@ -89,22 +88,10 @@ def _log_negative_binomial(n: int, success: float, k: int) -> float:
     trials = n + k
     log_pmf: float = (
         stirling_error(trials) - stirling_error(n) - stirling_error(k)
-        - _deviance(float(n), trials * success) - _deviance(float(k), trials * (1 - success))
+        - deviance(float(n), trials * success) - deviance(float(k), trials * (1 - success))
         + 0.5 * math.log(trials / (2 * math.pi * float(n) * float(k))) + math.log(n / float(trials))
     )  # fmt: skip
     return log_pmf
-
-
-@jit()
-def _log_poisson(k: int, mean: float) -> float:
-    log_pmf: float = -stirling_error(k) - _deviance(float(k), mean) - 0.5 * math.log(2 * math.pi * k)
-    return log_pmf
-
-
-@jit()
-def _deviance(x: float, mean: float) -> float:
-    delta = (x - mean) / mean
-    return mean * ((1 + delta) * math.log1p(delta) - delta)
 
 
 @jit()

@@ -16,7 +16,7 @@ from detect.keyed.calibration import bounded_log10, method_of, rank_log10, stage
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.keyed.scoring import as_drawn
 from detect.laws.multiplicity import holm_log10, sidak_log10
-from detect.laws.tail_pairs import log10_sf_pairs
+from detect.laws.tails import log10_sf_pairs
 from detect.records.detection import AwareHypothesis, DecoyRun, Document, Hypothesis, Record
 from detect.records.pointing import blind_and_aware
 from detect.report.verify.documents import Floats, NotDone

@@ -19,10 +19,10 @@ from detect.corpus.share import marked_documents
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.keyed.scoring import as_drawn
 from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_rows_log10
-from detect.laws.tail_pairs import log10_sf_pairs
+from detect.laws.tails import log10_sf_pairs
 from detect.records.code_hash import code_sha256
 from detect.records.scan import HISTOGRAM_BINS, Hit, ScanHypothesis, ScanRecord, Skipped
-from detect.report.scan.wording import is_tenant
+from detect.records.written import is_tenant
 from detect.report.verify.documents import Floats, NotDone, Rows, SkippedRow
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_exact

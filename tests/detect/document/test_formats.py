@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from detect.laws.tail_pairs import log10_sf_pairs
 
 from detect.cli import main
 from detect.corpus.scan import ScanJob, scan
@@ -18,6 +17,7 @@ from detect.document.blind import blind_test, law_tails
 from detect.keyed.calibration import bounded_log10, explanation, method_of, rank_log10, staged_rank
 from detect.keyed.scoring import statistics_of, tallies
 from detect.keyed.words import signed
+from detect.laws.tails import log10_sf_pairs
 from detect.records.detection import Record
 from detect.records.reading import read_record
 from detect.report.scan.page import render_scan_html

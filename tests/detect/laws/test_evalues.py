@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detect.laws.evalues import EFFECTS, cgf, log10_evalues, moments, theta_with_effect, tilts, value_table
-from detect.laws.tail_pairs import log10_sf_pairs
+from detect.laws.tails import log10_sf_pairs
 from watermark.laws import Bernoulli, Exponential, Lattice, Law, WeightedBits
 
 LAYERS = WeightedBits(tuple(range(30, 0, -1)))

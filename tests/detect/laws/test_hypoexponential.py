@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detect.laws.evalues import cgf, log10_evalues, moments, theta_with_effect
-from detect.laws.tail_pairs import log10_sf_pairs
-from detect.laws.tails import log10_sf, log10_sf_many
+from detect.laws.tails import log10_sf, log10_sf_many, log10_sf_pairs
 from watermark.laws import Exponential, Hypoexponential
 
 

@@ -1,4 +1,4 @@
-"""Tails of (n, total) pairs: those of `detect.laws.tails` one by one, and outside values."""
+"""Tails of many (n, total) pairs at once: those of each by itself, and outside values."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from detect.laws import lattice_pairs
 from detect.laws.lattice_pairs import MOST_DRAWS, LatticePairs
-from detect.laws.tail_pairs import log10_sf_pairs
-from detect.laws.tails import log10_sf, log10_sf_many
+from detect.laws.tails import log10_sf, log10_sf_many, log10_sf_pairs
 from watermark.laws import Bernoulli, Exponential, Lattice, Law, WeightedBits
 
 LAYERS = WeightedBits(tuple(range(30, 0, -1)))
