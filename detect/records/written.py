@@ -7,6 +7,7 @@ to be shown; markup of any kind is the business of whoever shows it.
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 
 _TENANT = "tenant:"
@@ -88,6 +89,35 @@ def coin_tosses(log10_p: float) -> int:
     return max(0, math.floor(-log10_p / math.log10(2.0)))
 
 
+def split_key(key: str) -> tuple[str, str]:
+    """Split what names the spec, where there are several ("epoch 2"), from the key's own name."""
+    match = re.fullmatch(r"(.*? )??(global|tenant:\S.*)", key, re.DOTALL)
+    return ((match.group(1) or "").strip(), match.group(2)) if match else ("", key)
+
+
+def is_tenant(key: str) -> bool:
+    """Whether a key is an account's: "tenant:NAME", whatever stands before it."""
+    return split_key(key)[1].startswith(_TENANT)
+
+
 def key_label(key: str) -> str:
-    """Name a key: "global", or "tenant NAME"."""
-    return f"tenant {key.removeprefix(_TENANT)}" if key.startswith(_TENANT) else key
+    """Name a key: "global", "tenant NAME", "tenant NAME (epoch 2)"."""
+    prefix, name = split_key(key)
+    label = f"tenant {name.removeprefix(_TENANT)}" if name.startswith(_TENANT) else name
+    return f"{label} ({prefix})" if prefix else label
+
+
+def key_phrase(key: str) -> str:
+    """Name a key in a sentence: "the global key", "the key of tenant NAME"."""
+    prefix, name = split_key(key)
+    phrase = f"the key of {key_label(name)}" if name.startswith(_TENANT) else f"the {name} key"
+    return f"{phrase} ({prefix})" if prefix else phrase
+
+
+def percent(share: float) -> str:
+    """Write a share: "5%", "12.3%", with two digits where it is small: "0.042%"."""
+    value = 100 * share
+    if value >= 99.95 or abs(value - round(value)) < 1e-9:
+        return f"{value:.0f}%"
+    digits = max(1, 1 - math.floor(math.log10(value)))
+    return f"{value:.{digits}f}%"

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.scan import ScanRecord
+from detect.records.written import percent
 from detect.report.controls import contradiction_level
 from detect.report.method import Block, Part, calibration, formula, papers, paragraph, score_blocks
 from detect.report.runs import level, p_value
-from detect.report.scan.wording import percent
 from watermark.spec import WatermarkSpec
 
 

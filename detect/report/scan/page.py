@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from detect.records.detection import Input, SubkeyTally
 from detect.records.scan import Hit, ScanHypothesis, ScanRecord
+from detect.records.written import key_label, percent
 from detect.report.detection.page import drawn, pretty_json, shared, shown_argument
 from detect.report.paper import plots
 from detect.report.scan import plots as scan_plots
@@ -17,11 +18,9 @@ from detect.report.scan.wording import (
     STANDINGS,
     control_lines,
     named_in,
-    percent,
     place,
     pointing_note,
     recompute_command,
-    scan_key_label,
     spec_of,
     strongest_keys,
     unit_name,
@@ -56,7 +55,7 @@ def render_scan_html(record: ScanRecord) -> str:
         plotted=min(PLOTTED, len(record.hits)),
         keys=keys[:KEYS],
         spelt=[(key, _subkeys(key)) for key in keys[:SPELT]],
-        key_label=scan_key_label,
+        key_label=key_label,
         percent=percent,
         plots=_plots(record),
         control_lines=control_lines(record),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from detect.records.scan import ScanRecord
-from detect.records.written import clean, format_time
+from detect.records.written import clean, format_time, key_label, percent
 from detect.report.checking import made_facts
 from detect.report.detection.page import shown_argument
 from detect.report.paper import plots, typeset
@@ -21,11 +21,9 @@ from detect.report.scan.wording import (
     STANDINGS,
     control_lines,
     named_in,
-    percent,
     place,
     pointing_note,
     recompute_command,
-    scan_key_label,
     spec_of,
     strongest_keys,
     unit_name,
@@ -115,7 +113,7 @@ def _keys(record: ScanRecord) -> list[dict[str, Any]]:
         return [typeset.text("No p-value is given. The totals of every key are in the JSON record.")]
     rows = [
         [
-            typeset.name(scan_key_label(k.key)),
+            typeset.name(key_label(k.key)),
             p_value(k.log10_pvalue_adjusted),
             p_value(k.log10_pvalue_pooled),
             p_value(k.log10_pvalue_rare),

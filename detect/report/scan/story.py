@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.scan import Hit, ScanHypothesis, ScanRecord
+from detect.records.written import key_label, percent
 from detect.report import closing
 from detect.report.checking import made_facts
 from detect.report.closing import cell, name_cell, p_cell
@@ -17,11 +18,9 @@ from detect.report.scan.wording import (
     answer,
     control_items,
     named_in,
-    percent,
     place,
     pointing_note,
     recompute_command,
-    scan_key_label,
     spec_of,
     strongest_keys,
     unit_name,
@@ -202,7 +201,7 @@ def _keys(record: ScanRecord) -> Section:
     ]
     rows = [
         [
-            name_cell(scan_key_label(key.key)),
+            name_cell(key_label(key.key)),
             p_cell(key.log10_pvalue_adjusted),
             p_cell(key.log10_pvalue_pooled),
             p_cell(key.log10_pvalue_rare),
@@ -223,7 +222,7 @@ def _subkeys(keys: list[ScanHypothesis]) -> Table:
     for key in keys:
         tallies = sorted(key.subkeys, key=lambda tally: tally.log10_pvalue)
         for number, tally in enumerate(tallies):
-            first = [] if number else [name_cell(scan_key_label(key.key), rows=len(tallies))]
+            first = [] if number else [name_cell(key_label(key.key), rows=len(tallies))]
             rows.append([*first, cell(tally.subkey), cell(tally.total), p_cell(tally.log10_pvalue)])
     return Table("Totals of the sub-keys", columns, rows)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detect.records.scan import ScanRecord
-from detect.records.written import format_level, format_p
+from detect.records.written import format_level, format_p, key_label
 from detect.report.checking import made_line
 from detect.report.detection.terminal import Shown, print_assumptions, print_checks
 from detect.report.runs import plain
@@ -25,7 +25,6 @@ from detect.report.scan.wording import (
     interval,
     named_in,
     place,
-    scan_key_label,
     skipped,
     skipped_reasons,
     strongest_keys,
@@ -117,7 +116,7 @@ def _print_keys(record: ScanRecord, console: Console, shown: Shown) -> None:
         "tuples": [f"{key.tuples:,}" for key in keys],
         "points to it": [f"{key.pointed:,}" for key in keys],
     }
-    names = {"key": [shown(scan_key_label(key.key)) for key in keys]}
+    names = {"key": [shown(key_label(key.key)) for key in keys]}
     hidden = len(record.hypotheses) - len(keys)
     note = f"{hidden:,} more keys are in the JSON record" if hidden else ""
     print_table(console, shown, names, columns, {"p", "tuples"}, note)

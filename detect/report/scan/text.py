@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from detect.records.scan import ScanRecord
-from detect.records.written import key_label
+from detect.records.written import key_label, key_phrase, percent
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs
 from detect.report.scan.wording import (
     WHY_UNTESTED,
     answer,
     interval,
-    key_phrase,
     named,
-    percent,
     pointing_note,
     skipped,
     skipped_reasons,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Literal
 
 from detect.keyed.decoys import LOG10_CONTRADICTION
 from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
-from detect.records.written import clean, coin_tosses, key_label
+from detect.records.written import clean, coin_tosses, is_tenant, key_label, percent
 from detect.report.controls import decoys_line, limit_note, unused_key_line
 from detect.report.runs import Runs, p_value, runs
 from detect.report.story import Item
@@ -72,31 +71,14 @@ def tenants_tested(record: ScanRecord) -> list[ScanHypothesis]:
     return [h for h in record.hypotheses if is_tenant(h.key)]
 
 
-def is_tenant(key: str) -> bool:
-    """Whether a key is an account's: "tenant:NAME", whatever stands before it."""
-    return split_key(key)[1].startswith("tenant:")
-
-
-def split_key(key: str) -> tuple[str, str]:
-    """Split what names the spec, where there are several ("epoch 2"), from the key's own name."""
-    match = re.fullmatch(r"(.*? )??(global|tenant:\S.*)", key, re.DOTALL)
-    return ((match.group(1) or "").strip(), match.group(2)) if match else ("", key)
-
-
-def scan_key_label(key: str) -> str:
-    """Name a key: "global", "tenant NAME", "tenant NAME (epoch 2)"."""
-    prefix, name = split_key(key)
-    return f"{key_label(name)} ({prefix})" if prefix else key_label(name)
-
-
 def named_in(record: ScanRecord, hit: Hit) -> str:
     """Which key to show beside a document: the only one tested, those that it points to, or "none named".
 
     The key with the smallest p-value is no finding: some key has it in any text.
     """
     if len(record.hypotheses) == 1:
-        return scan_key_label(hit.key)
-    names = [scan_key_label(key) for key in hit.points_to[:_NAMED_KEYS]]
+        return key_label(hit.key)
+    names = [key_label(key) for key in hit.points_to[:_NAMED_KEYS]]
     more = len(hit.points_to) - len(names)
     return ", ".join([*names, *([f"{more:,} more"] if more else [])]) or "none named"
 
@@ -106,13 +88,6 @@ def pointing_note(record: ScanRecord) -> str:
     if record.pairs_paid:
         return f"p at most alpha / {record.pairs_paid:,}, the number of pairs of a tested document and a key"
     return "paid for over the keys of each document, and not over documents: of many documents some may point wrongly"
-
-
-def key_phrase(key: str) -> str:
-    """Name a key in a sentence: "the global key", "the key of tenant NAME"."""
-    prefix, name = split_key(key)
-    phrase = f"the key of {key_label(name)}" if name.startswith("tenant:") else f"the {name} key"
-    return f"{phrase} ({prefix})" if prefix else phrase
 
 
 def place(record: ScanRecord, hit: Hit) -> str:
@@ -130,15 +105,6 @@ def skipped_reasons(record: ScanRecord) -> list[tuple[str, int]]:
     """The reasons that the record lists, with how often, the commonest first."""
     reasons = Counter(one.reason for source in record.inputs for one in source.skipped_first)
     return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-
-
-def percent(share: float) -> str:
-    """Write a share: "5%", "12.3%", with two digits where it is small: "0.042%"."""
-    value = 100 * share
-    if value >= 99.95 or abs(value - round(value)) < 1e-9:
-        return f"{value:.0f}%"
-    digits = max(1, 1 - math.floor(math.log10(value)))
-    return f"{value:.{digits}f}%"
 
 
 def interval(share: Interval) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from detect.records.trace import TraceRecord
+from detect.records.written import key_label, percent
 from detect.report.detection.page import drawn, pretty_json, shared
 from detect.report.paper import plots
-from detect.report.scan.wording import percent, scan_key_label
 from detect.report.trace import plots as trace_plots
 from detect.report.trace.manifest import asked, manifest, models
 from detect.report.trace.method import method, references
@@ -43,7 +43,7 @@ def render_trace_html(record: TraceRecord) -> str:
         tenants=tenants_tested(record),
         readouts=readouts(record),
         rows=ROWS,
-        key_label=scan_key_label,
+        key_label=key_label,
         percent=percent,
         number=number,
         signed=signed,

@@ -10,10 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from detect.records.trace import TraceRecord
-from detect.records.written import format_time
+from detect.records.written import format_time, key_label, percent
 from detect.report.paper import plots, typeset
 from detect.report.runs import Run, Runs, e_value, p_value, runs, to_data
-from detect.report.scan.wording import percent, scan_key_label
 from detect.report.trace import plots as trace_plots
 from detect.report.trace.manifest import asked, manifest, models
 from detect.report.trace.method import method, references
@@ -83,7 +82,7 @@ def _evidence(record: TraceRecord) -> Blocks:
     keys, tails = strongest_keys(record)[:KEYS], record.sided == "two-sided"
     rows = [
         [
-            typeset.name(scan_key_label(k.key)),
+            typeset.name(key_label(k.key)),
             p_value(k.log10_pvalue_adjusted),
             p_value(k.log10_pvalue_tested),
             *([p_value(k.log10_pvalue), p_value(k.log10_pvalue_lower)] if tails else []),

@@ -7,9 +7,8 @@ import math
 from markupsafe import Markup, escape
 
 from detect.records.trace import TraceRecord, TrainingShare, tenant_name
-from detect.records.written import clean, format_p
+from detect.records.written import clean, format_p, key_label, percent
 from detect.report.paper import svg
-from detect.report.scan.wording import percent, scan_key_label
 from detect.report.trace.wording import number, readouts, strongest_keys, unit
 
 KEYS = 8
@@ -93,7 +92,7 @@ def keys(record: TraceRecord, ident: str) -> Markup:
         passes = h.log10_pvalue_adjusted <= limit
         found = record.found and (passes if h.key == "global" else tenant_name(h.key) in named)
         body += [
-            svg.label(left + 3, y + 11, _short(scan_key_label(h.key)), "start"),
+            svg.label(left + 3, y + 11, _short(key_label(h.key)), "start"),
             svg.rectangle(x(0), y + 16, x(-h.log10_pvalue_adjusted), y + 26, "found-bar" if found else "bar"),
             svg.line(x(level), y + 13, x(level), y + 29, "limit"),
         ]
@@ -102,7 +101,7 @@ def keys(record: TraceRecord, ident: str) -> Markup:
         *(svg.label(x(v), floor + 15, svg.power(-v), "middle") for v in svg.ticks(step, top)),
         svg.label(left + across / 2, floor + 33, "adjusted p-value, smaller to the right", "middle", "axis-title"),
     ]
-    said = "; ".join(f"{clean(scan_key_label(h.key), 60)} {format_p(h.log10_pvalue_adjusted)}" for h in shown)
+    said = "; ".join(f"{clean(key_label(h.key), 60)} {format_p(h.log10_pvalue_adjusted)}" for h in shown)
     text = f"Adjusted p-values of keys: {said}. The level is {format_p(math.log10(record.alpha))}."
     return svg.figure(ident, "P-value of each key", text, body, floor + 40)
 

@@ -12,12 +12,12 @@ from rich.padding import Padding
 from rich.table import Table
 
 from detect.records.trace import ModelSeen, TraceRecord
-from detect.records.written import format_e, format_level, format_p, format_time
+from detect.records.written import format_e, format_level, format_p, format_time, key_label
 from detect.report.checking import made_line
 from detect.report.detection.terminal import Shown, print_assumptions, print_checks
 from detect.report.runs import plain
 from detect.report.scan.terminal import print_table
-from detect.report.scan.wording import interval, scan_key_label
+from detect.report.scan.wording import interval
 from detect.report.trace.wording import (
     answer,
     control_lines,
@@ -135,7 +135,7 @@ def _print_keys(record: TraceRecord, console: Console, shown: Shown) -> None:
         "sd": [signed(deviations(key)) for key in keys],
         "contexts": [f"{key.contexts:,}" for key in keys],
     }
-    names = {"key": [shown(scan_key_label(key.key)) for key in keys]}
+    names = {"key": [shown(key_label(key.key)) for key in keys]}
     hidden = len(record.hypotheses) - len(keys)
     note = f"{hidden:,} more keys are in the JSON record" if hidden else ""
     print_table(console, shown, names, columns, {"p", "sd"}, note)

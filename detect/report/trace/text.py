@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.trace import ModelSeen, Reading, TraceRecord, tenant_name
-from detect.records.written import format_e, format_time
+from detect.records.written import format_e, format_time, percent
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs
 from detect.report.scan.text import Fact, Summary
-from detect.report.scan.wording import interval, percent
+from detect.report.scan.wording import interval
 from detect.report.trace.wording import (
     answer,
     deviations,

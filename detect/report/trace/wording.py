@@ -9,10 +9,9 @@ from typing import Literal
 
 from detect.keyed.decoys import log10_control_limit
 from detect.records.trace import ReadoutResult, TraceHypothesis, TraceRecord
-from detect.records.written import coin_tosses
+from detect.records.written import coin_tosses, key_phrase
 from detect.report.controls import decoys_line, limit_note
 from detect.report.runs import Runs, e_value, p_value, runs
-from detect.report.scan.wording import key_phrase
 from detect.student.verdict.conclude import one_of_them
 
 RECOMPUTE = "dyetrace recompute report.json --key file:KEYFILE"

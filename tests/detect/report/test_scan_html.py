@@ -269,7 +269,7 @@ def test_shares_are_written_for_people(low: float, estimate: float | None, high:
     ],
 )
 def test_keys_are_named(key: str, label: str, phrase: str, tenant: bool) -> None:
-    assert scan_wording.scan_key_label(key) == label
+    assert scan_wording.key_label(key) == label
     assert scan_wording.key_phrase(key) == phrase
     assert scan_wording.is_tenant(key) == tenant
 
@@ -286,4 +286,4 @@ def test_recompute_command_names_all_but_the_key() -> None:
 def test_values_put_into_a_text_are_no_markup() -> None:
     text = runs("<b>$name</b> is $n, 10<sup>2</sup>", name="<i>$n</i>", n=1234)
     assert to_html(text) == "<b>&lt;i&gt;$n&lt;/i&gt;</b> is 1,234, 10<sup>2</sup>"
-    assert plain(text) == "<i>$n</i> is 1,234, 102"
+    assert plain(text) == "<i>$n</i> is 1,234, 10^2"
