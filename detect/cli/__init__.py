@@ -26,7 +26,7 @@ from detect.cli.scanning import scan
 from detect.cli.schemas import schema
 from detect.cli.serving import serve_check
 from detect.cli.statuses import BAD_INPUT, DONE, INTERNAL, MACHINE, Status, status_of
-from detect.cli.trace.commands import trace
+from detect.cli.trace import trace
 from detect.start import TRACEBACK_VARIABLE
 from watermark.errors import DyetraceError, missing_of_machine
 from watermark.interruption import forget_written

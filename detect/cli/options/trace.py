@@ -1,0 +1,246 @@
+"""The options of the commands that trace a mark into a student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from detect.cli.declaring import Options, argument, option
+from detect.cli.options.shared import (
+    Asking,
+    Committed,
+    Decoys,
+    Drawn,
+    Printed,
+    Reporting,
+    Tested,
+    Working,
+    alpha_option,
+    concurrency_option,
+    dtype_option,
+    spec_option,
+)
+from watermark.errors import DyetraceError
+
+
+class _Traced(Tested, Printed, Working):
+    spec_path: Path = spec_option()
+
+
+class _Served(Options):
+    served: str | None = option(
+        "--served",
+        help="Your served answers (JSONL of `dyetrace generate`), or a server's ledger of them that nobody writes to: "
+        "only contexts that were served count, under the sub-keys that they were served with. Where the answers are "
+        "marked, the evidence counts at looks that are fixed beforehand (after 1, 2, 4, 8, ... prompts and the last).  "
+        "[e.g. --served answers.jsonl]",
+    )
+    reference: Path | None = option(
+        "--reference",
+        help="A model with the spec's tokenizer, such as the suspect's base model, to compare answers with logprobs "
+        "with.  [e.g. --reference ./base]",
+    )
+
+
+class _ServedTo(Options):
+    served_tenant: str | None = option(
+        "--served-tenant",
+        help="Count only the answers served to this account; a ledger needs its key (--tenant).  "
+        "[e.g. --served-tenant acme]",
+    )
+
+
+class _Reported(Reporting, Drawn):
+    output: Path = option("-o", "--output", help="Folder for the report.  [e.g. -o evidence/]")
+    tokenizer: str | None = option(
+        "--tokenizer",
+        help="Model folder or tokenizer.json of the spec; by default the demo model's.  [e.g. --tokenizer ./my-model]",
+    )
+
+
+def _share_of(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[Path, float], ...]:
+    """DIR=SHARE pairs."""
+    found = []
+    for value in values:
+        folder, separator, share = value.rpartition("=")
+        try:
+            number = float(share)
+        except ValueError:
+            separator = ""
+        if not separator or not 0 <= number <= 1:
+            raise DyetraceError(f"--calibrate takes DIR=SHARE with a share from 0 to 1 (got {value!r})")
+        found.append((Path(folder), number))
+    return tuple(found)
+
+
+class TraceWeights(_ServedTo, Decoys, Committed, _Traced, _Reported, runs="trace.weights:weights"):
+    """Trace a suspect whose weights are in MODEL_DIR. A trace that was stopped goes on when the same command is given
+    again.
+
+    \b
+    Example: dyetrace trace weights ./suspect --reference ./base --read answers.jsonl \\
+                 --spec spec.json --key file:owner.key -o evidence/
+    """
+
+    student: Path = argument(metavar="MODEL_DIR")
+    texts: tuple[str, ...] = option(
+        "--read",
+        required=True,
+        help="What the suspect reads: your served answers (JSONL of `dyetrace generate`) or other text; may be "
+        "repeated.  [e.g. --read answers.jsonl]",
+    )
+    references: tuple[Path, ...] = option(
+        "--reference",
+        help="A model to compare with: the suspect's base model, an earlier checkpoint, or any other; may be "
+        "repeated.  [e.g. --reference ./base]",
+    )
+    controls: tuple[Path, ...] = option(
+        "--control",
+        help="A model known not to have seen the mark, tested the same way.  [e.g. --control ./clean]",
+    )
+    calibration: tuple[tuple[Path, float], ...] = option(
+        "--calibrate",
+        type=str,
+        callback=_share_of,
+        help="A student that you trained on a known marked share, as DIR=SHARE; may be repeated. Several students of "
+        "each of several shares (three or more of each, with other seeds) give an interval for the suspect's share.  "
+        "[e.g. --calibrate ./tenth-1=0.1]",
+    )
+    served: str | None = option(
+        "--served",
+        help="Served answers, or a server's ledger of them that nobody writes to: of unmarked readings only contexts "
+        "that stand in them are read, those in more of them weigh more, and each is tested under the sub-keys that it "
+        "was served with. What was served is the key's work where the answers are marked: then counts weigh only as "
+        "far as the key had not decided them yet, and the verdict rests on the e-value.  [e.g. --served served.ledger]",
+    )
+    tenant: str | None = option(
+        "--read-tenant", help="Read only the answers made for this account.  [e.g. --read-tenant acme]"
+    )
+    taken: Literal["all", "random", "filtered"] | None = option(
+        "--taken",
+        help="How the marked answers that are read were taken from those that were served: all of them, a random part "
+        "(drawn without looking at them), or filtered by what they say, how long they are or whether they ended. "
+        "Filtered ones are refused: the key decided what the filter looked at, and an innocent model would look "
+        "guilty.  [e.g. --taken all]",
+    )
+    complete: Path | None = option(
+        "--complete",
+        help="What was recorded when the answers were served: a server's ledger, or a list of hashes (`dyetrace ledger "
+        "hashes`). Every answer in it must be among those that are read.  [e.g. --complete served.sha256]",
+    )
+    placebo_answers: str | None = option(
+        "--placebo",
+        help="Answers that `dyetrace generate --placebo` made and that nobody was served: the same trace runs on them "
+        "and must find nothing, else no verdict is given. It needs the master key.  [e.g. --placebo placebo.jsonl]",
+    )
+    readout: Literal["argmax", "mass", "entropy", "log", "reference"] | None = option(
+        "--readout",
+        help="How predictions become weights; by default reference, or entropy without one.  [e.g. --readout entropy]",
+    )
+    contexts: int = option(
+        "--contexts",
+        type=click.IntRange(1),
+        default=50_000,
+        help="Most distinct contexts to read in each text.  [e.g. --contexts 5000]",
+    )
+    alpha: float = alpha_option("Family-wise false-positive rate of 'found', over all keys.")
+    two_sided: bool = option("--two-sided", help="Also see a mark that was subtracted too far.  [e.g. --two-sided]")
+    dtype: str = dtype_option("Number format that models run in.")
+
+
+class TracePlanning(_Served, _ServedTo, Decoys, Committed, _Traced, runs="trace.plan:plan"):
+    """Fix prompts, statistic, keys and target of a trace through the endpoint at URL, before the first query; print the
+    plan's SHA-256, to be published or deposited. Prompts are picked by a public seed, whatever was answered to them:
+    the key had a say in every answer, and a choice by answers can make an innocent endpoint look guilty.
+
+    \b
+    Example: dyetrace trace plan https://host/v1 --model their-model --served answers.jsonl \\
+                 --spec spec.json --key file:owner.key -o plan.json
+    """
+
+    url: str = argument(metavar="URL")
+    model: str = option("--model", help="The suspect's name at the endpoint.  [e.g. --model their-model]")
+    output: Path = option("-o", "--output", help="The plan to write.  [e.g. -o plan.json]")
+    prompts_path: str | None = option(
+        "--prompts",
+        help="Prompts to offer, one a line or JSONL with 'prompt'; by default those of the --served answers (a ledger "
+        "holds none). Offer prompts that nobody chose by what was answered to them.  [e.g. --prompts prompts.txt]",
+    )
+    count: int = option(
+        "--count",
+        type=click.IntRange(1),
+        default=500,
+        help="Most prompts to ask: of those that are offered, the first in the order of their hashes under --seed.  "
+        "[e.g. --count 2000]",
+    )
+    seed: str = option(
+        "--seed",
+        default="dyetrace",
+        help="Public seed of the choice of prompts; it stands in the plan. Best one that nobody could choose, such as "
+        "a lottery's numbers of a coming day.  [e.g. --seed 2026-12-24]",
+    )
+    samples: int = option(
+        "--samples", type=click.IntRange(1), default=4, help="Answers to each prompt.  [e.g. --samples 8]"
+    )
+    per_request: int = option(
+        "--per-request",
+        type=click.IntRange(1),
+        default=1,
+        help="Answers that one request asks for (n).  [e.g. --per-request 4]",
+    )
+    endpoint: Literal["chat", "completions"] = option(
+        "--endpoint",
+        default="chat",
+        help="Which of the two OpenAI-compatible endpoints to ask.  [e.g. --endpoint completions]",
+    )
+    logprobs: int | None = option(
+        "--logprobs",
+        type=click.IntRange(1),
+        help="Ask for so many alternatives at each position, where the endpoint offers them.  [e.g. --logprobs 20]",
+    )
+    temperature: float = option("--temperature", default=1.0, help="Of sampling.  [e.g. --temperature 0.7]")
+    max_tokens: int = option(
+        "--max-tokens", type=click.IntRange(1), default=200, help="Most tokens of an answer.  [e.g. --max-tokens 100]"
+    )
+    tokenizer: str | None = option(
+        "--tokenizer",
+        help="Model folder or tokenizer.json of the spec: looks for the mark in the prompts already now, and not only "
+        "when they are about to be asked.  [e.g. --tokenizer ./my-model]",
+    )
+    alpha: float = alpha_option("Family-wise false-positive rate of 'found', over all keys.")
+    target_log10_p: float = option(
+        "--target", default=-10.0, help="log10 p at which asking may stop.  [e.g. --target -12]"
+    )
+    max_requests: int | None = option(
+        "--max-requests", type=click.IntRange(1), help="Budget in requests.  [e.g. --max-requests 5000]"
+    )
+    max_total_tokens: int | None = option(
+        "--max-total-tokens", type=click.IntRange(1), help="Budget in tokens.  [e.g. --max-total-tokens 1000000]"
+    )
+
+
+class TraceEndpoint(_Served, Asking, _Traced, _Reported, runs="trace.api:api"):
+    """Trace a suspect through its endpoint, as PLAN says (`dyetrace trace plan`). Every answer is kept in OUTPUT's
+    ledger before it is used: the same command goes on after a stop, and pays for nothing twice. The evidence may be
+    watched: it is valid at every moment.
+
+    \b
+    Example: dyetrace trace api plan.json --served answers.jsonl --api-key env:THEIR_KEY \\
+                 --spec spec.json --key file:owner.key -o evidence/
+    """
+
+    plan_path: Path = argument(metavar="PLAN")
+    concurrency: int = concurrency_option(32)
+    max_requests: int | None = option(
+        "--max-requests", type=click.IntRange(1), help="A tighter budget in requests.  [e.g. --max-requests 100]"
+    )
+    max_total_tokens: int | None = option(
+        "--max-total-tokens",
+        type=click.IntRange(1),
+        help="A tighter budget in tokens.  [e.g. --max-total-tokens 50000]",
+    )
+    dry_run: bool = option("--dry-run", help="Say what asking would cost, and stop.  [e.g. --dry-run]")

@@ -1,0 +1,110 @@
+"""`dyetrace trace plan`: what a trace through an endpoint will ask, fixed before the first query."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from detect.cli.common import load_ring, note, read_names, say
+from detect.cli.options.trace import TracePlanning
+from detect.cli.results import print_result
+from detect.cli.trace.shared import check_served
+from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
+from detect.cli.working import doing, rest
+from detect.document.blind import tested_keys
+from detect.records.results import TracePlanned
+from detect.student.asking.plan import Budgets, PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
+from detect.student.asking.prompts import choose_prompts, prompts_of, read_answers
+from detect.student.endpoint import check_prompts, statistic_of
+from detect.student.texts.served import counted_account, served_file
+from detect.text.artefacts import check_text
+from watermark.commitment import load_commitment
+from watermark.errors import DyetraceError
+from watermark.generate import read_prompts
+from watermark.ledger_file import is_ledger
+from watermark.spec import load_spec
+
+
+def plan(asked: TracePlanning) -> None:
+    """Choose the prompts and write the plan."""
+    refuse_seed_of_no_decoys(asked.decoys)
+    why = f"--samples {asked.samples} asks for fewer answers than that"
+    refuse_unused("per_request", asked.per_request > asked.samples, why)
+    if asked.reference is not None and asked.logprobs is None:
+        raise DyetraceError("a reference serves answers with logprobs only: give --logprobs, or leave --reference out")
+    made = load_spec(asked.spec_path)
+    accounts = (*asked.tenants, *read_names(asked.tenants_file))
+    ring = load_ring(asked.key, made, accounts, counted=asked.served is not None)
+    check_served(asked.served, asked.served_tenant)
+    doing("reading the served answers, and hashing them and the reference")
+    account = counted_account(asked.served, made, ring, asked.served_tenant)
+    prompts, choice = _chosen_prompts(asked, account)
+    settings = asked.of(TracePlan) | {"per_request": min(asked.per_request, asked.samples)}
+    fixed = TracePlan(
+        **settings,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        evidence="samples" if asked.logprobs is None else "logprobs",
+        prompts=prompts,
+        choice=choice,
+        sampling=SamplingPlan(
+            temperature=asked.temperature, max_tokens=asked.max_tokens, top_logprobs=asked.logprobs or 0
+        ),
+        readout="entropy" if asked.reference is None else "reference",
+        statistic=statistic_of(asked.served, asked.reference, account),
+        hypotheses=list(tested_keys(made, ring)),
+        spec_id=made.spec_id,
+        key_fingerprint=ring.master_fingerprint,
+        commitment=None if asked.commitment_path is None else load_commitment(asked.commitment_path),
+        budgets=Budgets(requests=asked.max_requests, tokens=asked.max_total_tokens),
+    )
+    if asked.tokenizer is not None:
+        doing("looking for the mark in the prompts")
+        check_prompts(fixed, made, ring, asked.tokenizer)
+    digest = write_plan(asked.output, fixed)
+    rest()
+    picked = f"{len(prompts)} of {choice.offered} prompts by seed {asked.seed!r}"
+    note(f"wrote {asked.output}: {picked}, {asked.samples} answers each")
+    if not asked.as_json:
+        click.echo(digest)
+        return
+    print_result(
+        TracePlanned(
+            path=str(asked.output),
+            sha256=digest,
+            prompts=len(prompts),
+            offered=choice.offered,
+            seed=asked.seed,
+            samples=asked.samples,
+            spec_id=made.spec_id,
+            key_fingerprint=ring.master_fingerprint,
+        )
+    )
+
+
+def _chosen_prompts(asked: TracePlanning, account: str | None) -> tuple[list[PlannedPrompt], PromptChoice]:
+    """The prompts that a seed picks from a file, and what the plan says of that."""
+    source = asked.prompts_path or asked.served
+    if source is not None and asked.prompts_path is None:
+        say(
+            "note: prompts come from the served answers. Later turns of conversations that speak of an earlier answer "
+            "carry what the key decided, and an innocent endpoint would look guilty: leave them out"
+        )
+    if source is None:
+        raise DyetraceError("a plan needs prompts: give --prompts, or --served answers to choose them from")
+    if asked.prompts_path is None and is_ledger(Path(source)):
+        raise DyetraceError(f"{source} is a ledger, which holds no prompts to choose from: give --prompts as well")
+    if asked.prompts_path is not None:
+        check_text(asked.prompts_path, "--prompts")
+        offered = [PlannedPrompt(prompt=text) for text in read_prompts(asked.prompts_path)]
+    else:
+        offered = list(prompts_of(a for a in read_answers(Path(source)) if account in (None, a.tenant)))
+    choice = PromptChoice(
+        source=source,
+        sha256="" if source == "-" else served_file(source).sha256,
+        offered=len({planned.prompt for planned in offered if isinstance(planned.prompt, str)}),
+        seed=asked.seed,
+        account=account if asked.prompts_path is None else None,
+    )
+    return choose_prompts(offered, asked.count, asked.seed), choice

@@ -1,0 +1,84 @@
+"""`dyetrace trace weights`: a suspect whose weights are at hand."""
+
+from __future__ import annotations
+
+from detect.cli.common import load_ring, model_folder, note, read_names
+from detect.cli.options.trace import TraceWeights
+from detect.cli.publishing import goes_on
+from detect.cli.trace.shared import check_output, check_served, report
+from detect.cli.unused import refuse_seed_of_no_decoys
+from detect.cli.working import doing, is_watched
+from detect.records.made import made_by
+from detect.student.open_weights import Placebo, WeightsJob, trace_weights
+from detect.student.verdict.evidence import TraceSettings
+from detect.text.artefacts import check_text
+from watermark.commitment import load_commitment
+from watermark.errors import DyetraceError
+from watermark.keys import load_master
+from watermark.keys.placebo import placebo as placebo_of
+from watermark.models.folder import check_folder
+from watermark.spec import load_spec
+
+
+def weights(asked: TraceWeights) -> None:
+    """Trace it and write the report."""
+    refuse_seed_of_no_decoys(asked.decoys)
+    maker = made_by(asked.examiner, asked.case)
+    made = load_spec(asked.spec_path)
+    commitment = None if asked.commitment_path is None else load_commitment(asked.commitment_path)
+    if asked.taken == "filtered":
+        raise DyetraceError(
+            "answers that were chosen by what they say, their length or whether they ended can't be read: the key "
+            "decided all of that, and an innocent model would look guilty; read all that were served, or a random part "
+            "of them"
+        )
+    accounts = (*asked.tenants, *read_names(asked.tenants_file))
+    ring = load_ring(asked.key, made, accounts, counted=asked.served is not None)
+    check_served(asked.served, asked.served_tenant)
+    for text in asked.texts:
+        check_text(text, "--read")
+    if asked.placebo_answers is not None:
+        check_text(asked.placebo_answers, "--placebo")
+    models = [asked.student, *asked.references, *asked.controls]
+    for folder in (*models, *(student for student, _ in asked.calibration)):
+        check_folder(folder)
+    placebo = None
+    if asked.placebo_answers is not None:
+        placebo = Placebo(asked.placebo_answers, *placebo_of(made, load_master(asked.key), accounts))
+    job = WeightsJob(
+        **asked.of(WeightsJob),
+        placebo=placebo,
+        settings=TraceSettings(
+            asked.alpha, "two-sided" if asked.two_sided else "upper", asked.decoys, asked.decoy_seed
+        ),
+    )
+    arguments = {
+        **asked.on_record("student", "texts", "references", "controls", "calibration", "served", "served_tenant"),
+        **asked.on_record("tenant", "taken", "complete", "placebo_answers", "readout", "contexts", "decoys", "dtype"),
+        "tenants": list(ring.tenants),
+    }
+    inputs = [*asked.texts, asked.served, asked.complete, asked.placebo_answers, *models]
+    check_output(asked.output, asked.pdf, inputs, asked.force)
+    note("the report will quote no text; evidence.npz will hold, as token ids, the contexts of the texts that are read")
+    goes_on(f"what the models have read is kept in {asked.output}")
+    report(
+        asked,
+        lambda: trace_weights(
+            job,
+            made,
+            ring,
+            asked.tokenizer or model_folder(None),
+            asked.output,
+            commitment=commitment,
+            arguments=arguments,
+            made=maker,
+            progress=_show_reading,
+        ),
+    )
+
+
+def _show_reading(what: str, done: int, total: int) -> None:
+    """How far a model is with a text; a line when it is done, for logs."""
+    doing(what, done, total, "positions" if total else "")
+    if done == total and total and not is_watched():
+        note(f"{what}: {total:,} positions")
