@@ -6,7 +6,8 @@ The markup is the project's own; values are put in after it was read, cleaned, s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from markupsafe import Markup
 from detect.records.written import clean, format_e, format_level, format_p
 
 _TOKEN = re.compile(r"<(/?)(i|b|sub|sup|code|n)>|\$([a-z_]+)")
+_SINGLE = re.compile(r"[-\w.]+")
 _LONGEST = 300  # characters kept of a value
 
 Value = "str | int | Sequence[Run]"
@@ -106,28 +108,30 @@ def listed(parts: Sequence[Runs]) -> Runs:
 
 
 def plain(text: Runs) -> str:
-    """The text without its markup; a raised number keeps its "^"."""
+    """The text without its markup; what is raised keeps a "^", what is lowered a "_"."""
     written = []
-    for run in text:
-        raised = "sup" in run.tags and "n" in run.tags
-        written.append(f"^{run.text}".replace("\N{MINUS SIGN}", "-") if raised else run.text)
+    for sign, found in groupby(text, lambda run: "^" if "sup" in run.tags else "_" if "sub" in run.tags else ""):
+        inner = "".join(run.text for run in found)
+        if sign:
+            inner = inner.replace("\N{MINUS SIGN}", "-")
+            inner = sign + (inner if _SINGLE.fullmatch(inner) else f"({inner})")
+        written.append(inner)
     return "".join(written)
 
 
 def to_html(text: Runs) -> Markup:
-    """Write as escaped HTML."""
-    return Markup("").join(map(_html, text))
+    """Write as escaped HTML, every string cleaned."""
+    return Markup("").join(_html(text, 0))
 
 
-def _html(run: Run) -> Markup:
-    inner = Markup("{}").format(run.text)
-    for tag in reversed(run.tags):
-        inner = (
-            Markup('<span class="num">{}</span>').format(inner)
-            if tag == "n"
-            else Markup(f"<{tag}>{{}}</{tag}>").format(inner)
-        )
-    return inner
+def _html(text: Iterable[Run], depth: int) -> Iterator[Markup]:
+    """Neighbours in the same tag share it."""
+    for tag, found in groupby(text, lambda run: run.tags[depth] if depth < len(run.tags) else ""):
+        if not tag:
+            yield from (Markup("{}").format(clean(run.text)) for run in found)
+            continue
+        inner = Markup("").join(_html(found, depth + 1))
+        yield Markup('<span class="num">{}</span>' if tag == "n" else f"<{tag}>{{}}</{tag}>").format(inner)
 
 
 def to_data(text: Runs) -> list[list[str]]:

@@ -14,16 +14,22 @@ from markupsafe import Markup
 
 from detect.report.runs import Runs, runs
 
+Standing = Literal["", "good", "odd", "absent"]
+
+STANDING: dict[Standing, str] = {"": "", "good": "As it should be: ", "odd": "Take note: ", "absent": "Not there: "}
+"""What stands before the line of a control where its colour can't be seen."""
+
 Tone = Literal["marked", "unmarked", "refused"]
 """Colour of an answer: the mark is found, it isn't, or no answer is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A paragraph; a soft one is a note that some readers may pass over."""
+    """A paragraph; a soft one is a note that some readers may pass over, and one with a tone is a verdict."""
 
     text: Runs
     soft: bool = False
+    tone: Tone | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Item:
     """A line of a list; of a control, whether it is as it should be."""
 
     text: Runs
-    standing: Literal["", "good", "odd", "absent"] = ""
+    standing: Standing = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,121 @@
+"""A story as one HTML page: no scripts, no network, nothing but the story in it.
+
+Every string is cleaned (jinja2's finalize, `to_html`) and escaped (autoescape); what is built here as markup is built
+from fixed words and escaped strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from detect.records.written import clean
+from detect.report.paper.tables import labels, placed
+from detect.report.runs import to_html
+from detect.report.story import STANDING, Block, Cell, Details, Story, Table, Token
+
+_LONGEST = 300  # characters of a name among the facts and the headings
+
+
+def page(story: Story) -> str:
+    """Draw a story as one self-contained page; the same story gives the same page."""
+    return _template().render(story=story, standing=STANDING)
+
+
+def _bodies(table: Table) -> list[list[list[tuple[int, str, Cell]]]]:
+    """Rows of cells, each with its column's number and name; rows that share their first cell have a body of theirs."""
+    names = labels(table)
+    rows = placed(table)
+    grouped = any(row[0] is None for row in rows)
+    bodies: list[list[list[tuple[int, str, Cell]]]] = []
+    for row in rows:
+        if not bodies or (grouped and row[0] is not None):
+            bodies.append([])
+        bodies[-1].append([(i, names[i], cell) for i, cell in enumerate(row) if cell is not None])
+    return bodies
+
+
+def _stretches(blocks: Sequence[Block]) -> Iterator[tuple[bool, bool, list[Block]]]:
+    """Blocks in stretches: whether they are details, whether these are small enough to stand side by side, and they."""
+    for details, found in groupby(blocks, lambda block: isinstance(block, Details)):
+        stretch = list(found)
+        small = details and len(stretch) > 1 and not any(_large(block) for block in stretch)
+        yield details, small, stretch
+
+
+def _large(block: Block) -> bool:
+    return isinstance(block, Details) and any(_kind(inner) in ("Table", "Tokens", "Code") for inner in block.blocks)
+
+
+def _pieces(tokens: Sequence[Token]) -> Markup:
+    """The text as spans; neighbours that aren't counted are one."""
+    written = []
+    for alike, found in groupby(tokens, lambda token: None if token.tint < 0 and not token.title else token):
+        if alike is None:
+            written.append(Markup('<span class="skip">{}</span>').format(_piece("".join(t.text for t in found))))
+        else:
+            written += [_span(token) for token in found]
+    return Markup("").join(written)
+
+
+def _span(token: Token) -> Markup:
+    title = Markup(' title="{}"').format(clean(token.title)) if token.title else ""
+    return Markup('<span class="{}"{}>{}</span>').format(_tint(token.tint), title, _piece(token.text))
+
+
+def _tint(tint: int) -> str:
+    return "skip" if tint < 0 else f"t{tint}"
+
+
+def _piece(text: str) -> Markup:
+    """Escape a token, its line breaks and tabs kept and line breaks made visible."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    escaped = [Markup("\t").join(escape(clean(part)) for part in line.split("\t")) for line in lines]
+    return Markup('<i class="nl">↵</i>\n').join(escaped)
+
+
+def _lines(text: str) -> Markup:
+    """Escape lines of a command or a file."""
+    return Markup("\n").join(escape(clean(line)) for line in text.split("\n"))
+
+
+def _kind(block: object) -> str:
+    return type(block).__name__
+
+
+def _finalize(value: Any) -> Any:
+    """Clean every string that the template puts out, other than finished markup."""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _source(name: str) -> str:
+    return (files("detect.report") / name).read_text("utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=_finalize,
+        loader=jinja2.FunctionLoader(_source),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bodies": _bodies,
+        "kind": _kind,
+        "lines": _lines,
+        "pieces": _pieces,
+        "runs": to_html,
+        "short": lambda text: clean(text, _LONGEST),
+        "stretches": _stretches,
+        "tint": _tint,
+    }
+    return environment.get_template("paper/story.html.j2")
