@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.detection import Record
+from detect.records.pointing import level_per_test
 from detect.report.controls import contradiction_level
-from detect.report.detection.text import ranked, several_keys
+from detect.report.detection.wording import ranked, several_keys
 from detect.report.method import Block, Part, calibration, formula, papers, paragraph, score_blocks
 from detect.report.runs import level
-from detect.report.wording import limit_per_test
 from watermark.laws import Bernoulli, Exponential
 
 
@@ -95,7 +95,7 @@ def _looks(record: Record) -> Iterator[Block]:
     )
     yield paragraph(
         f"A mark is called found when the p-value that pays for all of this is at most $limit{half}.",
-        limit=level(limit_per_test(record)),
+        limit=level(level_per_test(record.documents, record.alpha)),
     )
     if record.spec.global_share < 1:
         yield paragraph(

@@ -1,4 +1,4 @@
-"""The words and numbers of a detection: the verdict of each document, its keys, its strength. Every string is untrusted."""
+"""The words and numbers of a detection: verdicts, keys, strength, and the command that makes it anew."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from detect.laws.strength import fewest_tuples
 from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record
 from detect.records.pointing import blind_and_aware, level_per_test
 from detect.records.written import key_label
-from detect.report.runs import Runs, p_value, runs
+from detect.report.runs import Runs, p_value, runs, said
 from detect.report.story import Tone
 from detect.report.wording import command, keys_named, operand, options
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
 
+_SENTENCE = 600  # characters of a verdict
 _NAMED_KEYS = 3  # more keys than this in one sentence are counted, not named
 # Arguments of `dyetrace detect` that `recompute_command` states itself or leaves out.
 _STATED = {"source", "key", "spec", "alpha", "decoys", "decoy_seed", "output", "json", "fail"}
@@ -59,10 +60,11 @@ class Verdict:
     @property
     def line(self) -> Runs:
         """The sentence with its p-value."""
+        sentence = said(self.sentence, _SENTENCE)
         if self.log10_pvalue is None:
-            return runs("$sentence", sentence=self.sentence)
+            return sentence
         bound = "p ≤ $p (model-aware)" if self.aware else "p = $p"
-        return runs(f"$sentence: {bound}", sentence=self.sentence, p=p_value(self.log10_pvalue))
+        return runs(f"$sentence: {bound}", sentence=sentence, p=p_value(self.log10_pvalue))
 
     @property
     def best(self) -> Hypothesis | None:
@@ -92,6 +94,16 @@ class Verdict:
 
 def _strength(h: Hypothesis) -> tuple[float, float]:
     return h.log10_pvalue_adjusted, h.log10_pvalue
+
+
+def several_keys(record: Record) -> bool:
+    """Whether more than one key was tested."""
+    return any(document.tested > 1 for document in record.documents)
+
+
+def ranked(record: Record) -> bool:
+    """Whether p-values are ranks among decoy keys."""
+    return any(d.decoys is not None and d.decoys.drawn is not None for d in record.documents)
 
 
 def strongest_keys(document: Document) -> list[Hypothesis]:
@@ -181,9 +193,12 @@ class Score:
         return f"{value:.2f}" if self.expected < 10 else f"{value:.1f}"
 
 
-def score(spec: WatermarkSpec, document: Document, hypothesis: Hypothesis) -> Score | None:
+def score(spec: WatermarkSpec, answer: Verdict) -> Score | None:
     """How strongly the best sub-key's mark shows, whatever the length; None when nothing was tested."""
-    count = document.tokens if spec.context_width == 0 else hypothesis.tuples
+    hypothesis = answer.best
+    if hypothesis is None:
+        return None
+    count = answer.document.tokens if spec.context_width == 0 else hypothesis.tuples
     if not count or not hypothesis.subkeys:
         return None
     scheme = spec.build_scheme()
