@@ -100,7 +100,8 @@ def _ours(scheme: str, folder: Path, model: str, vocabulary: int) -> Any:
 
     from watermark.engines.hook.hook import Hook
     from watermark.engines.hook.settings import Settings
-    from watermark.engines.vllm.processor import DyetraceProcessor, FirstRunner
+    from watermark.engines.vllm.first_runner import FirstRunner
+    from watermark.engines.vllm.processor import DyetraceProcessor
     from watermark.keys import SecretKey, write_key_file
     from watermark.spec import WatermarkSpec, write_spec
 

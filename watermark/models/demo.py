@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import MachineError
 from watermark.interruption import unwinding
 from watermark.models.folder import quiet_transformers, require_model_packages
 

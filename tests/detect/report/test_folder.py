@@ -31,7 +31,7 @@ from detect.report.signature import write_signing_key
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.corpus.test_scan import job
 from watermark.errors import DyetraceError
-from watermark.files.writing import writing as files
+from watermark.files import writing as files
 from watermark.keys import write_key_file
 from watermark.spec import write_spec
 

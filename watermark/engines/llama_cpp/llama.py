@@ -10,7 +10,7 @@ that the hook has not seen.
     with asked({"dyetrace_tenant": "acme"}):
         llama.create_completion("Rivers", max_tokens=200)
 
-`llama_cpp_server` beside this file is llama-cpp-python's own HTTP server with this class in it.
+`server` beside this file is llama-cpp-python's own HTTP server with this class in it.
 """
 
 from __future__ import annotations

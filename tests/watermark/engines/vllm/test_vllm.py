@@ -311,10 +311,10 @@ def test_the_processor_is_named_once_however_it_was_given() -> None:
 
 
 def test_without_the_start_up_check_every_request_is_refused(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from watermark.engines.vllm import start
     from watermark.engines.vllm.processor import DyetraceProcessor
-    from watermark.engines.vllm.processor import start as vllm_start
 
-    monkeypatch.setattr(vllm_start, "_installed", False)
+    monkeypatch.setattr(start, "_installed", False)
     with pytest.raises(ValueError, match="VLLM_PLUGINS"):
         DyetraceProcessor.validate_params(SamplingParams(extra_args={"dyetrace_tenant": "acme"}))
 
@@ -322,7 +322,7 @@ def test_without_the_start_up_check_every_request_is_refused(engine: Any, monkey
 def test_an_installed_processor_that_is_not_configured_leaves_both_runners_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from watermark.engines.vllm.processor import processor as adapter
+    from watermark.engines.vllm import processor as adapter
 
     monkeypatch.delenv("DYETRACE_CONFIG", raising=False)
     monkeypatch.setattr(adapter, "hook", adapter.hook.__wrapped__)
@@ -340,7 +340,7 @@ def test_an_installed_processor_that_is_not_configured_leaves_both_runners_alone
 
 def runner(tmp_path: Path, **fields: Any) -> Any:
     from watermark.engines.hook.hook import Hook
-    from watermark.engines.vllm.processor import FirstRunner
+    from watermark.engines.vllm.first_runner import FirstRunner
 
     scheme = fields.pop("scheme", "gumbel")
     return FirstRunner(Hook(settings_in(tmp_path, spec_of(scheme=scheme), **fields)))
