@@ -16,13 +16,14 @@ from detect.corpus.forecast import ScanForecast
 from detect.corpus.run_times import RunTimes
 from detect.records import results
 from detect.records.detection import RECORD_VERSION, Record
+from detect.records.power_plan import PLAN_VERSION as POWER_PLAN_VERSION
+from detect.records.power_plan import PowerPlan
 from detect.records.scan import SCAN_VERSION, Hit, ScanRecord
+from detect.records.server_check import CHECK_VERSION, ServeCheck
 from detect.records.trace import TRACE_VERSION, TraceRecord
 from detect.report.signature import SIGNATURE_VERSION, Signature
 from detect.report.verify.documents import SkippedRow
-from detect.server.check import ServeCheck
 from detect.student.asking.plan import PLAN_VERSION, TracePlan
-from detect.student.power.planner import PowerPlan
 from watermark.commitment import Commitment, Opening
 from watermark.errors import DyetraceError
 from watermark.files.writing import make_folder, write_atomically
@@ -36,8 +37,8 @@ _DOCUMENTS: dict[str, tuple[type[msgspec.Struct], int, str]] = {
     "scan": (ScanRecord, SCAN_VERSION, "dyetrace scan record"),
     "trace": (TraceRecord, TRACE_VERSION, "dyetrace trace record"),
     "trace-plan": (TracePlan, PLAN_VERSION, "dyetrace plan of a trace"),
-    "power-plan": (PowerPlan, 1, "dyetrace plan of power"),
-    "serve-check": (ServeCheck, 1, "dyetrace check of a server"),
+    "power-plan": (PowerPlan, POWER_PLAN_VERSION, "dyetrace plan of power"),
+    "serve-check": (ServeCheck, CHECK_VERSION, "dyetrace check of a server"),
     "signature": (Signature, SIGNATURE_VERSION, "dyetrace signature of a report"),
     "spec": (WatermarkSpec, SPEC_VERSION, "dyetrace watermark spec"),
     "commitment": (Commitment, 1, "dyetrace commitment"),

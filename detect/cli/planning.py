@@ -15,7 +15,7 @@ from detect.laws.level import DEFAULT_ALPHA
 from watermark.errors import DyetraceError
 
 if TYPE_CHECKING:
-    from detect.student.power.planner import PlanRow, PowerPlan
+    from detect.records.power_plan import PlanRow, PowerPlan
     from detect.student.verdict.weights import Floats
     from watermark.spec import WatermarkSpec
 

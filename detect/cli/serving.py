@@ -19,8 +19,8 @@ from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from watermark.errors import DyetraceError, UndecidedError
 
 if TYPE_CHECKING:
+    from detect.records.server_check import ServeCheck
     from detect.server.ask import Manner
-    from detect.server.check import ServeCheck
     from detect.server.evidence import Keys
     from detect.student.asking.credentials import ApiKey
     from watermark.spec import WatermarkSpec

@@ -31,7 +31,8 @@ from detect.corpus.unquoted import unread, without_fields, without_names, withou
 from detect.corpus.work import Plan, Shard, WorkFolder, discard, locked, new_file, shard_id, write_plan
 from detect.keyed.calibration import explanation
 from detect.keyed.rings import KeySet, key_set, rings_of
-from detect.records.detection import Input, versions
+from detect.records.detection import Input
+from detect.records.report import versions
 from detect.records.made import Made, made_by, now
 from detect.records.scan import FileHash, Hit, ScannedInput, ScanRecord, Skipped
 from detect.records.text_assumptions import of_scan

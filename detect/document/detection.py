@@ -18,7 +18,8 @@ from detect.keyed.scoring import counting, statistics_of
 from detect.laws import tails
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from detect.laws.multiplicity import holm_log10
-from detect.records.detection import AwareResult, Document, Input, KeySums, Record, TokenView, versions
+from detect.records.detection import AwareResult, Document, Input, KeySums, Record, TokenView
+from detect.records.report import versions
 from detect.records.made import Made, made_by, now
 from detect.records.pointing import blind_and_aware
 from detect.records.text_assumptions import of_detection

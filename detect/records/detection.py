@@ -5,19 +5,15 @@ The JSON report is this record; the terminal view and the HTML page are drawn fr
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import msgspec
 
-from detect.records.assumptions import Assumption
-from detect.records.made import Made
+from detect.records.report import Report
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
 RECORD_VERSION = 1
-_PACKAGES = ("dyetrace", "numpy", "numba", "scipy", "tokenizers", "gigatoken", "torch", "transformers")
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -196,67 +192,41 @@ class KeySums(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     sha256: str
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Record(Report, frozen=True, kw_only=True):
     """A whole detection report.
 
     Attributes
     ----------
-    created
-        When it was made, in UTC by the maker's clock.
     calibration
         How p-values came about where they aren't the law's tails.
-    assumptions
-        What the answers rest on, and which of it this run looked at.
     keys
         Of a family so large that documents hold its strongest keys alone: every key tested; else null.
     decoy_accounts
         How many accounts' keys each decoy has (`detect.document.blind.accounts_of_decoys`); null in older reports: all.
-    made
-        Who made it, and with which code; null in older reports.
     quotes
         Whether texts of the documents, and the ids that their records bear, may stand in the report; without them
         token views have empty texts.
-    how_to_check
-        How somebody else checks this report, a whole sentence or more each; the page says the same. Empty in older
-        reports.
     """
 
     format: Literal["dyetrace-detection"] = "dyetrace-detection"
     version: int = RECORD_VERSION
-    created: str
     arguments: dict[str, str | int | float | bool | list[str] | None]
-    versions: dict[str, str]
     spec: WatermarkSpec
     spec_id: str
     key_fingerprint: str
     commitment: Commitment | None
     tests: list[str]
-    alpha: float
     decoy_seed: str
     decoy_count: int
     encoder: str
     inputs: list[Input]
     documents: list[Document]
     calibration: str | None = None
-    assumptions: list[Assumption] = []
     keys: list[KeySums] | None = None
     decoy_accounts: int | None = None
-    made: Made | None = None
     quotes: bool = True
-    how_to_check: list[str] = []
 
     @property
     def found(self) -> list[Document]:
         """The documents in which the mark was found."""
         return [document for document in self.documents if document.found]
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed the record."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

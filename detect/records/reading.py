@@ -14,15 +14,17 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from detect.records.contradictions import detection, scan, trace
-from detect.records.detection import RECORD_VERSION, Record, versions
+from detect.records.contradictions import detection, power_plan, scan, server_check, trace
+from detect.records.detection import RECORD_VERSION, Record
+from detect.records.power_plan import PLAN_VERSION, PowerPlan
+from detect.records.report import Report, versions
 from detect.records.scan import SCAN_VERSION, ScanRecord
+from detect.records.server_check import CHECK_VERSION, ServeCheck
 from detect.records.trace import TRACE_VERSION, TraceRecord
 from watermark.errors import DyetraceError, EvidenceError
 from watermark.files.writing import write_atomically
 
-AnyRecord = Record | ScanRecord | TraceRecord
-_R = TypeVar("_R", bound=AnyRecord)
+_R = TypeVar("_R", bound=Report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ FORMS: tuple[Form[Any], ...] = (
     Form(Record, "dyetrace-detection", RECORD_VERSION, "a detection", detection.contradictions),
     Form(ScanRecord, "dyetrace-scan", SCAN_VERSION, "a scan", scan.contradictions),
     Form(TraceRecord, "dyetrace-trace", TRACE_VERSION, "a trace", trace.contradictions),
+    Form(PowerPlan, "dyetrace-power-plan", PLAN_VERSION, "a plan of power", power_plan.contradictions),
+    Form(ServeCheck, "dyetrace-serve-check", CHECK_VERSION, "a check of a server", server_check.contradictions),
 )
 """All kinds of reports."""
 
@@ -78,12 +82,12 @@ def encode_record(record: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(portable(record), order="sorted"), indent=2) + b"\n"
 
 
-def write_record(path: Path, record: AnyRecord) -> None:
+def write_record(path: Path, record: Report) -> None:
     """Write a record to a file: whole, or not at all."""
     write_atomically(path, encode_record(record))
 
 
-def read_report(path: Path) -> tuple[bytes, AnyRecord]:
+def read_report(path: Path) -> tuple[bytes, Report]:
     """Read a report of whatever kind: its bytes, and what they say.
 
     Raises
@@ -114,7 +118,7 @@ def read_bytes(path: Path) -> bytes:
         raise DyetraceError(f"cannot read record {path}: {error.strerror}; give the report.json of a report") from None
 
 
-def parse_report(data: bytes, path: Path) -> AnyRecord:
+def parse_report(data: bytes, path: Path) -> Report:
     """`read_report` of bytes that were read from ``path``."""
     header = _decode(data, path, _Header, "a report")
     form = next((form for form in FORMS if form.format == header.format), None)
@@ -122,7 +126,7 @@ def parse_report(data: bytes, path: Path) -> AnyRecord:
         raise DyetraceError(
             f"{path} is not a report that this dyetrace reads: its format is {header.format!r}{_writer(header)}"
         )
-    record: AnyRecord = _parse(data, path, header, form)
+    record: Report = _parse(data, path, header, form)
     return record
 
 

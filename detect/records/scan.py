@@ -13,9 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from detect.records.assumptions import Assumption
 from detect.records.detection import Input, SubkeyTally
-from detect.records.made import Made
+from detect.records.report import Report
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
@@ -279,7 +278,7 @@ class Hit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     excerpt: str
 
 
-class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ScanRecord(Report, frozen=True, kw_only=True):
     """A whole scan.
 
     Attributes
@@ -305,31 +304,21 @@ class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     pairs_paid
         Pairs of a tested document and a key: what a document pays for before it points to a key, so that the chance of
         any wrong pointing in the whole report is at most alpha. 0 in older reports, which paid for keys alone.
-    assumptions
-        What the answer rests on, and which of it this scan looked at.
-    created
-        When it was made, in UTC by the maker's clock; "" in older reports, which don't say.
-    made
-        Who made it, and with which code; null in older reports.
     quotes
         Whether texts of the corpus, the ids that records bear, and what a reader says of broken ones may stand in the
         report.
     reference_inputs
         Files of text that is known to be marked (--reference); empty in older reports.
-    how_to_check
-        How somebody else checks this report, a whole sentence or more each; the page says the same. Empty in older
-        reports.
     """
 
     format: Literal["dyetrace-scan"] = "dyetrace-scan"
     version: int = SCAN_VERSION
+    created: str = ""
     arguments: dict[str, str | int | float | bool | list[str] | None]
-    versions: dict[str, str]
     specs: list[WatermarkSpec]
     spec_ids: list[str]
     key_fingerprint: str
     commitment: Commitment | None
-    alpha: float
     encoder: str
     inputs: list[ScannedInput]
     files: list[FileHash]
@@ -348,9 +337,5 @@ class ScanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     hits: list[Hit]
     calibration: str | None = None
     pairs_paid: int = 0
-    assumptions: list[Assumption] = []
-    created: str = ""
-    made: Made | None = None
     quotes: bool = True
-    reference_inputs: list[Input] = []
-    how_to_check: list[str] = []
+    reference_inputs: list[Input] = msgspec.field(default_factory=list)

@@ -11,13 +11,13 @@ from typing import Literal
 
 import msgspec
 
-from detect.records.assumptions import Assumption
-from detect.records.made import Made
+from detect.records.report import Report
 from detect.records.scan import FileHash, Interval
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
 TRACE_VERSION = 1
+_Z_COMPARED = 6.361340902404057  # -scipy.special.ndtri_exp(-10 * log(10)): readouts are compared at 10^-10
 TENANT = "tenant:"
 """Before an account's name in a key's."""
 
@@ -171,6 +171,11 @@ class ReadoutResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     z: float
     log10_pvalue: float | None
     contexts_needed: int | None
+
+
+def contexts_needed(z: float, contexts: int) -> int | None:
+    """Contexts at which p = 10^-10 is expected by the normal law, z^2 growing with their number; None if z <= 0."""
+    return None if z <= 0 else math.ceil(contexts * (_Z_COMPARED / z) ** 2)
 
 
 class CurvePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -337,15 +342,13 @@ class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     looks: int = 0
 
 
-class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TraceRecord(Report, frozen=True, kw_only=True):
     """A whole trace.
 
     Attributes
     ----------
     mode
         "weights" (the suspect's parameters are at hand) or "api".
-    created
-        When it was made, in UTC by the maker's clock.
     arguments
         Options of the command, by name, those that change the result.
     readout
@@ -375,26 +378,16 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Files that belong to the report.
     served_marked
         Whether the answers that ``served`` counts were marked: weights are then predictable, not fixed.
-    assumptions
-        What the verdict assumes, and what of it was checked.
-    made
-        Who made it, and with which code; null in older reports.
-    how_to_check
-        How somebody else checks this report, a whole sentence or more each; the page says the same. Empty in older
-        reports.
     """
 
     format: Literal["dyetrace-trace"] = "dyetrace-trace"
     version: int = TRACE_VERSION
     mode: Literal["weights", "api"]
-    created: str
     arguments: dict[str, str | int | float | bool | list[str] | None]
-    versions: dict[str, str]
     spec: WatermarkSpec
     spec_id: str
     key_fingerprint: str
     commitment: Commitment | None
-    alpha: float
     student: ModelSeen
     references: list[Reference]
     readings: list[Reading]
@@ -404,7 +397,7 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     basis: Literal["p-value", "e-value"]
     contexts: int
     hypotheses: list[TraceHypothesis]
-    coalitions: list[Coalition] = []
+    coalitions: list[Coalition] = msgspec.field(default_factory=list)
     identified: list[str]
     together: float | None = None
     identification: str
@@ -422,6 +415,3 @@ class TraceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     files: list[FileHash]
     calibration: str | None = None
     served_marked: bool = False
-    assumptions: list[Assumption] = []
-    made: Made | None = None
-    how_to_check: list[str] = []

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from detect.records.code_hash import SHELL, code_sha256
-from detect.records.detection import Record, versions
+from detect.records.detection import Record
+from detect.records.report import versions
 from detect.records.made import Made, now
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
@@ -196,15 +197,16 @@ def _arithmetic(record: AnyRecord) -> Runs:
     )
 
 
-def commitment_line(commitment: Commitment | None) -> Runs:
-    """What a commitment shows of when the key was fixed, and what it doesn't."""
+def commitment_line(commitment: Commitment | None, suspect: str = "text") -> Runs:
+    """What a commitment shows of when the key was fixed, and what it doesn't; ``suspect``: "text" or "model"."""
     if commitment is None:
         return runs(
-            "No commitment is on record. This report alone cannot show that the key was fixed before the text existed."
+            "No commitment is on record. This report alone cannot show that the key was fixed before the "
+            f"{suspect} existed."
         )
     return runs(
         "A commitment to key and watermark is on record. Its file is dated <n>$time</n>, which nothing proves: its "
         "hash does not cover the date, and anybody can edit it. The commitment shows that the key was fixed before any "
-        "text that is later than the publication of its hash.",
+        f"{suspect} that is later than the publication of its hash.",
         time=format_time(commitment.created),
     )

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
 from detect.document.blind import GLOBAL
 from detect.laws.multiplicity import sidak_log10
-from detect.records.assumptions import Assumption
-from detect.records.code_hash import code_sha256
-from detect.records.detection import versions
+from detect.records.made import made_by
+from detect.records.report import versions
+from detect.records.server_check import AnswerFound, Check, KeyFound, ServeCheck, Status
 from detect.records.text_assumptions import of_serve_check
 from detect.records.written import format_level, format_p
 from detect.server.answers import Served
-from detect.server.evidence import AnswerFound, Findings, KeyFound, Keys, examine
+from detect.server.evidence import Findings, Keys, examine
 from watermark.spec import WatermarkSpec
 
 if TYPE_CHECKING:
     from detect.server.ask import Manner
-
-Status = Literal["PASS", "FAIL", "OPEN", "NOTE"]
 
 LOG10_MARKED = -3.0
 """An answer is marked by itself at or below this."""
@@ -35,74 +32,6 @@ _FEWEST = 50  # tuples from which on the lack of a mark says something,
 _OF_EACH = 6  # beside those that each answer spends on the choice among its sub-keys: log 4 nats at 0.23 a tuple
 SHORT = 16
 """Tokens below which two samples may well be the same."""
-
-
-class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One line of the verdict; OPEN: the answers don't tell; NOTE is for what the operator's policy decides."""
-
-    name: str
-    status: Status
-    reason: str
-
-
-class ServeCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A whole check; nothing in it is secret, and no answer's text stands in it.
-
-    Attributes
-    ----------
-    created
-        UTC.
-    url, model, endpoint
-        Who was asked.
-    tenant
-        The account asked for; null for none.
-    token_ids
-        Whether the server sent the answers' token ids, or they come from its texts.
-    keys, answers, others
-        What was found: by key, by answer, and the log10 p of each key that must show nothing.
-    checks
-        The lines of the verdict.
-    verdict
-        In a few words.
-    assumptions
-        What it rests on, and which of it was looked at.
-    code_sha256
-        Of dyetrace's own code (`detect.records.code_hash` has the rule).
-    """
-
-    format: Literal["dyetrace-serve-check"] = "dyetrace-serve-check"
-    version: int = 1
-    created: str
-    url: str
-    model: str
-    endpoint: str
-    spec_id: str
-    scheme: str
-    epoch: int
-    key_fingerprint: str
-    tenant: str | None
-    alpha: float
-    temperature: float
-    max_tokens: int
-    token_ids: Literal["server", "text"]
-    keys: list[KeyFound]
-    answers: list[AnswerFound]
-    others: dict[str, float]
-    checks: list[Check]
-    verdict: str
-    assumptions: list[Assumption] = []
-    versions: dict[str, str] = msgspec.field(default_factory=versions)
-    code_sha256: str = msgspec.field(default_factory=code_sha256)
-
-    @property
-    def passed(self) -> bool:
-        """Whether no check failed."""
-        return all(check.status != "FAIL" for check in self.checks)
-
-    @property
-    def decided(self) -> bool:
-        """Whether the answers told enough."""
-        return all(check.status != "OPEN" for check in self.checks)
 
 
 def judge(found: Findings, alpha: float) -> list[Check]:
@@ -137,9 +66,12 @@ def conclude(
     checks = [*judge(found, alpha), *_lacking(lacking, len(served)), *special]
     return ServeCheck(
         created=created,
+        versions=versions(),
+        made=made_by(),
         url=manner.url,
         model=manner.model,
         endpoint=endpoint,
+        spec=spec,
         spec_id=spec.spec_id,
         scheme=spec.scheme,
         epoch=spec.epoch,

@@ -16,13 +16,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from detect.document.blind import blind_test, tested_keys
 from detect.keyed.decoys import decoy_rings
 from detect.laws import tails
+from detect.records.server_check import AnswerFound, KeyFound
 from detect.server.answers import Served
 from detect.text.distinct import I64, Tuples, distinct_tuples, tuple_fingerprints
 from watermark.errors import DyetraceError
@@ -56,23 +56,6 @@ class Keys:
     ring: KeyRing
     others: list[KeyRing]
     names: list[str]
-
-
-class KeyFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The test of one key over all answers: "global" or "tenant:NAME", its tuples, and its exact log10 p-value."""
-
-    key: str
-    tuples: int
-    log10_pvalue: float
-
-
-class AnswerFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One answer: number of its prompt, its tokens, the tuples that it has first, and its log10 p over the keys."""
-
-    prompt: int
-    tokens: int
-    tuples: int
-    log10_pvalue: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

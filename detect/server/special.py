@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from detect.records.server_check import Check, Status
 from detect.records.written import format_p
 from detect.server.answers import Refused, Served, Special
-from detect.server.check import LOG10_MARKED, SHORT, Check, Status
+from detect.server.check import LOG10_MARKED, SHORT
 from detect.server.evidence import Keys, fresh_tuples, weigh
 from watermark.spec import WatermarkSpec
 

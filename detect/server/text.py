@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detect.records.server_check import ServeCheck
 from detect.records.written import clean, format_p, format_time, key_label
 from detect.report.wording import assumption_lines
-from detect.server.check import LOG10_MARKED, ServeCheck
+from detect.server.check import LOG10_MARKED
 
 
 def lines(record: ServeCheck) -> Iterator[str]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
+from detect.records.power_plan import PowerPlan
 from detect.report.checking import made_now
 from detect.report.detection.page import drawn
 from detect.report.paper import svg
-from detect.student.power.planner import POWER, PowerPlan
+from detect.student.power.planner import POWER
 
 LOOKED_AT = {"weights": "its weights", "logprobs": "an endpoint's logprobs", "samples": "an endpoint's samples"}
 

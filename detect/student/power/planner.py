@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Literal
 
 import msgspec
 import numpy as np
 
 from detect.laws.level import DEFAULT_ALPHA
+from detect.records.made import made_by, now
+from detect.records.power_plan import Assumed, PlanRow, PowerPlan, PowerPoint
+from detect.records.report import versions
 from detect.student.power.simulated import (
-    Evidence,
     Look,
-    Reading,
-    Reference,
     Signal,
     Simulation,
     Student,
@@ -92,96 +91,6 @@ class Question:
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise DyetraceError(f"{name} must lie in {low:g} .. {high:g} (got {value:g})")
-
-
-class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to look, or one width.
-
-    Attributes
-    ----------
-    name
-        Which.
-    z_per_context
-        Expected z of n contexts, divided by sqrt(n).
-    power
-        At the budget's contexts.
-    contexts_needed, tokens_needed, queries_needed
-        For power 0.95: distinct contexts, the tokens of natural text to read that hold so many, and answers of an
-        endpoint (null with weights). Null where no budget below 1e12 would do.
-    """
-
-    name: str
-    z_per_context: float
-    power: float
-    contexts_needed: int | None
-    tokens_needed: int | None
-    queries_needed: int | None
-
-
-class PowerPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Power with so many contexts."""
-
-    contexts: int
-    power: float
-
-
-class PowerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a `Question`.
-
-    Attributes
-    ----------
-    format, version
-        What this is.
-    scheme, context_width, subkeys
-        Of the spec.
-    entropy
-        Mean of the simulated distributions, nats.
-    share, training_tokens, memory, drift, contexts, alpha, reading, reference, evidence, samples, seed
-        As asked.
-    seen
-        Share of contexts that followed the mark in the assumed training data.
-    asked
-        The look that was asked for.
-    looks
-        The same student by other references and evidence.
-    widths
-        The same look if the spec had another context width.
-    marked_tokens_needed
-        Marked tokens in the training data for power 0.95 at the budget's contexts, with ``share`` kept; null where
-        1e12 would not do, or share is 0.
-    curve
-        Power against contexts, for a plot.
-    warnings
-        What the owner should know.
-    method
-        How it was computed, in one sentence.
-    """
-
-    format: Literal["dyetrace-power-plan"] = "dyetrace-power-plan"
-    version: int = 1
-    scheme: str
-    context_width: int
-    subkeys: int
-    entropy: float
-    share: float
-    training_tokens: float
-    memory: float
-    drift: float
-    contexts: int
-    alpha: float
-    reading: Reading
-    reference: Reference
-    evidence: Evidence
-    samples: int
-    seed: int
-    seen: float
-    asked: PlanRow
-    looks: list[PlanRow]
-    widths: list[PlanRow]
-    marked_tokens_needed: int | None
-    curve: list[PowerPoint]
-    warnings: list[str]
-    method: str
 
 
 def power(signal: Signal, contexts: float, alpha: float) -> float:
@@ -266,6 +175,9 @@ def plan(question: Question, probabilities: Floats | None = None) -> PowerPlan:
         )
         widths.append(_row(f"width {width}", shown, question, look, wide))
     return PowerPlan(
+        created=now(),
+        versions=versions(),
+        made=made_by(),
         scheme=spec.scheme,
         context_width=spec.context_width,
         subkeys=spec.subkeys,
@@ -281,6 +193,14 @@ def plan(question: Question, probabilities: Floats | None = None) -> PowerPlan:
         evidence=look.evidence,
         samples=look.samples,
         seed=question.seed,
+        assumed=Assumed(
+            spec=spec,
+            entropy=question.entropy if probabilities is None else None,
+            overlap=student.overlap,
+            mismatch=look.mismatch,
+            answer_tokens=question.answer_tokens,
+            readout=look.readout,
+        ),
         seen=signal.seen,
         asked=asked,
         looks=looks,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from detect.records.power_plan import Evidence, Reading, Reference
 from detect.student.verdict.hypothesis import WeightedTest
 from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import Floats, Readout, gathered, readout
@@ -43,10 +43,6 @@ Python packages, each paragraph once, SmolLM2's tokenizer) in 1.26 million other
 Gamma variable of shape 2. Of the contexts of a width of 1 / 2 / 3 / 4, .94 / .60 / .32 / .17 stand in all of it and
 .59 / .20 / .075 / .030 in 100,000 tokens. Rates below 1e-6 are extrapolated. A wider context than 5 counts as 5.
 """
-
-Reference = Literal["base", "other", "none"]
-Reading = Literal["served", "other"]
-Evidence = Literal["weights", "logprobs", "samples"]
 
 
 @dataclass(frozen=True, kw_only=True)

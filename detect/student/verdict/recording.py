@@ -11,7 +11,7 @@ import msgspec
 
 from detect.keyed.calibration import explanation
 from detect.keyed.decoys import log10_control_limit
-from detect.records.detection import versions
+from detect.records.report import versions
 from detect.records.made import made_by, now
 from detect.records.scan import FileHash
 from detect.records.trace import Control, TraceRecord

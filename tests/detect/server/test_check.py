@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from detect.records.server_check import Check, ServeCheck
 from detect.server.answers import Reader, Refused, Served, Special
 from detect.server.ask import Manner, parse_argument, request_arguments, with_opt_out
-from detect.server.check import Check, ServeCheck, conclude, judge, verdict
+from detect.server.check import conclude, judge, verdict
 from detect.server.evidence import (
     AnswerFound,
     Findings,

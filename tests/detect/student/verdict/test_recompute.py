@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from detect.records.detection import versions
+from detect.records.report import versions
 from detect.records.scan import FileHash
 from detect.records.trace import ModelSeen, TraceRecord
 from detect.student.verdict.conclude import conclude
