@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from detect.records.scan import ScanRecord
 from detect.records.written import key_label, key_phrase, percent
 from detect.report.checking import commitment_line
-from detect.report.runs import Runs, level, listed, p_value, runs
+from detect.report.runs import Runs, level, listed, p_value, runs, said
 from detect.report.scan.wording import (
     WHY_UNTESTED,
     answer,
@@ -22,9 +22,19 @@ from detect.report.scan.wording import (
     untested,
 )
 from detect.report.story import Fact
+from detect.report.wording import (
+    SECRECY,
+    capital,
+    decoys_run,
+    exactness,
+    in_tosses,
+    inputs_named,
+    watermark_line,
+)
 
 _KEYS = 6  # accounts spelt out
 _BRIEF_INPUTS = 3  # named in a terminal
+_SENTENCE = 600  # characters of one that the record holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +69,12 @@ def brief(record: ScanRecord) -> Iterator[Runs]:
     says = answer(record)
     yield runs(says.headline)
     if record.refused is not None:
-        yield runs("$why", why=record.refused)
+        yield said(record.refused, _SENTENCE)
     else:
         p, limit = p_value(record.log10_pvalue), level(record.alpha)
         yield runs("p = $p, all keys of this scan paid for; found at $limit or less", p=p, limit=limit)
         if record.calibration is not None:
-            yield runs("$said", said=record.calibration)
+            yield said(record.calibration, _SENTENCE)
         if says.kind == "marked" and says.tosses > 9:
             yield runs("As likely as calling $n tosses of a fair coin, each one right.", n=says.tosses)
         if says.kind == "unmarked" and record.discoveries.benjamini_hochberg:
@@ -79,10 +89,7 @@ def _brief_facts(record: ScanRecord) -> Iterator[Runs]:
         tokens=record.tokens,
         tuples=record.distinct_tuples,
     )
-    names = [runs("$name", name=source.name) for source in record.inputs[:_BRIEF_INPUTS]]
-    if len(record.inputs) > len(names):
-        names.append(runs("$n more files", n=len(record.inputs) - len(names)))
-    yield runs("from: $names", names=listed(names) or runs("no file"))
+    yield runs("from: $names", names=inputs_named(record.inputs, _BRIEF_INPUTS))
     if untested(record):
         yield runs(f"untested: $n documents have nothing to test ({WHY_UNTESTED})", n=untested(record))
     if skipped(record):
@@ -103,17 +110,16 @@ def _brief_facts(record: ScanRecord) -> Iterator[Runs]:
 
 def lead(record: ScanRecord) -> Iterator[Runs]:
     """What the answer means."""
-    says = answer(record)
-    if record.refused is not None:
-        yield runs("$why.", why=record.refused[:1].upper() + record.refused[1:])
+    if record.log10_pvalue is None:
+        yield runs("$why.", why=capital(record.refused or ""))
         return
     if not record.documents:
         return
     strongest = "the strongest key’s" if len(record.hypotheses) > 1 else "these"
-    likely = f", the chance of calling {says.tosses:,} tosses of a fair coin, each one right" if says.tosses > 9 else ""
     if record.found:
         yield runs(
-            f"Without the key, scores as high as {strongest} come about with a chance of at most <b>$p</b>{likely}.",
+            f"Without the key, scores as high as {strongest} come about with a chance of at most <b>$p</b>"
+            f"{in_tosses(record.log10_pvalue)}.",
             p=p_value(record.log10_pvalue),
         )
         if record.discoveries.benjamini_hochberg == 0:
@@ -157,11 +163,8 @@ def facts(record: ScanRecord) -> list[Fact]:
 
 
 def _tested(record: ScanRecord) -> Iterator[Runs]:
-    names = [runs("<code>$name</code>", name=source.name) for source in record.inputs[:5]]
-    if len(record.inputs) > len(names):
-        names.append(runs("$n more files", n=len(record.inputs) - len(names)))
     documents = runs("$n document" if record.documents == 1 else "$n documents", n=record.documents)
-    yield runs("$documents from $names.", documents=documents, names=listed(names) or runs("no file"))
+    yield runs("$documents from $names.", documents=documents, names=inputs_named(record.inputs))
     broken = skipped(record)
     if broken:
         reasons = [runs("$why ($n)", why=why, n=count) for why, count in skipped_reasons(record)[:3]]
@@ -176,14 +179,8 @@ def _tested(record: ScanRecord) -> Iterator[Runs]:
         for spec in record.specs
     ]
     accounts = len({key_label(h.key) for h in tenants_tested(record)})
-    derived = (
-        f", and the keys derived from it for {accounts:,} account{'' if accounts == 1 else 's'}" if accounts else ""
-    )
-    yield runs(
-        f"Against the $schemes watermark of the key with fingerprint <code>$key</code>{derived}.",
-        schemes=listed(schemes),
-        key=record.key_fingerprint,
-    )
+    derived = f"{accounts:,} account{'' if accounts == 1 else 's'}" if accounts else ""
+    yield watermark_line(schemes, record.key_fingerprint, derived)
     yield commitment_line(record.commitment)
 
 
@@ -194,14 +191,8 @@ def _sure(record: ScanRecord) -> Iterator[Runs]:
         "mark is at most $level. Every sub-key, key and test of this scan is paid for, other scans are not.",
         level=level(record.alpha),
     )
-    if record.calibration is not None:
-        yield runs("$said. Text that stands in several documents is counted once.", said=record.calibration.rstrip("."))
-    else:
-        yield runs(
-            "P-values rest on the randomness of the key alone, on no model of language, and on no approximation: they "
-            "are exact where the key had no say in the text or in its choice. Text that stands in several documents is "
-            "counted once."
-        )
+    once = "Text that stands in several documents is counted once."
+    yield runs(f"$exact {once}", exact=exactness(record.calibration))
     if record.refused is None and record.discoveries.benjamini_hochberg:
         found = record.discoveries
         yield runs(
@@ -211,15 +202,7 @@ def _sure(record: ScanRecord) -> Iterator[Runs]:
             rate=percent(found.rate),
             e=found.e_benjamini_hochberg,
         )
-    decoys = len(record.controls.decoy_log10_pvalues)
-    if decoys:
-        yield runs(
-            "The same test ran under $n decoy keys that nobody used. A p-value that they contradict is not printed. "
-            "They test the arithmetic, and can’t see that a text was chosen with the key.",
-            n=decoys,
-        )
-    else:
-        yield runs("No decoy keys were run.")
+    yield decoys_run(len(record.controls.decoy_log10_pvalues))
 
 
 def _amount(record: ScanRecord) -> Iterator[Runs]:
@@ -246,7 +229,7 @@ def _account(record: ScanRecord) -> Iterator[Runs]:
     for key in found[:_KEYS]:
         yield runs(
             "<b>$key</b>: p = $p, all keys paid for. $n of the listed documents point to it ($paid).",
-            key=_capital(key_phrase(key.key)),
+            key=capital(key_phrase(key.key)),
             p=p_value(key.log10_pvalue_adjusted),
             n=key.pointed,
             paid=pointing_note(record),
@@ -286,10 +269,6 @@ def _limits(record: ScanRecord) -> Iterator[Runs]:
         "another generator."
         + ("" if record.refused else " A share without an upper limit counts only what the mark makes visible.")
     )
-    yield runs("Whoever holds the key can make marked text. The answer is as good as the key’s secrecy.")
+    yield SECRECY
     if skipped(record):
         yield runs("Records that were skipped were not tested.")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +10,18 @@ from typing import Literal
 
 from detect.keyed.decoys import LOG10_CONTRADICTION
 from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
-from detect.records.written import clean, coin_tosses, is_tenant, key_label, percent
+from detect.records.written import coin_tosses, is_tenant, key_label, percent
 from detect.report.controls import decoys_line, limit_note, unused_key_line
 from detect.report.runs import Runs, p_value, runs
 from detect.report.story import Item
+from detect.report.wording import command, keys_named, operand, options
 from watermark.laws import Bernoulli, in_nats
 from watermark.spec import WatermarkSpec
 
 _NAMED = 5  # inputs or keys named in a sentence; more are counted
-_NAMED_KEYS = 3  # of those that a document points to
 _SOURCES = 20  # inputs named in a command
 # Arguments of `dyetrace scan` that `recompute_command` states itself.
 _STATED = {"paths", "alpha", "decoys", "decoy_seed"}
-_OPTIONS = {"tenants": "tenant", "roles": "role"}  # arguments named otherwise than their options
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +76,7 @@ def named_in(record: ScanRecord, hit: Hit) -> str:
     """
     if len(record.hypotheses) == 1:
         return key_label(hit.key)
-    names = [key_label(key) for key in hit.points_to[:_NAMED_KEYS]]
-    more = len(hit.points_to) - len(names)
-    return ", ".join([*names, *([f"{more:,} more"] if more else [])]) or "none named"
+    return keys_named([key_label(key) for key in hit.points_to])
 
 
 def pointing_note(record: ScanRecord) -> str:
@@ -142,21 +138,14 @@ def recompute_command(record: ScanRecord) -> str:
     """Write the command that computes the record again; the key's place is named, never the key."""
     paths = record.arguments.get("paths")
     names = paths if isinstance(paths, list) else [source.name for source in record.inputs]
-    words = ["dyetrace", "scan"]
-    words += [f"./{name}" if name.startswith("-") and name != "-" else name for name in names[:_SOURCES]]
-    for number in range(len(record.specs)):
-        words += ["--spec", "spec.json" if len(record.specs) == 1 else f"spec{number + 1}.json"]
+    specs = ["spec.json"] if len(record.specs) == 1 else [f"spec{i + 1}.json" for i in range(len(record.specs))]
+    words = ["dyetrace", "scan", *map(operand, names[:_SOURCES])]
+    words += [word for spec in specs for word in ("--spec", spec)]
     words += ["--key", "file:KEYFILE", "--alpha", f"{record.alpha:g}"]
     words += ["--decoys", str(len(record.controls.decoy_log10_pvalues)), "--decoy-seed", record.controls.decoy_seed]
-    for name, value in sorted(record.arguments.items()):
-        option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
-        if name in _STATED or value is None or value is False:
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            words += [option] if one is True else [option, str(one)]
-    words += [] if record.quotes else ["--no-quotes"]
-    command = " ".join(shlex.quote(clean(word, 500)) for word in [*words, "-o", "again/"])
-    return command + (" # and the other inputs" if len(names) > _SOURCES else "")
+    words += options(dict(sorted(record.arguments.items())), _STATED)
+    words += [*([] if record.quotes else ["--no-quotes"]), "-o", "again/"]
+    return command(words) + (" # and the other inputs" if len(names) > _SOURCES else "")
 
 
 WHY_UNTESTED = "empty, no longer than the context, or all of it said before"

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from detect.records.scan import Discoveries, Interval, ScanRecord
-from detect.records.written import clean, format_p
+from detect.records.written import clean, format_p, is_tenant, key_label, key_phrase
 from detect.report.runs import plain, runs, to_html
 from detect.report.scan import wording as scan_wording
 from detect.report.scan.page import render_scan_html
@@ -269,9 +269,9 @@ def test_shares_are_written_for_people(low: float, estimate: float | None, high:
     ],
 )
 def test_keys_are_named(key: str, label: str, phrase: str, tenant: bool) -> None:
-    assert scan_wording.key_label(key) == label
-    assert scan_wording.key_phrase(key) == phrase
-    assert scan_wording.is_tenant(key) == tenant
+    assert key_label(key) == label
+    assert key_phrase(key) == phrase
+    assert is_tenant(key) == tenant
 
 
 def test_recompute_command_names_all_but_the_key() -> None:
