@@ -23,7 +23,7 @@ SHELL = "find detect watermark -name '*.py' -type f | LC_ALL=C sort | xargs sha2
 @cache
 def code_sha256() -> str:
     """The hash of the code that is running, in hexadecimal digits."""
-    return hash_of(Path(__file__).parents[1])
+    return hash_of(Path(__file__).parents[2])
 
 
 def hash_of(folder: Path) -> str:
