@@ -6,7 +6,7 @@ from fixed words and escaped strings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
@@ -16,9 +16,9 @@ import jinja2
 from markupsafe import Markup, escape
 
 from detect.records.written import clean
-from detect.report.paper.tables import labels, placed
+from detect.report.paper.layout import labels, placed, stretches
 from detect.report.runs import to_html
-from detect.report.story import STANDING, Block, Cell, Details, Story, Table, Token
+from detect.report.story import STANDING, Cell, Story, Table, Token
 
 _LONGEST = 300  # characters of a name among the facts and the headings
 
@@ -39,18 +39,6 @@ def _bodies(table: Table) -> list[list[list[tuple[int, str, Cell]]]]:
             bodies.append([])
         bodies[-1].append([(i, names[i], cell) for i, cell in enumerate(row) if cell is not None])
     return bodies
-
-
-def _stretches(blocks: Sequence[Block]) -> Iterator[tuple[bool, bool, list[Block]]]:
-    """Blocks in stretches: whether they are details, whether these are small enough to stand side by side, and they."""
-    for details, found in groupby(blocks, lambda block: isinstance(block, Details)):
-        stretch = list(found)
-        small = details and len(stretch) > 1 and not any(_large(block) for block in stretch)
-        yield details, small, stretch
-
-
-def _large(block: Block) -> bool:
-    return isinstance(block, Details) and any(_kind(inner) in ("Table", "Tokens", "Code") for inner in block.blocks)
 
 
 def _pieces(tokens: Sequence[Token]) -> Markup:
@@ -115,7 +103,7 @@ def _template() -> jinja2.Template:
         "pieces": _pieces,
         "runs": to_html,
         "short": lambda text: clean(text, _LONGEST),
-        "stretches": _stretches,
+        "stretches": stretches,
         "tint": _tint,
     }
     return environment.get_template("paper/story.html.j2")

@@ -1,11 +1,13 @@
-"""Where a table's cells stand: some reach over rows below, which have no cell of their own there."""
+"""What stands where: a table's cells, some of which reach over rows below, and documents that stand side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from detect.report.runs import plain
-from detect.report.story import Cell, Table
+from detect.report.story import Block, Cell, Code, Details, Table, Tokens
 
 Row = list[Cell | None]
 
@@ -40,3 +42,14 @@ def placed(table: Table, most: int | None = None) -> list[Row]:
 def labels(table: Table) -> list[str]:
     """The columns' names as plain text."""
     return [plain(column.name) for column in table.columns]
+
+
+def stretches(blocks: Sequence[Block]) -> Iterator[tuple[bool, list[Block]]]:
+    """Blocks in stretches, and of each whether it is small details, which stand side by side where there is room."""
+    for details, found in groupby(blocks, lambda block: isinstance(block, Details)):
+        stretch = list(found)
+        yield details and len(stretch) > 1 and not any(map(_large, stretch)), stretch
+
+
+def _large(block: Block) -> bool:
+    return isinstance(block, Details) and any(isinstance(inner, Table | Tokens | Code) for inner in block.blocks)
