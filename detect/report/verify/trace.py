@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
+from detect.keyed.calibration import explanation
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.laws.multiplicity import holm_log10, mean_log10_e
-from detect.records.trace import TraceHypothesis, TraceRecord, log10_naming_level, tenant_name
+from detect.records.trace import TraceHypothesis, TraceRecord, contexts_needed, log10_naming_level, tenant_name
+from detect.records.trace_assumptions import assumptions as of_trace
 from detect.records.written import format_time
-from detect.report.verify.documents import NotDone
-from detect.report.verify.numbers import close, refuse
+from detect.report.verify import files
+from detect.report.verify.checks import Check, NotDone, check, close, refuse
+from detect.report.verify.ledger import ledger
+from detect.report.verify.words import assumptions
 from detect.student.verdict.conclude import one_of_them, tails, tested_log10, trace_log10_pvalue
 from detect.student.verdict.evidence import EVIDENCE_FILE, read_evidence
 from detect.student.verdict.hypothesis import WeightedTest
@@ -22,7 +27,44 @@ from detect.student.verdict.score import TraceScore
 
 _BOTH_TAILS = 1e-6  # by which the tails of one total may fall short of 1 together, being rounded
 _NEEDED = 1e-3  # relative; contexts that are needed are a forecast, rounded up
-_Z_AT_AIM = 6.361340902404  # of the standard normal distribution's upper tail at 10^-10
+
+
+_FILES = frozenset([EVIDENCE_FILE])
+
+
+def checks(record: TraceRecord, report: Path, folder: Path | None) -> Iterator[Check]:
+    """All checks of a trace's report."""
+    yield check("inputs", lambda: files.inputs(_read(record), folder))
+    whole = check("files", lambda: files.beside(report.parent, record.files, _FILES))
+    yield whole
+    looks = {
+        "spec": spec,
+        "keys": keys,
+        "answer": answer,
+        "identification": identification,
+        "controls": controls,
+        "forecasts": forecasts,
+        "plan": plan,
+    }
+    for name, look in looks.items():
+        yield check(name, lambda look=look: look(record))  # type: ignore[misc]
+    said = record.calibration, explanation(record.spec.build_scheme(), by_rank=True)
+    yield from assumptions(record, [of_trace(record)], said)
+    if whole.outcome == "ok":
+        yield check("evidence", lambda: evidence(record, report.parent))
+    else:
+        yield Check("evidence", "not done", "the file is not that of the report")
+    yield check("ledger", lambda: ledger(record, report.parent))
+    totals = f"whether the totals are those of {EVIDENCE_FILE} takes the key: `dyetrace recompute`"
+    yield Check("totals", "not done", totals)
+
+
+def _read(record: TraceRecord) -> list[files.Read]:
+    """What was read, but for models: it isn't said how long texts are, and a plan's prompts are no file."""
+    plan = None if record.plan is None else record.plan.sha256
+    texts = [files.Read(r.name, r.sha256, None) for r in record.readings if r.sha256 != plan]
+    served = record.served
+    return texts if served is None else [*texts, files.Read(served.name, served.sha256, served.bytes)]
 
 
 def spec(record: TraceRecord) -> str:
@@ -133,7 +175,7 @@ def forecasts(record: TraceRecord) -> str:
     close("lean that was seen", [power.observed_z_per_context], [observed])
     _close_count("the first key", power.contexts_needed, (at_level / observed) ** 2 if observed > 0 else None)
     for result in record.comparisons:
-        expected = result.contexts * (_Z_AT_AIM / result.z) ** 2 if result.z > 0 else None
+        expected = contexts_needed(result.z, result.contexts)
         _close_count(f"readout {result.readout!r}", result.contexts_needed, expected)
     return f"power and the contexts needed follow from the totals ({len(record.comparisons):,} readouts compared)"
 

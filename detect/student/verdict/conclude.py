@@ -12,15 +12,17 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from detect.document.blind import GLOBAL, tested_keys
 from detect.keyed.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
+from detect.keyed.owners import keys_to_test, tested_keys
 from detect.laws.multiplicity import holm_log10, mean_log10_e
+from detect.records.key_name import GLOBAL, KeyName
 from detect.records.trace import (
     CurvePoint,
     Power,
     ReadoutResult,
     TraceControls,
     TraceHypothesis,
+    contexts_needed,
     log10_naming_level,
 )
 from detect.records.written import format_p
@@ -34,8 +36,6 @@ from watermark.spec import WatermarkSpec
 
 MOST_TOGETHER = 5
 """Accounts whose totals are summed at most."""
-NEEDED_LOG10_P = -10.0
-"""At which readouts are compared."""
 _CURVE_POINTS = 16
 _LOG10_2 = math.log10(2)
 
@@ -65,8 +65,8 @@ class _Family:
     sided: Sided
     tests: dict[bool, WeightedTest]
 
-    def test_of(self, name: str) -> WeightedTest:
-        return self.tests[name == GLOBAL]
+    def test_of(self, name: KeyName) -> WeightedTest:
+        return self.tests[name.is_global]
 
 
 def tested_log10(basis: Basis, sided: Sided, upper: float, lower: float, log10_e: float) -> float:
@@ -74,14 +74,6 @@ def tested_log10(basis: Basis, sided: Sided, upper: float, lower: float, log10_e
     if basis == "e-value":
         return min(0.0, -log10_e)
     return upper if sided == "upper" else min(0.0, _LOG10_2 + min(upper, lower))
-
-
-def keys_to_test(spec: WatermarkSpec, ring: KeyRing) -> dict[str, MarkingKey]:
-    """`detect.document.blind.tested_keys`; DyetraceError where there is none."""
-    keys = tested_keys(spec, ring)
-    if not keys:
-        raise DyetraceError("no key to test: the spec marks with tenants' keys alone; name accounts with --tenant")
-    return keys
 
 
 def check_basis(spec: WatermarkSpec, basis: Basis) -> None:
@@ -194,14 +186,14 @@ def log10_evalue_of(
 
 
 def _hypotheses(
-    family: _Family, keys: dict[str, MarkingKey], evidence: Evidence, spec: WatermarkSpec, ring: KeyRing
+    family: _Family, keys: dict[KeyName, MarkingKey], evidence: Evidence, spec: WatermarkSpec, ring: KeyRing
 ) -> list[TraceHypothesis]:
     found = []
     for name, key in keys.items():
         test = family.test_of(name)
         total = int(test.totals([key])[0])
         if evidence.planned:
-            log10_e = log10_evalue_of(evidence, spec, ring, [key], family.sided, of_global=name == GLOBAL) or 0.0
+            log10_e = log10_evalue_of(evidence, spec, ring, [key], family.sided, of_global=name.is_global) or 0.0
             upper, lower = min(0.0, -log10_e), 0.0
         else:
             log10_e = test.log10_evalue(total, family.sided)
@@ -209,7 +201,7 @@ def _hypotheses(
         mean, sd = test.moments
         found.append(
             TraceHypothesis(
-                key=name,
+                key=str(name),
                 contexts=len(test.tuples.contexts),
                 tuples=test.words,
                 total=total,
@@ -233,12 +225,12 @@ def _identified(hypotheses: Sequence[TraceHypothesis], limit: float) -> list[str
     learnt from others, an innocent's key is still as drawn: its total rests on the words of this key alone, with
     weights that it had no part in, so that its p-value is valid. Holm's rule pays for all keys however they depend.
     """
-    tenants = [h for h in hypotheses if h.key != GLOBAL and h.log10_pvalue_adjusted <= limit]
-    return [h.key.removeprefix("tenant:") for h in tenants]
+    named = [KeyName.read(h.key).tenant for h in hypotheses if h.log10_pvalue_adjusted <= limit]
+    return [tenant for tenant in named if tenant is not None]
 
 
 def _together(
-    family: _Family, keys: dict[str, MarkingKey], evidence: Evidence, spec: WatermarkSpec, ring: KeyRing
+    family: _Family, keys: dict[KeyName, MarkingKey], evidence: Evidence, spec: WatermarkSpec, ring: KeyRing
 ) -> float | None:
     """Log10 of the adjusted p-value of "none of the accounts left its mark"; None where fewer than two were tested.
 
@@ -246,7 +238,7 @@ def _together(
     groups of each size and for the sizes (Bonferroni). Which accounts are summed says nothing: where some are guilty
     the group may hold an innocent with a large total, so that only "one of all of them at least" can be concluded.
     """
-    tenants = [key for name, key in keys.items() if name != GLOBAL]
+    tenants = [key for name, key in keys.items() if not name.is_global]
     sizes = range(2, min(MOST_TOGETHER, len(tenants)) + 1)
     if not sizes:
         return None
@@ -269,7 +261,7 @@ def _together(
 
 
 def _identification(
-    keys: dict[str, MarkingKey],
+    keys: dict[KeyName, MarkingKey],
     identified: Sequence[str],
     together: float | None,
     limit: float,
@@ -346,7 +338,7 @@ def tails(test: WeightedTest, total: int, basis: Basis) -> tuple[float, float]:
 def first_test(spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTuples) -> tuple[WeightedTest, int]:
     """The test of the ring's first key on its contexts, and its total."""
     name, key = next(iter(tested_keys(spec, ring).items()))
-    test = key_test(spec, ring.selector, tuples, of_global=name == GLOBAL)
+    test = key_test(spec, ring.selector, tuples, of_global=name.is_global)
     return test, int(test.totals([key])[0])
 
 
@@ -359,7 +351,7 @@ def compared(label: str, spec: WatermarkSpec, ring: KeyRing, tuples: WeightedTup
         contexts=contexts,
         z=z,
         log10_pvalue=None if basis == "e-value" else float(test.log10_pvalues([total])[0]),
-        contexts_needed=None if z <= 0 else math.ceil(contexts * (_z_of(NEEDED_LOG10_P) / z) ** 2),
+        contexts_needed=contexts_needed(z, contexts),
     )
 
 
@@ -374,7 +366,7 @@ def _curve(
     for step in np.unique(np.linspace(0, last, _CURVE_POINTS + 1).astype(np.int64))[1:].tolist():
         known = evidence.until(step)
         name, key = next(iter(tested_keys(spec, ring).items()))
-        log10_e = log10_evalue_of(known, spec, ring, [key], settings.sided, of_global=name == GLOBAL)
+        log10_e = log10_evalue_of(known, spec, ring, [key], settings.sided, of_global=name.is_global)
         if log10_e is None:
             continue
         log10_p = None
