@@ -17,12 +17,13 @@ import click
 
 from detect import interruption
 from detect.cli.common import say
-from detect.cli.detection import demo, detect, recompute
+from detect.cli.declaring import command as declared
 from detect.cli.ledger import ledger
 from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
+from detect.cli.options.detection import Demo, Detect, Recompute
+from detect.cli.options.scanning import Scan
 from detect.cli.planning import plan
 from detect.cli.reports import report
-from detect.cli.scanning import scan
 from detect.cli.schemas import schema
 from detect.cli.serving import serve_check
 from detect.cli.statuses import BAD_INPUT, DONE, INTERNAL, MACHINE, Status, status_of
@@ -214,12 +215,12 @@ for command in (
     commit,
     verify_commitment,
     generate,
-    detect,
-    demo,
-    scan,
+    declared(Detect, "detect"),
+    declared(Demo, "demo"),
+    declared(Scan, "scan"),
     plan,
     trace,
-    recompute,
+    declared(Recompute, "recompute"),
     report,
     ledger,
     serve_check,
