@@ -214,6 +214,8 @@ class Section:
         Its name among the links at the top of a page, where that is shorter.
     brief
         What a terminal shows of it then, where that is less than all its blocks.
+    on_paper
+        Details that a PDF shows at most; a line says how many more there are.
     """
 
     title: str
@@ -222,6 +224,7 @@ class Section:
     in_brief: bool = False
     short: str = ""
     brief: Sequence[Block] = ()
+    on_paper: int = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ BRIEF = 4  # up to this many documents a terminal has the facts of each, of more
 PLOTTED = 8  # from this many documents on their p-values are plotted
 KEYS = 12  # shown of each document, best first
 SUBKEYS = 8  # shown of each key, best first
+ON_PAPER = 6  # of the strongest documents, keys and decoys in a PDF
 REASONS = 3  # different reasons for refusal that are spelt out
 INPUTS = 5000
 # A token is tinted by the smallest of these that its p-value reaches. Without the key at most that share is.
@@ -115,6 +116,7 @@ def _documents(record: Record, answers: Sequence[Verdict]) -> Iterator[Section]:
             "details",
             [few, *details] if len(full) < len(answers) else details,
             short="Evidence",
+            on_paper=ON_PAPER,
         )
 
 

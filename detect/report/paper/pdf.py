@@ -33,10 +33,12 @@ from detect.report.story import (
     Plot,
     Plots,
     Quote,
+    Section,
     Story,
     Table,
     Text,
     Tokens,
+    text,
 )
 from watermark.errors import DyetraceError, MachineError
 
@@ -123,7 +125,7 @@ def _content(story: Story) -> dict[str, Any]:
             {name: _words(said(getattr(fact, name))) for name in ("name", "value", "note")} for fact in story.facts
         ],
         "parts": [{"title": title, "lines": [_words(line) for line in lines]} for title, lines in story.parts],
-        "sections": [{"title": section.title, "blocks": _blocks(section.blocks)} for section in story.sections],
+        "sections": [{"title": section.title, "blocks": _section(section)} for section in story.sections],
     }
 
 
@@ -134,6 +136,15 @@ def _moment(created: str) -> str:
         return found.astimezone(UTC).isoformat(timespec="seconds") if found.tzinfo else found.isoformat("T", "seconds")
     except (ValueError, OverflowError):
         return datetime(1970, 1, 1, tzinfo=UTC).isoformat()
+
+
+def _section(section: Section) -> list[dict[str, Any]]:
+    """The blocks of a section, and how many details more than these there are."""
+    details = [block for block in section.blocks if isinstance(block, Details)]
+    beyond = {id(block) for block in details[section.on_paper :]}
+    shown = [block for block in section.blocks if id(block) not in beyond]
+    more = [text("$n more are on the page (report.html).", soft=True, n=len(beyond))] if beyond else []
+    return _blocks([*shown, *more])
 
 
 def _blocks(blocks: Sequence[Block]) -> list[dict[str, Any]]:
@@ -153,7 +164,7 @@ def _details(details: Details, level: int) -> list[dict[str, Any]]:
 def _leaf(block: Block) -> list[dict[str, Any]]:
     match block:
         case Text():
-            return [{"kind": "text", "runs": _words(block.text), "soft": block.soft}]
+            return [{"kind": "text", "runs": _words(block.text), "soft": block.soft, "tone": block.tone}]
         case Heading():
             return [_heading(block.text, block.level, block.badge)]
         case Formula():
@@ -170,9 +181,9 @@ def _leaf(block: Block) -> list[dict[str, Any]]:
         case Plots():
             return [{"kind": "plots", "plots": [_plot(one) for one in block.plots]}]
         case Quote():
-            return [{"kind": "text", "runs": _words((Run("“"), *said(block.text), Run("”"))), "soft": True}]
+            return _leaf(Text((Run("“"), *said(block.text), Run("”")), soft=True))
         case Tokens():
-            return [{"kind": "text", "runs": _words(said(ELSEWHERE)), "soft": True}]
+            return _leaf(Text(said(ELSEWHERE), soft=True))
     raise TypeError(block)
 
 
@@ -191,7 +202,7 @@ def _table(table: Table) -> list[dict[str, Any]]:
         note = runs(
             "The first $shown of $all rows; the JSON record has all.", shown=table.on_paper, all=len(table.rows)
         )
-        found.append({"kind": "text", "runs": _words(note), "soft": True})
+        found += _leaf(Text(note, soft=True))
     return found
 
 
