@@ -46,7 +46,7 @@ from detect.report.story import (
 )
 
 TITLE = "Corpus scan report"
-PLOTTED = 12  # of the strongest documents, the score by position
+PLOTTED, PLOTTED_ON_PAPER = 12, 6  # of the strongest documents, the score by position
 SPELT = 3  # of the strongest keys, all sub-keys
 SEGMENTS = 4  # of a document, in the table
 KEYS, KEYS_ON_PAPER, KEYS_ON_SCREEN = 200, 40, 8
@@ -127,7 +127,8 @@ def _documents(record: ScanRecord) -> Section:
         ),
     ]
     strongest = [_strongest(record, hit, number) for number, hit in enumerate(record.hits[:PLOTTED])]
-    return Section(title, ident, [intro, table, *where, *strongest], True, brief=[table])
+    blocks = [intro, table, *where, *strongest]
+    return Section(title, ident, blocks, True, brief=[table], on_paper=PLOTTED_ON_PAPER)
 
 
 def _row(record: ScanRecord, hit: Hit, number: int) -> list[Cell]:
