@@ -2,7 +2,7 @@
 
 How to add a format
 -------------------
-One file with one frozen dataclass, and one line in ``_BUILT_IN`` below (or, in a package of your own, an entry point in
+One file with one frozen dataclass, and one line in ``FORMATS`` below (or, in a package of your own, an entry point in
 the group ``dyetrace.formats``). The class follows `watermark.formats.protocol.Format`:
 
 1. Fields are what may be published (width, green share, layers, vocabulary size). The key is no field.
@@ -21,38 +21,40 @@ p-values under fresh keys on prose, code and repetitive text must be uniform or 
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 from watermark.errors import DyetraceError
+from watermark.registry import Registry
 
-ENTRY_POINT_GROUP = "dyetrace.formats"
-
-_BUILT_IN = {
-    "vllm-gumbel": "watermark.formats.vllm_gumbel:VllmGumbel",
-    "vllm-dual-key-gumbel": "watermark.formats.vllm_dual_key:VllmDualKeyGumbel",
-    "sglang": "watermark.formats.sglang:Sglang",
-    "sglang-two-keys": "watermark.formats.sglang:SglangTwoKeys",
-    "transformers-kgw-lefthash": "watermark.formats.transformers_kgw:TransformersKgwLefthash",
-    "transformers-kgw-selfhash": "watermark.formats.transformers_kgw:TransformersKgwSelfhash",
-    "transformers-synthid": "watermark.formats.transformers_synthid:TransformersSynthid",
-    "synthid-text": "watermark.formats.synthid_text:SynthidText",
-    "lm-watermarking": "watermark.formats.lm_watermarking:LmWatermarking",
-    "markllm-kgw": "watermark.formats.markllm:MarkllmKgw",
-    "markllm-unigram": "watermark.formats.markllm:MarkllmUnigram",
-    "tgi": "watermark.formats.tgi:Tgi",
-    "three-bricks": "watermark.formats.three_bricks:ThreeBricks",
-    "three-bricks-gumbel": "watermark.formats.three_bricks:ThreeBricksGumbel",
-    "textseal-green": "watermark.formats.textseal:TextsealGreen",
-    "textseal-gumbel": "watermark.formats.textseal:TextsealGumbel",
-    "textseal-dual-key": "watermark.formats.textseal:TextsealDualKey",
-    "sbw": "watermark.formats.sbw:Sbw",
-}
+FORMATS = Registry(
+    "format",
+    "dyetrace.formats",
+    {
+        "vllm-gumbel": "watermark.formats.vllm_gumbel:VllmGumbel",
+        "vllm-dual-key-gumbel": "watermark.formats.vllm_dual_key:VllmDualKeyGumbel",
+        "sglang": "watermark.formats.sglang:Sglang",
+        "sglang-two-keys": "watermark.formats.sglang:SglangTwoKeys",
+        "transformers-kgw-lefthash": "watermark.formats.transformers_kgw:TransformersKgwLefthash",
+        "transformers-kgw-selfhash": "watermark.formats.transformers_kgw:TransformersKgwSelfhash",
+        "transformers-synthid": "watermark.formats.transformers_synthid:TransformersSynthid",
+        "synthid-text": "watermark.formats.synthid_text:SynthidText",
+        "lm-watermarking": "watermark.formats.lm_watermarking:LmWatermarking",
+        "markllm-kgw": "watermark.formats.markllm:MarkllmKgw",
+        "markllm-unigram": "watermark.formats.markllm:MarkllmUnigram",
+        "tgi": "watermark.formats.tgi:Tgi",
+        "three-bricks": "watermark.formats.three_bricks:ThreeBricks",
+        "three-bricks-gumbel": "watermark.formats.three_bricks:ThreeBricksGumbel",
+        "textseal-green": "watermark.formats.textseal:TextsealGreen",
+        "textseal-gumbel": "watermark.formats.textseal:TextsealGumbel",
+        "textseal-dual-key": "watermark.formats.textseal:TextsealDualKey",
+        "sbw": "watermark.formats.sbw:Sbw",
+    },
+)
 
 
 def format_names() -> list[str]:
     """All formats that a spec may name here."""
-    return sorted(_BUILT_IN.keys() | entry_points(group=ENTRY_POINT_GROUP).names)
+    return FORMATS.names()
 
 
 def load_format(name: str) -> type[Any]:
@@ -63,17 +65,7 @@ def load_format(name: str) -> type[Any]:
     DyetraceError
         No such format, or its package cannot be loaded.
     """
-    if name in _BUILT_IN:
-        from pkgutil import resolve_name
-
-        cls: type[Any] = resolve_name(_BUILT_IN[name])
-        return cls
-    for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        try:
-            cls = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise DyetraceError(
-                f"format {name!r} is installed as {entry.value} but cannot be loaded: {error}"
-            ) from error
-        return cls
-    raise DyetraceError(f"no format is called {name!r}; those known here: {', '.join(format_names())}")
+    found = FORMATS.find(name)
+    if found is None:
+        raise DyetraceError(f"no format is called {name!r}; those known here: {', '.join(format_names())}")
+    return found

@@ -6,25 +6,26 @@ The foreign formats of `watermark.formats` are found by their names as well.
 from __future__ import annotations
 
 from dataclasses import fields
-from importlib.metadata import entry_points
 from typing import Any
 
 from watermark.errors import DyetraceError
+from watermark.registry import Registry
 from watermark.schemes.protocol import Scheme
 
-ENTRY_POINT_GROUP = "dyetrace.schemes"
-
-# Ours stand here as well, so that a source tree that was never installed works.
-_BUILT_IN = {
-    "gumbel": "watermark.schemes.gumbel:Gumbel",
-    "tournament": "watermark.schemes.tournament:Tournament",
-    "green_list": "watermark.schemes.green_list:GreenList",
-}
+SCHEMES = Registry(
+    "scheme",
+    "dyetrace.schemes",
+    {
+        "gumbel": "watermark.schemes.gumbel:Gumbel",
+        "tournament": "watermark.schemes.tournament:Tournament",
+        "green_list": "watermark.schemes.green_list:GreenList",
+    },
+)
 
 
 def scheme_names() -> list[str]:
     """All schemes that mark text here; a spec may also name a format (`watermark.formats.format_names`)."""
-    return sorted(_BUILT_IN.keys() | entry_points(group=ENTRY_POINT_GROUP).names)
+    return SCHEMES.names()
 
 
 def make_scheme(name: str, parameters: dict[str, Any]) -> Scheme:
@@ -53,24 +54,12 @@ def make_scheme(name: str, parameters: dict[str, Any]) -> Scheme:
 
 
 def _load(name: str) -> type[Any]:
-    if name in _BUILT_IN:
-        from pkgutil import resolve_name
+    from watermark.formats import FORMATS
 
-        cls: type[Any] = resolve_name(_BUILT_IN[name])
-        return cls
-    for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        try:
-            cls = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise DyetraceError(
-                f"scheme {name!r} is installed as {entry.value} but cannot be loaded: {error}"
-            ) from error
-        return cls
-    from watermark.formats import format_names, load_format
-
-    if name in format_names():
-        return load_format(name)
-    raise DyetraceError(
-        f"no scheme is called {name!r}; installed here: {', '.join(scheme_names())}, "
-        f"and formats of other systems: {', '.join(format_names())}"
-    )
+    found = SCHEMES.find(name) or FORMATS.find(name)
+    if found is None:
+        raise DyetraceError(
+            f"no scheme is called {name!r}; installed here: {', '.join(scheme_names())}, "
+            f"and formats of other systems: {', '.join(FORMATS.names())}"
+        )
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.watermark.formats.test_registry import made
-from watermark.formats import _BUILT_IN
+from watermark.formats import FORMATS
 from watermark.formats.protocol import Format
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
@@ -27,4 +27,4 @@ def row(name: str) -> str:
 def test_every_format_has_its_row_and_no_other_does() -> None:
     start = README.index("| format | checked against |")
     rows = README[start : README.index("\n\n", start)].splitlines()[2:]
-    assert rows == [row(name) for name in _BUILT_IN]
+    assert rows == [row(name) for name in FORMATS.built_in]

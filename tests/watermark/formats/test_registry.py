@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from watermark.errors import DyetraceError
-from watermark.formats import ENTRY_POINT_GROUP, format_names, load_format
+from watermark.formats import FORMATS, format_names, load_format
 from watermark.formats.protocol import Format, is_exact, is_format, reads_prompt
 from watermark.formats.vllm_gumbel import VllmGumbel
 from watermark.laws import Hypoexponential
@@ -130,16 +130,16 @@ def test_a_third_party_may_register_one(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "their_formats", module)
     real = importlib.metadata.entry_points
     theirs = [
-        importlib.metadata.EntryPoint("their-gumbel", "their_formats:Theirs", ENTRY_POINT_GROUP),
-        importlib.metadata.EntryPoint("broken", "their_formats:Nothing", ENTRY_POINT_GROUP),
+        importlib.metadata.EntryPoint("their-gumbel", "their_formats:Theirs", FORMATS.group),
+        importlib.metadata.EntryPoint("broken", "their_formats:Nothing", FORMATS.group),
     ]
 
     def entry_points(**wanted: Any) -> Any:
-        if wanted.get("group") != ENTRY_POINT_GROUP:
+        if wanted.get("group") != FORMATS.group:
             return real(**wanted)
         return importlib.metadata.EntryPoints(theirs).select(**wanted)
 
-    monkeypatch.setattr("watermark.formats.entry_points", entry_points)
+    monkeypatch.setattr("watermark.registry.entry_points", entry_points)
     assert "their-gumbel" in format_names()
     scheme = make_scheme("their-gumbel", {"context_width": 3})
     assert is_format(scheme) and not reads_prompt(scheme)

@@ -15,7 +15,7 @@ from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.keys.rows import RowKeys
 from watermark.prf import words_rows
-from watermark.schemes import ENTRY_POINT_GROUP, make_scheme, scheme_names
+from watermark.schemes import SCHEMES, make_scheme, scheme_names
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, parse_spec
 
@@ -63,7 +63,7 @@ def test_unknown_until_it_is_installed():
 
 @pytest.mark.usefixtures("installed")
 def test_found_through_its_entry_point_alone():
-    (entry,) = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP, name="shades")
+    (entry,) = importlib.metadata.entry_points(group=SCHEMES.group, name="shades")
     assert entry.dist.name == "dyetrace-shades"
     assert scheme_names() == sorted([*BUILT_IN, "shades", "broken"])
     scheme = make_scheme("shades", {"strength": 2})
