@@ -26,8 +26,8 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from benchmarks.common import Floats
-from watermark.formats import load_format
 from watermark.formats.protocol import ABSENT, Format, NativeKey
+from watermark.registry import load_format
 
 Words = npt.NDArray[Any]
 Ids = list[int]

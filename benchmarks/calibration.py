@@ -30,7 +30,7 @@ from watermark.keys import KeyRing, SecretKey
 from watermark.models.demo import demo_model_dir
 from watermark.models.folder import load_model
 from watermark.prf import U32
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.spec import WatermarkSpec
 
 RANDOM = "random ids"

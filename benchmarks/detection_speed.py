@@ -31,7 +31,7 @@ from watermark.keys import KeyRing, SecretKey
 from watermark.models.demo import demo_model_dir
 from watermark.models.tokenizer import load_tokenizer
 from watermark.prf import U32
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
 

@@ -29,11 +29,11 @@ from detect.keyed.words import Source
 from detect.text.distinct import distinct_tuples
 from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
-from watermark.formats import load_format
 from watermark.formats.protocol import Format
 from watermark.keys.foreign import ForeignKey
 from watermark.models.demo import demo_model_dir
 from watermark.prf import U32
+from watermark.registry import load_format
 
 Step = Callable[[], object]
 Ids = list[int]

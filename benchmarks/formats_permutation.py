@@ -21,11 +21,11 @@ from detect.laws.tails import log10_sf, log10_sf_weighted
 from detect.text.distinct import distinct_tuples
 from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
-from watermark.formats import load_format
 from watermark.formats.protocol import Format
 from watermark.laws import Exponential
 from watermark.models.demo import demo_model_dir
 from watermark.prf import U32
+from watermark.registry import load_format
 
 Step = Callable[[], object]
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from watermark.models.tokenizer import tokenizer_fingerprint as tokenizer_fingerprint
     from watermark.models.tokenizer import vocabulary_size as vocabulary_size
     from watermark.prf import prf_u32 as prf_u32
-    from watermark.schemes import make_scheme as make_scheme
-    from watermark.schemes import scheme_names as scheme_names
+    from watermark.registry import make_scheme as make_scheme
+    from watermark.registry import scheme_names as scheme_names
     from watermark.schemes.protocol import Scheme as Scheme
     from watermark.spec import WatermarkSpec as WatermarkSpec
     from watermark.spec import load_spec as load_spec
@@ -47,9 +47,9 @@ _HOMES = {
     "load_key": "watermark.keys",
     "load_master": "watermark.keys",
     "load_spec": "watermark.spec",
-    "make_scheme": "watermark.schemes",
+    "make_scheme": "watermark.registry",
     "prf_u32": "watermark.prf",
-    "scheme_names": "watermark.schemes",
+    "scheme_names": "watermark.registry",
     "tokenizer_fingerprint": "watermark.models.tokenizer",
     "verify": "watermark.commitment",
     "vocabulary_size": "watermark.models.tokenizer",

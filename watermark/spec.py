@@ -12,7 +12,7 @@ from watermark.errors import DyetraceError
 from watermark.files.versioned import parse_versioned
 from watermark.files.writing import check_output, write_atomically
 from watermark.formats.protocol import Format, is_format
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.schemes.protocol import Scheme, parameters
 
 SPEC_VERSION = 1

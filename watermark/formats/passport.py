@@ -12,10 +12,9 @@ from typing import Any
 import msgspec
 
 from watermark.errors import DyetraceError
-from watermark.formats import load_format
 from watermark.formats.protocol import Format
 from watermark.keys.foreign import ForeignKey
-from watermark.schemes import make_scheme
+from watermark.registry import load_format, make_scheme
 
 _MOST_BYTES = 1 << 20
 

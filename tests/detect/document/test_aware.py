@@ -17,7 +17,7 @@ from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.keys.rows import subkey
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(bytes(range(32)))

@@ -29,10 +29,10 @@ from tests.detect.corpus.marked import InlineEngine, write_jsonl
 from tests.detect.foreign import fresh_keys, marked, owner
 from tests.watermark.formats.test_registry import VOCABULARY, made, spec
 from watermark.errors import DyetraceError
-from watermark.formats import format_names
 from watermark.formats.protocol import Format
 from watermark.keys import KeyRing, load_key, write_key_file
 from watermark.keys.foreign import ForeignKey
+from watermark.registry import format_names
 from watermark.spec import load_spec, write_spec
 
 KINDS = ("prose", "repetitive", "code")

@@ -11,7 +11,7 @@ from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
 from watermark.keys.rows import subkey
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(bytes(range(32)))

@@ -17,7 +17,7 @@ from detect.text.distinct import Tuples, distinct_tuples
 from detect.text.natural_text import natural_documents
 from tests.detect.calibration import assert_calibrated, fresh_keys, log10_excess
 from watermark.keys import KeyRing, SecretKey
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.spec import WatermarkSpec
 
 SCHEMES = {

@@ -10,7 +10,7 @@ from detect.keyed.scoring import global_contexts, totals
 from detect.text.distinct import distinct_tuples
 from watermark.keys import KeyRing, SecretKey
 from watermark.prf import prf_u32
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.spec import WatermarkSpec
 
 KEYS = [SecretKey(bytes([i]) * 32) for i in range(3)]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from watermark.errors import DyetraceError
-from watermark.formats import format_names
 from watermark.formats.passport import read_passport
+from watermark.registry import format_names
 
 SYNTHID = {
     "watermarking_config": {

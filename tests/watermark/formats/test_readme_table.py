@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.watermark.formats.test_registry import made
-from watermark.formats import FORMATS
 from watermark.formats.protocol import Format
+from watermark.registry import FORMATS
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 

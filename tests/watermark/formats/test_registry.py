@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from watermark.errors import DyetraceError
-from watermark.formats import FORMATS, format_names, load_format
 from watermark.formats.protocol import Format, is_exact, is_format, reads_prompt
 from watermark.formats.vllm_gumbel import VllmGumbel
 from watermark.laws import Hypoexponential
-from watermark.schemes import make_scheme, scheme_names
+from watermark.registry import FORMATS, format_names, load_format, make_scheme, scheme_names
 from watermark.spec import WatermarkSpec, parse_spec
 
 VOCABULARY = 1_000

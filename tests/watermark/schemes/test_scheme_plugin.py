@@ -15,7 +15,7 @@ from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.keys.rows import RowKeys
 from watermark.prf import words_rows
-from watermark.schemes import SCHEMES, make_scheme, scheme_names
+from watermark.registry import SCHEMES, make_scheme, scheme_names
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, parse_spec
 

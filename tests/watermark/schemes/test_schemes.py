@@ -14,7 +14,7 @@ from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import SecretKey
 from watermark.laws import Bernoulli, Exponential, WeightedBits
-from watermark.schemes import make_scheme, scheme_names
+from watermark.registry import make_scheme, scheme_names
 from watermark.schemes.green_list import GreenList
 from watermark.schemes.gumbel import Gumbel
 from watermark.schemes.protocol import Scheme, parameters

@@ -19,7 +19,7 @@ from watermark.keys import SecretKey
 from watermark.keys.rows import subkey
 from watermark.laws import Lattice
 from watermark.prf import prf_u32
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.schemes.green_list import GreenList
 from watermark.spec import WatermarkSpec
 

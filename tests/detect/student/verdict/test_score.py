@@ -11,7 +11,7 @@ from scipy.special import chdtrc
 from detect.laws.evalues import value_table
 from detect.student.verdict.score import MOST_NATS, STEPS_PER_NAT, TraceScore
 from watermark.laws import Exponential, Lattice
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 from watermark.schemes.gumbel import Gumbel
 
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {

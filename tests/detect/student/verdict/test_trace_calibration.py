@@ -17,7 +17,7 @@ from tests.detect.calibration import assert_calibrated, fresh_keys, log10_excess
 from watermark import prf
 from watermark.keys import SecretKey
 from watermark.keys.rows import subkey
-from watermark.schemes import make_scheme
+from watermark.registry import make_scheme
 
 KEYS = 1_000
 CONTEXTS = 150

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from tests.watermark.formats.foreign_vectors import one_group
 from watermark.errors import DyetraceError
-from watermark.formats import load_format
 from watermark.formats.protocol import ABSENT, Format
 from watermark.laws import Bernoulli, Exponential
+from watermark.registry import load_format
 from watermark.schemes.protocol import parameters
 
 SIZE = 500
