@@ -1,1 +1,1 @@
-"""Schemes: how a distribution is marked, what a token scores, and the law of that score (`watermark.registry` finds them)."""
+"""Schemes: how a distribution is marked, what a token scores, and the law of that score."""
