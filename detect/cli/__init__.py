@@ -21,8 +21,8 @@ from detect.cli.declaring import command as declared
 from detect.cli.ledger import ledger
 from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
 from detect.cli.options.detection import Demo, Detect, Recompute
+from detect.cli.options.planning import Plan
 from detect.cli.options.scanning import Scan
-from detect.cli.planning import plan
 from detect.cli.reports import report
 from detect.cli.schemas import schema
 from detect.cli.serving import serve_check
@@ -218,7 +218,7 @@ for command in (
     declared(Detect, "detect"),
     declared(Demo, "demo"),
     declared(Scan, "scan"),
-    plan,
+    declared(Plan, "plan"),
     trace,
     declared(Recompute, "recompute"),
     report,

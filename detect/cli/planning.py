@@ -1,177 +1,77 @@
-"""The command that says, before a trace, what it could show."""
+"""`dyetrace plan`: what a trace could show."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import click
+import msgspec
+import numpy as np
+from rich.table import Table
 
-from detect.cli.common import note, option, say
-from detect.cli.results import json_option, print_result
+from detect.cli.common import load_model, note, say
+from detect.cli.options.planning import Plan
+from detect.cli.publishing import result_console
+from detect.cli.results import print_result
 from detect.cli.unused import refuse_unused
-from detect.cli.working import doing, rest, working
-from detect.laws.level import DEFAULT_ALPHA
+from detect.cli.working import doing, rest
+from detect.models.forward import Model
+from detect.models.reading import positions, read_text
+from detect.models.soundness import check_sound
+from detect.records.power_plan import PlanRow, PowerPlan
+from detect.report.plan.page import render_plan_html
+from detect.student.power.planner import Question
+from detect.student.power.planner import plan as make
+from detect.student.power.simulated import Look, Student
+from detect.student.verdict.weights import Floats
+from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
-
-if TYPE_CHECKING:
-    from detect.records.power_plan import PlanRow, PowerPlan
-    from detect.student.verdict.weights import Floats
-    from watermark.spec import WatermarkSpec
+from watermark.files.writing import check_output, write_atomically
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+from watermark.spec import WatermarkSpec, check_tokenizer, load_spec
 
 _POSITIONS = 1500  # of the owner's text that are measured
 _BAR = 50
+_EVIDENCE = {"weights": "weights", "logprobs": "logprobs", "api": "samples"}
 
 
-@click.command()
-@option(
-    "--spec",
-    "spec_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The watermark.  [e.g. --spec spec.json]",
-)
-@option(
-    "--model",
-    "model_dir",
-    help="Folder of the owner's model: its own distributions on --text are used.  [e.g. --model ./my-model]",
-)
-@option("--text", "text_path", help="Text or JSONL of the owner's domain, with --model.  [e.g. --text answers.jsonl]")
-@option("--entropy", type=float, help="Without --model: mean nats a token; 1 by default.  [e.g. --entropy 0.6]")
-@option("--share", type=float, default=0.05, help="Marked share of the training tokens.  [e.g. --share 0.01]")
-@option("--training-tokens", type=float, default=1e6, help="All training tokens.  [e.g. --training-tokens 1e8]")
-@option(
-    "--overlap",
-    type=float,
-    help="Share of the answers that are read which the suspect was trained on; by default --share.  [e.g. --overlap 1]",
-)
-@option("--contexts", type=int, default=20_000, help="Distinct contexts to read.  [e.g. --contexts 5000]")
-@option(
-    "--reference",
-    default="base",
-    type=click.Choice(["base", "other", "none"]),
-    help="Model to compare with: the suspect's base, any other, or none.  [e.g. --reference other]",
-)
-@option(
-    "--reading",
-    default="served",
-    type=click.Choice(["served", "other"]),
-    help="Read the owner's own answers, or any other text.  [e.g. --reading other]",
-)
-@option(
-    "--mode",
-    default="weights",
-    type=click.Choice(["weights", "logprobs", "api"]),
-    help="What is at hand: the suspect's weights, an endpoint with logprobs, or its samples.  [e.g. --mode api]",
-)
-@option("--samples", type=int, default=4, help="Samples of each context, for --mode api.  [e.g. --samples 16]")
-@option("--answer-tokens", type=int, default=200, help="Tokens of an endpoint's answer.  [e.g. --answer-tokens 500]")
-@option("--alpha", type=float, default=DEFAULT_ALPHA, help="Level of the test.  [e.g. --alpha 1e-3]")
-@option(
-    "--memory",
-    type=float,
-    default=50.0,
-    help="Sights of a context after which half of a prediction comes from them; 50 fits our students of two epochs.  "
-    "[e.g. --memory 20]",
-)
-@option("--drift", type=float, default=0.3, help="Random change of each logit in training, nats.  [e.g. --drift 0.5]")
-@option("--mismatch", type=float, default=0.75, help="Another model's difference, nats.  [e.g. --mismatch 1]")
-@option("--seed", type=click.IntRange(0), default=0, help="Of the simulation.  [e.g. --seed 7]")
-@json_option
-@option("--html", type=click.Path(path_type=Path), help="Write the plan as a page as well.  [e.g. --html plan.html]")
-@working
-def plan(
-    spec_path: Path,
-    model_dir: str | None,
-    text_path: str | None,
-    entropy: float | None,
-    share: float,
-    training_tokens: float,
-    overlap: float | None,
-    contexts: int,
-    reference: str,
-    reading: str,
-    mode: str,
-    samples: int,
-    answer_tokens: int,
-    alpha: float,
-    memory: float,
-    drift: float,
-    mismatch: float,
-    seed: int,
-    as_json: bool,
-    html: Path | None,
-) -> None:
-    """Say what tracing a student could show, and what it takes.
-
-    Students are simulated with the scheme's own marking and scores; how fast a real one learns (--memory, --drift) is
-    an assumption.
-
-    \b
-    Example: dyetrace plan --spec spec.json --share 0.05 --training-tokens 1e7 --reference other
-             dyetrace plan --spec spec.json --mode api --samples 16 --model ./my-model --text answers.jsonl
-    """
-    import msgspec
-
-    from detect.student.power.planner import Question
-    from detect.student.power.planner import plan as make
-    from detect.student.power.simulated import Look, Student
-    from watermark.files.writing import check_output
-    from watermark.spec import load_spec
-
-    refuse_unused("overlap", reading != "served" or share == 0, "it is the share of served answers that it learnt from")
-    refuse_unused("reference", mode == "api", "samples of an endpoint are weighed without a reference")
-    if html is not None:
-        check_output(html, inputs=[spec_path, None if text_path is None else Path(text_path)])
-    spec = load_spec(spec_path)
-    if (model_dir is None) != (text_path is None):
+def plan(asked: Plan) -> None:
+    """Simulate students and print what a trace of them would show."""
+    unlearnt = asked.reading != "served" or asked.share == 0
+    refuse_unused("overlap", unlearnt, "it is the share of served answers that it learnt from")
+    refuse_unused("reference", asked.mode == "api", "samples of an endpoint are weighed without a reference")
+    if asked.html is not None:
+        check_output(asked.html, inputs=[asked.spec_path, None if asked.text is None else Path(asked.text)])
+    spec = load_spec(asked.spec_path)
+    if (asked.model is None) != (asked.text is None):
         raise DyetraceError("--model and --text go together: the model's entropy is measured on the text")
-    if model_dir is not None and entropy is not None:
+    if asked.model is not None and asked.entropy is not None:
         raise DyetraceError("--entropy is measured where --model is given; leave one of them out")
-    evidence = {"weights": "weights", "logprobs": "logprobs", "api": "samples"}[mode]
-    settings = {"reading": reading, "reference": reference, "evidence": evidence}
+    settings = asked.of(Question) | {"entropy": 1.0 if asked.entropy is None else asked.entropy}
     question = Question(
         spec=spec,
-        student=Student(share=share, training_tokens=training_tokens, overlap=overlap, memory=memory, drift=drift),
-        look=msgspec.convert({**settings, "samples": samples, "mismatch": mismatch}, Look),
-        contexts=contexts,
-        alpha=alpha,
-        entropy=1.0 if entropy is None else entropy,
-        answer_tokens=answer_tokens,
-        seed=seed,
+        student=Student(**asked.of(Student)),
+        look=msgspec.convert(asked.of(Look) | {"evidence": _EVIDENCE[asked.mode]}, Look),
+        **settings,
     )
     measured = None
-    if model_dir is not None and text_path is not None:
-        measured = _measured(spec, model_dir, text_path)
+    if asked.model is not None and asked.text is not None:
+        measured = _measured(spec, asked.model, asked.text)
     doing("simulating students")
     made = make(question, measured)
     rest()
-    if as_json:
+    if asked.as_json:
         print_result(made)
     else:
         _print(made)
-    if html is not None:
-        from detect.report.plan.page import render_plan_html
-        from watermark.files.writing import write_atomically
-
-        write_atomically(html, render_plan_html(made).encode(), replace=False)
-        note(f"wrote {html}")
+    if asked.html is not None:
+        write_atomically(asked.html, render_plan_html(made).encode(), replace=False)
+        note(f"wrote {asked.html}")
     for warning in made.warnings:
         say(f"warning: {warning}")
 
 
 def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
     """What the owner's model predicts on its own text, (n, 64), rows summing to 1."""
-    import numpy as np
-
-    from detect.cli.common import load_model
-    from detect.models.forward import Model
-    from detect.models.reading import positions, read_text
-    from detect.models.soundness import check_sound
-    from detect.text.encode import Encoder
-    from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
-    from watermark.spec import check_tokenizer
-
     tokenizer = load_tokenizer(model_dir)
     check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     doing("reading the text")
@@ -187,10 +87,6 @@ def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
 
 def _print(made: PowerPlan) -> None:
     """Tables for a terminal."""
-    from rich.table import Table
-
-    from detect.cli.publishing import result_console
-
     console = result_console()
     wording = {"samples": f"samples of an endpoint, {made.samples} a context", "logprobs": "an endpoint's logprobs"}
     console.print(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli.planning import plan as command
+from detect.cli import main
 from detect.student.power.planner import (
     PowerPlan,
     Question,
@@ -254,7 +254,7 @@ def spec_file(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path) -> Result:
     """As the group does, a `DyetraceError` is one line and status 2."""
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["plan", *(str(argument) for argument in arguments)])
 
 
 def test_the_command_prints_tables_a_plot_and_the_same_numbers_for_the_same_seed(spec_file: Path) -> None:
