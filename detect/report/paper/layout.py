@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 from detect.report.runs import plain
-from detect.report.story import Block, Cell, Code, Details, Table, Tokens
+from detect.report.story import Block, Cell, Code, Details, Plot, Table, Tokens
+
+ELSEWHERE = "The text itself, tinted token by token, is on the page (report.html)."
+"""What stands in the place of a tinted text where there are no tints."""
 
 Row = list[Cell | None]
 
@@ -53,3 +58,9 @@ def stretches(blocks: Sequence[Block]) -> Iterator[tuple[bool, list[Block]]]:
 
 def _large(block: Block) -> bool:
     return isinstance(block, Details) and any(isinstance(inner, Table | Tokens | Code) for inner in block.blocks)
+
+
+def description(plot: Plot) -> str:
+    """What a drawing says that it shows."""
+    found = re.search(r"<desc[^>]*>(.*?)</desc>", plot.svg, re.DOTALL)
+    return "" if found is None else html.unescape(found[1])

@@ -6,7 +6,6 @@ of documents are not in it: the page shows them.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any
 import msgspec
 
 from detect.records.written import clean
-from detect.report.paper.layout import placed, stretches
+from detect.report.paper.layout import ELSEWHERE, description, placed, stretches
 from detect.report.runs import Run, Runs, plain, runs, said, to_data
 from detect.report.story import (
     STANDING,
@@ -44,8 +43,6 @@ from watermark.errors import DyetraceError, MachineError
 
 STANDARDS = ["a-2a", "ua-1"]
 """PDF/A-2a holds all of PDF/A-2b and is tagged for screen readers, as PDF/UA-1 asks."""
-
-ELSEWHERE = "The text itself, tinted token by token, is on the page (report.html)."
 
 # The compiler's fonts have these; anything else would be a box, which PDF/A forbids, and is written as an escape.
 UNKNOWN = re.compile(
@@ -265,9 +262,3 @@ def _plot(plot: Plot) -> dict[str, Any]:
     svg = drawing.replace("&minus;", "\N{MINUS SIGN}")
     svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title", f"{_STYLE}<title", 1)
     return {"svg": UNKNOWN.sub(_escaped, svg), "alt": description(plot), "caption": _words(plot.caption)}
-
-
-def description(plot: Plot) -> str:
-    """What a drawing says that it shows."""
-    found = re.search(r"<desc[^>]*>(.*?)</desc>", plot.svg, re.DOTALL)
-    return "" if found is None else html.unescape(found[1])
