@@ -27,7 +27,7 @@ from detect.report.story import (
     Tokens,
 )
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~$&@!])|(?<=[A-Za-z])(:)(?=//)|(?<=\bwww)(\.)", re.IGNORECASE)
+_SPECIAL = re.compile(r"[\\`*_\[\]<>#|~$&@]|(?<=[a-z]):(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 _AT_START = re.compile(r"^(\d*)([-+=.:])")
 _TAGS = {"i": "i", "b": "b", "sub": "sub", "sup": "sup"}
 
@@ -50,7 +50,7 @@ def _parts(story: Story) -> Iterator[str]:
     for section in story.sections:
         yield f"## {_plain(section.title)}"
         yield from _blocks(section.blocks)
-    yield "\n".join(_paragraph(line) for line in story.foot) or _plain(story.footer)
+    yield from map(_paragraph, story.foot)
 
 
 def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
@@ -91,13 +91,13 @@ def _leaf(block: Leaf) -> Iterator[str]:
 
 
 def _table(table: Table) -> str:
-    heads = [_words(column.name) for column in table.columns]
-    rows = [["" if cell is None else _words(cell.text) for cell in row] for row in placed(table)]
+    heads = [_words(column.name, True) for column in table.columns]
+    rows = [["" if cell is None else _words(cell.text, True) for cell in row] for row in placed(table)]
     return _rows(heads, ["---:" if column.align == "r" else "---" for column in table.columns], rows)
 
 
 def _pairs(pairs: Sequence[tuple[str, Runs]]) -> str:
-    return _rows(["", ""], ["---", "---"], [[_plain(name), _words(value)] for name, value in pairs])
+    return _rows(["", ""], ["---", "---"], [[_plain(name), _words(value, True)] for name, value in pairs])
 
 
 def _rows(heads: Sequence[str], rules: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -118,12 +118,15 @@ def _plain(given: str) -> str:
     return _SPECIAL.sub(lambda found: f"\\{found[0]}", clean(given))
 
 
-def _words(given: Runs) -> str:
-    """Runs in one line, also of a table."""
+def _words(given: Runs, in_table: bool = False) -> str:
+    """Runs in one line; in a table even what is code escapes its pipes."""
     written = []
     for tags, found in groupby(given, lambda run: run.tags):
-        text = "".join(run.text for run in found)
-        written.append(_code(text) if "code" in tags else _tagged(_plain(text), tags))
+        text = clean("".join(run.text for run in found))
+        if "code" in tags:
+            written.append(_code(text.replace("|", "\\|") if in_table else text))
+        else:
+            written.append(_tagged(_plain(text), tags))
     return "".join(written)
 
 
@@ -135,8 +138,7 @@ def _tagged(text: str, tags: Sequence[str]) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span, which no backtick in it ends, and no pipe in it a table's cell."""
-    text = clean(text).replace("|", "\\|")
+    """A code span, which no backtick in it ends."""
     fence = _fence(text, 1)
     pad = " " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else ""
     return f"{fence}{pad}{text}{pad}{fence}" if text else ""

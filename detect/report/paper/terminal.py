@@ -69,7 +69,8 @@ def print_story(story: Story, console: Console, *, whole: bool = False) -> None:
     """
     paper = _Paper(console, whole)
     for line in paper.story(story):
-        console.print(line, highlight=False, crop=False)
+        copied = isinstance(line, Shown) and bool(line.no_wrap)
+        console.print(line, highlight=False, crop=False, soft_wrap=copied)
 
 
 def text(story: Story) -> str:
@@ -180,7 +181,7 @@ class _Paper:
 
     def _as_it_is(self, line: str) -> RenderableType:
         """A line to be copied, which no end of a line may break."""
-        return Shown(f"  {self._carried(line)}", no_wrap=True, overflow="ignore")
+        return Shown(f"  {self._carried(line)}", no_wrap=True)
 
     def _pairs(self, pairs: Sequence[tuple[str, Runs]]) -> RenderableType:
         grid = Grid.grid(padding=(0, 2))
