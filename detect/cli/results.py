@@ -27,9 +27,6 @@ def print_result(result: msgspec.Struct, *, one_line: bool = False) -> None:
     DyetraceError
         A number is not finite, which JSON doesn't have.
     """
-    import msgspec
+    from detect.records.reading import portable, printed
 
-    from detect.records.reading import portable
-
-    data = msgspec.json.encode(portable(result))
-    click.echo((data if one_line else msgspec.json.format(data, indent=2)).decode())
+    click.echo(printed(portable(result), one_line=one_line).decode(), nl=False)

@@ -73,7 +73,7 @@ class Assumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     entropy: float | None
     overlap: float | None
     mismatch: float
-    answer_tokens: float
+    answer_tokens: int
     readout: str | None
 
 

@@ -79,7 +79,18 @@ def encode_record(record: msgspec.Struct) -> bytes:
     DyetraceError
         A number is not finite: JSON has no such numbers, and a null in its place would read as "no p-value".
     """
-    return msgspec.json.format(msgspec.json.encode(portable(record), order="sorted"), indent=2) + b"\n"
+    return written(portable(record))
+
+
+def written(plain: Any) -> bytes:
+    """Encode plain objects as files hold them: indented, with sorted keys."""
+    return msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n"
+
+
+def printed(plain: Any, *, one_line: bool = False) -> bytes:
+    """Encode plain objects as commands print them: fields in the order in which they are documented."""
+    data = msgspec.json.encode(plain)
+    return (data if one_line else msgspec.json.format(data, indent=2)) + b"\n"
 
 
 def write_record(path: Path, record: Report) -> None:

@@ -6,27 +6,50 @@ the key: whether the totals are those of the texts, which contexts are an accoun
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from detect.document.blind import GLOBAL, NOTHING
-from detect.keyed.calibration import bounded_log10, method_of, rank_log10, stages
+from detect.document.blind import NOTHING
+from detect.keyed.calibration import bounded_log10, explanation, method_of, rank_log10, stages
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.keyed.scoring import as_drawn
 from detect.laws.multiplicity import holm_log10, sidak_log10
 from detect.laws.tails import log10_sf_pairs
+from detect.records.assumptions import Assumption
 from detect.records.detection import AwareHypothesis, DecoyRun, Document, Hypothesis, Record
-from detect.records.pointing import blind_and_aware
-from detect.report.verify.documents import Floats, NotDone
-from detect.report.verify.numbers import close, refuse
+from detect.records.key_name import KeyName
+from detect.records.pointing import blind_and_aware, level_per_test
+from detect.records.text_assumptions import of_detection
+from detect.report.verify import files
+from detect.report.verify.checks import Check, Floats, NotDone, check, close, refuse
+from detect.report.verify.words import assumptions
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 
 _EDGE = 1e-9  # of log10 p: numbers so near a limit may have been on its other side where they were computed
 _TIE = 1e-6  # of log10 p: a decoy so near the key may have been taken for as extreme, or not
 _CONTRADICTED = "the decoy keys contradict the test"
+
+
+def checks(record: Record, report: Path, folder: Path | None) -> Iterator[Check]:
+    """All checks of a detection's report, beside which no file lies."""
+    read = [files.Read(source.name, source.sha256, source.bytes) for source in record.inputs]
+    yield check("inputs", lambda: files.inputs(read, folder))
+    for name, look in {"specs": specs, "keys": keys, "answer": answer, "controls": controls}.items():
+        yield check(name, lambda look=look: look(record))  # type: ignore[misc]
+    said = record.calibration, explanation(record.spec.build_scheme(), by_rank=False)
+    yield from assumptions(record, _ways(record), said)
+    yield Check("totals", "not done", "whether the totals are those of the texts takes the key: `dyetrace recompute`")
+
+
+def _ways(record: Record) -> Iterator[list[Assumption]]:
+    total = len(record.documents)  # mostly none of them, or all, came as ids
+    ids = sorted(range(total + 1), key=lambda number: min(number, total - number))
+    yield from (of_detection(record, opened, number) for number, opened in itertools.product(ids, (False, True)))
 
 
 def specs(record: Record) -> str:
@@ -102,13 +125,13 @@ def _family(record: Record, document: Document) -> None:
         refuse(f"{document.name}: there must be no more tuples than tokens")
     share, owned = record.spec.global_share, 0
     for kind in (True, False):
-        sizes = {h.tuples for h in document.hypotheses if (h.key == GLOBAL) == kind}
+        sizes = {h.tuples for h in document.hypotheses if KeyName.read(h.key).is_global == kind}
         if len(sizes) > 1 or any(size > document.tuples for size in sizes):
             refuse(f"{document.name}: keys of one kind must be tested on the same tuples, which the document has")
         if sizes and not is_format(scheme) and share == float(kind) and sizes != {document.tuples}:
             refuse(f"{document.name}: its key marks all of its {document.tuples:,} tuples")
         owned += sum(sizes)
-    both = record.keys is None and {h.key == GLOBAL for h in document.hypotheses} == {True, False}
+    both = record.keys is None and {KeyName.read(h.key).is_global for h in document.hypotheses} == {True, False}
     if both and owned != document.tuples:
         refuse(f"{document.name}: {owned:,} tuples belong to a key, the document has {document.tuples:,}")
     for h in document.hypotheses:
@@ -142,7 +165,7 @@ def answer(record: Record) -> str:
     documents = record.documents
     blind = holm_log10([0.0 if d.log10_pvalue is None else d.log10_pvalue for d in documents])
     aware = holm_log10([0.0 if d.aware is None else d.aware.log10_pvalue for d in documents])
-    limit = math.log10(record.alpha / 2 if any(d.aware is not None for d in documents) else record.alpha)
+    limit = math.log10(level_per_test(documents, record.alpha))
     given = [d for d in documents if d.refused is None]
     said = [math.nan if d.log10_pvalue_corpus is None else d.log10_pvalue_corpus for d in given]
     paid = [float(p) for p, d in zip(blind, documents, strict=True) if d.refused is None]

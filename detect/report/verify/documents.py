@@ -11,15 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.records.scan import Hit, ScanRecord
+from detect.report.verify.checks import Floats, NotDone
 from watermark.errors import DyetraceError
 
-Floats = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 _Kind = TypeVar("_Kind")
-
-
-class NotDone(Exception):
-    """A check that can't be done here, and why."""
 
 
 @dataclass(frozen=True, eq=False)

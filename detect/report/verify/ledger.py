@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 
 from detect.records.trace import PlanSeen, TraceRecord
-from detect.report.verify.documents import NotDone
-from detect.report.verify.numbers import refuse
+from detect.report.verify.checks import NotDone, refuse
 from detect.student.asking.ledger import LEDGER_FILE, Chain, Entry, Ledger, verify_chain
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from detect.keyed.calibration import explanation
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.laws.multiplicity import holm_log10, mean_log10_e
+from detect.records.key_name import KeyName
 from detect.records.trace import TraceHypothesis, TraceRecord, contexts_needed, log10_naming_level, tenant_name
 from detect.records.trace_assumptions import assumptions as of_trace
 from detect.records.written import format_time
@@ -124,11 +125,11 @@ def answer(record: TraceRecord) -> str:
 
 def identification(record: TraceRecord) -> str:
     """Who is named is who passes the level, and "one of them at least" is said only where that passes it."""
-    limit = log10_naming_level(record.alpha, sum(h.key.startswith("tenant:") for h in record.hypotheses))
+    limit = log10_naming_level(record.alpha, sum(not KeyName.read(h.key).is_global for h in record.hypotheses))
     passing = {
         tenant_name(h.key)
         for h in record.hypotheses
-        if h.key.startswith("tenant:") and h.log10_pvalue_adjusted <= limit and record.refused is None
+        if not KeyName.read(h.key).is_global and h.log10_pvalue_adjusted <= limit and record.refused is None
     }
     said = {tenant_name(name) for name in record.identified}
     if said != passing:
@@ -139,7 +140,7 @@ def identification(record: TraceRecord) -> str:
         if group.log10_pvalue_adjusted < group.log10_pvalue or group.log10_pvalue_adjusted > math.log10(record.alpha):
             refuse("accounts are said to have left a mark together, but the p-value of that is above the level")
     if record.together is not None:
-        tested = sum(h.key.startswith("tenant:") for h in record.hypotheses)
+        tested = sum(not KeyName.read(h.key).is_global for h in record.hypotheses)
         one = one_of_them(tested, record.together, bound=record.basis == "e-value")
         passes = record.together <= limit and not said and record.refused is None
         if passes != (record.identification == one):

@@ -26,7 +26,7 @@ from detect.student.power.simulated import (
     mean_entropy,
     own_share,
 )
-from detect.student.verdict.weights import Floats
+from detect.student.verdict.weights import Floats, Readout
 from watermark.errors import DyetraceError
 from watermark.spec import TRACEABLE_WIDTH, WatermarkSpec
 
@@ -212,6 +212,38 @@ def plan(question: Question, probabilities: Floats | None = None) -> PowerPlan:
             f"{SIMULATED:,} contexts simulated with the scheme's own marking, words and scores; normal approximation "
             "of the total, for planning alone"
         ),
+    )
+
+
+def question_of(made: PowerPlan) -> Question | None:
+    """What a plan was asked for; None where its record does not say all of it, as that of an older release."""
+    assumed = made.assumed
+    if assumed is None:
+        return None
+    student = Student(
+        share=made.share,
+        training_tokens=made.training_tokens,
+        overlap=assumed.overlap,
+        memory=made.memory,
+        drift=made.drift,
+    )
+    look = Look(
+        reading=made.reading,
+        reference=made.reference,
+        evidence=made.evidence,
+        samples=made.samples,
+        mismatch=assumed.mismatch,
+        readout=msgspec.convert(assumed.readout, Readout | None),
+    )
+    return Question(
+        spec=assumed.spec,
+        student=student,
+        look=look,
+        contexts=made.contexts,
+        alpha=made.alpha,
+        entropy=made.entropy if assumed.entropy is None else assumed.entropy,
+        answer_tokens=assumed.answer_tokens,
+        seed=made.seed,
     )
 
 

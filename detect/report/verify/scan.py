@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,23 +17,71 @@ from detect.corpus import rare
 from detect.corpus.conclude import marked_control
 from detect.corpus.score import with_segments
 from detect.corpus.share import marked_documents
+from detect.keyed.calibration import explanation
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.keyed.scoring import as_drawn
 from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_rows_log10
 from detect.laws.tails import log10_sf_pairs
-from detect.records.code_hash import code_sha256
+from detect.records.key_name import KeyName
 from detect.records.scan import HISTOGRAM_BINS, Hit, ScanHypothesis, ScanRecord, Skipped
-from detect.records.written import is_tenant
-from detect.report.verify.documents import Floats, NotDone, Rows, SkippedRow
+from detect.records.text_assumptions import of_scan
+from detect.report.verify import files
+from detect.report.verify.checks import RELATIVE, Check, Floats, NotDone, check, close, refuse, slack
+from detect.report.verify.documents import Rows, SkippedRow, read_hits, read_rows, read_skipped
+from detect.report.verify.words import assumptions, by_this_code
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_exact
 from watermark.spec import WatermarkSpec
 
-__all__ = ["NotDone"]
-
-# Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
-_RELATIVE = 1e-6
 _EDGE = 1e-9  # relative; p-values so near the edge of a bin may be counted on either side
+
+
+_FILES = frozenset(["documents.parquet", "hits.jsonl", "skipped.jsonl"])
+
+
+def checks(record: ScanRecord, report: Path, folder: Path | None) -> Iterator[Check]:
+    """All checks of a scan's report."""
+    paths: Any = record.arguments.get("paths")
+    below = [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
+    read = [files.Read(source.name, source.sha256, source.bytes) for source in record.inputs]
+    yield check("inputs", lambda: files.inputs(read, folder, below=below, named=record.quotes))
+    whole = check("files", lambda: files.beside(report.parent, record.files, _FILES))
+    yield whole
+    for name, look in {"specs": specs, "keys": keys, "answer": answer, "controls": controls}.items():
+        yield check(name, lambda look=look: look(record))  # type: ignore[misc]
+    yield from _of_files(record, report.parent, whole.outcome == "ok")
+
+
+def _of_files(record: ScanRecord, folder: Path, whole: bool) -> Iterator[Check]:
+    """Checks against the files beside the report, which must be the report's for these to mean anything."""
+    looks = {
+        "documents": documents,
+        "document p-values": document_pvalues,
+        "keys and documents": keys_of_documents,
+        "discoveries": discoveries,
+        "histogram": histogram,
+        "shares": shares,
+    }
+    names = [*looks, "hits", "skipped"]
+    if not whole:
+        yield from (Check(name, "not done", "the files are not those of the report") for name in names)
+        return
+    try:
+        listed = read_skipped(folder / "skipped.jsonl")
+        unreadable = sum(row.record is None for row in listed)
+        said = record.calibration, explanation(record.specs[0].build_scheme(), by_rank=True)
+        yield from assumptions(record, (of_scan(record, unreadable, opened) for opened in (False, True)), said)
+        rows = read_rows(folder / "documents.parquet", record)
+    except NotDone as reason:
+        yield from (Check(name, "not done", str(reason)) for name in names)
+        return
+    except DyetraceError as error:
+        yield Check(names[0], "failed", str(error))
+        return
+    for name, look in looks.items():
+        yield check(name, lambda look=look: look(record, rows))  # type: ignore[misc]
+    yield check("hits", lambda: hits(record, rows, read_hits(folder / "hits.jsonl")))
+    yield check("skipped", lambda: skipped(record, listed))
 
 
 def specs(record: ScanRecord) -> str:
@@ -73,7 +122,7 @@ def keys(record: ScanRecord) -> str:
 def _ranked_key(record: ScanRecord, h: ScanHypothesis) -> None:
     """A format's key that was ranked among decoys: that rank takes the key, what follows from it doesn't."""
     least, decoys = -math.log10(1 + len(record.controls.decoy_log10_pvalues)), record.controls.decoy_log10_pvalues
-    if not least - _RELATIVE <= h.log10_pvalue_pooled <= 0:
+    if not least - RELATIVE <= h.log10_pvalue_pooled <= 0:
         refuse(f"the rank of {h.key!r} among {len(decoys):,} decoys can't give its pooled p-value")
     smallest = h.smallest_log10_pvalues
     few = min(0.0, smallest[0] + math.log10(h.documents)) if smallest else 0.0
@@ -202,7 +251,7 @@ def keys_of_documents(record: ScanRecord, rows: Rows) -> str:
             refuse(f"totals of {h.key!r}: the documents' don't add up to the corpus'")
         own = np.sort(rows.log10_pvalue[mine & (rows.log10_pvalue < 0)] - choice)[: len(h.smallest_log10_pvalues)]
         listed = np.array(h.smallest_log10_pvalues)[: len(own)]
-        if len(listed) < len(own) or np.any(listed > own + _slack(own)):
+        if len(listed) < len(own) or np.any(listed > own + slack(own)):
             refuse(f"the smallest p-values of {h.key!r} leave out documents of the table")
         if alone:
             close(f"smallest p-values of {h.key!r}", listed, own)
@@ -216,7 +265,7 @@ def _cover(record: ScanRecord, number: int) -> None:
     """Tuples of a spec belong to the global key or to accounts' keys; both together have all of them."""
     ident, share = record.spec_ids[number], record.specs[number].global_share
     mine = [h for h in record.hypotheses if h.spec == number]
-    sizes = [{h.tuples for h in mine if is_tenant(h.key) == tenant} for tenant in (False, True)]
+    sizes = [{h.tuples for h in mine if KeyName.read(h.key).is_global == of_global} for of_global in (True, False)]
     if any(len(size) > 1 for size in sizes):
         refuse(f"keys of spec {ident} disagree about the tuples that they mark")
     total = sum(sum(size) for size in sizes)
@@ -310,8 +359,7 @@ def hits(record: ScanRecord, rows: Rows, found: list[Hit]) -> str:
     if record.hits != strongest or (found and not record.hits):
         refuse("the record's hits are not the strongest of hits.jsonl")
     pairs = max(1, record.discoveries.tested) * len(record.hypotheses)
-    this_code = record.made is not None and record.made.code_sha256 == code_sha256()
-    if record.pairs_paid not in ((pairs,) if this_code else (0, pairs)):  # older reports don't say
+    if record.pairs_paid not in ((pairs,) if by_this_code(record) else (0, pairs)):  # older reports don't say
         refuse(f"{record.pairs_paid:,} pairs of documents and keys are paid for on record, but there are {pairs:,}")
     for hit in found:
         _pays(record, hit)
@@ -330,7 +378,7 @@ def _pays(record: ScanRecord, hit: Hit) -> None:
     if not record.pairs_paid or not hit.points_to:
         return
     alone = hit.log10_pvalue - math.log10(2 * len(record.hypotheses))
-    if alone > math.log10(record.alpha / record.pairs_paid) + _RELATIVE * abs(alone):
+    if alone > math.log10(record.alpha / record.pairs_paid) + RELATIVE * abs(alone):
         refuse(f"hits.jsonl, document {hit.ordinal} points to a key, but its p-value does not pay for that")
 
 
@@ -353,7 +401,7 @@ def _differences(record: ScanRecord, rows: Rows, hit: Hit, units: list[float]) -
         yield "its sub-key"
         return
     mean = totals[hit.subkey] * units[rows.key[i]] / max(1, rows.key_tuples[i])
-    if abs(mean - hit.score) > _RELATIVE * max(1.0, abs(mean)):
+    if abs(mean - hit.score) > RELATIVE * max(1.0, abs(mean)):
         yield "its score"
 
 
@@ -365,23 +413,3 @@ def _log10_sf(spec: WatermarkSpec, draws: int, totals: ArrayLike) -> Floats:
         return log10_sf_many(scheme.law, draws, as_drawn(scheme, totals))
     except ValueError as error:
         raise DyetraceError(f"totals are none that {draws:,} draws give: {error}") from None
-
-
-def _slack(values: Floats) -> Floats:
-    return np.asarray(_RELATIVE * np.maximum(1.0, np.abs(values)))
-
-
-def close(what: str, said: ArrayLike, computed: ArrayLike) -> None:
-    """Refuse unless the numbers agree to rounding; infinities must agree as they are."""
-    a, b = np.asarray(said, dtype=np.float64), np.asarray(computed, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        equal = (a == b) | (np.abs(a - b) <= _slack(b)) if a.shape == b.shape else np.zeros(1, np.bool_)
-    if not equal.all():
-        i = int(np.argmin(equal))
-        detail = f": log10 {a.flat[i]:.6g} on record, {b.flat[i]:.6g} computed" if a.shape == b.shape else ""
-        refuse(f"{what} does not follow{detail}")
-
-
-def refuse(what: str) -> NoReturn:
-    """Say what does not hold."""
-    raise DyetraceError(what)

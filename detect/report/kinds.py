@@ -1,0 +1,85 @@
+"""All kinds of reports, and what is done with each: one table that drawing, verifying and recomputing go by.
+
+A kind is added here and in `detect.records.reading.FORMS`, which says how it is written; none is without a verifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from detect.records.detection import Record
+from detect.records.power_plan import PowerPlan
+from detect.records.reading import Form, form_of
+from detect.records.report import Report
+from detect.records.scan import ScanRecord
+from detect.records.server_check import ServeCheck
+from detect.records.trace import TraceRecord
+from detect.report import recompute
+from detect.report.detection.story import story as detection_story
+from detect.report.scan.story import story as scan_story
+from detect.report.story import Story
+from detect.report.verify import detection, power_plan, scan, server_check, trace
+from detect.report.verify.checks import Check
+from watermark.errors import DyetraceError
+
+_R = TypeVar("_R", bound=Report)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[_R]):
+    """A kind of report.
+
+    Attributes
+    ----------
+    record
+        The type of its record.
+    story
+        What a page, a PDF and a terminal say of a record.
+    checks
+        All checks that take no key, of a record, the path of its report.json, and the folder with what was read for it
+        (None: it is not looked at).
+    recompute
+        Computes a record anew with a key; or why there is nothing that takes one, a whole sentence.
+    """
+
+    record: type[_R]
+    story: Callable[[_R], Story]
+    checks: Callable[[_R, Path, Path | None], Iterator[Check]]
+    recompute: Callable[[_R, recompute.Request], recompute.Anew] | str
+
+    @property
+    def form(self) -> Form[_R]:
+        """How its records are written, and what readers call it."""
+        return form_of(self.record)
+
+
+def _not_drawn(record: Report) -> Story:
+    raise DyetraceError(f"the report of {form_of(type(record)).name} can't be drawn yet")
+
+
+KINDS: tuple[Kind[Any], ...] = (
+    Kind(Record, detection_story, detection.checks, recompute.detection),
+    Kind(ScanRecord, scan_story, scan.checks, recompute.scan),
+    Kind(TraceRecord, _not_drawn, trace.checks, recompute.trace),
+    Kind(
+        PowerPlan,
+        _not_drawn,
+        power_plan.checks,
+        "a plan of power takes no key: `dyetrace report verify` makes it again and compares every number",
+    ),
+    Kind(
+        ServeCheck,
+        _not_drawn,
+        server_check.checks,
+        "a check of a server keeps no answer, so that there is nothing to test again: check the server anew with "
+        "`dyetrace serve-check`",
+    ),
+)
+
+
+def kind_of(record: _R) -> Kind[_R]:
+    """The kind of a record."""
+    return next(kind for kind in KINDS if kind.record is type(record))

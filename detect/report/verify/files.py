@@ -1,0 +1,94 @@
+"""The files that a report names: those beside it, and those that were read for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from detect.records.recorded_inputs import within
+from detect.records.scan import FileHash
+from detect.report.verify.checks import NotDone
+from watermark.errors import DyetraceError, EvidenceError
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A file that was read, with its length where the record has it."""
+
+    name: str
+    sha256: str
+    bytes: int | None
+
+
+def inputs(files: Sequence[Read], folder: Path | None, *, below: Sequence[str] = (), named: bool = True) -> str:
+    """The files that were read have the SHA-256 on record.
+
+    Parameters
+    ----------
+    files
+        All of them.
+    folder
+        Where to look for them.
+    below
+        Folders that names may start in.
+    named
+        Whether they may be looked for by their names; reports without quotes don't tell those that a scan found.
+    """
+    if folder is None:
+        raise NotDone("the files that were read were not looked at: give their folder with --inputs")
+    if not folder.is_dir():
+        raise DyetraceError(f"{folder} is not a folder")
+    for source in files:
+        found = _find(folder, source.name, below) if named else _by_hash(folder, source)
+        if found is None:
+            raise DyetraceError(f"{source.name} is not in {folder}")
+        _compare(found, source)
+    return f"all {len(files):,} inputs have the SHA-256 on record"
+
+
+def beside(folder: Path, listed: Sequence[FileHash], needed: frozenset[str]) -> str:
+    """The files beside the report are those that it lists, and all that are needed are listed."""
+    for file in listed:
+        if PurePath(file.name).name != file.name:
+            raise DyetraceError(f"the report lists a file outside its folder: {file.name!r}")
+        _compare(folder / file.name, Read(file.name, file.sha256, file.bytes))
+    missing = needed - {file.name for file in listed}
+    if missing:
+        raise DyetraceError(f"the report does not list {' and '.join(sorted(missing))}")
+    return f"the SHA-256 and size on record are those of {', '.join(file.name for file in listed)}"
+
+
+def _find(folder: Path, name: str, below: Sequence[str]) -> Path | None:
+    """The file in the folder by its whole name on record, or else by as much of its end as there is; never outside."""
+    names = (*(str(PurePath(one, name)) for one in below), name)
+    return next((path for one in names for path in within(folder, one) if path.is_file()), None)
+
+
+def _by_hash(folder: Path, source: Read) -> Path | None:
+    """A file below the folder with this SHA-256."""
+    sizes = ((path, path.stat().st_size) for path in sorted(folder.rglob("*")) if path.is_file())
+    alike = (path for path, size in sizes if source.bytes in (None, size))
+    return next((path for path in alike if _sha256(path) == source.sha256), None)
+
+
+def _compare(path: Path, source: Read) -> None:
+    if not path.is_file():
+        raise DyetraceError(f"{source.name} is missing")
+    found = _sha256(path)
+    if source.bytes not in (None, path.stat().st_size) or found != source.sha256:
+        raise EvidenceError(f"{source.name} is not the file of the report: SHA-256 {found}, not {source.sha256}")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
+    return digest.hexdigest()
