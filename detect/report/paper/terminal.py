@@ -149,7 +149,8 @@ class _Paper:
     def _leaf(self, block: Leaf, width: int) -> Iterator[RenderableType]:
         match block:
             case Text():
-                yield self.words(block.text, "dim" if block.soft else "")
+                tone = _CELLS[block.tone] if block.tone else ""
+                yield self.words(block.text, "dim" if block.soft else tone)
             case Heading():
                 if self.whole:
                     yield ""
