@@ -288,6 +288,11 @@ def formula(template: str, **values: str | int | Runs) -> Formula:
     return Formula(runs(template, **values))
 
 
+def column(name: str, align: Literal["l", "r"] = "l", *, width: int = 0, rank: int = 0) -> Column:
+    """Write a column; its name may have markup (see `detect.report.runs.runs`)."""
+    return Column(runs(name), align, width, rank)
+
+
 def heading(title: str, ident: str = "", level: Literal[3, 4] = 3) -> Heading:
     """Write a heading of fixed words."""
     return Heading(runs("$title", title=title), ident, level)
