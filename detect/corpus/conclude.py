@@ -114,7 +114,7 @@ def hypotheses(keys: KeySet, tally: Tally, pointed: dict[str, int]) -> list[Scan
     adjusted = holm_log10(np.array(both))
     return [
         ScanHypothesis(
-            key=key.name,
+            key=str(key.name),
             spec=key.spec,
             tuples=int(tally.tuples[number]),
             documents=documents,
@@ -127,7 +127,7 @@ def hypotheses(keys: KeySet, tally: Tally, pointed: dict[str, int]) -> list[Scan
             smallest_log10_pvalues=smallest.tolist(),
             log10_pvalue=float(both[number]),
             log10_pvalue_adjusted=float(adjusted[number]),
-            pointed=pointed.get(key.name, 0),
+            pointed=pointed.get(str(key.name), 0),
         )
         for number, key, totals, documents, smallest, log10_ps, pooled, few in rows
     ]

@@ -17,8 +17,9 @@ from detect.corpus.settle import read_kept
 from detect.corpus.work import Plan, WorkFolder
 from detect.keyed.batch import TestedKey
 from detect.keyed.calibration import method_of
+from detect.keyed.owners import owned
 from detect.keyed.rings import KeySet
-from detect.keyed.scoring import counting, global_contexts, statistics_of
+from detect.keyed.scoring import counting, statistics_of
 from detect.records.scan import Hit, Segment
 from detect.text.distinct import I64, Mask, Tuples, once
 from detect.text.encode import Encoder
@@ -115,7 +116,7 @@ def _hit(part: _Part, discovery: Discovery, keys: KeySet, plan: Plan, encoder: E
     key, mine, subkey, statistics = best
     scheme = keys.schemes[key.spec]
     if not is_exact(scheme):  # what was found of it is not the law's tail, and its choice among keys is paid for
-        points_to = [key.name] if discovery.log10_pvalue <= level + np.log10(len(keys.keys)) else []
+        points_to = [str(key.name)] if discovery.log10_pvalue <= level + np.log10(len(keys.keys)) else []
     positions = mine.index - start
     looks = sum(len(tested.subkeys) for tested in keys.keys)
     quoted = block.ids[start : min(stop, start + EXCERPT)]
@@ -132,7 +133,7 @@ def _hit(part: _Part, discovery: Discovery, keys: KeySet, plan: Plan, encoder: E
         id=block.names[part.number] if block.names else None,
         tokens=stop - start,
         tuples=len(index),
-        key=key.name,
+        key=str(key.name),
         subkey=subkey,
         score=float(statistics.mean() * scheme.unit),
         expected=expectation(scheme) * scheme.unit,
@@ -165,23 +166,23 @@ def pointed_to(log10_ps: ArrayLike, level: float) -> Mask:
 
 def _pointing(tuples: Tuples, keys: KeySet, level: float) -> tuple[tuple[TestedKey, Tuples, int, I64], list[str]]:
     """The key with the smallest p-value (its tuples, sub-key and statistics); all keys that are pointed to."""
-    parts = []
-    for spec, selector in zip(keys.specs, keys.selectors, strict=True):
-        mine = global_contexts(spec, selector, tuples)
-        parts.append({True: tuples.take(mine), False: tuples.take(~mine)})
+    parts = [
+        {of_global: tuples.take(mine) for of_global, mine in owned(spec, selector, tuples).items()}
+        for spec, selector in zip(keys.specs, keys.selectors, strict=True)
+    ]
     log10_ps, subkeys = [], []
     for key in keys.keys:
         scheme = keys.schemes[key.spec]
-        part = counting(scheme, key.subkeys[0], parts[key.spec][key.owns_global])
+        part = counting(scheme, key.subkeys[0], parts[key.spec][key.name.is_global])
         totals = np.array([[statistics_of(scheme, sub, part).sum()] for sub in key.subkeys], dtype=np.int64)
         log10_ps.append(float(document_tests(scheme, np.array([len(part)]), totals)[0][0]))
         subkeys.append(int(totals.argmax()))
     number = int(np.argmin(log10_ps))
     key = keys.keys[number]
-    part = counting(keys.schemes[key.spec], key.subkeys[0], parts[key.spec][key.owns_global])
+    part = counting(keys.schemes[key.spec], key.subkeys[0], parts[key.spec][key.name.is_global])
     statistics = statistics_of(keys.schemes[key.spec], key.subkeys[subkeys[number]], part)
     passed = pointed_to(log10_ps, level)
-    names = [k.name for k, yes in zip(keys.keys, passed.tolist(), strict=True) if yes]
+    names = [str(k.name) for k, yes in zip(keys.keys, passed.tolist(), strict=True) if yes]
     return (key, part, subkeys[number], statistics), names
 
 

@@ -34,7 +34,7 @@ def documents_table(
     from pyarrow import parquet
 
     source, first, names = _places(work, plan)
-    key_names = pa.array([key.name for key in keys.keys])
+    key_names = pa.array([str(key.name) for key in keys.keys])
     subkeys = np.array([len(key.subkeys) for key in keys.keys])
     lengths = subkeys[documents.key] if len(documents) else np.empty(0, np.int64)
     held = np.arange(documents.totals.shape[1]) < lengths[:, None]

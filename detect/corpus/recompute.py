@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +14,8 @@ from detect.corpus.engines import Engine
 from detect.corpus.readers import ReadOptions
 from detect.corpus.scan import Progress, ScanJob, scan
 from detect.corpus.settings import ScanSettings
-from detect.document.blind import GLOBAL
 from detect.document.recompute import own_part
+from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
 from detect.records.scan import ScanRecord
 from watermark.errors import MachineError
@@ -85,16 +86,16 @@ def recompute_scan(
 
     holder = load_key(key)
     epochs = {holder.epoch} if isinstance(holder, TenantKey) else {spec.epoch for spec in record.specs}
-    own = {f"tenant:{holder.tenant}"} if isinstance(holder, TenantKey) else None
     mine = own_part(keys_on_record(record), held_of_scan(record, holder))
     every = range(len(record.specs))
     kept = [number for number in every if record.specs[number].epoch in epochs] or list(every)
-    tested = [h.key.removeprefix(_prefix(h.key)) for h in record.hypotheses]
+    names = dict.fromkeys(replace(KeyName.read(h.key), of_spec="") for h in record.hypotheses)
+    tested = [name for name in names if not isinstance(holder, TenantKey) or name.tenant == holder.tenant]
     job = ScanJob(
         paths=[there(name, hashes) for name in request.paths],
         specs=[record.specs[number] for number in kept],
         key=key,
-        settings=_settings(record, request, tuple(dict.fromkeys(n for n in tested if own is None or n in own))),
+        settings=_settings(record, request, tested),
         tokenizer=tokenizer,
         reference=[there(name) for name in request.reference],
         null_corpus=[] if "none" in nulls else [name if name == _NATURAL else there(name) for name in nulls],
@@ -109,10 +110,10 @@ def recompute_scan(
     if record.made is None and _NATURAL in nulls and mine is None:
         _set_control_apart(record, before["controls"], after["controls"], note)
     if mine is not None:
-        on_record = {(h.spec, h.key.removeprefix(_prefix(h.key))): h.key for h in record.hypotheses}
+        on_record = {(h.spec, KeyName.read(h.key).tenant): h.key for h in record.hypotheses}
         for row in after["hypotheses"]:  # as the record counts specs, and names keys among several of them
             row["spec"] = kept[row["spec"]]
-            row["key"] = on_record.get((row["spec"], row["key"].removeprefix(_prefix(row["key"]))), row["key"])
+            row["key"] = on_record.get((row["spec"], KeyName.read(row["key"]).tenant), row["key"])
         after |= {name: before[name] for name in ("specs", "spec_ids")}
         before, after = _part(before, mine), _part(after, mine)
     return list(_differences("report", before, after, apart))
@@ -173,15 +174,12 @@ def held_of_scan(record: ScanRecord, key: AnyKey) -> list[str]:
     """Which of a report's keys a party's key gives: a master key all of them, an account's own those of its epoch."""
     if not isinstance(key, TenantKey):
         return keys_on_record(record)
-    own = f"tenant:{key.tenant}"
-    held = [h.key for h in record.hypotheses if h.key.removeprefix(_prefix(h.key)) == own]
-    return [h.key for h in record.hypotheses if h.key in held and record.specs[h.spec].epoch == key.epoch] or [own]
-
-
-def _prefix(key: str) -> str:
-    """What stands before "global" or "tenant:NAME" where several specs are tested (`detect.keyed.rings.key_set`)."""
-    before, separator, _ = key.partition("tenant:")
-    return before if separator else key.removesuffix(GLOBAL)
+    held = [
+        h.key
+        for h in record.hypotheses
+        if KeyName.read(h.key).tenant == key.tenant and record.specs[h.spec].epoch == key.epoch
+    ]
+    return held or [str(KeyName(key.tenant))]
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -200,7 +198,7 @@ class _Request(msgspec.Struct, frozen=True):
     decoys: int = 100
 
 
-def _settings(record: ScanRecord, request: _Request, keys: tuple[str, ...]) -> ScanSettings:
+def _settings(record: ScanRecord, request: _Request, keys: Collection[KeyName]) -> ScanSettings:
     """The settings of the scan, with the keys to test."""
     read = ReadOptions(
         form=request.format,
@@ -217,7 +215,7 @@ def _settings(record: ScanRecord, request: _Request, keys: tuple[str, ...]) -> S
         limit=request.limit,
         decoys=request.decoys,
         decoy_seed=record.controls.decoy_seed,
-        tenants=tuple(name.removeprefix("tenant:") for name in keys if name != GLOBAL),
+        tenants=tuple(name.tenant for name in keys if name.tenant is not None),
         global_key=GLOBAL in keys,
     )
 

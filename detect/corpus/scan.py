@@ -32,8 +32,9 @@ from detect.corpus.work import Plan, Shard, WorkFolder, discard, locked, new_fil
 from detect.keyed.calibration import explanation
 from detect.keyed.rings import KeySet, key_set, rings_of
 from detect.records.detection import Input
-from detect.records.report import versions
+from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now
+from detect.records.report import versions
 from detect.records.scan import FileHash, Hit, ScannedInput, ScanRecord, Skipped
 from detect.records.text_assumptions import of_scan
 from detect.text.encode import EncoderUse
@@ -296,12 +297,11 @@ def _scan(
     )
     from detect.folders.published import Unwritten, replace_report
     from detect.records.reading import encode_record
-    from detect.report.checking import how_to_check, in_words
 
     record = msgspec.structs.replace(
         record,
         assumptions=of_scan(record, len(corpus.unreadable), job.opened),
-        how_to_check=in_words(how_to_check(record)),
+        how_to_check=in_words(record),
     )
     try:
         replace_report(output, {**files, "report.json": encode_record(record)})
@@ -369,7 +369,7 @@ def _plan(
         shards=[],
         buckets=_buckets(sources),
         tokenizer=job.tokenizer,
-        key_names=[key.name for key in keys.keys],
+        key_names=[str(key.name) for key in keys.keys],
     )
     write_plan(work, plan)
     hashes = _hashes(work, plan, engine, progress)

@@ -22,8 +22,9 @@ from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Floats, Tally, empty_tally
 from detect.keyed.batch import CHUNK, Batch, Rows, TestedKey, add_by_row, document_sums
 from detect.keyed.calibration import method_of
+from detect.keyed.owners import owned
 from detect.keyed.rings import KeySet, decoy_keys
-from detect.keyed.scoring import as_drawn, global_contexts, statistics_of
+from detect.keyed.scoring import as_drawn, statistics_of
 from detect.keyed.words import Source
 from detect.laws.evalues import calibrated_log10, log10_evalues, moments
 from detect.laws.multiplicity import sidak_rows_log10
@@ -173,16 +174,16 @@ def _score_keys(
     totals = np.zeros((len(group), keys.subkeys), np.int64)
     totals[:, : spec.subkeys] = sums.sum(axis=2)
     for number, key in enumerate(group):
-        own = counts[key.owns_global]
+        own = counts[key.name.is_global]
         log10_ps, log10_es = document_tests(scheme, own, sums[number])
         segment = np.full(documents, np.nan)
-        if long[key.owns_global].any():
-            segment = _segments(tuples, rows, key, keys, long[key.owns_global])
+        if long[key.name.is_global].any():
+            segment = _segments(tuples, rows, key, keys, long[key.name.is_global])
             log10_ps = with_segments(log10_ps, segment)
         best.add(scheme, own, sums[number], segment, log10_ps, log10_es)
         ranked = np.sort(log10_ps[own > 0])[: rare.KEPT]
         smallest[number, : len(ranked)] = ranked
-    owned = [counts[key.owns_global] for key in group]
+    owned = [counts[key.name.is_global] for key in group]
     return (
         np.array([own.sum() for own in owned]),
         np.array([(own > 0).sum() for own in owned]),
@@ -195,7 +196,7 @@ def _segments(tuples: Tuples, rows: Rows, key: TestedKey, keys: KeySet, long: Ma
     """Each long document's log10 p-value of its most marked stretch under any sub-key; NaN for the others."""
     spec, scheme = keys.specs[key.spec], keys.schemes[key.spec]
     part, where = tuples.take(long[rows]), rows[long[rows]]
-    mine = global_contexts(spec, keys.selectors[key.spec], part) == key.owns_global
+    mine = owned(spec, keys.selectors[key.spec], part)[key.name.is_global]
     part, where = part.take(mine), where[mine]
     numbers = np.flatnonzero(long)
     offsets = np.searchsorted(where, np.append(numbers, len(long))).astype(np.int64)

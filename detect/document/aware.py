@@ -29,13 +29,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from detect.document.blind import GLOBAL, tested_keys
 from detect.document.likelihood import Likelihood
 from detect.keyed.decoys import decoy_rings
-from detect.keyed.scoring import global_contexts
+from detect.keyed.owners import owned, tested_keys
 from detect.keyed.words import Source
 from detect.laws.multiplicity import holm_log10, mean_log10_e
 from detect.records.detection import AwareHypothesis, AwareResult
+from detect.records.key_name import KeyName
 from detect.text.distinct import Mask
 from watermark import prf
 from watermark.backends.numba_backend import jit
@@ -90,7 +90,7 @@ def aware_test(
     log10_ps = np.array([min(0.0, -log10_e) for _, _, log10_e in evidence[0]])
     hypotheses = [
         AwareHypothesis(
-            key=name,
+            key=str(name),
             positions=positions,
             log10_evalue=log10_e,
             log10_pvalue=float(log10_p),
@@ -108,20 +108,20 @@ def aware_test(
     )
 
 
-Evidence = list[tuple[str, int, float]]  # key, positions, log10 e-value
+Evidence = list[tuple[KeyName, int, float]]  # key, positions, log10 e-value
 
 
 def _evidence(spec: WatermarkSpec, rings: Sequence[KeyRing], likelihood: Likelihood) -> list[Evidence]:
     """Every key of every ring in one pass: a key's e-value is the mean of its sub-keys'."""
     keys: list[MarkingKey] = []
     masks: list[Mask] = []
-    names: list[list[str]] = []
+    names: list[list[KeyName]] = []
     for ring in rings:
-        mine = global_contexts(spec, ring.selector, likelihood.tuples)
+        mine = owned(spec, ring.selector, likelihood.tuples)
         tested = tested_keys(spec, ring)
         for name, key in tested.items():
             keys += [subkey(key, index) for index in range(spec.subkeys)]
-            masks += [mine if name == GLOBAL else ~mine] * spec.subkeys
+            masks += [mine[name.is_global]] * spec.subkeys
         names.append(list(tested))
     log10_es = iter(log10_evalues(spec.build_scheme(), keys, masks, likelihood).reshape(-1, spec.subkeys))
     positions = iter(int(mask.sum()) for mask in masks[:: spec.subkeys])

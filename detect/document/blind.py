@@ -24,13 +24,14 @@ import numpy.typing as npt
 from detect.keyed.batch import CHUNK, Batch, TestedKey, document_sums
 from detect.keyed.calibration import below_floor, bounded_log10, method_of, rank_log10, staged_rank, stages
 from detect.keyed.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
-from detect.keyed.scoring import as_drawn, global_contexts, tallies
+from detect.keyed.owners import candidates, keys_to_test, tested_keys
+from detect.keyed.scoring import as_drawn, tallies
 from detect.laws import tails
 from detect.laws.multiplicity import holm_log10, sidak_log10, sidak_of_smallest_log10
 from detect.laws.tails import log10_sf_pairs
 from detect.records.detection import DecoyRun, Hypothesis, SubkeyTally
+from detect.records.key_name import KeyName
 from detect.text.distinct import I64, Tuples
-from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import KeyRing, MarkingKey, SecretKey
 from watermark.keys.rows import selector_threshold, subkey
@@ -40,14 +41,12 @@ from watermark.spec import WatermarkSpec
 
 Floats = npt.NDArray[np.float64]
 
-GLOBAL = "global"
 NOTHING = "nothing to test"
 
 _FEW_TOTALS = 1 << 9
 """Sums of one document up to which their tails are computed together; of more, each by itself in a compiled loop."""
 WHOLE_FAMILY = 100
 """Keys of a detection up to which documents keep the numbers of all of them."""
-_DECOY_KEYS = 1000  # accounts' keys that all decoys have together, at most
 _TIE = 1e-9  # of log10 p: equal sums are ties, whatever way their tails were computed and on whichever machine
 _GROUP = 1 << 18  # sums of a group of keys, which a thread takes at a time
 _WORTH_THREADS = 1 << 20  # words from which on starting threads pays
@@ -91,33 +90,6 @@ class BlindTest:
                 f"(log10 p of agreement {self.decoys.log10_agreement:.1f})"
             )
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A key to be tested and the tuples that it would have marked."""
-
-    name: str
-    key: MarkingKey
-    tuples: Tuples
-
-
-def tested_keys(spec: WatermarkSpec, ring: KeyRing) -> dict[str, MarkingKey]:
-    """The keys of the ring that mark anything under this spec, by the name that the record gives them."""
-    threshold = selector_threshold(spec)
-    found: dict[str, MarkingKey] = {}
-    if ring.global_key is not None and threshold > 0:
-        found[GLOBAL] = ring.global_key
-    if threshold < 2**32:
-        found |= {f"tenant:{name}": key for name, key in ring.tenants.items()}
-    return found
-
-
-def candidates(spec: WatermarkSpec, ring: KeyRing, tuples: Tuples) -> list[Candidate]:
-    """Each tested key with the tuples whose contexts it marks."""
-    mine = global_contexts(spec, ring.selector, tuples)
-    parts = {True: tuples.take(mine), False: tuples.take(~mine)}
-    return [Candidate(name, key, parts[name == GLOBAL]) for name, key in tested_keys(spec, ring).items()]
 
 
 def log10_pvalues(scheme: Scheme, tuples: Tuples, sums: I64) -> Floats:
@@ -179,7 +151,7 @@ def _ranked_test(
     if not exceeding:
         log10_p = below_floor(scheme, candidate.key, tuples, log10_p)
     hypothesis = Hypothesis(
-        key=candidate.name,
+        key=str(candidate.name),
         tuples=int(ns[0]),
         subkeys=[SubkeyTally(subkey=0, total=int(sums[0]), log10_pvalue=float(own[0]))],
         log10_pvalue=log10_p,
@@ -208,7 +180,7 @@ def _foreign_test(
     return BlindTest(hypotheses, log10_p, decoys, keys=1, tuples=int(ns[0]))
 
 
-def _hypotheses(scheme: Scheme, names: Sequence[str], ns: I64, sums: I64, log10_ps: Floats) -> list[Hypothesis]:
+def _hypotheses(scheme: Scheme, names: Sequence[KeyName], ns: I64, sums: I64, log10_ps: Floats) -> list[Hypothesis]:
     """All keys of a family from their tuples (K,), and the sums and law's tails of their sub-keys (K, S)."""
     own = [sidak_log10(bounded_log10(scheme, row)) for row in log10_ps]
     return [
@@ -220,10 +192,10 @@ def _hypotheses(scheme: Scheme, names: Sequence[str], ns: I64, sums: I64, log10_
 
 
 def _hypothesis(
-    name: str, n: int, totals: I64, log10_ps: Floats, log10_pvalue: float, log10_adjusted: float
+    name: KeyName, n: int, totals: I64, log10_ps: Floats, log10_pvalue: float, log10_adjusted: float
 ) -> Hypothesis:
     return Hypothesis(
-        key=name,
+        key=str(name),
         tuples=n,
         subkeys=[
             SubkeyTally(subkey=index, total=int(total), log10_pvalue=float(log10_p))
@@ -273,9 +245,7 @@ class Family:
     ) -> None:
         self._spec, self._ring, self._scheme = spec, ring, spec.build_scheme()
         self._seed, self._decoys = decoy_seed, decoy_count
-        self.names = tuple(tested_keys(spec, ring))
-        if not self.names:
-            raise DyetraceError("no key to test: the spec marks with tenants' keys alone; name accounts with --tenant")
+        self.names = tuple(keys_to_test(spec, ring))
         self._keep = None if keep is None or len(self.names) <= WHOLE_FAMILY else keep
         self._log10_alpha = log10_alpha
         self._foreign = is_format(self._scheme)
@@ -304,7 +274,7 @@ class Family:
         with ThreadPoolExecutor(numba.get_num_threads()) as pool:
             counts, sums, log10_ps = self._score(pool, batch, parts, self._ring.selector, self._keys)
             decoys = self._decoy_log10_pvalues(pool, batch, parts)
-        owners = np.array([key.owns_global for key in self._keys], dtype=bool)
+        owners = np.array([key.name.is_global for key in self._keys], dtype=bool)
         return [
             self._blind_test(
                 np.where(owners, counts[True][d], counts[False][d]),
@@ -343,7 +313,7 @@ class Family:
         counts = {owner: np.max([one[owner] for one in counted], axis=0) for owner in (True, False)}
         log10_ps = np.empty(sums.shape)
         for owner in (True, False):
-            mine = np.flatnonzero([key.owns_global == owner for key in keys])
+            mine = np.flatnonzero([key.name.is_global == owner for key in keys])
             if len(mine):
                 log10_ps[mine] = self._tails(pool, parts, counts[owner], sums[mine])
         return counts, sums, log10_ps
@@ -382,7 +352,7 @@ class Family:
         """The smallest log10 tail of a decoy's sums in each document, (D,)."""
         selector, keys = family
         counts, sums = document_sums(batch, self._spec, self._scheme, selector, keys)
-        ns = np.array([counts[key.owns_global] for key in keys])
+        ns = np.array([counts[key.name.is_global] for key in keys])
         log10_ps = log10_sf_pairs(self._scheme.law, ns[:, None, :], as_drawn(self._scheme, sums))
         return np.asarray(log10_ps.min(axis=(0, 1)))
 
@@ -429,15 +399,6 @@ def _pair_tails(scheme: Scheme, ns: I64, sums: I64) -> Floats:
 
 def _tested(spec: WatermarkSpec, ring: KeyRing) -> list[TestedKey]:
     return [
-        TestedKey(name, 0, name == GLOBAL, tuple(subkey(key, index) for index in range(spec.subkeys)))
+        TestedKey(name, 0, tuple(subkey(key, index) for index in range(spec.subkeys)))
         for name, key in tested_keys(spec, ring).items()
     ]
-
-
-def accounts_of_decoys(accounts: int, decoys: int) -> int:
-    """How many accounts' keys each decoy has: all, while that is little work, else one.
-
-    The p-value of a decoy pays for its own keys, so it is uniform or larger either way. A rank among decoys of fewer
-    keys says the same; and a hundred decoys of ten thousand accounts would be a million keys.
-    """
-    return accounts if accounts * decoys <= _DECOY_KEYS else min(accounts, 1)

@@ -11,17 +11,20 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from detect.document.blind import NOTHING, WHOLE_FAMILY, BlindTest, Family, accounts_of_decoys, candidates
+from detect.document.blind import NOTHING, WHOLE_FAMILY, BlindTest, Family
 from detect.keyed.batch import CHUNK
 from detect.keyed.calibration import explanation
+from detect.keyed.decoys import accounts_of_decoys
+from detect.keyed.owners import candidates
 from detect.keyed.scoring import counting, statistics_of
 from detect.laws import tails
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from detect.laws.multiplicity import holm_log10
 from detect.records.detection import AwareResult, Document, Input, KeySums, Record, TokenView
-from detect.records.report import versions
+from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now
-from detect.records.pointing import blind_and_aware
+from detect.records.pointing import blind_and_aware, level_per_test
+from detect.records.report import versions
 from detect.records.text_assumptions import of_detection
 from detect.text.distinct import Tuples, distinct_tuples
 from detect.text.encode import Encoder
@@ -57,7 +60,7 @@ class Settings:
     decoy_count, decoy_seed
         Decoy keys per document.
     decoy_accounts
-        How many accounts' keys each decoy has; None: as `detect.document.blind.accounts_of_decoys` says.
+        How many accounts' keys each decoy has; None: as `detect.keyed.decoys.accounts_of_decoys` says.
     key_sums
         Put the hash of each key's sums on record, however few keys there are.
     view
@@ -237,14 +240,14 @@ def recorded(
         quotes=settings.quotes,
         keys=None
         if tested.key_sums is None
-        else [KeySums(key=name, sha256=one) for name, one in zip(bench.family.names, tested.key_sums, strict=True)],
+        else [
+            KeySums(key=str(name), sha256=one) for name, one in zip(bench.family.names, tested.key_sums, strict=True)
+        ],
         decoy_accounts=bench.decoy_accounts,
     )
     with_ids = sum(suspect.token_ids is not None for suspect in suspects)
-    from detect.report.checking import how_to_check, in_words
-
     return msgspec.structs.replace(
-        record, assumptions=of_detection(record, opened, with_ids), how_to_check=in_words(how_to_check(record))
+        record, assumptions=of_detection(record, opened, with_ids), how_to_check=in_words(record)
     )
 
 
@@ -365,8 +368,7 @@ def adjust(documents: list[Document], alpha: float) -> list[Document]:
     """
     adjusted = holm_log10(np.array([0.0 if d.log10_pvalue is None else d.log10_pvalue for d in documents]))
     aware = holm_log10(np.array([0.0 if d.aware is None else d.aware.log10_pvalue for d in documents]))
-    both = any(d.aware is not None for d in documents)
-    limit = math.log10(alpha / 2 if both else alpha)
+    limit = math.log10(level_per_test(documents, alpha))
     names = [list(dict.fromkeys([*one, *other])) for one, other in zip(*blind_and_aware(documents, alpha), strict=True)]
     return [
         msgspec.structs.replace(
@@ -429,7 +431,7 @@ def _view(
     best = min(document.hypotheses, key=lambda h: h.log10_pvalue)
     part = min(best.subkeys, key=lambda s: s.log10_pvalue)
     tuples = _tuples(ids, prompt, spec)
-    candidate = next(c for c in candidates(spec, ring, tuples) if c.name == best.key)
+    candidate = next(c for c in candidates(spec, ring, tuples) if str(c.name) == best.key)
     scheme = spec.build_scheme()
     counted = counting(scheme, candidate.key, candidate.tuples)
     shown = counted.take(counted.positions < VIEWED_TOKENS)

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from detect.document.blind import GLOBAL, tested_keys
 from detect.document.detection import Settings, adjust, detect
+from detect.keyed.owners import tested_keys
 from detect.keyed.rings import rings_of
 from detect.records.detection import DecoyRun, Document, Hypothesis, Record, TokenView
+from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
 from detect.text.inputs import Suspect, from_text_alone, read_suspects
 from watermark.errors import DyetraceError, EvidenceError
@@ -21,7 +22,6 @@ from watermark.spec import WatermarkSpec
 # Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
 _RELATIVE = 1e-6
 _SHOWN = 2e-3  # of a token's p-value, which is on record with four digits
-_TENANT = "tenant:"
 _LINE = "line "  # how documents of a file with several are called
 
 
@@ -73,7 +73,7 @@ def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folde
     if request.from_text:
         suspects = [from_text_alone(suspect) for suspect in suspects]
     names = keys_on_record(record)
-    mine = own_part(names, tested_keys(record.spec, ring))
+    mine = own_part(names, held_keys(record.spec, ring))
     viewed = frozenset(number for number, document in enumerate(record.documents) if document.view is not None)
     settings = Settings(
         alpha=record.alpha,
@@ -107,9 +107,9 @@ def keys_on_record(record: Record) -> list[str]:
     if named:
         return named
     accounts: Any = record.arguments.get("tenants") or ()
-    tenants = [f"tenant:{name}" for name in accounts]
+    tenants = [str(KeyName(name)) for name in accounts]
     alone = any(document.keys_tested == len(tenants) for document in record.documents)
-    return tenants if alone else [GLOBAL, *tenants]
+    return tenants if alone else [str(GLOBAL), *tenants]
 
 
 def ring_on_record(source: str, spec: WatermarkSpec, names: Collection[str]) -> KeyRing:
@@ -122,11 +122,17 @@ def ring_on_record(source: str, spec: WatermarkSpec, names: Collection[str]) -> 
     spec
         The report's.
     names
-        All keys of the report, as `detect.document.blind.tested_keys` names them.
+        Of all keys of the report.
     """
-    accounts = tuple(name.removeprefix(_TENANT) for name in names if name.startswith(_TENANT))
+    keys = [KeyName.read(name) for name in names]
+    accounts = tuple(key.tenant for key in keys if key.tenant is not None)
     own = isinstance(load_key(source), TenantKey)
-    return rings_of(source, [spec], () if own else accounts, global_key=GLOBAL in names)[0]
+    return rings_of(source, [spec], () if own else accounts, global_key=GLOBAL in keys)[0]
+
+
+def held_keys(spec: WatermarkSpec, ring: KeyRing) -> list[str]:
+    """Names of the keys that a ring holds, as a report has them."""
+    return [str(name) for name in tested_keys(spec, ring)]
 
 
 def own_part(keys: Collection[str], held: Collection[str]) -> set[str] | None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from detect.keyed.scoring import global_contexts
+from detect.keyed.owners import owned
 from detect.keyed.words import Source
+from detect.records.key_name import KeyName
 from detect.text.distinct import I64, Tuples, once
 from watermark.backends.numba_backend import jit
 from watermark.keys import MarkingKey, SecretKey
@@ -34,20 +35,17 @@ class TestedKey:
     Attributes
     ----------
     name
-        For reports: "global" or "tenant:NAME", preceded by "epoch N " where several specs are tested.
+        For reports.
     spec
         Index of its spec.
-    owns_global
-        Whether it marks the contexts of the global key (or all of them), not those of tenants.
     subkeys
         Its sub-keys.
     """
 
     __test__ = False  # no test class of pytest's
 
-    name: str
+    name: KeyName
     spec: int
-    owns_global: bool
     subkeys: tuple[MarkingKey, ...] = field(repr=False)
 
 
@@ -126,14 +124,14 @@ def document_sums(
     sums = np.zeros((len(keys), spec.subkeys, batch.documents), np.int64)
     counts = {True: np.zeros(batch.documents, np.int64), False: np.zeros(batch.documents, np.int64)}
     for chunk, places in batch.chunks():
-        mine = global_contexts(spec, selector, chunk)
-        for owner in sorted({key.owns_global for key in keys}):
-            chosen = mine if owner else ~mine
+        masks = owned(spec, selector, chunk)
+        for owner in sorted({key.name.is_global for key in keys}):
+            chosen = masks[owner]
             part, where = (chunk, places) if chosen.all() else (chunk.take(chosen), places[chosen])
             counts[owner] += np.bincount(where, minlength=batch.documents)
             source = Source.of(scheme, part)
             for number, key in enumerate(keys):
-                if key.owns_global != owner:
+                if key.name.is_global != owner:
                     continue
                 for s, sub in enumerate(key.subkeys):
                     statistics = scheme.statistic(source.under(sub))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ def log10_control_limit(controls: int) -> float:
 
 
 _MANY = 10_000  # p-values; the exact law takes time in proportion
+_KEYS = 1000  # accounts' keys that all decoys have together, at most
 
 
 def decoy_rings(
@@ -58,9 +60,18 @@ def decoy_rings(
             continue
         ring = KeyRing.from_master(SecretKey(drawn), spec.epoch, tuple(like.tenants)[:accounts])
         if like.global_key is None:
-            ring = KeyRing(ring.master_fingerprint, ring.selector, None, ring.tenants)
+            ring = replace(ring, global_key=None)
         rings.append(ring)
     return rings
+
+
+def accounts_of_decoys(accounts: int, decoys: int) -> int:
+    """How many accounts' keys each decoy has: all, while that is little work, else one.
+
+    The p-value of a decoy pays for its own keys, so it is uniform or larger either way. A rank among decoys of fewer
+    keys says the same; and a hundred decoys of ten thousand accounts would be a million keys.
+    """
+    return accounts if accounts * decoys <= _KEYS else min(accounts, 1)
 
 
 def log10_agreement(log10_pvalues: npt.NDArray[np.float64]) -> float:

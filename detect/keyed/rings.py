@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from detect.document.blind import GLOBAL, tested_keys
 from detect.keyed.batch import TestedKey
 from detect.keyed.decoys import decoy_rings
+from detect.keyed.owners import NO_KEY, tested_keys
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import AnyKey, KeyRing, MarkingKey, SecretKey, TenantKey, load_key
@@ -38,14 +38,14 @@ def key_set(specs: Sequence[WatermarkSpec], rings: Sequence[KeyRing]) -> KeySet:
     """All keys of the rings, spec by spec."""
     keys = []
     for number, (spec, ring) in enumerate(zip(specs, rings, strict=True)):
-        prefix = f"epoch {spec.epoch} " if len({s.epoch for s in specs}) > 1 else ""
-        if not prefix and len(specs) > 1:
-            prefix = f"{spec.scheme} {spec.spec_id[:12]} "
+        of_spec = f"epoch {spec.epoch}" if len({s.epoch for s in specs}) > 1 else ""
+        if not of_spec and len(specs) > 1:
+            of_spec = f"{spec.scheme} {spec.spec_id[:12]}"
         for name, key in tested_keys(spec, ring).items():
             parts = tuple(subkey(key, i) for i in range(spec.subkeys))
-            keys.append(TestedKey(prefix + name, number, name == GLOBAL, parts))
+            keys.append(TestedKey(replace(name, of_spec=of_spec), number, parts))
     if not keys:
-        raise DyetraceError("no key to test: the spec marks with tenants' keys alone; name accounts with --tenant")
+        raise DyetraceError(NO_KEY)
     return KeySet(
         specs=tuple(specs),
         schemes=tuple(spec.build_scheme() for spec in specs),

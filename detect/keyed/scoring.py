@@ -5,7 +5,7 @@ Sums are integers, so the order of tuples, chunks and threads cannot change them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.keyed.words import Source
-from detect.text.distinct import I64, Mask, Tuples
-from watermark import prf
-from watermark.keys import MarkingKey, SecretKey
+from detect.text.distinct import I64, Tuples
+from watermark.keys import MarkingKey
 from watermark.keys.foreign import ForeignKey
-from watermark.keys.rows import selector_threshold
 from watermark.laws import in_nats
 from watermark.schemes.protocol import Scheme
-from watermark.spec import WatermarkSpec
 
 _CHUNK = 1 << 16  # tuples whose words stay in cache; small enough that no backend starts threads of its own
 _WORTH_THREADS = 1 << 20  # words from which on starting threads pays
@@ -101,20 +98,3 @@ def _chunk_totals(scheme: Scheme, keys: Sequence[MarkingKey], tuples: Tuples) ->
         statistic = scheme.statistic(source.under(key))
         sums[i] = statistic.sum() if tuples.width else statistic @ tuples.counts
     return sums
-
-
-def global_contexts(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) -> Mask:
-    """Which tuples the global key marks, (n,) bool; the tenant's key marks the others."""
-    return global_among(spec, selector, len(tuples), tuples.nonces)
-
-
-def global_among(
-    spec: WatermarkSpec, selector: SecretKey, count: int, nonces: Callable[[prf.U32 | None], prf.U32]
-) -> Mask:
-    """Which of ``count`` contexts the global key marks, (count,) bool; ``nonces`` gives theirs for a context key."""
-    threshold = selector_threshold(spec)
-    if threshold in (0, 2**32):
-        return np.full(count, threshold > 0)
-    of_contexts = nonces(prf.context_key_words(selector, spec.context_width))
-    words: npt.NDArray[np.uint32] = prf.words_at(selector.words, of_contexts, np.zeros(count, dtype=np.uint32))
-    return words < np.uint32(threshold)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from detect.records.key_name import TENANT
 from detect.records.report import Report
 from detect.records.scan import FileHash, Interval
 from watermark.commitment import Commitment
@@ -18,8 +19,6 @@ from watermark.spec import WatermarkSpec
 
 TRACE_VERSION = 1
 _Z_COMPARED = 6.361340902404057  # -scipy.special.ndtri_exp(-10 * log(10)): readouts are compared at 10^-10
-TENANT = "tenant:"
-"""Before an account's name in a key's."""
 
 
 def tenant_name(key: str) -> str:

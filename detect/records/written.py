@@ -7,10 +7,9 @@ to be shown; markup of any kind is the business of whoever shows it.
 from __future__ import annotations
 
 import math
-import re
 from datetime import datetime
 
-_TENANT = "tenant:"
+from detect.records.key_name import KeyName
 
 
 def clean(text: str, limit: int | None = None) -> str:
@@ -89,29 +88,18 @@ def coin_tosses(log10_p: float) -> int:
     return max(0, math.floor(-log10_p / math.log10(2.0)))
 
 
-def split_key(key: str) -> tuple[str, str]:
-    """Split what names the spec, where there are several ("epoch 2"), from the key's own name."""
-    match = re.fullmatch(r"(.*? )??(global|tenant:\S.*)", key, re.DOTALL)
-    return ((match.group(1) or "").strip(), match.group(2)) if match else ("", key)
-
-
-def is_tenant(key: str) -> bool:
-    """Whether a key is an account's: "tenant:NAME", whatever stands before it."""
-    return split_key(key)[1].startswith(_TENANT)
-
-
 def key_label(key: str) -> str:
     """Name a key: "global", "tenant NAME", "tenant NAME (epoch 2)"."""
-    prefix, name = split_key(key)
-    label = f"tenant {name.removeprefix(_TENANT)}" if name.startswith(_TENANT) else name
-    return f"{label} ({prefix})" if prefix else label
+    name = KeyName.read(key)
+    label = "global" if name.is_global else f"tenant {name.tenant}"
+    return f"{label} ({name.of_spec})" if name.of_spec else label
 
 
 def key_phrase(key: str) -> str:
     """Name a key in a sentence: "the global key", "the key of tenant NAME"."""
-    prefix, name = split_key(key)
-    phrase = f"the key of {key_label(name)}" if name.startswith(_TENANT) else f"the {name} key"
-    return f"{phrase} ({prefix})" if prefix else phrase
+    name = KeyName.read(key)
+    phrase = "the global key" if name.is_global else f"the key of tenant {name.tenant}"
+    return f"{phrase} ({name.of_spec})" if name.of_spec else phrase
 
 
 def percent(share: float) -> str:

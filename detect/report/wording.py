@@ -16,6 +16,7 @@ from detect.laws.multiplicity import holm_log10
 from detect.laws.strength import fewest_tuples
 from detect.records.assumptions import Assumption
 from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record
+from detect.records.key_name import KeyName
 from detect.records.pointing import blind_and_aware
 from detect.records.written import clean, coin_tosses, format_p, format_time, key_label
 from detect.report.runs import Runs, listed, runs
@@ -129,7 +130,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-_TENANT = "tenant:"
 _NAMED_KEYS = 3  # more keys than this in one sentence are counted, not named
 # Arguments of `dyetrace detect` that `recompute_command` states itself or leaves out.
 _STATED = {"source", "key", "spec", "alpha", "decoys", "decoy_seed", "output", "json", "fail"}
@@ -245,7 +245,7 @@ def named_keys(document: Document, answer: Verdict) -> str:
 
 
 def _key_phrase(key: str, only: bool) -> str:
-    if key.startswith(_TENANT):
+    if not KeyName.read(key).is_global:
         return f"the key of {key_label(key)}"
     return "this key" if only else f"the {key} key"
 

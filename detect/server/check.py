@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detect.document.blind import GLOBAL
 from detect.laws.multiplicity import sidak_log10
+from detect.records.key_name import KeyName
 from detect.records.made import made_by
 from detect.records.report import versions
 from detect.records.server_check import AnswerFound, Check, KeyFound, ServeCheck, Status
@@ -123,10 +123,10 @@ def verdict(checks: Sequence[Check], keys: Sequence[KeyFound], tenant: str | Non
 
 def _keys(keys: Sequence[KeyFound], answers: int, alpha: float) -> list[Check]:
     limit = math.log10(alpha)
-    by_global = any(found.key == GLOBAL and found.log10_pvalue <= limit for found in keys)
+    by_global = any(KeyName.read(found.key).is_global and found.log10_pvalue <= limit for found in keys)
     checks = []
     for found in keys:
-        tenant = found.key.removeprefix("tenant:")
+        key = KeyName.read(found.key)
         nats = -found.log10_pvalue * math.log(10) / max(1, found.tuples)
         reason = f"p = {format_p(found.log10_pvalue)} over {found.tuples:,} tuples ({nats:.2f} nats a tuple)"
         status: Status = "PASS"
@@ -140,9 +140,9 @@ def _keys(keys: Sequence[KeyFound], answers: int, alpha: float) -> list[Check]:
             else:
                 status = "FAIL"
                 reason += "; there is no mark, or there was next to nothing to choose"
-            if status == "FAIL" and found.key != GLOBAL and by_global:
+            if status == "FAIL" and not key.is_global and by_global:
                 reason += "; the global mark is there: does the request's dyetrace_tenant reach the hook?"
-        name = "global key" if found.key == GLOBAL else f"account {tenant}"
+        name = "global key" if key.is_global else f"account {key.tenant}"
         checks.append(Check(name=name, status=status, reason=reason))
     return checks
 

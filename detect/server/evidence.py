@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from detect.document.blind import blind_test, tested_keys
+from detect.document.blind import blind_test
 from detect.keyed.decoys import decoy_rings
+from detect.keyed.owners import tested_keys
 from detect.laws import tails
 from detect.records.server_check import AnswerFound, KeyFound
 from detect.server.answers import Served
@@ -109,7 +110,7 @@ def make_keys(key: AnyKey, spec: WatermarkSpec, tenant: str | None, controls: Se
         if accounts:
             names = [*controls, *(f"no-such-account-{number}" for number in range(1, CONTROLS + 1))]
             rings = [KeyRing.from_master(key, spec.epoch, (name,)) for name in names]
-            others = [KeyRing(r.master_fingerprint, r.selector, None, r.tenants) for r in rings]
+            others = [replace(ring, global_key=None) for ring in rings]
             return _not_empty(Keys(ring, others, names), spec)
     else:
         check_key(spec, key.master_fingerprint)
@@ -154,7 +155,7 @@ def fresh_tuples(spec: WatermarkSpec, served: Sequence[Served]) -> list[Tuples]:
 
 def weigh(spec: WatermarkSpec, ring: KeyRing, tuples: Sequence[Tuples]) -> Evidence:
     """Test each answer's tuples for the keys of a ring."""
-    names = list(tested_keys(spec, ring))
+    names = [str(name) for name in tested_keys(spec, ring)]
     counts = np.zeros((len(tuples), len(names)), dtype=np.int64)
     log10_ps = np.zeros((len(tuples), len(names)))
     for row, own in enumerate(tuples):

@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from detect.document.blind import GLOBAL, tested_keys
+from detect.keyed.owners import tested_keys
 from detect.models.forward import Model, model_hash
+from detect.records.key_name import KeyName
 from detect.records.made import Made
 from detect.records.scan import FileHash
 from detect.records.trace import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
@@ -99,13 +100,13 @@ class _Watch:
     evidence then is the mean of the e-values at looks that were fixed beforehand (`conclude.log10_evalue_of`).
     """
 
-    growths: dict[str, Floats]
+    growths: dict[KeyName, Floats]
     moments: frozenset[int]
     looks: list[int] = field(default_factory=list)
     values: list[list[float]] = field(default_factory=list)
 
     @classmethod
-    def over(cls, keys: Iterable[str], prompts: int, *, fixed: bool) -> _Watch:
+    def over(cls, keys: Iterable[KeyName], prompts: int, *, fixed: bool) -> _Watch:
         """Watch the evidence of some keys over so many prompts; ``fixed``: only at moments fixed beforehand."""
         powers = {2**i for i in range(prompts.bit_length())}
         growths = {name: np.zeros(len(EFFECTS)) for name in keys}
@@ -220,7 +221,7 @@ def trace_endpoint(
                 parts.append(tuples)
                 steps.append(np.full(len(tuples.contexts), answered, dtype=np.int64))
                 for name, key in keys.items():
-                    test = key_test(spec, ring.selector, tuples, of_global=name == GLOBAL)
+                    test = key_test(spec, ring.selector, tuples, of_global=name.is_global)
                     watch.growths[name] += test.log_growths(int(test.totals([key])[0]))
             if asked in watch.moments:
                 watch.look(answered)
@@ -326,7 +327,7 @@ def _check(
         raise DyetraceError(
             f"the plan is for key {plan.key_fingerprint}, but this key is {ring.master_fingerprint}; give that key"
         )
-    if list(tested_keys(spec, ring)) != plan.hypotheses:
+    if [str(name) for name in tested_keys(spec, ring)] != plan.hypotheses:
         raise DyetraceError(f"the plan tests {', '.join(plan.hypotheses)}; name just those accounts with --tenant")
     if statistic_of(served, reference, counted_account(served, spec, ring, _account(plan))) != plan.statistic:
         raise DyetraceError(

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detect.document.blind import GLOBAL, tested_keys
 from detect.folders.own import claim
+from detect.keyed.owners import tested_keys
 from detect.models.forward import (
     F64,
     I64,
@@ -558,7 +558,7 @@ def _control(
     keys = tested_keys(spec, ring)
     found: list[tuple[float, float, int]] = []
     for key_name, key in keys.items():
-        test = key_test(spec, ring.selector, tuples, of_global=key_name == GLOBAL)
+        test = key_test(spec, ring.selector, tuples, of_global=key_name.is_global)
         total = int(test.totals([key])[0])
         upper, lower = tails(test, total, basis)
         p = upper if sided == "upper" else min(0.0, math.log10(2) + min(upper, lower))

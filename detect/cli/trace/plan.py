@@ -13,7 +13,7 @@ from detect.cli.results import print_result
 from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, rest
-from detect.document.blind import tested_keys
+from detect.keyed.owners import tested_keys
 from detect.records.results import TracePlanned
 from detect.student.asking.plan import Budgets, PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
 from detect.student.asking.prompts import choose_prompts, prompts_of, read_answers
@@ -53,7 +53,7 @@ def plan(asked: TracePlanning) -> None:
         ),
         readout="entropy" if asked.reference is None else "reference",
         statistic=statistic_of(asked.served, asked.reference, account),
-        hypotheses=list(tested_keys(made, ring)),
+        hypotheses=[str(name) for name in tested_keys(made, ring)],
         spec_id=made.spec_id,
         key_fingerprint=ring.master_fingerprint,
         commitment=None if asked.commitment_path is None else load_commitment(asked.commitment_path),

@@ -7,7 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from detect.records.trace import TENANT, TraceHypothesis, TraceRecord, tenant_name
+from detect.records.key_name import GLOBAL, KeyName, is_key_name
+from detect.records.trace import TraceHypothesis, TraceRecord, tenant_name
 
 _SHARES = 1e-3  # by which the references' shares may miss 1, being rounded
 
@@ -57,7 +58,7 @@ def _of_keys(record: TraceRecord) -> Iterator[str]:
     for i, h in enumerate(record.hypotheses):
         for what in _of_hypothesis(h, record.contexts):
             yield f"hypotheses[{i}] {what}"
-    tested = {tenant_name(h.key) for h in record.hypotheses if h.key.startswith(TENANT)}
+    tested = {tenant_name(h.key) for h in record.hypotheses if h.key != str(GLOBAL)}
     if record.together is not None and (len(tested) < 2 or record.refused is not None):
         yield "together is a p-value of two accounts or more, where an answer is given"
     groups = [(f"coalitions[{i}]", coalition.tenants) for i, coalition in enumerate(record.coalitions)]
@@ -71,7 +72,7 @@ def _of_keys(record: TraceRecord) -> Iterator[str]:
 
 
 def _of_hypothesis(h: TraceHypothesis, contexts: int) -> Iterator[str]:
-    if not (h.key == "global" or (h.key.startswith(TENANT) and len(h.key) > len(TENANT))):
+    if not is_key_name(h.key) or KeyName.read(h.key).of_spec:
         yield f"has key {h.key!r}, which is neither 'global' nor 'tenant:NAME'"
     if not 0 <= h.contexts <= contexts:
         yield f"has {h.contexts} contexts of {contexts}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from detect.laws.multiplicity import holm_log10
 from detect.laws.strength import fewest_tuples
 from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record
+from detect.records.key_name import KeyName
 from detect.records.pointing import blind_and_aware, level_per_test
 from detect.records.written import key_label
 from detect.report.runs import Runs, p_value, runs, said
@@ -159,7 +160,7 @@ def _keys(keys: Sequence[str], tested: int) -> str:
 
 
 def _key_phrase(key: str, only: bool) -> str:
-    if key.startswith("tenant:"):
+    if not KeyName.read(key).is_global:
         return f"the key of {key_label(key)}"
     return "this key" if only else f"the {key} key"
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from detect.keyed.decoys import LOG10_CONTRADICTION
+from detect.records.key_name import KeyName
 from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
-from detect.records.written import coin_tosses, is_tenant, key_label, percent
+from detect.records.written import key_label, percent
 from detect.report.controls import decoys_line, limit_note, unused_key_line
 from detect.report.runs import Runs, p_value, runs
 from detect.report.story import Item
@@ -18,45 +16,9 @@ from detect.report.wording import command, keys_named, operand, options
 from watermark.laws import Bernoulli, in_nats
 from watermark.spec import WatermarkSpec
 
-_NAMED = 5  # inputs or keys named in a sentence; more are counted
 _SOURCES = 20  # inputs named in a command
 # Arguments of `dyetrace scan` that `recompute_command` states itself.
 _STATED = {"paths", "alpha", "decoys", "decoy_seed"}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the scan says of the whole corpus.
-
-    Attributes
-    ----------
-    kind
-        "marked", "unmarked" or "refused".
-    headline
-        A sentence for a line of its own.
-    keys
-        The keys whose mark was found, strongest first.
-    tosses
-        Coin tosses as unlikely as the p-value.
-    """
-
-    kind: Literal["marked", "unmarked", "refused"]
-    headline: str
-    keys: list[ScanHypothesis]
-    tosses: int
-
-
-def answer(record: ScanRecord) -> Answer:
-    """Put the record's answer into words."""
-    if record.log10_pvalue is None:
-        return Answer("refused", "No answer is given.", [], 0)
-    tosses = coin_tosses(record.log10_pvalue)
-    if not record.found:
-        headline = "No mark was found in this corpus." if record.documents else "No documents were scanned."
-        return Answer("unmarked", headline, [], tosses)
-    limit = math.log10(record.alpha)
-    keys = [h for h in strongest_keys(record) if h.log10_pvalue_adjusted <= limit]
-    return Answer("marked", "The mark was found in this corpus.", keys, tosses)
 
 
 def strongest_keys(record: ScanRecord) -> list[ScanHypothesis]:
@@ -64,9 +26,15 @@ def strongest_keys(record: ScanRecord) -> list[ScanHypothesis]:
     return sorted(record.hypotheses, key=lambda h: (h.log10_pvalue_adjusted, h.log10_pvalue))
 
 
+def found_keys(record: ScanRecord) -> list[ScanHypothesis]:
+    """The keys whose mark was found, smallest p-value first."""
+    limit = math.log10(record.alpha)
+    return [h for h in strongest_keys(record) if record.found and h.log10_pvalue_adjusted <= limit]
+
+
 def tenants_tested(record: ScanRecord) -> list[ScanHypothesis]:
     """The accounts' keys among those tested."""
-    return [h for h in record.hypotheses if is_tenant(h.key)]
+    return [h for h in record.hypotheses if not KeyName.read(h.key).is_global]
 
 
 def named_in(record: ScanRecord, hit: Hit) -> str:
@@ -127,13 +95,6 @@ def spec_of(record: ScanRecord, key: str) -> WatermarkSpec:
     return next((record.specs[h.spec] for h in record.hypotheses if h.key == key), record.specs[0])
 
 
-def named(names: Sequence[str], more: str) -> list[str]:
-    """The first few names, the rest counted: "and 12 more files"."""
-    if len(names) <= _NAMED:
-        return list(names)
-    return [*names[:_NAMED], f"{len(names) - _NAMED:,} more {more}"]
-
-
 def recompute_command(record: ScanRecord) -> str:
     """Write the command that computes the record again; the key's place is named, never the key."""
     paths = record.arguments.get("paths")
@@ -154,26 +115,6 @@ WHY_UNTESTED = "empty, no longer than the context, or all of it said before"
 def untested(record: ScanRecord) -> int:
     """How many documents own no tuple, so that nothing was said of them by themselves."""
     return record.documents - record.discoveries.tested
-
-
-def discoveries_line(record: ScanRecord) -> str:
-    """How many documents are listed, in one ASCII line."""
-    found = record.discoveries
-    return (
-        f"{found.benjamini_hochberg:,} of {found.tested:,} tested documents listed at a false-discovery rate of "
-        f"{percent(found.rate)} ({found.e_benjamini_hochberg:,} by e-values)"
-    )
-
-
-Standing = Literal["sound", "odd", "absent"]
-STANDINGS: dict[Standing, str] = {"sound": "As it should be: ", "odd": "Take note: ", "absent": "Not there: "}
-"""What stands before a control's line where colours can't be seen."""
-
-
-def control_lines(record: ScanRecord) -> list[tuple[Standing, Runs]]:
-    """The same as pairs."""
-    back: dict[str, Standing] = {"good": "sound", "odd": "odd", "absent": "absent"}
-    return [(back[item.standing], item.text) for item in control_items(record)]
 
 
 def control_items(record: ScanRecord) -> list[Item]:

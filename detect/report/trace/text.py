@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detect.records.key_name import KeyName
 from detect.records.trace import ModelSeen, Reading, TraceRecord, tenant_name
 from detect.records.written import format_e, format_time, percent
+from detect.report.paper.typeset import Summary
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs
-from detect.report.scan.text import Fact, Summary
 from detect.report.scan.wording import interval
+from detect.report.story import Fact
 from detect.report.trace.wording import (
     answer,
     deviations,
@@ -248,7 +250,8 @@ def _account(record: TraceRecord) -> Iterator[Runs]:
         return
     yield runs("$says", says=identification(record))
     named = {tenant_name(name) for name in record.identified}
-    for key in [h for h in strongest_keys(record) if h.key.startswith("tenant:") and tenant_name(h.key) in named][:6]:
+    accounts = [h for h in strongest_keys(record) if not KeyName.read(h.key).is_global]
+    for key in [h for h in accounts if tenant_name(h.key) in named][:6]:
         yield runs(
             "<b>$key</b>: p = $p, the choice among $n keys paid for.",
             key=_capital(phrase(record, key)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from detect.keyed.decoys import log10_control_limit
+from detect.records.key_name import KeyName
 from detect.records.trace import ReadoutResult, TraceHypothesis, TraceRecord
 from detect.records.written import coin_tosses, key_phrase
 from detect.report.controls import decoys_line, limit_note
@@ -68,7 +69,7 @@ def strongest_keys(record: TraceRecord) -> list[TraceHypothesis]:
 
 def tenants_tested(record: TraceRecord) -> list[TraceHypothesis]:
     """The accounts' keys among those tested."""
-    return [h for h in record.hypotheses if h.key.startswith("tenant:")]
+    return [h for h in record.hypotheses if not KeyName.read(h.key).is_global]
 
 
 def deviations(h: TraceHypothesis) -> float:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detect.document.blind import GLOBAL, blind_test, tested_keys
+from detect.document.blind import blind_test
 from detect.keyed.calibration import method_of
 from detect.keyed.decoys import LOG10_CONTRADICTION
+from detect.keyed.owners import tested_keys
 from detect.models.reading import ReadingText, context_fingerprints
 from detect.student.verdict.hypothesis import key_test
 from detect.student.verdict.weights import gathered
@@ -97,7 +98,7 @@ def not_carried(text: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> str | 
     keys = tested_keys(spec, ring)
     found = 0.0
     for name, key in keys.items():
-        test = key_test(spec, ring.selector, tuples, of_global=name == GLOBAL)
+        test = key_test(spec, ring.selector, tuples, of_global=name.is_global)
         found = min(found, float(test.log10_pvalues(test.totals([key]))[0]) + math.log10(len(keys)))
     if found <= LOG10_MARKED:
         return None

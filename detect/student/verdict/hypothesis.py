@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from detect.keyed.calibration import rank_log10, staged_rank, stages
 from detect.keyed.decoys import decoy_rings
-from detect.keyed.scoring import global_among
+from detect.keyed.owners import owned_contexts
 from detect.keyed.words import Source
 from detect.laws.evalues import calibrated_log10
 from detect.laws.lattice import LatticeSum
@@ -251,11 +251,6 @@ def log10_mean(log_growths: Floats) -> float:
     return float((top + np.log(np.exp(log_growths - top).mean())) / math.log(10))
 
 
-def of_global_key(spec: WatermarkSpec, selector: SecretKey, tuples: WeightedTuples) -> npt.NDArray[np.bool_]:
-    """Which contexts the global key marks, (c,) bool; tenants' keys mark the others."""
-    return global_among(spec, selector, len(tuples.contexts), lambda key: prf.nonces(tuples.contexts, key))
-
-
 def key_test(
     spec: WatermarkSpec,
     selector: SecretKey,
@@ -276,9 +271,8 @@ def key_test(
     decoy_seed, decoy_count
         Of the decoys that a format's key is ranked among where its words are no match for their law.
     """
-    mine = of_global_key(spec, selector, tuples)
     scheme = spec.build_scheme()
-    own = tuples.of_contexts(mine if of_global else ~mine)
+    own = tuples.of_contexts(owned_contexts(spec, selector, tuples.contexts)[of_global])
     decoys = None if is_exact(scheme) else Decoys(_drawing(spec, decoy_seed), decoy_count)
     return WeightedTest(TraceScore.of(scheme), own, spec.subkeys, decoys)
 

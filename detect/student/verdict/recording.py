@@ -11,12 +11,14 @@ import msgspec
 
 from detect.keyed.calibration import explanation
 from detect.keyed.decoys import log10_control_limit
-from detect.records.report import versions
+from detect.keyed.owners import keys_to_test
+from detect.records.how_to_check import in_words
 from detect.records.made import made_by, now
+from detect.records.report import versions
 from detect.records.scan import FileHash
 from detect.records.trace import Control, TraceRecord
 from detect.records.trace_assumptions import assumptions
-from detect.student.verdict.conclude import Conclusion, conclude, keys_to_test
+from detect.student.verdict.conclude import Conclusion, conclude
 from detect.student.verdict.evidence import EVIDENCE_FILE, Basis, Evidence, TraceSettings, encode_evidence
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
@@ -136,10 +138,8 @@ def write_report(
         made=made,
         **seen,
     )
-    from detect.report.checking import how_to_check, in_words
-
     record = msgspec.structs.replace(
-        record, assumptions=assumptions(record), how_to_check=in_words(how_to_check(record))
+        record, assumptions=assumptions(record), how_to_check=in_words(record)
     )
     from detect.folders.published import Unwritten, replace_report
     from detect.records.reading import encode_record

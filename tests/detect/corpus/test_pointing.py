@@ -15,8 +15,8 @@ from detect.corpus.locate import pointed_to
 from detect.corpus.score import document_tests
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import merge
+from detect.keyed.owners import owned
 from detect.keyed.rings import key_set
-from detect.keyed.scoring import global_contexts
 from detect.keyed.words import Source
 from detect.laws.multiplicity import holm_log10
 from detect.records.reading import read_record
@@ -50,7 +50,7 @@ def log10_ps(rows: list[np.ndarray]) -> np.ndarray:
     tuples = Tuples(block.ids, SHARED.context_width, index, once(len(index)), 0)
     names = ["acme", *(f"innocent-{number}" for number in range(RUNS * INNOCENTS))]
     ring = KeyRing.from_master(SECRET, 0, tuple(names))
-    theirs = ~global_contexts(SHARED, ring.selector, tuples)
+    theirs = owned(SHARED, ring.selector, tuples)[False]
     where = block.document_of_token[index][theirs]
     counts = np.bincount(where, minlength=len(rows))
     scheme = SHARED.build_scheme()

@@ -20,7 +20,8 @@ from detect.keyed.words import signed
 from detect.laws.tails import log10_sf_pairs
 from detect.records.detection import Record
 from detect.records.reading import read_record
-from detect.report.scan.page import render_scan_html
+from detect.report.paper.page import page as draw
+from detect.report.scan.story import story
 from detect.report.verify.report import verify_report
 from detect.text.distinct import distinct_tuples
 from detect.text.natural_text import natural_documents
@@ -182,7 +183,7 @@ def test_a_scan_finds_the_marked_documents_and_its_report_verifies(name: str, tm
         assert record.shares.documents.estimate is None
     verified = verify_report(tmp_path / "out" / "report.json")
     assert verified.holds, verified.failed
-    page = render_scan_html(record)
+    page = draw(story(record))
     assert ("they are exact where the key had no say" in page) == exact
     assert ("not exact" in page) != exact
 

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
-from detect.document.blind import WHOLE_FAMILY, Family, accounts_of_decoys, blind_test, candidates, law_tails
+from detect.document.blind import WHOLE_FAMILY, Family, blind_test, law_tails
 from detect.document.detection import KEPT, Settings, detect
 from detect.keyed.batch import Batch
-from detect.keyed.decoys import decoy_rings
+from detect.keyed.decoys import accounts_of_decoys, decoy_rings
+from detect.keyed.owners import candidates
 from detect.laws.multiplicity import holm_log10, sidak_log10
 from detect.records.detection import Input, Record
 from detect.records.pointing import blind_and_aware
@@ -56,7 +57,7 @@ def test_many_at_once_give_the_numbers_of_each_key_and_document_by_itself(scheme
             for candidate in candidates(made, one, tuples):
                 keys = [subkey(candidate.key, index) for index in range(made.subkeys)]
                 ns, sums, log10_ps = law_tails(made.build_scheme(), keys, candidate.tuples)
-                family.append((candidate.name, ns.tolist(), sums.tolist(), log10_ps))
+                family.append((str(candidate.name), ns.tolist(), sums.tolist(), log10_ps))
             families.append(family)
         for h, (name, ns, sums, log10_ps) in zip(found.hypotheses, families[0], strict=True):
             assert (h.key, [h.tuples] * len(ns)) == (name, ns)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from detect.keyed import scoring
-from detect.keyed.scoring import global_contexts, totals
+from detect.keyed.owners import owned
+from detect.keyed.scoring import totals
 from detect.text.distinct import distinct_tuples
 from watermark.keys import KeyRing, SecretKey
 from watermark.prf import prf_u32
@@ -46,7 +47,7 @@ def test_the_selector_gives_each_context_to_one_key_in_the_spec_s_share() -> Non
         spec = WatermarkSpec(
             vocabulary_size=900, tokenizer="t", key_fingerprint=key.fingerprint, global_share=global_share
         )
-        return float(global_contexts(spec, ring.selector, tuples).mean())
+        return float(owned(spec, ring.selector, tuples)[True].mean())
 
     assert share(1.0) == 1.0 and share(0.0) == 0.0
     assert abs(share(0.5) - 0.5) < 0.02 and abs(share(0.2) - 0.2) < 0.02

@@ -9,17 +9,20 @@ from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Literal
 
 import msgspec
 import pytest
 from rich.console import Console
 
+from detect.records.key_name import KeyName
 from detect.records.scan import Discoveries, Interval, ScanRecord
-from detect.records.written import clean, format_p, is_tenant, key_label, key_phrase
+from detect.records.written import clean, format_p, key_label, key_phrase
+from detect.report.paper.page import page as draw
+from detect.report.paper.terminal import print_story
 from detect.report.runs import plain, runs, to_html
 from detect.report.scan import wording as scan_wording
-from detect.report.scan.page import render_scan_html
-from detect.report.scan.terminal import print_scan
+from detect.report.scan.story import story
 from tests.detect.report import examples
 
 HOSTILE = [
@@ -100,11 +103,14 @@ def shown_records() -> dict[str, ScanRecord]:
     }
 
 
+def on_page(record: ScanRecord) -> str:
+    return draw(story(record))
+
+
 def in_terminal(record: ScanRecord, width: int = 100, colour: bool = False) -> str:
     out = StringIO()
-    print_scan(
-        record, Console(file=out, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
-    )
+    system: Literal["truecolor"] | None = "truecolor" if colour else None
+    print_story(story(record), Console(file=out, width=width, force_terminal=colour, color_system=system))
     return out.getvalue()
 
 
@@ -116,7 +122,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_is_whole_and_loads_nothing(kind: str) -> None:
-    text = render_scan_html(shown_records()[kind])
+    text = on_page(shown_records()[kind])
     page = Page(text)
     names = [tag for tag, _ in page.tags]
     assert not {"script", "img", "iframe", "link", "object", "embed", "base", "form"} & set(names)
@@ -130,7 +136,7 @@ def test_page_is_whole_and_loads_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_can_be_read_by_all(kind: str) -> None:
-    text = render_scan_html(shown_records()[kind])
+    text = on_page(shown_records()[kind])
     page = Page(text)
     assert page.tags[0] == ("html", {"lang": "en"})
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
@@ -150,14 +156,14 @@ def test_page_can_be_read_by_all(kind: str) -> None:
 
 def test_same_record_gives_the_same_page() -> None:
     record = shown_records()["marked"]
-    assert render_scan_html(record) == render_scan_html(msgspec.convert(msgspec.to_builtins(record), ScanRecord))
+    assert on_page(record) == on_page(msgspec.convert(msgspec.to_builtins(record), ScanRecord))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_page_holds_hostile_strings_as_text(text: str, tmp_path: Path) -> None:
-    html = render_scan_html(examples.hostile_scan(text, tmp_path))
+    html = on_page(examples.hostile_scan(text, tmp_path))
     page = Page(html)
-    usual = {tag for kind in KINDS for tag, _ in Page(render_scan_html(shown_records()[kind])).tags}
+    usual = {tag for kind in KINDS for tag, _ in Page(on_page(shown_records()[kind])).tags}
     assert {tag for tag, _ in page.tags} <= usual
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert clean(text) in page.text
@@ -187,7 +193,7 @@ def test_terminal_says_what_a_reader_asks() -> None:
     assert "tenant acme" in text and "tosses of a fair coin" in text
     assert "2 broken records: line is not JSON" in text
     assert "documents listed at" in text.replace("tested documents", "documents")
-    assert "control: 100 decoy keys agree with chance (p of agreement 0." in text
+    assert "Controls - 100 decoy keys agree with chance (p of agreement 0." in text
     assert "No mark was found in this corpus." in in_terminal(shown_records()["clean"])
 
 
@@ -201,7 +207,7 @@ def test_terminal_never_cuts_a_number(width: int) -> None:
 
 def test_page_names_the_account_and_the_documents() -> None:
     record = shown_records()["marked"]
-    page = Page(render_scan_html(record)).text
+    page = Page(on_page(record)).text
     assert "The key of tenant acme" in page and "of the listed documents point to it" in page
     for hit in record.hits:
         assert scan_wording.place(record, hit) in page and (hit.id is None or hit.id in page)
@@ -214,7 +220,7 @@ def test_page_names_the_account_and_the_documents() -> None:
 
 def test_refused_scan_shows_no_pvalue_of_a_true_key() -> None:
     record = shown_records()["refused"]
-    html = render_scan_html(record)
+    html = on_page(record)
     shown = Page(html).text + in_terminal(record)
     assert "decoy keys contradict the test" in shown and 'class="true-label"' not in html
     for key in record.hypotheses:
@@ -224,12 +230,12 @@ def test_refused_scan_shows_no_pvalue_of_a_true_key() -> None:
 
 
 def test_list_without_an_answer_is_called_a_lead() -> None:
-    page = Page(render_scan_html(shown_records()["list without an answer"])).text
+    page = Page(on_page(shown_records()["list without an answer"])).text
     assert "No mark was found in this corpus." in page and "a lead, not a finding" in page
 
 
 def test_mark_without_documents_is_called_thin() -> None:
-    page = Page(render_scan_html(shown_records()["thin"])).text
+    page = Page(on_page(shown_records()["thin"])).text
     assert "The mark was found" in page and "spread thinly" in page
     assert "No document reaches the list" in page
 
@@ -237,8 +243,8 @@ def test_mark_without_documents_is_called_thin() -> None:
 def test_segments_are_drawn_where_they_are() -> None:
     record = shown_records()["marked"]
     hit = msgspec.structs.replace(record.hits[0], tokens=400, segments=[])
-    shaded = render_scan_html(msgspec.structs.replace(record, hits=record.hits[:1])).count('class="segment"')
-    none = render_scan_html(msgspec.structs.replace(record, hits=[hit])).count('class="segment"')
+    shaded = on_page(msgspec.structs.replace(record, hits=record.hits[:1])).count('class="segment"')
+    none = on_page(msgspec.structs.replace(record, hits=[hit])).count('class="segment"')
     assert (shaded, none) == (1, 0)
 
 
@@ -271,7 +277,7 @@ def test_shares_are_written_for_people(low: float, estimate: float | None, high:
 def test_keys_are_named(key: str, label: str, phrase: str, tenant: bool) -> None:
     assert key_label(key) == label
     assert key_phrase(key) == phrase
-    assert is_tenant(key) == tenant
+    assert KeyName.read(key).is_global != tenant and str(KeyName.read(key)) == key
 
 
 def test_recompute_command_names_all_but_the_key() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from detect.keyed.scoring import global_contexts  # noqa: E402
+from detect.keyed.owners import owned  # noqa: E402
 from detect.text.distinct import distinct_tuples  # noqa: E402
 from watermark import prf  # noqa: E402
 from watermark.backends import torch_backend  # noqa: E402
@@ -138,7 +138,7 @@ def test_detection_splits_contexts_as_generation_does(width, share):
     ids = np.random.default_rng(3).integers(0, 1000, 600).astype(np.uint32)
     tuples = distinct_tuples(ids, width)
     contexts = torch.from_numpy(tuples.contexts.astype(np.int64))
-    detected = global_contexts(made, RING.selector, tuples)
+    detected = owned(made, RING.selector, tuples)[True]
     if share == 1:
         assert detected.all()
     else:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detect.keyed.owners import owned_contexts
 from detect.laws.multiplicity import holm_log10
 from detect.records.written import format_p
 from detect.student.verdict.conclude import Conclusion, conclude, log10_evalue_of
 from detect.student.verdict.conclude import tested_log10 as log10_used
 from detect.student.verdict.evidence import Evidence, TraceSettings, encode_evidence, read_evidence
-from detect.student.verdict.hypothesis import key_test, of_global_key
+from detect.student.verdict.hypothesis import key_test
 from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import WeightedTuples
 from tests.detect.calibration import assert_calibrated, fresh_keys
@@ -46,7 +47,7 @@ def evidence(spec: WatermarkSpec, lean: dict[str, float], contexts: int = 600, s
     tokens = np.stack([rng.choice(5000, 4, replace=False) for _ in range(contexts)]).ravel().astype(np.uint32)
     weights = rng.normal(0, 10, len(tokens))
     empty = WeightedTuples(rows, context, tokens, np.ones(len(tokens), dtype=np.int64), np.full(contexts, -1))
-    mine = of_global_key(spec, RING.selector, empty)[context]
+    mine = owned_contexts(spec, RING.selector, empty.contexts)[True][context]
     for name, strength in lean.items():
         key = RING.global_key if name == "global" else RING.tenants[name]
         assert key is not None

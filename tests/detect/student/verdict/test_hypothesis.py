@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from detect.keyed.owners import owned_contexts
 from detect.laws.evalues import cgf, theta_with_effect, value_table
-from detect.student.verdict.hypothesis import EFFECTS, WeightedTest, of_global_key
+from detect.student.verdict.hypothesis import EFFECTS, WeightedTest
 from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import STEPS, WeightedTuples
 from tests.detect.calibration import fresh_keys
@@ -270,9 +271,9 @@ def test_the_selector_splits_contexts_in_the_specs_share_as_the_server_does(widt
     fields: dict[str, Any] = {"vocabulary_size": 5000, "tokenizer": "t", "key_fingerprint": "k", "context_width": width}
     tuples = made_tuples(3_000, width=width, candidates=1)
     spec = WatermarkSpec(global_share=0.3, **fields)
-    mine = of_global_key(spec, KEY, tuples)
+    mine = owned_contexts(spec, KEY, tuples.contexts)[True]
     assert abs(mine.mean() - 0.3) < 5 * math.sqrt(0.21 / 3_000)
     for row in range(0, 3_000, 300):
         assert mine[row] == (prf_u32(KEY, tuples.contexts[row].tolist(), 0) < round(0.3 * 2**32))
-    assert of_global_key(WatermarkSpec(global_share=1.0, **fields), KEY, tuples).all()
-    assert not of_global_key(WatermarkSpec(global_share=0.0, **fields), KEY, tuples).any()
+    assert owned_contexts(WatermarkSpec(global_share=1.0, **fields), KEY, tuples.contexts)[True].all()
+    assert not owned_contexts(WatermarkSpec(global_share=0.0, **fields), KEY, tuples.contexts)[True].any()
