@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from detect.records.code_hash import code_sha256
+from detect.records.how_to_check import in_words
 from detect.records.reading import parse_report, portable, printed, read_bytes, written
 from detect.records.report import Report
-from detect.report.checking import how_to_check, in_words
 from detect.report.kinds import kind_of
 from detect.report.signature import check_signature, load_public_key, read_signature, signature_path
 from detect.report.verify.checks import Check, NotDone, check
@@ -116,7 +116,7 @@ def _code(record: Report) -> str:
             f"other code made the report (SHA-256 {record.made.code_sha256}) than checks it here ({code_sha256()}), "
             "which need not change any number"
         )
-    if record.how_to_check != in_words(how_to_check(record)):
+    if record.how_to_check != in_words(record):
         raise EvidenceError("what report.json says of how to check it is not what this code writes: it was changed")
     return f"the same code made the report as checks it here (SHA-256 {record.made.code_sha256})"
 

@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from detect.cli.reports import report as commands
+from detect.records.how_to_check import in_words
 from detect.records.made import made_by
 from detect.records.reading import write_record
 from detect.records.scan import FileHash
 from detect.records.trace import TraceRecord
 from detect.records.trace_assumptions import assumptions
-from detect.report.checking import how_to_check, in_words
 from detect.report.signature import public_key_path, sign, write_signing_key
 from detect.report.verify.report import verify_report
 from detect.student.verdict.conclude import conclude
@@ -263,7 +263,7 @@ def test_texts_are_compared_where_their_folder_is_given(tmp_path: Path) -> None:
 
 def test_changed_assumptions_of_a_trace_are_seen_by_the_code_that_wrote_them(tmp_path: Path) -> None:
     record = replace(examples.clean_trace(tmp_path), made=made_by())
-    record = replace(record, assumptions=assumptions(record), how_to_check=in_words(how_to_check(record)))
+    record = replace(record, assumptions=assumptions(record), how_to_check=in_words(record))
     write_record(tmp_path / "report.json", record)
     assert verify_report(tmp_path / "report.json").holds
     first, *others = record.assumptions

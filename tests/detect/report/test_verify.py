@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli.reports import report as commands
+from detect.records.how_to_check import in_words
 from detect.records.made import made_by
 from detect.records.reading import encode_record, parse_record, read_record, write_record
 from detect.records.scan import ScanRecord
 from detect.records.text_assumptions import of_scan
-from detect.report.checking import how_to_check, in_words
 from detect.report.signature import public_key_path, sign, signature_path, write_signing_key
 from detect.report.verify.report import Verification, verify_report
 from tests.detect.report import examples
@@ -177,7 +177,7 @@ def test_what_a_signature_alone_protects_is_said(scan: Path) -> None:
 def by_this_code(record: ScanRecord) -> ScanRecord:
     """The record as this code would say in words what it holds."""
     record = replace(record, made=made_by(), pairs_paid=record.discoveries.tested * len(record.hypotheses))
-    return replace(record, assumptions=of_scan(record, 0, False), how_to_check=in_words(how_to_check(record)))
+    return replace(record, assumptions=of_scan(record, 0, False), how_to_check=in_words(record))
 
 
 @pytest.mark.parametrize("what", ["said", "checked", "left out", "of p-values"])
