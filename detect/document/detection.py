@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from detect.document.blind import NOTHING, WHOLE_FAMILY, BlindTest, Family
+from detect.document.pointing import blind_and_aware, level_per_test
 from detect.keyed.batch import CHUNK
 from detect.keyed.calibration import explanation
 from detect.keyed.decoys import accounts_of_decoys
@@ -23,7 +24,6 @@ from detect.laws.multiplicity import holm_log10
 from detect.records.detection import AwareResult, Document, Input, KeySums, Record, TokenView
 from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now
-from detect.records.pointing import blind_and_aware, level_per_test
 from detect.records.report import versions
 from detect.records.text_assumptions import of_detection
 from detect.text.distinct import Tuples, distinct_tuples
@@ -364,7 +364,7 @@ def adjust(documents: list[Document], alpha: float) -> list[Document]:
     """Pay for the number of documents (Holm), and for asking with and without the model (each at alpha / 2).
 
     Holm's correction holds however documents depend on each other. Which key is named is paid for by itself, over all
-    pairs of a document and a key (`detect.records.pointing`).
+    pairs of a document and a key (`detect.document.pointing`).
     """
     adjusted = holm_log10(np.array([0.0 if d.log10_pvalue is None else d.log10_pvalue for d in documents]))
     aware = holm_log10(np.array([0.0 if d.aware is None else d.aware.log10_pvalue for d in documents]))

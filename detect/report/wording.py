@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from detect.document.pointing import blind_and_aware
 from detect.laws.multiplicity import holm_log10
 from detect.laws.strength import fewest_tuples
 from detect.records.assumptions import Assumption
 from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record
 from detect.records.key_name import KeyName
-from detect.records.pointing import blind_and_aware
 from detect.records.written import clean, coin_tosses, format_p, format_time, key_label
 from detect.report.runs import Runs, listed, runs
 from watermark.commitment import Commitment
@@ -165,7 +165,7 @@ class Verdict:
     aware
         Whether it rests on the model-aware test alone (then the p-value is an upper bound).
     keys
-        The keys that are named: those that pay for all keys and documents (`detect.records.pointing`).
+        The keys that are named: those that pay for all keys and documents (`detect.document.pointing`).
     """
 
     kind: Literal["marked", "unmarked", "refused"]

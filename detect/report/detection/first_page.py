@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from detect.document.blind import NOTHING
+from detect.document.pointing import level_per_test
 from detect.records.detection import Record
-from detect.records.pointing import level_per_test
 from detect.records.written import clean
 from detect.report.checking import commitment_line
 from detect.report.detection.wording import Verdict, ranked, score, several_keys

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detect.document.pointing import level_per_test
 from detect.records.detection import Record
-from detect.records.pointing import level_per_test
 from detect.report.controls import contradiction_level
 from detect.report.detection.wording import ranked, several_keys
 from detect.report.method import Block, Part, calibration, formula, papers, paragraph, score_blocks

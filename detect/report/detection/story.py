@@ -6,8 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from detect.document.pointing import level_per_test
 from detect.records.detection import Document, Record, TokenView
-from detect.records.pointing import level_per_test
 from detect.records.written import format_p, key_label
 from detect.report import closing
 from detect.report.checking import made_facts
@@ -108,7 +108,7 @@ def _documents(record: Record, answers: Sequence[Verdict]) -> Iterator[Section]:
         [text("$n more documents, with weaker results, are in the JSON record only.", n=hidden)] if hidden > 0 else []
     )
     blocks = [intro, table, *more, *reasons, *plot]
-    yield Section("Documents", "documents", blocks, True, brief=short or [table, *reasons])
+    yield Section("Documents", "documents", blocks, True, brief=short or [intro, table, *reasons])
     if full:
         few = text("For $n documents. The JSON record has the numbers of all.", soft=True, n=len(full))
         yield Section(

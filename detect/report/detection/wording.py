@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from detect.document.pointing import blind_and_aware, level_per_test
 from detect.laws.multiplicity import holm_log10
 from detect.laws.strength import fewest_tuples
 from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record
 from detect.records.key_name import KeyName
-from detect.records.pointing import blind_and_aware, level_per_test
 from detect.records.written import key_label
 from detect.report.runs import Runs, p_value, runs, said
 from detect.report.story import Tone
@@ -43,7 +43,7 @@ class Verdict:
     aware
         Whether it rests on the model-aware test alone (then the p-value is an upper bound).
     keys
-        The keys that are named: those that pay for all keys and documents (`detect.records.pointing`).
+        The keys that are named: those that pay for all keys and documents (`detect.document.pointing`).
     """
 
     document: Document

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from detect.document.blind import NOTHING
+from detect.document.pointing import blind_and_aware, level_per_test
 from detect.keyed.calibration import bounded_log10, explanation, method_of, rank_log10, stages
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.keyed.scoring import as_drawn
@@ -22,7 +23,6 @@ from detect.laws.tails import log10_sf_pairs
 from detect.records.assumptions import Assumption
 from detect.records.detection import AwareHypothesis, DecoyRun, Document, Hypothesis, Record
 from detect.records.key_name import KeyName
-from detect.records.pointing import blind_and_aware, level_per_test
 from detect.records.text_assumptions import of_detection
 from detect.report.verify import files
 from detect.report.verify.checks import Check, Floats, NotDone, check, close, refuse

@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 from detect.cli import main
 from detect.document.blind import WHOLE_FAMILY, Family, blind_test, law_tails
 from detect.document.detection import KEPT, Settings, detect
+from detect.document.pointing import blind_and_aware
 from detect.keyed.batch import Batch
 from detect.keyed.decoys import accounts_of_decoys, decoy_rings
 from detect.keyed.owners import candidates
 from detect.laws.multiplicity import holm_log10, sidak_log10
 from detect.records.detection import Input, Record
-from detect.records.pointing import blind_and_aware
 from detect.records.reading import encode_record, write_record
 from detect.text.distinct import Tuples, distinct_tuples
 from detect.text.inputs import Suspect

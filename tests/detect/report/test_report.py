@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from detect.cli.json_schemas import json_schema
+from detect.document.pointing import level_per_test
 from detect.laws.multiplicity import holm_log10
 from detect.laws.strength import fewest_tuples
+from detect.records import written
 from detect.records.detection import (
     AwareHypothesis,
     AwareResult,
@@ -33,9 +35,12 @@ from detect.records.detection import (
 )
 from detect.records.made import Made
 from detect.records.reading import encode_record, read_record, write_record
-from detect.report import wording
-from detect.report.detection.page import render_html
-from detect.report.detection.terminal import print_record
+from detect.report.detection import wording
+from detect.report.detection.story import story
+from detect.report.paper.page import page as draw
+from detect.report.paper.pdf import _content
+from detect.report.paper.terminal import print_story
+from detect.report.runs import plain
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.spec import WatermarkSpec
@@ -186,9 +191,13 @@ def hostile_record(text: str) -> Record:
     )
 
 
+def on_page(record: Record) -> str:
+    return draw(story(record))
+
+
 def in_terminal(record: Record, width: int = 80, colour: bool = False) -> str:
     out = StringIO()
-    print_record(record, Console(file=out, width=width, force_terminal=colour, legacy_windows=False))
+    print_story(story(record), Console(file=out, width=width, force_terminal=colour, legacy_windows=False))
     return out.getvalue()
 
 
@@ -241,7 +250,7 @@ def shown_records() -> dict[str, Record]:
 
 @pytest.mark.parametrize("kind", shown_records())
 def test_page_is_whole_and_loads_nothing(kind: str) -> None:
-    text = render_html(shown_records()[kind])
+    text = on_page(shown_records()[kind])
     page = Page(text)
     names = [tag for tag, _ in page.tags]
     assert not {"script", "img", "iframe", "link", "object", "embed", "base", "form"} & set(names)
@@ -255,7 +264,7 @@ def test_page_is_whole_and_loads_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", shown_records())
 def test_page_can_be_read_by_all(kind: str) -> None:
-    text = render_html(shown_records()[kind])
+    text = on_page(shown_records()[kind])
     page = Page(text)
     assert page.tags[0] == ("html", {"lang": "en"})
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
@@ -274,12 +283,12 @@ def test_page_can_be_read_by_all(kind: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_page_holds_hostile_strings_as_text(text: str) -> None:
-    html = render_html(hostile_record(text))
+    html = on_page(hostile_record(text))
     page = Page(html)
-    usual = {tag for record in shown_records().values() for tag, _ in Page(render_html(record)).tags}
+    usual = {tag for record in shown_records().values() for tag, _ in Page(on_page(record)).tags}
     assert {tag for tag, _ in page.tags} <= usual
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert wording.clean(text) in page.text
+    assert written.clean(text) in page.text
     assert all(c.isprintable() or c in "\n\t\N{EM SPACE}" for c in html)
 
 
@@ -304,7 +313,7 @@ def test_terminal_of_another_encoding_survives() -> None:
     out = Latin()
     document = make_document("\N{SNOWMAN} caf\xe9 " * 40, tenants=("\N{SNOWMAN}",))
     for record in (make_record(document), make_record(*[document] * 6)):
-        print_record(record, Console(file=out, width=80))
+        print_story(story(record), Console(file=out, width=80))
     assert out.getvalue().encode("latin-1")
 
 
@@ -328,32 +337,26 @@ def test_a_text_in_which_no_mark_could_be_seen_is_not_said_to_have_none(tuples: 
     """At level 10^-6 nine tuples of hardly predictable text are what it takes to see the mark every second time."""
     unmarked = msgspec.structs.replace(make_document(log10_p=-0.1, found=False, tuples=tuples), view=None)
     record = make_record(unmarked)
-    for form in (render_html(record), in_terminal(record)):
+    for form in (on_page(record), in_terminal(record)):
         assert ("too short to tell" in form) == short
     assert fewest_tuples("gumbel", 1e-6) == 9 and fewest_tuples("unknown", 1e-6) == 0
 
 
 def test_a_rank_is_the_same_in_every_form() -> None:
     """Where decoys were drawn in stages, the record holds the tails of the first of them alone."""
-    from detect.report.detection.pdf import _content
-
     tested = make_document(log10_p=-4.0)
     ranked = msgspec.structs.replace(
         tested, decoys=DecoyRun(log10_pvalues=[-0.5] * 100, rank=1, log10_agreement=0.0, drawn=10_000)
     )
     record = make_record(ranked)
-    forms = [render_html(record), in_terminal(record), encode_record(_Drawn(content=_content(record))).decode()]
+    forms = [on_page(record), in_terminal(record), msgspec.json.encode(_content(story(record))).decode()]
     for form in forms:
         assert re.search(r"\b1 (of|/) 10,001|\b1/10,001", form) and "of 101" not in form and "1/101" not in form
 
 
-class _Drawn(msgspec.Struct, frozen=True):
-    content: Any
-
-
 def test_refused_document_shows_no_pvalue_of_its_own() -> None:
     record = shown_records()["refused"]
-    terminal, page = in_terminal(record), Page(render_html(record)).text
+    terminal, page = in_terminal(record), Page(on_page(record)).text
     assert "refused: the decoy keys contradict the test" in terminal
     assert "10^-38" not in terminal and "38.2" not in page and "1 of 101" not in terminal + page
 
@@ -362,8 +365,8 @@ def test_many_documents_become_a_table_of_the_strongest() -> None:
     text = in_terminal(shown_records()["many"])
     assert len(text.splitlines()) < 60
     assert "corpus.jsonl:69 " in text and "corpus.jsonl:1 " not in text
-    assert "30 more documents are not shown" in text
-    page = render_html(shown_records()["many"])
+    assert "Strongest results first" in text and "The first 40 of 70 rows; the JSON record has all." in text
+    page = on_page(shown_records()["many"])
     assert "corpus.jsonl:1<" in page and "P-values of all documents" in page
 
 
@@ -372,8 +375,9 @@ def test_verdict_by_the_model_aware_test_alone_pays_for_all_documents() -> None:
     record = make_record(blind_misses, make_document(log10_p=-0.2, found=False, aware=-1.0))
     answer = wording.verdicts(record)[0]
     assert answer.aware and answer.log10_pvalue == pytest.approx(-9.0 + math.log10(2))
-    assert answer.line == "marked by this key: p <= 10^-8.6 (model-aware)"
-    assert wording.limit_per_test(record) == record.alpha / 2
+    assert plain(answer.line) == "marked by this key: p ≤ 10^-8.6 (model-aware)"
+    assert "p <= 10^-8.6 (model-aware)" in in_terminal(record)
+    assert level_per_test(record.documents, record.alpha) == record.alpha / 2
 
 
 def test_tokens_are_coloured_by_their_pvalues() -> None:
@@ -384,7 +388,7 @@ def test_tokens_are_coloured_by_their_pvalues() -> None:
         pvalues=[None, None, 0.0005, 0.5, 0.1],
     )
     record = make_record(msgspec.structs.replace(make_document(), view=view))
-    html = render_html(record)
+    html = on_page(record)
     assert '<span class="skip">ab</span><span class="t5" title="p = 10^-3.3">c</span>' in html
     assert '<span class="t0" title="p = 0.50"> d<i class="nl">↵</i>\n</span>' in html
     assert '<span class="t2" title="p = 0.10">&lt;e&gt;</span>' in html
@@ -393,7 +397,8 @@ def test_tokens_are_coloured_by_their_pvalues() -> None:
 def test_strength_is_the_mean_score() -> None:
     tally = SubkeyTally(subkey=0, total=3 * 2**24, log10_pvalue=-1.0)
     hypothesis = Hypothesis(key="global", tuples=2, subkeys=[tally], log10_pvalue=-1.0, log10_pvalue_adjusted=-1.0)
-    strength = wording.score(make_spec(), make_document(), hypothesis)
+    document = msgspec.structs.replace(make_document(), hypotheses=[hypothesis])
+    strength = wording.score(make_spec(), wording.Verdict(document, "marked", "marked", -1.0))
     assert strength is not None and strength.text == "1.50 nats per token (1.00 expected without the key)"
 
 
@@ -498,10 +503,10 @@ def test_schema_describes_what_is_written() -> None:
 
 @given(st.text())
 def test_clean_leaves_only_what_can_be_printed(text: str) -> None:
-    assert all(c.isprintable() or c.isspace() for c in wording.clean(text))
-    assert not set(wording.clean(text)) & set("\x00\x1b\n\r\t\x7f\x85\x9b\u202e\u2066\u200f\ufeff\u2028\u2029")
+    assert all(c.isprintable() or c.isspace() for c in written.clean(text))
+    assert not set(written.clean(text)) & set("\x00\x1b\n\r\t\x7f\x85\x9b\u202e\u2066\u200f\ufeff\u2028\u2029")
     if text.isprintable():
-        assert wording.clean(text) == text
+        assert written.clean(text) == text
 
 
 @pytest.mark.parametrize(
@@ -524,7 +529,7 @@ def test_clean_leaves_only_what_can_be_printed(text: str) -> None:
     ],
 )
 def test_pvalues_are_written_for_people(log10_p: float | None, text: str) -> None:
-    assert wording.format_p(log10_p) == text
+    assert written.format_p(log10_p) == text
 
 
 def _read_back(text: str) -> float:
@@ -534,13 +539,13 @@ def _read_back(text: str) -> float:
 
 @given(st.floats(-1e5, 0))
 def test_pvalues_are_rounded_up_and_never_far(log10_p: float) -> None:
-    shown = _read_back(wording.format_p(log10_p))
+    shown = _read_back(written.format_p(log10_p))
     assert log10_p - 1e-6 <= shown <= log10_p + 0.101
 
 
 @given(st.floats(-1e5, 1e5))
 def test_evalues_are_rounded_down_and_never_far(log10_e: float) -> None:
-    shown = _read_back(wording.format_e(log10_e))
+    shown = _read_back(written.format_e(log10_e))
     assert log10_e - 0.101 <= shown <= log10_e + 1e-6
 
 
@@ -548,9 +553,9 @@ def test_evalues_are_rounded_down_and_never_far(log10_e: float) -> None:
     ("alpha", "text"), [(1e-6, "10^-6"), (0.05, "0.05"), (0.5, "0.5"), (0.001, "10^-3"), (5e-7, "10^-6.3")]
 )
 def test_levels_are_written_for_people(alpha: float, text: str) -> None:
-    assert wording.format_level(alpha) == text
+    assert written.format_level(alpha) == text
 
 
 def test_a_pvalue_in_coin_tosses() -> None:
-    assert wording.coin_tosses(-38.24) == 127  # 38.24 / log10(2) = 127.03
-    assert wording.coin_tosses(0.0) == 0
+    assert written.coin_tosses(-38.24) == 127  # 38.24 / log10(2) = 127.03
+    assert written.coin_tosses(0.0) == 0

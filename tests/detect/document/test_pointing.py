@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
+from detect.document.pointing import pointing
 from detect.records.detection import Hypothesis, Record
-from detect.records.pointing import pointing
 from detect.records.reading import read_record
 from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET
