@@ -27,7 +27,10 @@ from detect.keyed.opening import is_opened
 from detect.records.made import made_by
 from detect.records.reading import encode_record
 from detect.records.scan import ScanRecord
-from detect.report.scan.terminal import print_scan
+from detect.report.paper.page import page
+from detect.report.paper.pdf import pdf
+from detect.report.paper.terminal import print_story
+from detect.report.scan.story import story
 from detect.text.artefacts import check_text
 from watermark.commitment import load_commitment
 from watermark.errors import DyetraceError
@@ -69,9 +72,10 @@ def scan(asked: Scan) -> None:
         return
     _check_output(job, sources, asked)
     if job.quotes and job.tokenizer is not None:
+        where = "report.json, report.html and report.pdf" if asked.pdf else "report.json and report.html"
         note(
-            f"report.json and report.html will quote up to {HITS} passages of the suspect's texts, and hits.jsonl one "
-            "of each document that is listed; add --no-quotes to leave them out"
+            f"{where} will quote up to {HITS} passages of the suspect's texts, and hits.jsonl one of each document "
+            "that is listed; add --no-quotes to leave them out"
         )
     failed = None
     goes_on(f"what is finished is kept in {asked.work or asked.output}")
@@ -125,15 +129,11 @@ def _check_output(job: ScanJob, sources: Sequence[Source], asked: Scan) -> None:
 
 
 def _publish(record: ScanRecord, asked: Scan, times: RunTimes, failed: DyetraceError | None) -> None:
+    told = story(record)
+
     def drawn(_: Path) -> dict[str, bytes]:
-        from detect.report.scan.page import render_scan_html
-
-        drawings = {"report.html": render_scan_html(record).encode()}
-        if asked.pdf:
-            from detect.report.scan.pdf import render_pdf
-
-            drawings["report.pdf"] = render_pdf(record)
+        drawings = {"report.html": page(told).encode(), **({"report.pdf": pdf(told)} if asked.pdf else {})}
         return drawings | {"run.json": msgspec.json.format(msgspec.json.encode(times)) + b"\n"}
 
     data = encode_record(record)
-    publish(asked.output, data, drawn, lambda console: print_scan(record, console), asked.as_json, failed)
+    publish(asked.output, data, drawn, lambda console: print_story(told, console), asked.as_json, failed)

@@ -11,7 +11,8 @@ from detect.records.detection import Document, Record
 from detect.records.written import clean, coin_tosses
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs
-from detect.report.scan.text import Fact, Summary
+from detect.report.paper.typeset import Summary
+from detect.report.story import Fact
 from detect.report.wording import Verdict, best_hypothesis, interest, limit_per_test, score, verdicts
 
 _INPUTS = 5  # named in a sentence

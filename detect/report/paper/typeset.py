@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
@@ -18,10 +19,23 @@ from detect.records.written import clean, format_time
 from detect.report.checking import TITLE, AnyRecord, how_to_check
 from detect.report.method import Part
 from detect.report.runs import Run, Runs, runs, to_data
-from detect.report.scan.text import Summary
+from detect.report.story import Fact
 from detect.report.wording import assumption_lines
 from watermark.errors import DyetraceError, MachineError
 from watermark.spec import WatermarkSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The first page: the answer, then what stands behind it, a list of sentences for each heading."""
+
+    kind: str
+    headline: str
+    lead: list[Runs]
+    facts: list[Fact]
+    parts: Sequence[tuple[str, Sequence[Runs]]]
+    limits: list[Runs]
+
 
 STANDARDS = ["a-2a", "ua-1"]
 """PDF/A-2a holds all of PDF/A-2b and is tagged for screen readers, as PDF/UA-1 asks."""

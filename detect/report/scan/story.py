@@ -13,9 +13,8 @@ from detect.report.closing import cell, name_cell, p_cell
 from detect.report.runs import Runs, e_value, level, p_value, runs
 from detect.report.scan import plots
 from detect.report.scan.method import method, references
-from detect.report.scan.text import brief, facts, lead, parts
+from detect.report.scan.text import brief, facts, headline, lead, parts, tone
 from detect.report.scan.wording import (
-    answer,
     control_items,
     named_in,
     place,
@@ -31,7 +30,6 @@ from detect.report.story import (
     Code,
     Column,
     Details,
-    Item,
     Items,
     Leaf,
     Pairs,
@@ -57,13 +55,12 @@ SKIPPED = 10  # of each file
 
 def story(record: ScanRecord) -> Story:
     """Tell what the record of a scan says."""
-    says = answer(record)
     specs = list(zip(record.spec_ids, record.specs, strict=True))
     return Story(
         kind="corpus scan",
         title=TITLE,
-        tone=says.kind,
-        headline=says.headline,
+        tone=tone(record),
+        headline=headline(record),
         lead=list(lead(record)),
         facts=facts(record),
         parts=parts(record),
@@ -91,15 +88,10 @@ def _documents(record: ScanRecord) -> Section:
             n=record.documents,
         )
         return Section(title, ident, [none])
-    more = (
-        f" The {len(record.hits)} strongest are shown; <code>hits.jsonl</code> has all."
-        if len(record.hits) < found.benjamini_hochberg
-        else ""
-    )
     intro = text(
-        f"$n of $all tested documents are listed at a false-discovery rate of $rate, $e by e-values.{more} “p” pays "
-        "for all sub-keys and keys; “p, all documents” for the choice among documents as well (Benjamini and "
-        "Hochberg).",
+        "$n of $all tested documents are listed at a false-discovery rate of $rate, $e by e-values. “p” pays for all "
+        "sub-keys and keys; “p, all” for the choice among all documents as well (Benjamini and Hochberg). Segments: "
+        "marked stretches, in tokens.",
         n=found.benjamini_hochberg,
         all=found.tested,
         rate=percent(found.rate),
@@ -110,14 +102,15 @@ def _documents(record: ScanRecord) -> Section:
         Column(runs("Id"), width=2, rank=4),
         Column(runs("Tokens"), "r", rank=1),
         Column(runs("p"), "r"),
-        Column(runs("p, all documents"), "r", rank=3),
+        Column(runs("p, all"), "r", rank=3),
         Column(runs("e-value"), "r", rank=6),
         Column(runs("Key"), width=2, rank=2),
-        Column(runs("Segments, in tokens"), width=2, rank=5),
+        Column(runs("Segments"), width=2, rank=5),
     ]
     rows = [_row(record, hit, number) for number, hit in enumerate(record.hits)]
     table = Table("Listed documents, the strongest first", columns, rows, DOCUMENTS_ON_PAPER, DOCUMENTS_ON_SCREEN)
-    where: list[Block] = [
+    more = list(_first("strongest", len(record.hits), found.benjamini_hochberg, "documents", "<code>hits.jsonl</code>"))
+    where = [
         heading("Where the mark is in the strongest documents"),
         text(
             "Bars: mean score of the tokens in each stretch, under the document’s strongest key and sub-key. Dashed: "
@@ -127,8 +120,8 @@ def _documents(record: ScanRecord) -> Section:
         ),
     ]
     strongest = [_strongest(record, hit, number) for number, hit in enumerate(record.hits[:PLOTTED])]
-    blocks = [intro, table, *where, *strongest]
-    return Section(title, ident, blocks, True, brief=[table], on_paper=PLOTTED_ON_PAPER)
+    blocks = [intro, table, *more, *where, *strongest]
+    return Section(title, ident, blocks, True, brief=[table, *more], on_paper=PLOTTED_ON_PAPER)
 
 
 def _row(record: ScanRecord, hit: Hit, number: int) -> list[Cell]:
@@ -228,10 +221,10 @@ def _subkeys(keys: list[ScanHypothesis]) -> Table:
     return Table("Totals of the sub-keys", columns, rows)
 
 
-def _first(which: str, most: int, count: int, what: str) -> Iterator[Leaf]:
+def _first(which: str, most: int, count: int, what: str, where: str = "the JSON record") -> Iterator[Leaf]:
     """Say that not all are shown."""
     if count > most:
-        yield text(f"The {most:,} {which} of $n {what}; the JSON record has all.", soft=True, n=count)
+        yield text(f"The {most:,} {which} of $n {what}; {where} has all.", soft=True, n=count)
 
 
 def _amount(record: ScanRecord) -> Iterator[Block]:
@@ -274,16 +267,15 @@ def _amount(record: ScanRecord) -> Iterator[Block]:
 
 
 def _controls(record: ScanRecord) -> Section:
-    items = control_items(record)
+    controls = Items(control_items(record))
     blocks: list[Block] = [
         text("The same scan where no mark can be, which shows whether its p-values can be believed."),
-        Items(items),
+        controls,
     ]
     drawn = list(_control_plots(record))
     if drawn:
         blocks.append(Plots(drawn))
-    said = Items([Item(runs("control: $line", line=item.text), item.standing) for item in items])
-    return Section("Controls", "controls", blocks, True, brief=[said])
+    return Section("Controls", "controls", blocks, True, brief=[controls])
 
 
 def _control_plots(record: ScanRecord) -> Iterator[Plot]:
@@ -349,7 +341,7 @@ def _inputs(record: ScanRecord) -> Table:
         Column(runs("Name"), width=2),
         Column(runs("Read as")),
         *(Column(runs(name), "r", rank=1) for name in counted),
-        Column(runs("SHA-256"), width=3),
+        Column(runs("SHA-256"), width=4),
     ]
     rows = [
         [

@@ -4,24 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from detect.records.scan import ScanRecord
-from detect.records.written import key_label, key_phrase, percent
+from detect.records.written import coin_tosses, key_label, key_phrase, percent
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs, said
 from detect.report.scan.wording import (
     WHY_UNTESTED,
-    answer,
+    found_keys,
     interval,
-    named,
     pointing_note,
     skipped,
     skipped_reasons,
     tenants_tested,
     untested,
 )
-from detect.report.story import Fact
+from detect.report.story import Fact, Tone
 from detect.report.wording import (
     SECRECY,
     capital,
@@ -33,27 +31,25 @@ from detect.report.wording import (
 )
 
 _KEYS = 6  # accounts spelt out
+_NAMED = 5  # named in a sentence; more are counted
 _BRIEF_INPUTS = 3  # named in a terminal
 _SENTENCE = 600  # characters of one that the record holds
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The first page: the answer, then what stands behind it, a list of sentences for each heading."""
-
-    kind: str
-    headline: str
-    lead: list[Runs]
-    facts: list[Fact]
-    parts: Sequence[tuple[str, Sequence[Runs]]]
-    limits: list[Runs]
+def tone(record: ScanRecord) -> Tone:
+    """The colour of the answer."""
+    if record.log10_pvalue is None:
+        return "refused"
+    return "marked" if record.found else "unmarked"
 
 
-def summary(record: ScanRecord) -> Summary:
-    """Write the first page."""
-    says = answer(record)
-    told = parts(record)[:-1]
-    return Summary(says.kind, says.headline, list(lead(record)), facts(record), told, list(_limits(record)))
+def headline(record: ScanRecord) -> str:
+    """The answer in a sentence."""
+    if record.log10_pvalue is None:
+        return "No answer is given."
+    if record.found:
+        return "The mark was found in this corpus."
+    return "No mark was found in this corpus." if record.documents else "No documents were scanned."
 
 
 def parts(record: ScanRecord) -> list[tuple[str, Sequence[Runs]]]:
@@ -66,18 +62,17 @@ def parts(record: ScanRecord) -> list[tuple[str, Sequence[Runs]]]:
 
 def brief(record: ScanRecord) -> Iterator[Runs]:
     """The answer as a terminal has it: the headline, what it rests on, and the corpus."""
-    says = answer(record)
-    yield runs(says.headline)
-    if record.refused is not None:
-        yield said(record.refused, _SENTENCE)
+    yield runs(headline(record))
+    if record.log10_pvalue is None:
+        yield said(record.refused or "", _SENTENCE)
     else:
-        p, limit = p_value(record.log10_pvalue), level(record.alpha)
+        p, limit, tosses = p_value(record.log10_pvalue), level(record.alpha), coin_tosses(record.log10_pvalue)
         yield runs("p = $p, all keys of this scan paid for; found at $limit or less", p=p, limit=limit)
         if record.calibration is not None:
             yield said(record.calibration, _SENTENCE)
-        if says.kind == "marked" and says.tosses > 9:
-            yield runs("As likely as calling $n tosses of a fair coin, each one right.", n=says.tosses)
-        if says.kind == "unmarked" and record.discoveries.benjamini_hochberg:
+        if record.found and tosses > 9:
+            yield runs("As likely as calling $n tosses of a fair coin, each one right.", n=tosses)
+        if not record.found and record.discoveries.benjamini_hochberg:
             yield runs("The list of documents below rests on the false-discovery rate alone.")
     yield from _brief_facts(record)
 
@@ -225,7 +220,7 @@ def _amount(record: ScanRecord) -> Iterator[Runs]:
 
 def _account(record: ScanRecord) -> Iterator[Runs]:
     tenants = tenants_tested(record)
-    found = answer(record).keys
+    found = found_keys(record)
     for key in found[:_KEYS]:
         yield runs(
             "<b>$key</b>: p = $p, all keys paid for. $n of the listed documents point to it ($paid).",
@@ -245,7 +240,9 @@ def _account(record: ScanRecord) -> Iterator[Runs]:
             else "The watermark has no keys of accounts: it cannot say for whom text was generated."
         )
     elif not named_accounts:
-        names = [runs("$name", name=name) for name in named([key_label(h.key) for h in tenants], "accounts")]
+        names = [said(key_label(key.key)) for key in tenants[:_NAMED]]
+        if len(tenants) > _NAMED:
+            names.append(runs("$n more accounts", n=len(tenants) - _NAMED))
         yield runs("None of the accounts tested is found: $names.", names=listed(names))
 
 

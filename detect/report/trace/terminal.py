@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from detect.records.trace import ModelSeen, TraceRecord
 from detect.records.written import format_e, format_level, format_p, format_time, key_label
 from detect.report.checking import made_line
 from detect.report.detection.terminal import Shown, print_assumptions, print_checks
 from detect.report.runs import plain
-from detect.report.scan.terminal import print_table
 from detect.report.scan.wording import interval
 from detect.report.trace.wording import (
     answer,
@@ -155,3 +155,31 @@ def _print_readouts(record: TraceRecord, console: Console, shown: Shown) -> None
     print_table(
         console, shown, names, columns, {"sd", "contexts to 10^-10"}, "other readouts have no part in the verdict"
     )
+
+
+_PLACE = 40
+_NARROW = 70
+
+
+def print_table(
+    console: Console,
+    shown: Shown,
+    names: dict[str, list[Text]],
+    columns: dict[str, list[str]],
+    kept: set[str],
+    note: str,
+) -> None:
+    """Print names, cut where they are long, and numbers, which never are: a narrow terminal gets the ``kept`` ones."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    if console.width < _NARROW:
+        columns = {header: cells for header, cells in columns.items() if header in kept}
+    for header in names:
+        table.add_column(header, no_wrap=True, overflow=shown.cut, max_width=_PLACE)
+    for header, cells in columns.items():
+        table.add_column(header, justify="right", no_wrap=True, min_width=max(map(len, [header, *cells])))
+    for row in zip(*names.values(), *columns.values(), strict=True):
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    console.print(table)
+    if note:
+        console.print(shown.whole(f" {note}", "dim"))
+    console.print()

@@ -18,7 +18,7 @@ from detect.corpus.settings import ScanSettings
 from detect.keyed.decoys import log10_agreement
 from detect.records.reading import read_record, write_record
 from detect.records.scan import ScanRecord
-from detect.report.scan.wording import control_lines
+from detect.report.scan.wording import control_items
 from detect.report.verify.report import verify_report
 from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
@@ -63,13 +63,13 @@ def test_a_clean_control_corpus_lets_the_answer_stand(folder: Path, tmp_path: Pa
     assert command(folder, tmp_path, "--null-corpus", folder / "clean.jsonl", "--no-pdf").exit_code == 0
     record = read_record(ScanRecord, tmp_path / "report.json")
     assert record.found and record.controls.null_corpus_documents == 20
-    assert [standing for standing, _ in control_lines(record)] == ["sound", "sound", "sound"]
+    assert [item.standing for item in control_items(record)] == ["good", "good", "good"]
     assert any(a.checked and "control corpus of 20 documents" in a.how for a in record.assumptions)
 
 
 def test_where_there_is_no_control_corpus_the_report_says_so(folder: Path, tmp_path: Path) -> None:
     result = command(folder, tmp_path, "--null-corpus", "none")
-    assert "control: no control corpus was tested" in result.stdout
+    assert "Not there: no control corpus was tested" in result.stdout
     page = (tmp_path / "report.html").read_text()
     assert "Not there: no control corpus was tested" in page
     assert "As it should be: </span>no control corpus" not in page

@@ -20,8 +20,9 @@ from detect.records.reading import read_record
 from detect.records.scan import ScanRecord
 from detect.report.detection.page import render_html
 from detect.report.detection.terminal import print_record
-from detect.report.scan.page import render_scan_html
-from detect.report.scan.terminal import print_scan
+from detect.report.paper.page import page as draw
+from detect.report.paper.terminal import print_story
+from detect.report.scan.story import story as scan_story
 from detect.report.verify.report import verify_report
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from watermark.keys import SecretKey, write_key_file
@@ -151,9 +152,9 @@ def test_an_older_scan_still_reads_verifies_renders_and_recomputes(folder: Path,
     del fields["assumptions"], fields["pairs_paid"], fields["controls"]["null_key_log10_pvalue"], fields["made"]
     older = msgspec.convert(fields, type=type(read_record(ScanRecord, path)))
     out = StringIO()
-    print_scan(older, Console(file=out))
+    print_story(scan_story(older), Console(file=out))
     assert "mark was found" in out.getvalue() and TITLE not in out.getvalue()
-    page = render_scan_html(older)
+    page = draw(scan_story(older))
     assert TITLE not in page and "not over documents" in page
     assert recompute_scan(older, f"file:{folder / 'owner.key'}", None, Path("/"), None, InlineEngine()) == []
     from detect.records.reading import write_record

@@ -13,15 +13,13 @@ from typing import Any
 
 import pytest
 
-from detect.report.detection.page import render_html
 from detect.report.paper.narrow import labelled
 from detect.report.plan.page import render_plan_html
-from detect.report.scan.page import render_scan_html
 from detect.report.trace.page import render_trace_html
 from detect.student.power.planner import Question, plan
 from detect.student.power.simulated import Look, Student
 from tests.detect.report import examples, test_scan_html, test_trace_html
-from tests.detect.report.test_report import shown_records
+from tests.detect.report.test_report import on_page, shown_records
 
 WIDTH = 390
 FEWEST = 24  # points that a cell with text is wide at least: two or three letters
@@ -70,9 +68,9 @@ def a_plan() -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "detection of one": lambda: render_html(shown_records()["aware"]),
-    "detection of many": lambda: render_html(shown_records()["many"]),
-    "scan": lambda: render_scan_html(test_scan_html.shown_records()["marked"]),
+    "detection of one": lambda: on_page(shown_records()["aware"]),
+    "detection of many": lambda: on_page(shown_records()["many"]),
+    "scan": lambda: test_scan_html.on_page(test_scan_html.shown_records()["marked"]),
     "trace": lambda: render_trace_html(test_trace_html.shown_records()["found"]),
     "plan": a_plan,
 }
