@@ -21,6 +21,7 @@ from detect.report import recompute
 from detect.report.detection.story import story as detection_story
 from detect.report.scan.story import story as scan_story
 from detect.report.story import Story
+from detect.report.trace.story import story as trace_story
 from detect.report.verify import detection, power_plan, scan, server_check, trace
 from detect.report.verify.checks import Check
 from watermark.errors import DyetraceError
@@ -63,7 +64,7 @@ def _not_drawn(record: Report) -> Story:
 KINDS: tuple[Kind[Any], ...] = (
     Kind(Record, detection_story, detection.checks, recompute.detection),
     Kind(ScanRecord, scan_story, scan.checks, recompute.scan),
-    Kind(TraceRecord, _not_drawn, trace.checks, recompute.trace),
+    Kind(TraceRecord, trace_story, trace.checks, recompute.trace),
     Kind(
         PowerPlan,
         _not_drawn,

@@ -11,7 +11,10 @@ from detect.cli.publishing import check_pdf, end_by_verdict, publish
 from detect.folders.published import TRACE_FORMAT, Unwritten, check_folder
 from detect.records.reading import encode_record
 from detect.records.trace import TraceRecord
-from detect.report.trace.terminal import print_trace
+from detect.report.paper.page import page
+from detect.report.paper.pdf import pdf
+from detect.report.paper.terminal import print_story
+from detect.report.trace.story import story
 from detect.student.texts.served import crowding
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
@@ -44,16 +47,10 @@ def report(asked: TraceWeights | TraceEndpoint, trace: Callable[[], TraceRecord]
         record, failed = error.record, error
 
     def drawn(_: Path) -> dict[str, bytes]:
-        from detect.report.trace.page import render_trace_html
-
-        drawings = {"report.html": render_trace_html(record).encode()}
-        if asked.pdf:
-            from detect.report.trace.pdf import render_trace_pdf
-
-            drawings["report.pdf"] = render_trace_pdf(record)
-        return drawings
+        told = story(record)
+        return {"report.html": page(told).encode()} | ({"report.pdf": pdf(told)} if asked.pdf else {})
 
     data = encode_record(record)
-    publish(asked.output, data, drawn, lambda console: print_trace(record, console), asked.as_json, failed)
+    publish(asked.output, data, drawn, lambda console: print_story(story(record), console), asked.as_json, failed)
     if asked.fail:
         end_by_verdict(record.found, record.refused)

@@ -1,4 +1,4 @@
-"""How a trace's numbers came about, with formulas: written once, for its page and its PDF."""
+"""How a trace's numbers came about, with formulas."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
@@ -9,7 +9,6 @@ from detect.records.trace import TraceRecord
 from detect.report.controls import contradiction_level
 from detect.report.method import Block, Part, calibration, formula, papers, paragraph
 from detect.report.runs import level, p_value
-from detect.report.trace.sceptic import hypotheses
 from detect.report.trace.wording import tenants_tested
 from detect.student.verdict.score import MOST_NATS, STEPS_PER_NAT
 from detect.student.verdict.weights import LARGEST_WEIGHT, STEPS
@@ -17,6 +16,7 @@ from watermark.formats.protocol import is_format
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
 
+PAPERS = papers("Aaronson", "Dempster", "Holm", "Kirchenbauer", "Robbins", "Sander", "Ville", "Vovk")
 _READOUTS = {
     "argmax": "its likeliest token <i>v</i> has the weight <i>f</i> = 1, all others 0 (the test of Sander et al. 2024)",
     "mass": "each token’s weight is its probability, <i>f</i> = <i>q</i>",
@@ -28,40 +28,30 @@ _READOUTS = {
 
 
 def method(record: TraceRecord) -> list[Part]:
-    """Write the method of this record's trace."""
-    sections = [
-        Part("The question", _question()),
+    """Write the method of this record's trace; its question is the court's."""
+    return [
         Part("What was read of the suspect", list(_weights(record))),
         Part("The score of a word", list(_score(record))),
         Part("The total and its law", list(_total(record))),
-        Part("The e-value", _evalue(record)),
+        Part("The e-value", list(_evalue(record))),
         Part("Several keys", list(_keys(record))),
-        Part("Comparison of readouts, and power", _power(record)),
-        Part("The share of the training text", _share(record)),
-        Part("Controls", _controls(record)),
+        Part("Comparison of readouts, and power", list(_power())),
+        Part("The share of the training text", list(_share(record))),
+        Part("Controls", list(_controls(record))),
     ]
-    return sections
-
-
-def references() -> list[str]:
-    """Papers that the method names, in full."""
-    return papers("Aaronson", "Dempster", "Holm", "Kirchenbauer", "Robbins", "Sander", "Ville", "Vovk")
-
-
-def _question() -> list[Block]:
-    return [paragraph("<b>$name.</b> $text", name=name, text=text) for name, text in hypotheses()]
 
 
 def _weights(record: TraceRecord) -> Iterator[Block]:
     width = record.spec.context_width
     tokens = "token" if width == 1 else f"{width} tokens"
     where = "its answers say" if record.mode == "api" else "the suspect predicts"
-    text = (
+    described = _READOUTS.get(record.readout)
+    yield paragraph(
         f"A context is the {tokens} before a position. For each distinct context <i>c</i>, {where} how likely each "
         "token <i>v</i> is to come next. The readout <code>$name</code> turns that into weights"
+        + (f": {described}." if described else "."),
+        name=record.readout,
     )
-    described = _READOUTS.get(record.readout)
-    yield paragraph(f"{text}: {described}." if described else f"{text}.", name=record.readout)
     if record.readout == "reference":
         yield formula(
             "<i>f</i><sub><i>cv</i></sub> = ((<i>q</i> + <i>r</i>) / 2)<sup>½</sup> · clip(ln(<i>q</i> / <i>r</i>), "
@@ -106,71 +96,63 @@ def _weights(record: TraceRecord) -> Iterator[Block]:
 
 
 def _score(record: TraceRecord) -> Iterator[Block]:
-    spec = record.spec
-    scheme = spec.build_scheme()
+    scheme = record.spec.build_scheme()
+    prefers = (
+        "The generator preferred tokens with favourable words, and who learnt from its text prefers them a little too."
+    )
     if is_format(scheme):
         yield paragraph(
             "The mark is that of $system (format <code>$name</code>), which gives a word for each context and token. "
-            "The generator preferred tokens with favourable words, and who learnt from its text prefers them a little "
-            "too.",
+            + prefers,
             system=scheme.system,
             name=scheme.name,
         )
         yield from calibration(record.calibration)
     else:
-        yield _keyed()
-    yield from _of_words(spec)
-
-
-def _keyed() -> Block:
-    return paragraph(
-        "A keyed pseudo-random function (ChaCha8) gives a 32-bit word for each context, token and sub-key, and so a "
-        "number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these words are independent and "
-        "uniform. The generator preferred tokens with favourable words, and who learnt from its text prefers them a "
-        "little too."
-    )
-
-
-def _of_words(spec: WatermarkSpec) -> Iterator[Block]:
-    law = spec.build_scheme().law
-    if isinstance(law, Hypoexponential):
         yield paragraph(
+            "A keyed pseudo-random function (ChaCha8) gives a 32-bit word for each context, token and sub-key, and so "
+            "a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these words are independent "
+            f"and uniform. {prefers}"
+        )
+    yield _of_words(record.spec)
+
+
+def _of_words(spec: WatermarkSpec) -> Block:
+    law = spec.build_scheme().law
+    scores = "Scheme <code>$name</code>: the score <i>s</i> of a word"
+    follows = "The probability of each value follows from the number of words that give it."
+    if isinstance(law, Hypoexponential):
+        return paragraph(
             "Either of two keys may have chosen a token: the score <i>s</i> is the weighted sum of −ln(1 − <i>u</i>) "
-            "under both, each rounded down to half a nat and at most $most nats, the weights in whole tenths. The "
-            "probability of each value follows from the number of words that give it.",
+            "under both, each rounded down to half a nat and at most $most nats, the weights in whole tenths. "
+            + follows,
             most=MOST_NATS,
         )
-    elif isinstance(law, Exponential):
-        yield paragraph(
-            "Scheme <code>$name</code>: the score <i>s</i> of a word is −ln(1 − <i>u</i>) (Aaronson 2022), rounded "
-            "down to 1/$steps nat and at most $most nats. The probability of each value follows from the number of "
-            "words that give it.",
+    if isinstance(law, Exponential):
+        return paragraph(
+            f"{scores} is −ln(1 − <i>u</i>) (Aaronson 2022), rounded down to 1/$steps nat and at most $most nats. "
+            + follows,
             name=spec.scheme,
             steps=STEPS_PER_NAT,
             most=MOST_NATS,
         )
-    elif isinstance(law, Bernoulli):
-        yield paragraph(
-            "Scheme <code>$name</code>: the score <i>s</i> of a word is 1 when it puts the token on the green list, "
-            "which happens with probability γ = $gamma, else 0 (Kirchenbauer et al. 2023).",
+    if isinstance(law, Bernoulli):
+        return paragraph(
+            f"{scores} is 1 when it puts the token on the green list, which happens with probability γ = $gamma, else "
+            "0 (Kirchenbauer et al. 2023).",
             name=spec.scheme,
             gamma=f"{law.gamma:.6g}",
         )
-    elif isinstance(law, WeightedBits):
-        yield paragraph(
-            "Scheme <code>$name</code>: the score <i>s</i> of a word is the sum of $n of its bits with weights from "
-            "$first to $last. Without the key the bits are fair coins.",
+    if isinstance(law, WeightedBits):
+        return paragraph(
+            f"{scores} is the sum of $n of its bits with weights from $first to $last. Without the key the bits are "
+            "fair coins.",
             name=spec.scheme,
             n=len(law.weights),
             first=law.weights[0],
             last=law.weights[-1],
         )
-    else:
-        yield paragraph(
-            "Scheme <code>$name</code>: the score <i>s</i> of a word takes one of $n values with known probabilities.",
-            name=spec.scheme,
-            n=len(law.values),
-        )
+    return paragraph(f"{scores} takes one of $n values with known probabilities.", name=spec.scheme, n=len(law.values))
 
 
 def _total(record: TraceRecord) -> Iterator[Block]:
@@ -209,38 +191,29 @@ def _total(record: TraceRecord) -> Iterator[Block]:
         yield formula("<i>p</i> = min(1, 2 min(P(<i>T</i> ≥ <i>t</i>), P(<i>T</i> ≤ <i>t</i>)))")
 
 
-def _evalue(record: TraceRecord) -> list[Block]:
+def _evalue(record: TraceRecord) -> Iterator[Block]:
     use = (
         "The verdict of this report rests on it: <i>p</i> ≤ 1/<i>e</i>."
         if record.basis == "e-value"
         else "Here it is shown beside the p-value, on which the verdict rests."
     )
-    return [
-        paragraph(
-            "The e-value is the average, over a fixed grid of <i>θ</i>, of likelihood ratios whose mean is 1 without "
-            "the key:"
-        ),
-        formula("<i>e</i> = average over <i>θ</i> of exp(<i>θ T</i> − <i>K</i>(<i>θ</i>))"),
-        paragraph(
-            "Weights may depend on all that was laid open before, in an order of their own: then it is a test "
-            "martingale in that order, and the chance that it ever reaches 1/α there without the key is at most α "
-            f"(Ville 1939; Robbins 1970). {use} The e-value of the whole report is the mean over keys (Vovk and Wang "
-            "2021)."
-        ),
-        *(
-            [
-                paragraph(
-                    "Here weights rest on marked served answers, and so on words in the order in which those were "
-                    "made, which is not that of the questions. The evidence is therefore the mean of the e-values "
-                    "after prompts 1, 2, 4, 8 and so on and the last, $n moments in all; those that were not reached "
-                    "count 0.",
-                    n=record.queries.looks,
-                )
-            ]
-            if record.queries is not None and record.queries.looks
-            else []
-        ),
-    ]
+    yield paragraph(
+        "The e-value is the average, over a fixed grid of <i>θ</i>, of likelihood ratios whose mean is 1 without the "
+        "key:"
+    )
+    yield formula("<i>e</i> = average over <i>θ</i> of exp(<i>θ T</i> − <i>K</i>(<i>θ</i>))")
+    yield paragraph(
+        "Weights may depend on all that was laid open before, in an order of their own: then it is a test martingale "
+        "in that order, and the chance that it ever reaches 1/α there without the key is at most α (Ville 1939; "
+        f"Robbins 1970). {use} The e-value of the whole report is the mean over keys (Vovk and Wang 2021)."
+    )
+    if record.queries is not None and record.queries.looks:
+        yield paragraph(
+            "Here weights rest on marked served answers, and so on words in the order in which those were made, which "
+            "is not that of the questions. The evidence is therefore the mean of the e-values after prompts 1, 2, 4, 8 "
+            "and so on and the last, $n moments in all; those that were not reached count 0.",
+            n=record.queries.looks,
+        )
 
 
 def _keys(record: TraceRecord) -> Iterator[Block]:
@@ -261,59 +234,45 @@ def _keys(record: TraceRecord) -> Iterator[Block]:
         )
 
 
-def _power(record: TraceRecord) -> list[Block]:
-    return [
-        paragraph(
-            "Each further context adds the same on average, so that the square of <i>z</i> = (<i>T</i> − E <i>T</i>) "
-            "/ sd grows with their number. The contexts that a readout needs are those at which <i>z</i> reaches "
-            "6.36, which is p = 10<sup>−10</sup> for a bell curve: a forecast, and part of no verdict."
-        ),
-        paragraph(
-            "What could have been seen is the shift per context, in standard deviations of one context’s part, with "
-            "which the level of the report is passed with a chance of 95%."
-        ),
-    ]
+def _power() -> Iterator[Block]:
+    yield paragraph(
+        "Each further context adds the same on average, so that the square of <i>z</i> = (<i>T</i> − E <i>T</i>) / sd "
+        "grows with their number. The contexts that a readout needs are those at which <i>z</i> reaches 6.36, which is "
+        "p = 10<sup>−10</sup> for a bell curve: a forecast, and part of no verdict."
+    )
 
 
-def _share(record: TraceRecord) -> list[Block]:
+def _share(record: TraceRecord) -> Iterator[Block]:
     if record.share.interval is None:
-        return [
-            paragraph(
-                "How far a model leans depends on the marked text that it read, but also on its size, its training "
-                "and on how often a context came up. The same lean can come from much text read once or little read "
-                "often, so that the lean alone identifies no share. Students that the analyst trains in the same way, "
-                "several of each of two known shares or more, would calibrate it."
-            )
-        ]
-    return [
-        paragraph(
-            "Calibration students were trained with known marked shares, several of each, and read the same contexts "
-            "under the same words. So what contexts add by chance is common to all of them and to the suspect, and how "
-            "far training by itself moves the effect shows in how far students of one share differ: that is what the "
-            "interval rests on. It holds if the suspect was trained like them, if their effects are about normal, and "
-            "if more marked text never means a smaller effect on average; the shape of the curve is not assumed."
-        ),
-        paragraph("Method: $method.", method=record.share.interval.method),
-    ]
+        yield paragraph(
+            "How far a model leans depends on the marked text that it read, but also on its size, its training and on "
+            "how often a context came up. The same lean can come from much text read once or little read often, so "
+            "that the lean alone identifies no share. Students that the analyst trains in the same way, several of "
+            "each of two known shares or more, would calibrate it."
+        )
+        return
+    yield paragraph(
+        "Calibration students were trained with known marked shares, several of each, and read the same contexts under "
+        "the same words. So what contexts add by chance is common to all of them and to the suspect, and how far "
+        "training by itself moves the effect shows in how far students of one share differ: that is what the interval "
+        "rests on. It holds if the suspect was trained like them, if their effects are about normal, and if more "
+        "marked text never means a smaller effect on average; the shape of the curve is not assumed."
+    )
+    yield paragraph("Method: $method.", method=record.share.interval.method)
 
 
-def _controls(record: TraceRecord) -> list[Block]:
+def _controls(record: TraceRecord) -> Iterator[Block]:
     controls = record.controls
     if not controls.decoy_log10_pvalues:
-        return [paragraph("No decoy keys were run, so this report holds no check of its own p-values.")]
-    return [
-        paragraph(
-            "The first key’s test ran under $n keys derived from the public seed <code>$seed</code>, with the same "
-            "weights. Decoys are as independent of the suspect as the true key is under the null hypothesis, so their "
-            "p-values must be uniform or larger. This is tested (one-sided Kolmogorov–Smirnov, and the smallest of "
-            "them), here with p = $p. Below $level the result is refused.",
-            n=len(controls.decoy_log10_pvalues),
-            seed=controls.decoy_seed,
-            p=p_value(controls.decoy_log10_agreement),
-            level=contradiction_level(),
-        ),
-        paragraph(
-            "Control models stand in the suspect’s place: the whole trace runs again on a model in which no mark can "
-            "be, such as a reference, or a student of the same text without the mark."
-        ),
-    ]
+        yield paragraph("No decoy keys were run, so this report holds no check of its own p-values.")
+        return
+    yield paragraph(
+        "The first key’s test ran under $n keys derived from the public seed <code>$seed</code>, with the same "
+        "weights. Decoys are as independent of the suspect as the true key is under the null hypothesis, so their "
+        "p-values must be uniform or larger. This is tested (one-sided Kolmogorov–Smirnov, and the smallest of them), "
+        "here with p = $p. Below $level the result is refused.",
+        n=len(controls.decoy_log10_pvalues),
+        seed=controls.decoy_seed,
+        p=p_value(controls.decoy_log10_agreement),
+        level=contradiction_level(),
+    )

@@ -4,97 +4,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from detect.keyed.decoys import LOG10_CONTRADICTION
 from detect.records.trace import TraceRecord, log10_naming_level
 from detect.records.written import format_time
 from detect.report.runs import Run, Runs, level, p_value, runs
+from detect.report.story import Block, Heading, Pairs, Section, Text
 from detect.report.trace.text import power_lines
-from detect.report.trace.wording import (
-    control_lines,
-    phrase,
-    readouts,
-    target,
-    tenants_tested,
+from detect.report.trace.wording import controls, phrase, readouts, tenants_tested
+
+_NULL = (
+    "The suspect was made without knowledge of the key: neither the key nor any text that was generated with it had a "
+    "part in its making."
+)
+_ALTERNATIVE = (
+    "The suspect learnt, directly or through other models, from text that the owner’s generator wrote with this key."
 )
 
-Lines = Iterator[Runs]
 
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """What a sceptic asks.
-
-    Attributes
-    ----------
-    question
-        In the sceptic's words.
-    sound
-        Whether the record has what answers it; where not, the answer says what is missing.
-    lines
-        The answer.
-    """
-
-    question: str
-    sound: bool
-    lines: list[Runs]
-
-
-def hypotheses() -> list[tuple[str, Runs]]:
-    """Both hypotheses in plain words."""
-    return [
-        (
-            "Null hypothesis",
-            runs(
-                "The suspect was made without knowledge of the key: neither the key nor any text that was generated "
-                "with it had a part in its making."
-            ),
-        ),
-        (
-            "Alternative",
-            runs(
-                "The suspect learnt, directly or through other models, from text that the owner’s generator wrote with "
-                "this key."
-            ),
-        ),
+def court(record: TraceRecord) -> Section:
+    """All objections, in the order in which they would be raised."""
+    sound = all(item.standing == "good" for item in controls(record))
+    asked = record.queries
+    fixed = asked is None or asked.looks > 0 or record.basis == "e-value" or asked.stopped != "target reached"
+    blocks = [
+        Pairs("Hypotheses", [("Null hypothesis", runs(_NULL)), ("Alternative", runs(_ALTERNATIVE))]),
+        *_asked("Could it be chance?", _chance(record), record.refused is None),
+        *_asked("Was the key chosen to fit this model?", _key(record), record.commitment is not None),
+        *_asked("Is it only the way this model writes?", _style(record)),
+        *_asked("Does the model repeat what it was given to read?", _echo(record)),
+        *_asked("Was the way of measuring picked after looking?", *_measure(record)),
+        *_asked("Was it stopped at a lucky moment?", _stopping(record), fixed),
+        *_asked("How many keys were tried?", _keys(record)),
+        *_asked("Would the same test accuse an innocent model?", _controls(record), sound),
+        *([] if record.refused else _asked("Would a mark have been seen?", power_lines(record))),
+        *_asked("What if somebody else had the key?", _secrecy()),
+        *_asked("Who says that these numbers are right?", _again(record)),
     ]
+    return Section("The court of a sceptic", "court", blocks)
 
 
-def objections(record: TraceRecord) -> list[Objection]:
-    """All of them, in the order in which they would be raised."""
-    committed = record.commitment is not None
-    controls = all(sound for sound, _ in control_lines(record))
-    return [
-        Objection("Could it be chance?", record.refused is None, list(_chance(record))),
-        Objection("Was the key chosen to fit this model?", committed, list(_key(record))),
-        Objection("Is it only the way this model writes?", True, list(_style(record))),
-        Objection("Does the model repeat what it was given to read?", True, list(_echo(record))),
-        _measure(record),
-        _stopping(record),
-        Objection("How many keys were tried?", True, list(_keys(record))),
-        Objection("Would the same test accuse an innocent model?", controls, list(_controls(record))),
-        *([] if record.refused else [Objection("Would a mark have been seen?", True, list(power_lines(record)))]),
-        Objection("What if somebody else had the key?", True, list(_secrecy())),
-        Objection("Who says that these numbers are right?", True, list(_again(record))),
-    ]
+def _asked(question: str, answer: Iterable[Runs], sound: bool = True) -> list[Block]:
+    """An objection and its answer; where it isn't ``sound`` the record lacks what would answer it."""
+    head = Heading(runs(question), badge="" if sound else "not answered by this report")
+    return [head, *map(Text, answer)]
 
 
-def _chance(record: TraceRecord) -> Lines:
+def _chance(record: TraceRecord) -> Iterator[Runs]:
+    at_most: Runs = (Run("at most "),) if record.basis == "e-value" else ()
+    p = at_most + p_value(record.log10_pvalue)
     if record.refused is not None:
         yield runs("No p-value is given, so the question is open: $why.", why=record.refused.rstrip("."))
     elif record.found:
         yield runs(
             "Hardly: the chance is $p. At the level of this report, $level, at most one in $many models made without "
             "the key would be called marked.",
-            p=_p(record),
+            p=p,
             level=level(record.alpha),
             many=round(1 / record.alpha),
         )
     else:
-        yield runs("Yes: with a chance of $p, which is above the level of $level.", p=_p(record),
-                   level=level(record.alpha))  # fmt: skip
+        yield runs("Yes: with a chance of $p, which is above the level of $level.", p=p, level=level(record.alpha))
     yield runs(
         "“Exact” means this. The suspect and all that was read of it are held fixed, and the key, 256 bits drawn at "
         "random, is what varies. Under the null hypothesis the words of different (context, token) pairs are then "
@@ -115,18 +86,12 @@ def _chance(record: TraceRecord) -> Lines:
             else "one may look at every answer and stop at will"
         )
         yield runs(
-            f"Here {why}, so the verdict does not use the exact tail. It uses the "
-            "e-value, which is 1 on average, or less, for every model made without the key: it exceeds 1/α with a "
-            "chance of at most α."
+            f"Here {why}, so the verdict does not use the exact tail. It uses the e-value, which is 1 on average, or "
+            "less, for every model made without the key: it exceeds 1/α with a chance of at most α."
         )
 
 
-def _p(record: TraceRecord) -> Runs:
-    at_most: Runs = (Run("at most "),) if record.basis == "e-value" else ()
-    return (*at_most, *p_value(record.log10_pvalue))
-
-
-def _key(record: TraceRecord) -> Lines:
+def _key(record: TraceRecord) -> Iterator[Runs]:
     if record.commitment is None:
         yield runs(
             "This report cannot exclude it: no commitment is on record. A key that is picked after looking at the "
@@ -135,18 +100,16 @@ def _key(record: TraceRecord) -> Lines:
         )
         return
     yield runs(
-        "A commitment to key and watermark is on record: SHA-256 <code>$hash</code>. Its file is dated <n>$time</n>, "
-        "which the hash does not cover and anybody can edit. Compare this hash with one that was published, "
-        "timestamped or deposited with others before the suspect was made. Only that, and not the date in this report, "
-        "shows that the key was there first.",
-        time=format_time(record.commitment.created),
+        "A commitment to key and watermark is on record: SHA-256 <code>$hash</code>. Compare this hash with one that "
+        "was published, timestamped or deposited with others before the suspect was made. Only that, and not the date "
+        "in this report, shows that the key was there first.",
         hash=record.commitment.sha256,
     )
     if record.plan is not None:
         yield runs("The plan of the queries names the key as well, by its fingerprint.")
 
 
-def _style(record: TraceRecord) -> Lines:
+def _style(record: TraceRecord) -> Iterator[Runs]:
     yield runs(
         "No. Which words the key favours after which context is as good as drawn by lot, and drawn anew for every "
         "context. A habit of style, a subject, a language, a benchmark, even text chosen by an opponent, favours them "
@@ -167,11 +130,11 @@ def _style(record: TraceRecord) -> Lines:
         )
 
 
-def _echo(record: TraceRecord) -> Lines:
-    marked = [reading for reading in record.readings if reading.marked]
-    source = "It was asked" if record.mode == "api" else "It read"
-    if len(marked) < len(record.readings):
-        what = "prompts that are" if record.mode == "api" else "text that is"
+def _echo(record: TraceRecord) -> Iterator[Runs]:
+    marked = any(reading.marked for reading in record.readings)
+    asked = record.mode == "api"
+    source, what = ("It was asked", "prompts that are") if asked else ("It read", "text that is")
+    if not all(reading.marked for reading in record.readings):
         yield runs(
             f"{source} {what} not marked with this key, which was tested: there is nothing in the window from which "
             "the mark could be copied. A model that repeats itself gains nothing, since each (context, token) pair "
@@ -191,8 +154,7 @@ def _echo(record: TraceRecord) -> Lines:
         )
 
 
-def _measure(record: TraceRecord) -> Objection:
-    question = "Was the way of measuring picked after looking?"
+def _measure(record: TraceRecord) -> tuple[list[Runs], bool]:
     shown = readouts(record)
     sound, lines = True, []
     if record.plan is not None:
@@ -208,22 +170,12 @@ def _measure(record: TraceRecord) -> Objection:
             )
         )
         if plan.seed is not None:
-            lines.append(
-                runs(
-                    "Prompts were taken from $n by the public seed <code>$seed</code>, whatever was answered to them.",
-                    n=plan.offered,
-                    seed=plan.seed,
-                )
-            )
+            said = "Prompts were taken from $n by the public seed <code>$seed</code>, whatever was answered to them."
+            lines.append(runs(said, n=plan.offered, seed=plan.seed))
         if record.queries is not None and record.queries.before_plan:
             sound = False
-            lines.append(
-                runs(
-                    "But $n of the answers were on record before the plan was: its prompts may have been picked by "
-                    "them.",
-                    n=record.queries.before_plan,
-                )
-            )
+            said = "But $n of the answers were on record before the plan was: its prompts may have been picked by them."
+            lines.append(runs(said, n=record.queries.before_plan))
     elif record.mode == "api":
         sound = False
         lines.append(runs("No plan is on record, so that this report cannot show it."))
@@ -232,69 +184,45 @@ def _measure(record: TraceRecord) -> Objection:
     if record.plan is None and record.log10_pvalue is not None and record.found and len(shown) > 1:
         paid = min(0.0, record.log10_pvalue + math.log10(len(shown)))
         holds = paid <= math.log10(record.alpha)
-        sound = sound and holds
         ends = "the mark would still be found" if holds else "the mark would not be found"
-        lines.append(
-            runs(
-                f"Had it been picked as the best of the $n, $n times the p-value would pay for that: $p, and {ends}.",
-                n=len(shown),
-                p=p_value(paid),
-            )
-        )
-    return Objection(question, sound, lines)
+        said = f"Had it been picked as the best of the $n, $n times the p-value would pay for that: $p, and {ends}."
+        lines.append(runs(said, n=len(shown), p=p_value(paid)))
+        sound = sound and holds
+    return lines, sound
 
 
-def _stopping(record: TraceRecord) -> Objection:
-    question = "Was it stopped at a lucky moment?"
-    if record.mode == "weights":
-        lines = [
-            runs(
-                "All $n contexts count, and the verdict is of the whole. The curve is for the eye.",
-                n=record.contexts,
-            )
-        ]
-        return Objection(question, True, lines)
-    assert record.queries is not None
+def _stopping(record: TraceRecord) -> Iterator[Runs]:
     asked = record.queries
-    aim = target(record)
-    lines = [
-        runs(
-            "It stopped after $n answers: $why.",
-            n=asked.answers,
-            why=asked.stopped,
+    if asked is None:
+        yield runs(
+            "All $n contexts count, and the verdict is of the whole. The curve is for the eye.", n=record.contexts
         )
-    ]
-    if aim is not None:
-        lines.append(runs("The target was p = $p or less.", p=p_value(aim)))
+        return
+    yield runs("It stopped after $n answers: $why.", n=asked.answers, why=asked.stopped)
+    target = record.arguments.get("target_log10_p", record.arguments.get("target"))
+    if isinstance(target, (int, float)) and -1e6 < target < 0:
+        yield runs("The target was p = $p or less.", p=p_value(target))
     if asked.looks:
-        lines.append(
-            runs(
-                "The verdict rests on the mean of the e-values at $n moments that the plan fixed beforehand, those "
-                "that were not reached counting nothing. Such a mean is an e-value too, and whoever stops at one of "
-                "them only lowers it: stopping when it suits gains nothing.",
-                n=asked.looks,
-            )
+        yield runs(
+            "The verdict rests on the mean of the e-values at $n moments that the plan fixed beforehand, those that "
+            "were not reached counting nothing. Such a mean is an e-value too, and whoever stops at one of them only "
+            "lowers it: stopping when it suits gains nothing.",
+            n=asked.looks,
         )
-        return Objection(question, True, lines)
-    if record.basis == "e-value":
-        lines.append(
-            runs(
-                "The verdict rests on an e-value that may be looked at after every answer. By Ville’s inequality the "
-                "chance that it ever reaches 1/α without the mark is at most α, so that stopping when it suits gains "
-                "nothing."
-            )
+    elif record.basis == "e-value":
+        yield runs(
+            "The verdict rests on an e-value that may be looked at after every answer. By Ville’s inequality the "
+            "chance that it ever reaches 1/α without the mark is at most α, so that stopping when it suits gains "
+            "nothing."
         )
-        return Objection(question, True, lines)
-    lines.append(
-        runs(
+    else:
+        yield runs(
             "The verdict rests on a p-value, which holds only if the number of answers was fixed beforehand and nobody "
             "stopped for what was seen."
         )
-    )
-    return Objection(question, asked.stopped != "target reached", lines)
 
 
-def _keys(record: TraceRecord) -> Lines:
+def _keys(record: TraceRecord) -> Iterator[Runs]:
     n = len(record.hypotheses)
     if n == 1:
         yield runs("One: $key. There is no choice to pay for.", key=phrase(record, record.hypotheses[0]))
@@ -306,24 +234,23 @@ def _keys(record: TraceRecord) -> Lines:
         )
     if record.spec.subkeys > 1:
         yield runs("Each key’s $n sub-keys are summed in one total, so that they are no choice.", n=record.spec.subkeys)
-    if tenants_tested(record):
+    tenants = len(tenants_tested(record))
+    if tenants:
         yield runs(
             "An account is named only when its own p-value, so paid for, is at most $level. That rests on the words of "
             "its own key alone, so that it holds whoever else is guilty. Where there are several accounts, half of the "
             "level goes to the question whether one of them at least left its mark, which names nobody. Otherwise the "
             "answer is “not identified”, and not the likeliest.",
-            level=level(10 ** log10_naming_level(record.alpha, len(tenants_tested(record)))),
+            level=level(10 ** log10_naming_level(record.alpha, tenants)),
         )
 
 
-def _controls(record: TraceRecord) -> Lines:
-    lines = [(*((Run("Take note: ", ("b",)),) if not sound else ()), *line) for sound, line in control_lines(record)]
-    yield runs("$lines.", lines=_joined(lines))
+def _controls(record: TraceRecord) -> Iterator[Runs]:
     yield runs(
         "Controls cannot prove the p-value; the randomness of the key does. Decoy keys show whether the arithmetic is "
-        "right. Models that stand in the suspect’s place, and answers under a placebo key that nobody was served, show "
-        "what decoys cannot: copying, looking ahead, and choices that favour marked text. Where one of them fails, no "
-        "answer is given."
+        "right. Models that stand in the suspect’s place, on which the whole trace runs again, and answers under a placebo "
+        "key that nobody was served, show what decoys cannot: copying, looking ahead, and choices that favour marked text. Where one of them fails, no "
+        "answer is given. The section on controls says what each of them gave."
     )
     if not record.controls.models:
         yield runs(
@@ -332,47 +259,27 @@ def _controls(record: TraceRecord) -> Lines:
         )
 
 
-def _joined(lines: list[Runs]) -> Runs:
-    """Lines one after the other, semicolons between them, the first with a capital."""
-    first = lines[0]
-    capital = (Run(first[0].text[:1].upper() + first[0].text[1:], first[0].tags), *first[1:])
-    joined: list[Run] = list(capital)
-    for line in lines[1:]:
-        joined += [Run("; "), *line]
-    return tuple(joined)
-
-
-def _secrecy() -> Lines:
+def _secrecy() -> Iterator[Runs]:
     yield runs(
         "Whoever has the key can write text, or bend a model, so that it shows the mark. No statistic can tell that "
         "from training on the owner’s text. Ask who held the key, since when, and where it was used."
     )
 
 
-def _again(record: TraceRecord) -> Lines:
+def _again(record: TraceRecord) -> Iterator[Runs]:
     yield runs(
-        "Anyone who is given the key. <code>evidence.npz</code> holds every context, token and weight; with it and "
-        "the key, and without the suspect or any other model, <code>dyetrace recompute</code> computes every total, "
+        "Anyone who is given the key. <code>evidence.npz</code> holds every context, token and weight; with it and the "
+        "key, and without the suspect or any other model, <code>dyetrace recompute</code> computes every total, "
         "p-value and e-value again. Another program can: the method below says how."
     )
-    if record.mode == "api" and record.queries is not None:
+    if record.queries is not None:
         yield runs(
             "That the weights are those of the suspect rests on its answers. Each was written to a ledger before it "
-            "was used, request and response, chained by hashes; the ledger has SHA-256 <code>$hash</code> and ends in "
-            "<code>$head</code>. The endpoint’s keeper may have logs to compare.",
-            hash=record.queries.ledger_sha256,
-            head=record.queries.ledger_head,
+            "was used, request and response, chained by hashes. The endpoint’s keeper may have logs to compare."
         )
     else:
         yield runs(
-            "That the weights are those of the suspect can be checked by whoever has it: its files have SHA-256 "
-            "<code>$hash</code>, and the same trace of them, with the texts and the options on record, gives the same "
-            "evidence up to rounding of the hardware.",
-            hash=record.student.sha256 or "(none on record)",
+            "That the weights are those of the suspect can be checked by whoever has it: the same trace of its files, "
+            "whose SHA-256 is on record, with the same texts and options gives the same evidence up to rounding of the "
+            "hardware."
         )
-    if tenants_tested(record) and record.refused is None:
-        yield runs("An account’s own key is enough to test that account: the owner need not hand over the master key.")
-    yield runs(
-        "Without any key, <code>dyetrace report verify</code> shows that the files and numbers of this report belong "
-        "together, and who signed it."
-    )

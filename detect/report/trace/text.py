@@ -1,65 +1,62 @@
-"""What a trace's report says to people who decide: written once, for its page and its PDF."""
+"""The first page of a trace's story: what it says to people who decide, and the same in a few lines for a terminal."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from detect.records.key_name import KeyName
-from detect.records.trace import ModelSeen, Reading, TraceRecord, tenant_name
-from detect.records.written import format_e, format_time, percent
-from detect.report.paper.typeset import Summary
-from detect.report.runs import Runs, e_value, level, listed, p_value, runs
+from detect.records.trace import Reading, TraceRecord, tenant_name
+from detect.records.written import coin_tosses, format_e, percent
+from detect.report.checking import commitment_line
+from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.scan.wording import interval
 from detect.report.story import Fact
 from detect.report.trace.wording import (
-    answer,
     deviations,
     identification,
     leans_against,
-    names,
     number,
     phrase,
     signed,
     strongest_keys,
     tenants_tested,
 )
+from detect.report.wording import SECRECY, capital, decoys_run, in_tosses, watermark_line
 
+_SHOWN = 4  # readings and models that are told one by one; more are counted
+_SENTENCE = 600  # characters of one in a terminal
 _TOKENIZERS = {
     "same": "It has the watermark’s own tokenizer.",
     "aligned": "It has a tokenizer of its own, whose tokens were mapped onto the watermark’s through their text. That "
     "costs power and not validity.",
     "text": "Only its text was seen, cut into tokens by the watermark’s tokenizer.",
 }
+_MARKED = "The mark was found in this model"
 
 
-def summary(record: TraceRecord) -> Summary:
-    """Write the first page."""
-    says = answer(record)
-    parts = [("What was tested", list(_tested(record))), ("How sure the answer is", list(_sure(record)))]
-    if record.refused is None:
-        parts += [("What could have been seen", list(power_lines(record)))]
-        if tenants_tested(record) or record.spec.global_share < 1:
-            parts.append(("Whose account", list(_account(record))))
-        parts.append(("How much of its training was marked", list(share_lines(record))))
-    return Summary(says.kind, says.headline, list(_lead(record)), _facts(record), parts, list(_limits(record)))
+def headline(record: TraceRecord) -> str:
+    """The answer in one sentence."""
+    if record.log10_pvalue is None:
+        return "No answer is given."
+    if not record.found:
+        return "No mark was found in this model."
+    return f"{_MARKED}, turned against itself." if leans_against(record) else f"{_MARKED}."
 
 
-def _lead(record: TraceRecord) -> Iterator[Runs]:
-    says = answer(record)
-    if record.refused is not None:
-        yield runs("$why.", why=record.refused[:1].upper() + record.refused[1:].rstrip("."))
+def lead(record: TraceRecord) -> Iterator[Runs]:
+    """The sentences that belong to the answer."""
+    if record.log10_pvalue is None:
+        yield runs("$why.", why=capital(record.refused or "").rstrip("."))
         return
-    p = p_value(record.log10_pvalue)
+    against = leans_against(record)
     at_most = " at most" if record.basis == "e-value" else ""
-    best = strongest_keys(record)[0]
-    lean = "away from the words of the key" if leans_against(record, best) else "to the words of the key"
-    chance = runs(
-        f"Had this model been made without the key, it would lean this far {lean} with a chance of{at_most} <b>$p</b>",
-        p=p,
+    lean = "away from the words of the key" if against else "to the words of the key"
+    yield runs(
+        f"Had this model been made without the key, it would lean this far {lean} with a chance of{at_most} "
+        f"<b>$p</b>{in_tosses(record.log10_pvalue)}.",
+        p=p_value(record.log10_pvalue),
     )
-    likely = f", the chance of calling {says.tosses:,} tosses of a fair coin, each one right" if says.tosses > 9 else ""
-    yield runs(f"$chance{likely}.", chance=chance)
     if record.basis == "e-value":
         yield runs(
             "This follows from a bet on the mark, fair if the model was made without the key, that has turned a stake "
@@ -68,8 +65,7 @@ def _lead(record: TraceRecord) -> Iterator[Runs]:
         )
     if not record.found:
         yield runs("A mark is called found at $level or less.", level=level(record.alpha))
-        return
-    if says.against:
+    elif against:
         yield runs(
             "A model that learnt from marked text leans to the key’s words. One that leans away from them was made, by "
             "whatever means, with regard to them: such as by subtracting the mark, and too much of it."
@@ -81,89 +77,103 @@ def _lead(record: TraceRecord) -> Iterator[Runs]:
         )
 
 
-def _facts(record: TraceRecord) -> list[Fact]:
-    facts = [Fact("Contexts", f"{record.contexts:,}", "distinct")]
+def facts(record: TraceRecord) -> list[Fact]:
+    """The numbers that are looked for first."""
+    shown = [Fact("Contexts", f"{record.contexts:,}", "distinct")]
     if record.queries is not None:
-        facts.append(Fact("Answers", f"{record.queries.answers:,}", f"from {record.queries.requests:,} requests"))
+        shown.append(Fact("Answers", f"{record.queries.answers:,}", f"from {record.queries.requests:,} requests"))
     else:
-        tokens = sum(reading.tokens for reading in record.readings)
-        facts.append(Fact("Tokens read", f"{tokens:,}"))
-    if record.refused is not None:
-        return facts
-    best = strongest_keys(record)[0]
-    facts.append(Fact("Words scored", f"{best.tuples:,}", "under the strongest key" if record.hypotheses[1:] else ""))
-    facts.append(Fact("Above the mean", f"{signed(deviations(best)).replace('-', '−')} sd", "0 is expected"))
-    if abs(record.log10_evalue) < 6:
-        facts.append(Fact("e-value", format_e(record.log10_evalue), "1 or less is expected"))
-    return facts
+        shown.append(Fact("Tokens read", f"{sum(reading.tokens for reading in record.readings):,}"))
+    if record.refused is None:
+        best = strongest_keys(record)[0]
+        which = "under the strongest key" if record.hypotheses[1:] else ""
+        shown.append(Fact("Words scored", f"{best.tuples:,}", which))
+        shown.append(Fact("Above the mean", f"{signed(deviations(best))} sd", "0 is expected"))
+        if abs(record.log10_evalue) < 6:
+            shown.append(Fact("e-value", format_e(record.log10_evalue), "1 or less is expected"))
+    return shown
 
 
-def _tested(record: TraceRecord) -> Iterator[Runs]:
-    yield runs("The model $model. $how", model=_model(record.student), how=_TOKENIZERS[record.student.tokenizer])
-    if record.references:
-        rows = [
-            runs("<code>$name</code> ($share)", name=r.model.name, share=percent(r.share))
-            for r in record.references[:4]
-        ]
-        if len(record.references) > len(rows):
-            rows.append(runs("$n more", n=len(record.references) - len(rows)))
-        yield runs(
-            "Compared with $models: what the suspect says more, or less, than its reference is what counts.",
-            models=listed(rows),
-        )
-    for reading in record.readings[:4]:
-        yield _reading(record, reading)
-    if record.served is not None:
-        yield runs(
-            "Contexts weigh by how often they were served, counted in <code>$name</code>.", name=record.served.name
-        )
+def parts(record: TraceRecord) -> list[tuple[str, list[Runs]]]:
+    """What stands behind the answer."""
     keys = len(tenants_tested(record))
-    derived = f", and the keys derived from it for {keys:,} account{'' if keys == 1 else 's'}" if keys else ""
-    yield runs(
-        f"Against the <code>$scheme</code> watermark of the key with fingerprint <code>$key</code>{derived}.",
-        scheme=record.spec.scheme,
-        key=record.key_fingerprint,
-    )
-    if record.commitment is None:
-        yield runs(
-            "No commitment is on record. This report alone cannot show that the key was fixed before the model existed."
-        )
+    scheme = runs("<code>$scheme</code>", scheme=record.spec.scheme)
+    accounts = f"{keys:,} account{'' if keys == 1 else 's'}" if keys else ""
+    against = watermark_line([scheme], record.key_fingerprint, accounts)
+    what = [*(line for _, line in tested(record)), against, commitment_line(record.commitment, "model")]
+    told = [("What was tested", what), ("How sure the answer is", list(_sure(record)))]
+    if record.refused is None:
+        told.append(("What could have been seen", list(power_lines(record))))
+        if keys or record.spec.global_share < 1:
+            told.append(("Whose account", list(_account(record))))
+        told.append(("How much of its training was marked", [share_line(record)]))
+    return [*told, ("What it does not show", list(_limits(record)))]
+
+
+def brief(record: TraceRecord) -> Iterator[Runs]:
+    """The answer for a terminal."""
+    yield runs(headline(record))
+    if record.log10_pvalue is None:
+        yield said(record.refused or "", _SENTENCE)
+        return
+    several = bool(record.hypotheses[1:])
+    if record.basis == "e-value":
+        bets = "the keys' e-values, all keys paid for" if several else "the e-value"
+        chance = f"p <= $p by {bets} ($e)"
     else:
-        yield runs(
-            "A commitment to key and watermark is on record. Its file is dated <n>$time</n>, which nothing proves: its "
-            "hash does not cover the date, and anybody can edit it. The commitment shows that the key was fixed before "
-            "any model that is later than the publication of its hash.",
-            time=format_time(record.commitment.created),
-        )
+        chance = "p = $p" + (", all keys paid for" if several else ", exact" if record.calibration is None else "")
+    p, e = p_value(record.log10_pvalue), e_value(record.log10_evalue)
+    yield runs(f"{chance}; found at $level or less", p=p, e=e, level=level(record.alpha))
+    if record.calibration is not None:
+        yield said(record.calibration, _SENTENCE)
+    tosses = coin_tosses(record.log10_pvalue)
+    if record.found and tosses > 9:
+        yield runs(f"As likely as calling {tosses:,} tosses of a fair coin, each one right.")
+    if tenants_tested(record):
+        yield said(identification(record), _SENTENCE)
 
 
-def _model(model: ModelSeen) -> Runs:
-    if not model.sha256:
-        return runs("<code>$name</code>, asked through its endpoint", name=model.name)
-    return runs("<code>$name</code>, whose weights were at hand (SHA-256 <code>$hash</code>…)", name=model.name,
-                hash=model.sha256[:12])  # fmt: skip
+def tested(record: TraceRecord) -> Iterator[tuple[str, Runs]]:
+    """What was read or asked, each with a word for it."""
+    suspect = record.student
+    at_hand = "whose weights were at hand (SHA-256 <code>$hash</code>…)" if suspect.sha256 else "asked at its endpoint"
+    which = f"The model <code>$name</code>, {at_hand}. {_TOKENIZERS[suspect.tokenizer]}"
+    yield "Suspect", runs(which, name=suspect.name, hash=suspect.sha256[:12])
+    if record.references:
+        given = [(r.model.name, percent(r.share)) for r in record.references]
+        models = _some([runs("<code>$name</code> ($share)", name=name, share=share) for name, share in given], "more")
+        than = "Compared with $models: what the suspect says more, or less, than its reference is what counts."
+        yield "Reference", runs(than, models=models)
+    for reading in record.readings[:_SHOWN]:
+        yield "Read" if record.mode == "weights" else "Asked", _reading(record, reading)
+    if record.served is not None:
+        weigh = "Contexts weigh by how often they were served, counted in <code>$name</code>."
+        yield "Served contexts", runs(weigh, name=record.served.name)
+
+
+def _some(given: Sequence[Runs], more: str) -> Runs:
+    """The first few, the rest counted: "a, b and 12 more"."""
+    rest = len(given) - _SHOWN
+    return listed([*given[:_SHOWN], *([runs(f"$n {more}", n=rest)] if rest > 0 else [])])
 
 
 def _reading(record: TraceRecord, reading: Reading) -> Runs:
-    gave = runs("$n distinct contexts", n=reading.contexts)
+    name = runs("<code>$name</code>", name=reading.name)
     if record.mode == "api":
         planned = record.plan is not None and reading.sha256 == record.plan.sha256
-        return runs(
-            "It was asked $prompts and gave $n answers of $tokens tokens: $contexts.",
-            prompts=runs("the plan’s prompts")
-            if planned
-            else runs("the prompts of <code>$name</code>", name=reading.name),
-            n=reading.documents,
-            tokens=reading.tokens,
-            contexts=gave,
-        )
-    kind = "the owner’s own marked answers" if reading.marked else "text without the mark"
+        what = "It was asked $name and gave $n answers of $tokens tokens"
+        name = runs("the plan’s prompts") if planned else runs("the prompts of $name", name=name)
+    else:
+        kind = "the owner’s own marked answers" if reading.marked else "text without the mark"
+        what = f"It read $n documents of $tokens tokens from $name, {kind}"
+    barred = "; $barred stood in a prompt and did not count" if reading.barred else ""
     return runs(
-        f"It read $n documents of $tokens tokens from <code>$name</code>, {kind}: $contexts.",
+        f"{what}: $contexts distinct contexts{barred}.",
+        name=name,
         n=reading.documents,
         tokens=reading.tokens,
-        name=reading.name,
-        contexts=gave,
+        contexts=reading.contexts,
+        barred=reading.barred,
     )
 
 
@@ -193,20 +203,13 @@ def _sure(record: TraceRecord) -> Iterator[Runs]:
             "Both sides were tested, and twice the smaller tail is the p-value: a mark that was subtracted too far "
             "shows as well."
         )
-    decoys = len(record.controls.decoy_log10_pvalues)
-    if decoys:
-        yield runs(
-            "The same test ran under $n decoy keys that nobody used. A p-value that they contradict is not printed.",
-            n=decoys,
-        )
-    else:
-        yield runs("No decoy keys were run.")
+    yield decoys_run(len(record.controls.decoy_log10_pvalues))
     controls = record.controls.models
-    models = [control.model.name for control in controls if control.what != "placebo key"]
+    models = [said(control.model.name) for control in controls if control.what != "placebo key"]
     if len(models) < len(controls):
         yield runs("It also ran under a placebo key, on answers that nobody was served, where no mark can be.")
     if models:
-        yield runs("It also ran on $models, where no mark can be.", models=listed(names(models, "models")))
+        yield runs("It also ran on $models, where no mark can be.", models=_some(models, "more models"))
 
 
 def power_lines(record: TraceRecord) -> Iterator[Runs]:
@@ -218,7 +221,7 @@ def power_lines(record: TraceRecord) -> Iterator[Runs]:
         "Seen: $seen.",
         n=contexts,
         d=number(power.detectable_z_per_context),
-        seen=number(power.observed_z_per_context).replace("-", "−"),
+        seen="not given" if record.refused else number(power.observed_z_per_context),
     )
     if record.found:
         if power.contexts_needed is not None and power.contexts_needed < contexts:
@@ -241,8 +244,7 @@ def power_lines(record: TraceRecord) -> Iterator[Runs]:
 
 
 def _account(record: TraceRecord) -> Iterator[Runs]:
-    tested = tenants_tested(record)
-    if not tested:
+    if not tenants_tested(record):
         yield runs(
             "No account’s key was tested. The global key shows that the model learnt from the owner’s generator, and "
             "not from whose answers."
@@ -250,27 +252,27 @@ def _account(record: TraceRecord) -> Iterator[Runs]:
         return
     yield runs("$says", says=identification(record))
     named = {tenant_name(name) for name in record.identified}
-    accounts = [h for h in strongest_keys(record) if not KeyName.read(h.key).is_global]
-    for key in [h for h in accounts if tenant_name(h.key) in named][:6]:
+    for key in [h for h in strongest_keys(record) if KeyName.read(h.key).tenant in named][:6]:
         yield runs(
             "<b>$key</b>: p = $p, the choice among $n keys paid for.",
-            key=_capital(phrase(record, key)),
+            key=capital(phrase(record, key)),
             p=p_value(key.log10_pvalue_adjusted),
             n=len(record.hypotheses),
         )
 
 
-def share_lines(record: TraceRecord) -> Iterator[Runs]:
+def share_line(record: TraceRecord) -> Runs:
     """The share of its training that was marked, or why it is not identified."""
     found = record.share
+    why = capital(found.reason.strip())
+    why += "" if why.endswith((".", "!", "?")) or not why else "."
     if found.interval is None:
-        yield runs("It is not identified. $why", why=_sentence(found.reason))
-        return
-    yield runs(
+        return runs("It is not identified. $why", why=why)
+    return runs(
         "<b>$share</b> of its training text, at $confidence confidence. $how",
         share=interval(found.interval),
         confidence=percent(found.interval.confidence),
-        how=_sentence(found.reason),
+        how=why,
     )
 
 
@@ -300,19 +302,9 @@ def _limits(record: TraceRecord) -> Iterator[Runs]:
         )
     if record.share.interval is None and record.found:
         yield runs("How strong the lean is does not tell, by itself, how much marked text there was.")
-    yield runs("Whoever holds the key can make marked text. The answer is as good as the key’s secrecy.")
+    yield SECRECY
     if record.mode == "api":
         yield runs(
             "The answers are what the endpoint gave under this name. Whether one and the same model stood behind it "
             "all along, only its keeper knows."
         )
-
-
-def _sentence(text: str) -> str:
-    """A reason as a sentence of its own."""
-    text = text.strip()
-    return _capital(text) + ("" if text.endswith((".", "!", "?")) or not text else ".")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
