@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypedDict
 import msgspec
 from markupsafe import Markup
 
+from detect.records.report import Report
 from detect.records.written import clean, format_time
 from detect.report.checking import TITLE, AnyRecord, how_to_check, made_line, short_check
 from detect.report.method import Part
@@ -78,21 +79,23 @@ def written(record: AnyRecord, title: str, specs: Sequence[tuple[str, WatermarkS
     specs
         With their ids.
     """
+    key = record.key_fingerprint
+    schemes = ", ".join(f"{ident} ({spec.scheme})" for ident, spec in specs)
+    return by_whom(record, title, key, f"key {key}, {commitment_date(record.commitment)}; spec {schemes}")
+
+
+def by_whom(record: Report, title: str, key: str = "", about: str = "") -> Written:
+    """The same of any record: with the fingerprint of a key, and a line about key and spec."""
     program = f"dyetrace {clean(record.versions.get('dyetrace', ''), 40)}"
     when = clean(format_time(record.created), 40) if record.created else ""
     who = {} if record.made is None else {"Examiner": record.made.examiner, "case": record.made.case}
     given = "; ".join(f"{what}: {clean(text, 200)}" for what, text in who.items() if text is not None)
-    key = clean(record.key_fingerprint, 64)
-    schemes = ", ".join(f"{ident} ({spec.scheme})" for ident, spec in specs)
     return {
         "program": ", ".join(part for part in (program, when) if part),
         "made": given[:1].upper() + given[1:],
-        "footer": f"{program}, {title[:1].lower()}{title[1:]}; key {key}",
+        "footer": f"{program}, {title[:1].lower()}{title[1:]}" + (f"; key {clean(key, 64)}" if key else ""),
         "created": record.created,
-        "foot": [
-            said(f"key {key}, {commitment_date(record.commitment)}; spec {schemes}", _SENTENCE),
-            said(made_line(record), _SENTENCE),
-        ],
+        "foot": [said(line, _SENTENCE) for line in (about, made_line(record)) if line],
     }
 
 
@@ -102,26 +105,28 @@ def closing(
     """The last sections of every report: the method, how it is checked, its ``manifest``, and what it assumes."""
     return [
         Section("Method", "method", method_blocks(method, papers)),
-        _check(record),
+        checking(record),
         Section("Record and recomputation", "record", manifest),
-        *_assumes(record),
+        *assumed(record),
     ]
 
 
-def _check(record: AnyRecord) -> Section:
+def checking(record: Report) -> Section:
+    """How somebody else checks the report."""
     short = [Text(line, soft=True) for line in short_check(record)]
     return Section(TITLE, "check", [lines(how_to_check(record))], True, "How to check it", short)
 
 
-def _assumes(record: AnyRecord) -> list[Section]:
+def assumed(record: Report) -> list[Section]:
+    """What the verdict assumes; older records hold nothing of it."""
     if not record.assumptions:
         return []
     intro = text(
         "The numbers are the chances of such scores over the draw of the key. They mean what they say where this is "
         "true:"
     )
-    assumed = lines([said(line, _SENTENCE) for line in assumption_lines(record.assumptions)])
-    return [Section("What this verdict assumes", "assumes", [intro, assumed], True, "What it assumes", [assumed])]
+    listed = lines([said(line, _SENTENCE) for line in assumption_lines(record.assumptions)])
+    return [Section("What this verdict assumes", "assumes", [intro, listed], True, "What it assumes", [listed])]
 
 
 def spec_blocks(ident: str, spec: WatermarkSpec) -> list[Leaf]:
@@ -199,14 +204,22 @@ def key_pairs(record: AnyRecord, commitment: Commitment | None) -> Pairs:
 
 def environment(record: AnyRecord) -> list[tuple[str, Runs]]:
     """The last facts of a manifest: the record's format, the arguments of the run and the packages."""
+    arguments = sorted(record.arguments.items())
     return [
-        ("Record format", runs("$format $version", format=record.format, version=str(record.version))),
-        *(
-            (f"Argument {clean(name, 60)}", code(shown_argument(value)))
-            for name, value in sorted(record.arguments.items())
-        ),
-        *((clean(name, 60), said(version, 200)) for name, version in sorted(record.versions.items())),
+        written_as(record),
+        *((f"Argument {clean(name, 60)}", code(shown_argument(value))) for name, value in arguments),
+        *packages(record),
     ]
+
+
+def written_as(record: Report) -> tuple[str, Runs]:
+    """The record's format, as a fact."""
+    return "Record format", runs("$format $version", format=record.format, version=str(record.version))
+
+
+def packages(record: Report) -> list[tuple[str, Runs]]:
+    """Versions of what computed the record, as facts."""
+    return [(clean(name, 60), said(version, 200)) for name, version in sorted(record.versions.items())]
 
 
 def shown_argument(value: Any) -> str:

@@ -19,12 +19,13 @@ from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
 from detect.report import recompute
 from detect.report.detection.story import story as detection_story
+from detect.report.plan.story import story as plan_story
 from detect.report.scan.story import story as scan_story
+from detect.report.server.story import story as server_story
 from detect.report.story import Story
 from detect.report.trace.story import story as trace_story
 from detect.report.verify import detection, power_plan, scan, server_check, trace
 from detect.report.verify.checks import Check
-from watermark.errors import DyetraceError
 
 _R = TypeVar("_R", bound=Report)
 
@@ -57,23 +58,19 @@ class Kind(Generic[_R]):
         return form_of(self.record)
 
 
-def _not_drawn(record: Report) -> Story:
-    raise DyetraceError(f"the report of {form_of(type(record)).name} can't be drawn yet")
-
-
 KINDS: tuple[Kind[Any], ...] = (
     Kind(Record, detection_story, detection.checks, recompute.detection),
     Kind(ScanRecord, scan_story, scan.checks, recompute.scan),
     Kind(TraceRecord, trace_story, trace.checks, recompute.trace),
     Kind(
         PowerPlan,
-        _not_drawn,
+        plan_story,
         power_plan.checks,
         "a plan of power takes no key: `dyetrace report verify` makes it again and compares every number",
     ),
     Kind(
         ServeCheck,
-        _not_drawn,
+        server_story,
         server_check.checks,
         "a check of a server keeps no answer, so that there is nothing to test again: check the server anew with "
         "`dyetrace serve-check`",

@@ -182,7 +182,7 @@ class _Paper:
 
     def _as_it_is(self, line: str) -> RenderableType:
         """A line to be copied, which no end of a line may break."""
-        return Shown(f"  {self._carried(line)}", no_wrap=True)
+        return Shown(self._carried(line), no_wrap=True)
 
     def _pairs(self, pairs: Sequence[tuple[str, Runs]]) -> RenderableType:
         grid = Grid.grid(padding=(0, 2))
