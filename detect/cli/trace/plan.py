@@ -16,9 +16,9 @@ from detect.cli.working import doing, rest
 from detect.keyed.owners import tested_keys
 from detect.records.results import TracePlanned
 from detect.student.asking.plan import Budgets, PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
-from detect.student.asking.prompts import choose_prompts, prompts_of, read_answers
+from detect.student.asking.prompts import choose_prompts, prompts_of
 from detect.student.endpoint import check_prompts, statistic_of
-from detect.student.texts.served import counted_account, served_file
+from detect.student.texts.served import counted_account, read_answers, served_file
 from detect.text.artefacts import check_text
 from watermark.commitment import load_commitment
 from watermark.errors import DyetraceError

@@ -194,7 +194,7 @@ class Asker:
                     self._fatal = error
                 self._pace.close()
                 self._ended.set()
-                raise
+                raise self._fatal from None  # what went wrong first, whichever prompt is waited for
             sample += max(1, len(response.choices))
         return found
 

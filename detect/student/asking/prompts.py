@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -67,25 +66,3 @@ def prompts_of(answers: Iterable[Answer]) -> Iterator[PlannedPrompt]:
 def _rank(planned: PlannedPrompt, seed: str) -> bytes:
     asked = msgspec.json.encode([seed, msgspec.to_builtins(planned.prompt)])
     return hashlib.sha256(asked).digest()
-
-
-def read_answers(path: Path) -> Iterator[Answer]:
-    """Read the owner's served answers, one a line as `dyetrace generate` writes them; other fields are ignored.
-
-    Raises
-    ------
-    DyetraceError
-        The file cannot be read, or a line is broken (its number is named).
-    """
-    decoder = msgspec.json.Decoder(Answer)
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    yield decoder.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    raise DyetraceError(f"{path}, line {number}: {error}; mend or remove the line") from None
-    except OSError as error:
-        raise DyetraceError(f"cannot read served answers {path}: {error.strerror}") from None

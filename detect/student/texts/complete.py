@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from detect.models.reading import line_hash
-from detect.student.asking.prompts import read_answers
+from detect.student.texts.served import read_answers
 from watermark.errors import DyetraceError
 from watermark.generate import Answer
 from watermark.keys import KeyRing

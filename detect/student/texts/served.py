@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -21,6 +22,7 @@ from detect.student.texts.marked import check_unmarked, not_carried
 from detect.student.verdict.weights import Served
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
+from watermark.generate import Answer
 from watermark.keys import KeyRing
 from watermark.ledger import Ledger
 from watermark.ledger_file import describe, is_ledger, is_written
@@ -153,6 +155,28 @@ def crowding(source: str | None) -> str | None:
         f"ledger {source} is crowded: half of the contexts that were never served read {found.noise_median:g} or more, "
         "so nearly all count as served; the trace is valid, but weaker (make the next ledger larger)"
     )
+
+
+def read_answers(path: Path) -> Iterator[Answer]:
+    """Read the owner's served answers, one a line as `dyetrace generate` writes them; other fields are ignored.
+
+    Raises
+    ------
+    DyetraceError
+        The file cannot be read, or a line is broken (its number is named).
+    """
+    decoder = msgspec.json.Decoder(Answer)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield decoder.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    raise DyetraceError(f"{path}, line {number}: {error}; mend or remove the line") from None
+    except OSError as error:
+        raise DyetraceError(f"cannot read served answers {path}: {error.strerror}") from None
 
 
 def _looked_up(ledger: Ledger, tenant: str | None, sequences: Sequence[U32], width: int) -> dict[int, dict[int, int]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +34,32 @@ def tiny_model(smollm2_dir: Path) -> tuple[Any, Any]:
         eos_token_id=tokenizer.eos_token_id,
     )
     return LlamaForCausalLM(config).eval(), tokenizer
+
+
+class TimeOuts:
+    """Time-outs of requests that end when a test says so, in place of after so many seconds."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[asyncio.AbstractEventLoop, asyncio.Timeout] | None = None
+
+    def begin(self, _: float) -> asyncio.Timeout:
+        """What stands in for `asyncio.timeout`."""
+        made = asyncio.timeout(None)
+        self._latest = asyncio.get_running_loop(), made
+        return made
+
+    def end(self) -> None:
+        """End that of the latest request; from any thread."""
+        assert self._latest is not None
+        loop, latest = self._latest
+        loop.call_soon_threadsafe(latest.reschedule, 0.0)
+
+
+@pytest.fixture
+def time_outs(monkeypatch: pytest.MonkeyPatch) -> TimeOuts:
+    found = TimeOuts()
+    monkeypatch.setattr("detect.student.asking.client.asyncio", SimpleNamespace(timeout=found.begin))
+    return found
 
 
 @pytest.fixture

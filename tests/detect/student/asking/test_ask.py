@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from detect.student.asking.asking import ask_all
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import Ledger, verify_chain
 from detect.student.asking.plan import Budgets, SamplingPlan, TracePlan, plan_sha256
+from tests.detect.student.asking.conftest import TimeOuts
 from tests.detect.student.asking.planned import QUICK, asked, plan
 from watermark.errors import DyetraceError
 
@@ -83,15 +84,15 @@ def test_servers_that_know_no_n_are_asked_again_until_all_samples_are_there(
 
 
 def test_closing_without_grace_gives_requests_up_and_counts_them_as_spent(serve: Serve, path: Path) -> None:
-    server = serve(faults=[None, Fault("slow", seconds=1.0), Fault("slow", seconds=1.0)])
+    server = serve(faults=[None, Fault("held"), Fault("held")])
     made = plan(server.url)
     with Ledger(path) as ledger:
         with ask_all(made, ledger, settings=ClientSettings(grace=0.0, start=2)) as asking:
             next(asking)
-            time.sleep(0.2)
+            server.wait_for(3)
         entries = list(ledger.entries())
         given_up = [entry for entry in entries if entry.kind == "failed"]
-        assert given_up and all("given up" in entry.meta["reason"] for entry in given_up)
+        assert len(given_up) == 2 and all("given up" in entry.meta["reason"] for entry in given_up)
         answered = [entry for entry in entries if entry.kind == "answered"]
         assert ledger.spent(plan_sha256(made)).tokens == sum(entry.tokens for entry in [*answered, *given_up])
         assert all(entry.tokens >= 4 for entry in given_up)
@@ -105,12 +106,14 @@ def test_progress_is_told_in_the_callers_thread_while_waiting_too(serve: Serve, 
     def progress(account: Account) -> None:
         told.append((account.prompts, account.in_flight, account.requests))
         threads.add(threading.get_ident())
+        if told.count((0, 1, 1)) == 2:
+            server.release()
 
-    server = serve(faults=[Fault("slow", seconds=0.8)])
+    server = serve(faults=[Fault("held")])
     run(plan(server.url, prompts=3), path, progress=progress)
     assert threads == {threading.get_ident()}
     assert told[-1] == (3, 0, 3)
-    assert sum(entry == (0, 1, 1) for entry in told) >= 2
+    assert told.count((0, 1, 1)) >= 2
 
 
 # ----------------------------------------------------------------------------------------------- refusals
@@ -181,14 +184,20 @@ def test_hopeless_refusals_end_the_trace_at_once(serve: Serve, path: Path, fault
     assert len(server.received) == 1  # the first request goes alone
 
 
-def test_a_request_that_takes_too_long_is_given_up_and_counted(serve: Serve, path: Path) -> None:
-    server = serve(faults=[None, Fault("slow", seconds=1.5)])
-    settings = ClientSettings(timeout=0.7, first_backoff=0.01, most=1)
-    found, account = run(plan(server.url, prompts=2), path, settings=settings)
+def test_a_request_that_takes_too_long_is_given_up_and_counted(serve: Serve, path: Path, time_outs: TimeOuts) -> None:
+    faults = [None, Fault("held")]
+
+    def next_fault(_: dict[str, Any]) -> Fault | None:
+        fault = faults.pop(0) if faults else None
+        if fault is not None:
+            time_outs.end()
+        return fault
+
+    found, account = run(plan(serve(faults=next_fault).url, prompts=2), path, settings=ONE_BY_ONE)
     assert len(found) == 2 and all(found) and account.retries == 1
     with Ledger(path) as ledger:
         (failed,) = [entry for entry in ledger.entries() if entry.kind == "failed"]
-    assert failed.meta["reason"] == "no answer within 0.7 s" and failed.tokens > 4
+    assert failed.meta["reason"] == "no answer within 20 s" and failed.tokens > 4
 
 
 # ------------------------------------------------------------------------------------------------ budgets and pace
@@ -264,6 +273,14 @@ def test_an_endpoint_of_no_use_at_all_is_left_early(serve: Serve, path: Path) ->
     message = refusal(plan(server.url, prompts=50), path)
     assert "sends nothing that can be used (not JSON, 5 times)" in message
     assert len(server.received) < 15
+
+
+def test_the_first_fault_ends_it_however_many_come_at_once(serve: Serve, path: Path) -> None:
+    """Four answers are under way when the fifth of no use comes."""
+    useless = Fault("status", 200, body=b"<html>please log in</html>", until=8)
+    server = serve(faults=[replace(useless, until=None)] * 4 + [useless] * 46)
+    message = refusal(plan(server.url, prompts=50), path, settings=replace(QUICK, most=4))
+    assert "(not JSON, 5 times)" in message and len(server.received) == 8
 
 
 def test_missing_logprobs_are_noticed_at_the_first_answer(serve: Serve, path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.distillation.server import Fault, Received, Server
+from benchmarks.distillation.server import Fault, Server
 from detect.student.asking.account import Account, estimate
 from detect.student.asking.answers import SuspectAnswer
 from detect.student.asking.asking import ask_all
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def run(made: TracePlan, path: Path, **options: Any) -> tuple[list[list[SuspectAnswer]], Account]:
-    with Ledger(path) as ledger, ask_all(made, ledger, settings=QUICK, **options) as asking:
+    with Ledger(path) as ledger, ask_all(made, ledger, **{"settings": QUICK, **options}) as asking:
         return list(asking), asking.account
 
 
@@ -48,17 +48,11 @@ def outcomes(path: Path) -> Counter[str]:
         return Counter(entry.kind for entry in ledger.entries())
 
 
-def gaps(received: list[Received], place: int) -> list[float]:
-    """Seconds from request number ``place`` to each later one."""
-    return [later.time - received[place].time for later in received[place + 1 :]]
-
-
 # --------------------------------------------------------------------------------------- order, and what is kept
 
 
 def test_answers_come_in_the_plans_order_whatever_comes_back_first(serve: Serve, path: Path) -> None:
-    slow = Fault("slow", seconds=0.4)
-    server = serve(faults=[None, slow, None, None, slow])
+    server = serve(faults=[None, Fault("held", until=4), None, None, Fault("held", until=8)])
     made = plan(server.url, 12, samples=2)
     found, account = run(made, path)
     assert [(a.prompt, a.sample) for answers in found for a in answers] == [(p, s) for p in range(12) for s in (0, 1)]
@@ -86,7 +80,7 @@ def test_a_server_that_ignores_n_is_asked_for_each_sample(serve: Serve, path: Pa
 
 
 def test_closing_early_keeps_what_is_under_way(serve: Serve, path: Path) -> None:
-    server = serve(faults=[None] * 4 + [Fault("slow", seconds=0.3)] * 8)
+    server = serve(faults=[None] * 4 + [Fault("held", until=9)] * 8)
     made = plan(server.url, 30)
     with Ledger(path) as ledger:
         with ask_all(made, ledger, settings=replace(QUICK, grace=60.0)) as asking:
@@ -111,7 +105,7 @@ for answers in ask_all(plan(sys.argv[1], 80), Ledger(Path(sys.argv[2])), setting
 
 def test_a_killed_trace_goes_on_without_asking_twice(serve: Serve, path: Path) -> None:
     """A request whose answer had not come when the process died is asked again, and counts as spent."""
-    server = serve(faults=[Fault("slow", seconds=0.03)] * 80)
+    server = serve(faults=[None] * 40 + [Fault("held")] * 40)
     root = Path(__file__).parents[4]
     child = subprocess.Popen(
         [sys.executable, "-c", CRASHING, server.url, str(path)], stdout=subprocess.PIPE, cwd=root, text=True
@@ -122,9 +116,9 @@ def test_a_killed_trace_goes_on_without_asking_twice(serve: Serve, path: Path) -
         os.kill(child.pid, signal.SIGKILL)
     before = outcomes(path)
     assert verify_chain(path).entries == before.total()
-    assert 20 <= before["answered"] < 80
-    while server.under_way:
-        time.sleep(0.01)
+    assert 20 <= before["answered"] <= 40
+    server.release()
+    server.wait_until_idle()
     sent = len(server.received)
     found, account = run(plan(server.url, 80), path)
     assert [len(answers) for answers in found] == [1] * 80
@@ -146,23 +140,23 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_trace_can_be_resumed(serve: Serve, path: Path) -> None:
-    server = serve(faults=[Fault("slow", seconds=0.05)] * 60)
+    server = serve(faults=[None] * 20 + [Fault("held")] * 40)
     made = plan(server.url, 60)
     with Ledger(path) as ledger:
-        asking = ask_all(made, ledger, settings=QUICK)
-        threading.Thread(target=_interrupt_at, args=(server, 20)).start()
+        asking = ask_all(made, ledger, settings=replace(QUICK, most=8, grace=60.0))
+        threading.Thread(target=_interrupt_at, args=(server, 21)).start()
         with pytest.raises(KeyboardInterrupt):
             list(asking)
     sent = len(server.received)
-    assert 20 <= sent < 60 and outcomes(path) == {"plan": 1, "asked": sent, "answered": sent}
+    assert 21 <= sent < 60 and outcomes(path) == {"plan": 1, "asked": sent, "answered": sent}
     assert [len(answers) for answers in run(made, path)[0]] == [1] * 60
     assert len(server.received) == 60
 
 
 def _interrupt_at(server: Server, requests: int) -> None:
-    while len(server.received) < requests:
-        time.sleep(0.01)
+    server.wait_for(requests)
     os.kill(os.getpid(), signal.SIGINT)
+    server.release()
 
 
 # ---------------------------------------------------------------------------------------------- pace and budgets
@@ -170,22 +164,29 @@ def _interrupt_at(server: Server, requests: int) -> None:
 
 @pytest.mark.parametrize("dated", [False, True])
 def test_nobody_asks_before_the_time_that_was_asked_for(serve: Serve, path: Path, dated: bool) -> None:
-    headers = {"Retry-After": formatdate(time.time() + 3, usegmt=True) if dated else "1"}
-    server = serve(faults=[None] * 8 + [Fault("status", 429, headers)] + [Fault("slow", seconds=0.2)] * 22)
-    found, account = run(plan(server.url, 30), path)
+    """Three that are under way beside the one that is refused are answered once the refusal was heard."""
+    date = int(time.time()) + 3
+    headers = {"Retry-After": formatdate(date, usegmt=True) if dated else "1"}
+    server = serve(faults=[None] * 8 + [Fault("status", 429, headers, until=12)] + [Fault("held")] * 3)
+    settings = replace(QUICK, most=4)
+    found, account = run(plan(server.url, 30), path, settings=settings, tell=lambda _: server.release())
     assert all(len(answers) == 1 for answers in found) and account.retries == 1
-    under_way = 0.5  # sent before the refusal came back
-    assert [gap for gap in gaps(server.received, 8) if under_way < gap < 0.95] == []
+    first = date - time.time() + time.monotonic() - 0.1 if dated else server.received[8].time + 1
+    assert all(request.time >= first for request in server.received[12:])
 
 
 def test_refusals_bring_the_number_of_requests_down(serve: Serve, path: Path) -> None:
-    slow = Fault("slow", seconds=0.1)
-    server = serve(faults=[None] + [slow] * 60 + [Fault("status", 429)] * 4 + [slow] * 40)
-    found, account = run(plan(server.url, 101), path)
-    assert all(len(answers) == 1 for answers in found) and account.retries == 4
-    before = max(request.beside for request in server.received[:61])
-    after = max(request.beside for request in server.received[65:73])
-    assert before >= 4 and after <= 0.75 * before
+    """Eight were answered together, and one of the next eight is refused."""
+    limits: list[int] = []
+    together = Fault("held", until=9)
+    server = serve(faults=[None] + [together] * 8 + [Fault("status", 429, until=17)])
+    made = plan(server.url, 101)
+    with Ledger(path) as ledger:
+        heard = lambda _: limits.append(asking.account.limit)  # noqa: E731
+        with ask_all(made, ledger, settings=replace(QUICK, start=8, most=8), tell=heard) as asking:
+            found = list(asking)
+    assert all(len(answers) == 1 for answers in found) and asking.account.retries == 1
+    assert limits[0] == 4 and asking.account.limit <= 8
 
 
 @pytest.mark.parametrize("faults", [[], [None] + [BUSY, None, None] * 20])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from detect.student.asking.plan import PlannedPrompt
-from detect.student.asking.prompts import choose_prompts, prompts_of, read_answers
+from detect.student.asking.prompts import choose_prompts, prompts_of
 from watermark.errors import DyetraceError
 from watermark.generate import Answer
 
@@ -59,24 +57,8 @@ def test_a_prompt_is_asked_once_however_often_it_was_answered() -> None:
     assert {(planned.prompt, planned.answer) for planned in found} == {("same", "0"), ("prompt 9", "9")}
 
 
-def test_nothing_to_choose_from_is_refused(tmp_path: Path) -> None:
+def test_nothing_to_choose_from_is_refused() -> None:
     with pytest.raises(DyetraceError, match="no prompts to choose from"):
         choose_prompts([PlannedPrompt(prompt=" ")], 1)
     with pytest.raises(DyetraceError, match="at least 1"):
         choose_prompts(prompts_of([answer(0, [1])]), 0)
-
-
-def test_broken_answers_are_named_by_their_line(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    path.write_bytes(msgspec.json.encode(answer(0, [1])) + b"\n\n{broken\n")
-    with pytest.raises(DyetraceError, match="line 3"):
-        list(read_answers(path))
-    with pytest.raises(DyetraceError, match="cannot read served answers"):
-        list(read_answers(tmp_path / "missing"))
-
-
-def test_served_answers_are_read_one_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    served = [answer(i, [1, 2, i]) for i in range(3)]
-    path.write_bytes(b"".join(msgspec.json.encode(a) + b"\n" for a in served))
-    assert list(read_answers(path)) == served

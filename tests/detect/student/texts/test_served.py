@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from detect.models.reading import ReadingDocument, context_fingerprints
-from detect.student.texts.served import crowding, open_served
+from detect.student.texts.served import crowding, open_served, read_answers
 from detect.student.verdict.weights import Served
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
+from watermark.generate import Answer
 from watermark.keys import KeyRing, SecretKey, TenantKey
 from watermark.ledger import Ledger, answer_contexts
 from watermark.ledger_file import is_ledger, merge_files, new_file, new_header
@@ -222,3 +223,22 @@ def test_a_crowded_ledger_is_called_crowded_and_its_counts_stand(tmp_path: Path,
     assert crowding(write_ledger(tmp_path / "roomy.ledger", answers())) is None
     assert crowding(write_answers(tmp_path / "a.jsonl", answers())) is None
     assert crowding(None) is None
+
+
+def test_broken_answers_are_named_by_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(
+        msgspec.json.encode(Answer(id="0", prompt="a", text="", prompt_token_ids=[900], token_ids=[1]))
+        + b"\n\n{broken\n"
+    )
+    with pytest.raises(DyetraceError, match="line 3"):
+        list(read_answers(path))
+    with pytest.raises(DyetraceError, match="cannot read served answers"):
+        list(read_answers(tmp_path / "missing"))
+
+
+def test_served_answers_are_read_one_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    served = [Answer(id=str(i), prompt="a", text="", prompt_token_ids=[900], token_ids=[1, 2, i]) for i in range(3)]
+    path.write_bytes(b"".join(msgspec.json.encode(a) + b"\n" for a in served))
+    assert list(read_answers(path)) == served

@@ -11,8 +11,9 @@ import pytest
 from detect.records.code_hash import code_sha256
 from detect.records.made import made_by
 from detect.records.trace import Control, ModelSeen, Reading, TraceRecord
-from detect.report.trace.page import render_trace_html
-from detect.report.trace.terminal import print_trace
+from detect.report.paper.page import page as drawn
+from detect.report.paper.terminal import print_story
+from detect.report.trace.story import story
 from detect.report.verify.report import verify_report
 from detect.report.verify.trace import controls as verified_controls
 from detect.student.verdict.evidence import TraceSettings
@@ -100,7 +101,7 @@ def test_a_report_says_whether_anybody_saw_that_served_answers_are_complete(tmp_
     from rich.console import Console
 
     out = StringIO()
-    print_trace(record, Console(file=out, width=200))
+    print_story(story(record), Console(file=out, width=200))
     assert "What this verdict assumes" in out.getvalue()
     assert "(not checked here: Nobody said how they were taken" in " ".join(out.getvalue().split())
 
@@ -129,7 +130,7 @@ def test_who_made_a_trace_stands_in_its_forms_and_changes_no_number(tmp_path: Pa
     assert named.made is not None and named.made.code_sha256 == code_sha256()
     same = {"created": "", "made": None, "how_to_check": []}
     assert msgspec.structs.replace(named, **same) == msgspec.structs.replace(unnamed, **same)
-    page = render_trace_html(named)
+    page = drawn(story(named))
     assert "N. N., Institute of Dyes" in page and "2026/7" in page and code_sha256() in page
     assert "How to check this without us" in page and any("evidence.npz" in line for line in named.how_to_check)
     checks = {check.name: check.outcome for check in verify_report(tmp_path / "named" / "report.json").checks}
