@@ -17,7 +17,10 @@ from detect.keyed.opening import is_opened
 from detect.records.detection import Record
 from detect.records.made import made_by
 from detect.records.reading import encode_record
-from detect.report.detection.terminal import print_record
+from detect.report.detection.story import story
+from detect.report.paper.page import page
+from detect.report.paper.pdf import pdf as drawn_pdf
+from detect.report.paper.terminal import print_story
 from detect.text.artefacts import check_text
 from detect.text.inputs import from_text_alone, read_suspects
 from watermark.commitment import load_commitment
@@ -156,16 +159,10 @@ def _makes_pdf(wanted: bool | None, output: Path | None) -> bool:
 
 def publish_detection(record: Record, output: Path | None, as_json: bool, pdf: bool = False) -> None:
     """Write a detection's report and show it."""
-    data = encode_record(record)
+    data, told = encode_record(record), story(record)
 
     def write(folder: Path) -> dict[str, bytes]:
-        from detect.report.detection.page import render_html
+        replace_report(folder, {"report.json": data, "report.html": page(told).encode()})
+        return {"report.pdf": drawn_pdf(told)} if pdf else {}
 
-        replace_report(folder, {"report.json": data, "report.html": render_html(record).encode()})
-        if not pdf:
-            return {}
-        from detect.report.detection.pdf import render_detection_pdf
-
-        return {"report.pdf": render_detection_pdf(record)}
-
-    publish(output, data, write, lambda console: print_record(record, console), as_json)
+    publish(output, data, write, lambda console: print_story(told, console), as_json)

@@ -29,7 +29,6 @@ from detect.report.story import (
     Block,
     Cell,
     Code,
-    Column,
     Details,
     Leaf,
     Pairs,
@@ -40,6 +39,7 @@ from detect.report.story import (
     Text,
     Token,
     Tokens,
+    column,
     heading,
     text,
 )
@@ -97,9 +97,7 @@ def _documents(record: Record, answers: Sequence[Verdict]) -> Iterator[Section]:
         return
     table = _table(record, answers, set(full))
     intro = text(
-        "Strongest results first. “p” pays for all sub-keys and keys; “p, all documents” for the number of documents "
-        "as well (Holm).",
-        soft=True,
+        "“p” pays for all sub-keys and keys; “p, all documents” for the number of documents as well (Holm).", soft=True
     )
     plot = list(_document_plot(record))
     reasons = list(_reasons(answers))
@@ -108,7 +106,7 @@ def _documents(record: Record, answers: Sequence[Verdict]) -> Iterator[Section]:
         [text("$n more documents, with weaker results, are in the JSON record only.", n=hidden)] if hidden > 0 else []
     )
     blocks = [intro, table, *more, *reasons, *plot]
-    yield Section("Documents", "documents", blocks, True, brief=short or [intro, table, *reasons])
+    yield Section("Documents, strongest first", "documents", blocks, True, "Documents", short or [table, *reasons])
     if full:
         few = text("For $n documents. The JSON record has the numbers of all.", soft=True, n=len(full))
         yield Section(
@@ -127,15 +125,15 @@ def _name(answer: Verdict) -> Runs:
 def _table(record: Record, answers: Sequence[Verdict], linked: set[str]) -> Table:
     several, aware = several_keys(record), any(answer.document.aware for answer in answers)
     columns = [
-        Column(runs("Document"), width=3),
-        Column(runs("Verdict")),
-        Column(runs("p"), "r", rank=2),
-        Column(runs("p, all documents"), "r"),
-        Column(runs("Strength"), "r", rank=4),
-        Column(runs("Tuples"), "r", rank=3),
-        *([Column(runs("Key"), width=2)] if several else []),
-        Column(runs("Rank of key"), "r"),
-        *([Column(runs("e-value"), "r", rank=1)] if aware else []),
+        column("Document", width=3),
+        column("Verdict"),
+        column("p", "r", rank=2),
+        column("p, all documents", "r"),
+        column("Strength", "r", rank=4),
+        column("Tuples", "r", rank=3),
+        *([column("Key", width=2)] if several else []),
+        column("Rank of key", "r"),
+        *([column("e-value", "r", rank=1)] if aware else []),
     ]
     rows: list[list[Cell]] = []
     for number, answer in enumerate(answers[:ROWS], 1):
@@ -276,7 +274,7 @@ def _keys(record: Record, document: Document) -> Iterator[Leaf]:
                 left = [name_cell(key_label(key.key), rows=n), cell(key.tuples, rows=n)]
                 own = [*left, *own, p_cell(key.log10_pvalue, rows=n), p_cell(key.log10_pvalue_adjusted, rows=n)]
             rows.append(own)
-    columns = [Column(runs("Key"), width=2), *(Column(runs(name), "r") for name in names)]
+    columns = [column("Key", width=2), *(column(name, "r") for name in names)]
     yield Table("Sub-keys and keys of this document", columns, rows)
     if len(keys) < document.tested or any(len(key.subkeys) > SUBKEYS for key in keys):
         whole = len(document.hypotheses) == document.tested
@@ -311,7 +309,7 @@ def _aware(document: Document) -> Iterator[Leaf]:
         ]
         for h in sorted(found.hypotheses, key=lambda h: -h.log10_evalue)[:KEYS]
     ]
-    columns = [Column(runs("Key"), width=2), *(Column(runs(name), "r") for name in names)]
+    columns = [column("Key", width=2), *(column(name, "r") for name in names)]
     yield Table("Model-aware e-values of this document", columns, rows)
     if found.decoy_log10_evalues:
         yield text(
@@ -369,7 +367,7 @@ def _shares(view: TokenView, law: Law) -> Iterator[Leaf]:
     exact = isinstance(law, (Bernoulli, Exponential))
     names = ["Here", "Without the key" if exact else "Without the key, at most"]
     rows = [[cell(what), cell(f"{n / len(counted):.1%}"), cell(f"{share:.1%}")] for what, n, share in shares]
-    columns = [Column(runs("Share of the counted tokens")), *(Column(runs(name), "r") for name in names)]
+    columns = [column("Share of the counted tokens"), *(column(name, "r") for name in names)]
     yield Table("Share of counted tokens at or below each p-value", columns, rows)
 
 

@@ -18,8 +18,7 @@ from detect.corpus.recompute import recompute_scan
 from detect.records.detection import Record
 from detect.records.reading import read_record
 from detect.records.scan import ScanRecord
-from detect.report.detection.page import render_html
-from detect.report.detection.terminal import print_record
+from detect.report.detection.story import story
 from detect.report.paper.page import page as draw
 from detect.report.paper.terminal import print_story
 from detect.report.scan.story import story as scan_story
@@ -172,6 +171,6 @@ def test_an_older_detection_still_reads_and_renders(folder: Path, tmp_path: Path
     (tmp_path / "report.json").write_text(json.dumps(fields))
     older = read_record(Record, tmp_path / "report.json")
     out = StringIO()
-    print_record(older, Console(file=out))
+    print_story(story(older), Console(file=out))
     assert "no mark found" in out.getvalue() and TITLE not in out.getvalue()
-    assert TITLE not in render_html(older)
+    assert TITLE not in draw(story(older))

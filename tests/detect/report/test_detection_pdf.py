@@ -6,18 +6,20 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from detect.report.detection import pdf as detection_pdf
-from detect.report.detection.pdf import render_detection_pdf
-from detect.report.paper import typeset
-from detect.report.scan import pdf
-from detect.report.trace import pdf as trace_pdf
+from detect.records.detection import Record
+from detect.records.trace import TraceRecord
+from detect.report.detection.story import story
+from detect.report.paper import pdf as paper
+from detect.report.runs import plain
+from detect.report.scan.story import story as scan_story
+from detect.report.story import Details, Heading, Story, text
 from tests.detect.report import test_scan_html, test_trace_html
 from tests.detect.report.test_pdf import MARKUP, strings
 from tests.detect.report.test_report import HOSTILE, hostile_record, shown_records
@@ -26,9 +28,13 @@ records = cache(shown_records)
 KINDS = list(shown_records())
 
 
+def render(record: Record) -> bytes:
+    return paper.pdf(story(record))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_record_makes_a_tagged_archive_pdf(kind: str) -> None:
-    everything = strings(render_detection_pdf(records()[kind]))
+    everything = strings(render(records()[kind]))
     assert b"<pdfaid:part>2</pdfaid:part>" in everything and b"<pdfaid:conformance>A</pdfaid:conformance>" in everything
     assert b"<pdfuaid:part>1</pdfuaid:part>" in everything
     assert b"/URI" not in everything and b"/JavaScript" not in everything and b"/Launch" not in everything
@@ -37,45 +43,53 @@ def test_every_kind_of_record_makes_a_tagged_archive_pdf(kind: str) -> None:
 def test_same_record_gives_the_same_bytes() -> None:
     record = records()["aware"]
     again = msgspec.convert(msgspec.to_builtins(record), type(record))
-    assert render_detection_pdf(record) == render_detection_pdf(again)
-    assert render_detection_pdf(record) != render_detection_pdf(msgspec.structs.replace(record, encoder="another"))
+    assert render(record) == render(again)
+    assert render(record) != render(msgspec.structs.replace(record, encoder="another"))
 
 
 @pytest.mark.parametrize("text", HOSTILE + MARKUP)
 def test_hostile_strings_are_set_as_text(text: str) -> None:
-    data = render_detection_pdf(hostile_record(text))
+    data = render(hostile_record(text))
     pages = len(re.findall(rb"/Type ?/Page\b", strings(data)))
-    longest = render_detection_pdf(hostile_record("word " * max(1, len(text) // 5)))
+    longest = render(hostile_record("word " * max(1, len(text) // 5)))
     assert abs(pages - len(re.findall(rb"/Type ?/Page\b", strings(longest)))) <= 3
 
 
-Content = dict[str, Any]
-PDFS: dict[str, Callable[[], Content]] = {
-    "detection of one": lambda: detection_pdf._content(records()["aware"]),
-    "detection of many": lambda: detection_pdf._content(records()["many"]),
-    "scan": lambda: pdf._content(test_scan_html.shown_records()["marked"]),
-    "refused scan": lambda: pdf._content(test_scan_html.shown_records()["refused"]),
-    "trace": lambda: trace_pdf._content(test_trace_html.shown_records()["found"]),
-    "endpoint": lambda: trace_pdf._content(test_trace_html.shown_records()["api"]),
+def trace_story(record: TraceRecord) -> Story:
+    from detect.report.trace.story import story as trace
+
+    return trace(record)
+
+
+PDFS: dict[str, Callable[[], Story]] = {
+    "detection of one": lambda: story(records()["aware"]),
+    "detection of many": lambda: story(records()["many"]),
+    "scan": lambda: scan_story(test_scan_html.shown_records()["marked"]),
+    "refused scan": lambda: scan_story(test_scan_html.shown_records()["refused"]),
+    "trace": lambda: trace_story(test_trace_html.shown_records()["found"]),
+    "endpoint": lambda: trace_story(test_trace_html.shown_records()["api"]),
 }
 
 
-def pushed(kind: str, lines: int) -> tuple[Content, set[str]]:
-    """What a report shows, moved down by so many lines from the second page on, and all its headings."""
-    content = PDFS[kind]()
-    titles = {section["title"] for section in content["sections"]}
-    for section in content["sections"]:
-        titles |= {block["text"] for block in section["blocks"] if block["kind"] == "heading"}
-    first = content["sections"][0]
-    first["blocks"] = [*(typeset.text("A line.") for _ in range(lines)), *first["blocks"]]
-    return content, titles
+def pushed(kind: str, lines: int) -> tuple[Story, set[str]]:
+    """What a report says, moved down by so many lines from the second page on, and all its headings."""
+    told = PDFS[kind]()
+    titles = {section.title for section in told.sections}
+    for section in told.sections:
+        titles |= {plain(block.text) for block in section.blocks if isinstance(block, Heading)}
+        for details in (block for block in section.blocks if isinstance(block, Details)):
+            inner = (block for block in details.blocks if isinstance(block, Heading))
+            titles |= {plain(details.title), *(plain(block.text) for block in inner)}
+    first, *rest = told.sections
+    moved = replace(first, blocks=[*(text("A line.") for _ in range(lines)), *first.blocks])
+    return replace(told, sections=[moved, *rest]), titles
 
 
-def pages_of(content: Content, folder: Path) -> list[list[str]]:
+def pages_of(told: Story, folder: Path) -> list[list[str]]:
     """The lines of each page, without empty ones."""
     if shutil.which("pdftotext") is None:
         pytest.skip("this machine has no pdftotext")
-    (folder / "report.pdf").write_bytes(typeset.compile_pdf(content, "scan"))
+    (folder / "report.pdf").write_bytes(paper.pdf(told))
     done = subprocess.run(["pdftotext", "-layout", "report.pdf", "-"], cwd=folder, capture_output=True, check=True)
     pages = done.stdout.decode().split("\f")
     return [[line.strip() for line in page.splitlines() if line.strip()] for page in pages if page.strip()]
@@ -84,8 +98,8 @@ def pages_of(content: Content, folder: Path) -> list[list[str]]:
 @pytest.mark.parametrize("kind", PDFS)
 @pytest.mark.parametrize("lines", [0, 5, 11, 17, 23, 29])
 def test_pages_are_numbered_in_order_and_none_ends_with_a_heading(kind: str, lines: int, tmp_path: Path) -> None:
-    content, titles = pushed(kind, lines)
-    found = pages_of(content, tmp_path)
+    told, titles = pushed(kind, lines)
+    found = pages_of(told, tmp_path)
     assert [page[-1].split()[-3:] for page in found] == [
         [str(number), "of", str(len(found))] for number in range(1, len(found) + 1)
     ]
@@ -94,7 +108,7 @@ def test_pages_are_numbered_in_order_and_none_ends_with_a_heading(kind: str, lin
 
 def test_a_heading_that_is_left_alone_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what keeps headings with what follows them, some page of these ends with one."""
-    real = typeset.files("detect.report") / "report.typ"
+    real = paper.files("detect.report.paper") / "report.typ"
 
     class Loose:
         def __truediv__(self, name: str) -> Loose:
@@ -103,9 +117,9 @@ def test_a_heading_that_is_left_alone_is_noticed(tmp_path: Path, monkeypatch: py
         def read_bytes(self) -> bytes:
             return real.read_bytes().replace(b"sticky: true", b"sticky: false")
 
-    monkeypatch.setattr(typeset, "files", lambda _: Loose())
+    monkeypatch.setattr(paper, "files", lambda _: Loose())
     alone: list[str] = []
     for lines in (0, 5, 11, 17, 23, 29):
-        content, titles = pushed("trace", lines)
-        alone += [page[-2] for page in pages_of(content, tmp_path) if page[-2] in titles]
+        told, titles = pushed("trace", lines)
+        alone += [page[-2] for page in pages_of(told, tmp_path) if page[-2] in titles]
     assert alone

@@ -15,7 +15,6 @@ import pytest
 
 from detect.report.paper.narrow import labelled
 from detect.report.plan.page import render_plan_html
-from detect.report.trace.page import render_trace_html
 from detect.student.power.planner import Question, plan
 from detect.student.power.simulated import Look, Student
 from tests.detect.report import examples, test_scan_html, test_trace_html
@@ -71,7 +70,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "detection of one": lambda: on_page(shown_records()["aware"]),
     "detection of many": lambda: on_page(shown_records()["many"]),
     "scan": lambda: test_scan_html.on_page(test_scan_html.shown_records()["marked"]),
-    "trace": lambda: render_trace_html(test_trace_html.shown_records()["found"]),
+    "trace": lambda: test_trace_html.page_of(test_trace_html.shown_records()["found"]),
     "plan": a_plan,
 }
 

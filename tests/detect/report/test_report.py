@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from detect.cli.json_schemas import json_schema
+from detect.cli.schemas import json_schema
 from detect.document.pointing import level_per_test
 from detect.laws.multiplicity import holm_log10
 from detect.laws.strength import fewest_tuples
@@ -365,7 +365,7 @@ def test_many_documents_become_a_table_of_the_strongest() -> None:
     text = in_terminal(shown_records()["many"])
     assert len(text.splitlines()) < 60
     assert "corpus.jsonl:69 " in text and "corpus.jsonl:1 " not in text
-    assert "Strongest results first" in text and "The first 40 of 70 rows; the JSON record has all." in text
+    assert "Documents, strongest first" in text and "The first 40 of 70 rows; the JSON record has all." in text
     page = on_page(shown_records()["many"])
     assert "corpus.jsonl:1<" in page and "P-values of all documents" in page
 
