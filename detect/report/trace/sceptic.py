@@ -248,9 +248,9 @@ def _keys(record: TraceRecord) -> Iterator[Runs]:
 def _controls(record: TraceRecord) -> Iterator[Runs]:
     yield runs(
         "Controls cannot prove the p-value; the randomness of the key does. Decoy keys show whether the arithmetic is "
-        "right. Models that stand in the suspect’s place, on which the whole trace runs again, and answers under a placebo "
-        "key that nobody was served, show what decoys cannot: copying, looking ahead, and choices that favour marked text. Where one of them fails, no "
-        "answer is given. The section on controls says what each of them gave."
+        "right. Models that stand in the suspect’s place, on which the whole trace runs again, and answers under a "
+        "placebo key that nobody was served, show what decoys cannot: copying, looking ahead, and choices that favour "
+        "marked text. Where one of them fails, no answer is given. The section on controls says what each of them gave."
     )
     if not record.controls.models:
         yield runs(

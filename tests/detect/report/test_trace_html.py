@@ -8,6 +8,7 @@ from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Literal
 
 import msgspec
 import pytest
@@ -15,8 +16,9 @@ from rich.console import Console
 
 from detect.records.trace import TraceRecord
 from detect.records.written import clean, format_p
-from detect.report.trace.page import render_trace_html
-from detect.report.trace.terminal import print_trace
+from detect.report.paper.page import page as drawn
+from detect.report.paper.terminal import print_story
+from detect.report.trace.story import story
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.examples import make_spec
 from tests.detect.report.test_scan_html import HOSTILE, Page
@@ -54,21 +56,24 @@ def shown_records() -> dict[str, TraceRecord]:
 KINDS = [*examples.KINDS, "no commitment", "no controls", "no plan", "no interval", "green list", "tournament", "empty"]
 
 
+def page_of(record: TraceRecord) -> str:
+    return drawn(story(record))
+
+
 def in_terminal(record: TraceRecord, width: int = 100, colour: bool = False) -> str:
     out = StringIO()
-    print_trace(
-        record, Console(file=out, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
-    )
+    system: Literal["truecolor"] | None = "truecolor" if colour else None
+    print_story(story(record), Console(file=out, width=width, force_terminal=colour, color_system=system))
     return out.getvalue()
 
 
 def on_page(kind: str) -> str:
-    return " ".join(Page(render_trace_html(shown_records()[kind])).text.split())
+    return " ".join(Page(page_of(shown_records()[kind])).text.split())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_is_whole_and_loads_nothing(kind: str) -> None:
-    text = render_trace_html(shown_records()[kind])
+    text = page_of(shown_records()[kind])
     page = Page(text)
     names = [tag for tag, _ in page.tags]
     assert not {"script", "img", "iframe", "link", "object", "embed", "base", "form"} & set(names)
@@ -82,7 +87,7 @@ def test_page_is_whole_and_loads_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_can_be_read_by_all(kind: str) -> None:
-    text = render_trace_html(shown_records()[kind])
+    text = page_of(shown_records()[kind])
     page = Page(text)
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
@@ -100,14 +105,14 @@ def test_page_can_be_read_by_all(kind: str) -> None:
 
 def test_same_record_gives_the_same_page() -> None:
     record = shown_records()["found"]
-    assert render_trace_html(record) == render_trace_html(msgspec.convert(msgspec.to_builtins(record), TraceRecord))
+    assert page_of(record) == page_of(msgspec.convert(msgspec.to_builtins(record), TraceRecord))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_page_holds_hostile_strings_as_text(text: str, tmp_path: Path) -> None:
-    html = render_trace_html(examples.hostile_trace(text, tmp_path))
+    html = page_of(examples.hostile_trace(text, tmp_path))
     page = Page(html)
-    usual = {tag for kind in KINDS for tag, _ in Page(render_trace_html(shown_records()[kind])).tags}
+    usual = {tag for kind in KINDS for tag, _ in Page(page_of(shown_records()[kind])).tags}
     assert {tag for tag, _ in page.tags} <= usual
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert clean(text) in page.text
@@ -136,8 +141,8 @@ def test_terminal_says_what_a_reader_asks() -> None:
     text = " ".join(in_terminal(record).split())
     assert f"The mark was found in this model. p = {format_p(record.log10_pvalue)}, all keys paid for" in text
     assert "tosses of a fair coin" in text and "Identified: acme." in text
-    assert "reference (the one used)" in text and "other readouts have no part in the verdict" in text
-    assert "control: 100 decoy keys agree with chance" in text
+    assert "reference (the one used)" in text and "Other readouts have no part in the verdict" in text
+    assert "Controls" in text and "100 decoy keys agree with chance" in text
     assert "dyetrace recompute report.json --key file:KEYFILE" in text
     assert "No mark was found in this model." in in_terminal(shown_records()["clean"])
 
@@ -210,7 +215,7 @@ def test_share_is_given_with_students_alone() -> None:
 
 def test_refused_trace_shows_no_pvalue_of_a_true_key() -> None:
     record = shown_records()["refused"]
-    html = render_trace_html(record)
+    html = page_of(record)
     shown = Page(html).text + in_terminal(record)
     assert "decoy keys contradict the test" in shown and 'class="true-label"' not in html
     assert 'class="by-p"' not in html and "true-mark" not in html.split("</style>")[1]
@@ -240,7 +245,7 @@ def test_power_is_said_of_the_contexts_it_was_computed_from() -> None:
 
 def test_other_readouts_are_drawn_and_the_verdicts_own_is_marked() -> None:
     record = shown_records()["found"]
-    html = render_trace_html(record)
+    html = page_of(record)
     argmax = next(result for result in record.comparisons if result.readout == "argmax")
     assert "reference, used for the verdict" in html and f">{argmax.contexts_needed:,}<" in html
     assert "Other ways to read" not in on_page("api")

@@ -8,16 +8,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from detect.report.trace.pdf import render_trace_pdf
+from detect.records.trace import TraceRecord
+from detect.report.paper.pdf import pdf
+from detect.report.trace.story import story
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.test_pdf import MARKUP, strings
 from tests.detect.report.test_scan_html import HOSTILE
 from tests.detect.report.test_trace_html import KINDS, shown_records
 
 
+def pdf_of(record: TraceRecord) -> bytes:
+    return pdf(story(record))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_record_makes_a_tagged_archive_pdf(kind: str) -> None:
-    data = render_trace_pdf(shown_records()[kind])
+    data = pdf_of(shown_records()[kind])
     everything = strings(data)
     assert b"<pdfaid:part>2</pdfaid:part>" in everything and b"<pdfaid:conformance>A</pdfaid:conformance>" in everything
     assert b"<pdfuaid:part>1</pdfuaid:part>" in everything
@@ -27,18 +33,18 @@ def test_every_kind_of_record_makes_a_tagged_archive_pdf(kind: str) -> None:
 def test_same_record_gives_the_same_bytes() -> None:
     record = shown_records()["found"]
     again = msgspec.convert(msgspec.to_builtins(record), type(record))
-    assert render_trace_pdf(record) == render_trace_pdf(again)
-    assert render_trace_pdf(record) != render_trace_pdf(msgspec.structs.replace(record, readout="another"))
+    assert pdf_of(record) == pdf_of(again)
+    assert pdf_of(record) != pdf_of(msgspec.structs.replace(record, readout="another"))
 
 
 @pytest.mark.parametrize("text", HOSTILE + MARKUP)
 def test_hostile_strings_are_set_as_text(text: str, tmp_path: Path) -> None:
-    data = render_trace_pdf(examples.hostile_trace(text, tmp_path))
+    data = pdf_of(examples.hostile_trace(text, tmp_path))
     pages = len(re.findall(rb"/Type ?/Page\b", strings(data)))
-    longest = render_trace_pdf(examples.hostile_trace("word " * max(1, len(text) // 5), tmp_path))
+    longest = pdf_of(examples.hostile_trace("word " * max(1, len(text) // 5), tmp_path))
     assert abs(pages - len(re.findall(rb"/Type ?/Page\b", strings(longest)))) <= 3
 
 
 @pytest.mark.parametrize("created", ["2026-02-03T04:05:06+05:30", "2026-02-03T04:05:06", "yesterday", "", "9" * 40])
 def test_any_time_can_be_its_date(created: str) -> None:
-    assert render_trace_pdf(msgspec.structs.replace(shown_records()["clean"], created=created))
+    assert pdf_of(msgspec.structs.replace(shown_records()["clean"], created=created))
