@@ -138,23 +138,62 @@ print(*{{name.partition(".")[0] for name in sys.modules}})
 # ---------------------------------------------------------------------------------------- who imports whom
 
 
-def imports(path: Path) -> set[str]:
-    """Top-level packages that a file imports anywhere, in functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            found.add(node.module)
-    return {name.partition(".")[0] for name in found}
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of both packages, and of the contract that `lint-imports` holds them against."""
+    for name, folder in FOLDERS.items():
+        shutil.copytree(folder, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
 
 
-def test_watermark_never_imports_detect():
-    files = sorted(FOLDERS["watermark"].rglob("*.py"))
-    assert len(files) > 10
-    assert [str(file) for file in files if "detect" in imports(file)] == []
-    assert any("watermark" in imports(file) for file in FOLDERS["detect"].rglob("*.py"))
+def lint(tree: Path) -> subprocess.CompletedProcess[str]:
+    """Hold a tree against its contract, as CI does."""
+    code = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+    command = [sys.executable, "-c", code, "--no-cache", "--no-logo"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=tree, env=os.environ | {"COLUMNS": "200"})
+
+
+def test_the_contract_of_imports_holds(tree):
+    done = lint(tree)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "imported", "line", "said"),
+    [
+        ("watermark/spec.py", "detect.laws.level", "    import {}", "watermark.spec -> detect.laws.level"),
+        (
+            "detect/records/made.py",
+            "detect.report.wording",
+            "    import {}",
+            "detect.records.made -> detect.report.wording",
+        ),
+        ("detect/corpus/scan.py", "detect.report.story", "import {}", "detect.corpus.scan -> detect.report.story"),
+        (
+            "detect/student/texts/served.py",
+            "detect.student.endpoint",
+            "    import {}",
+            "served -> detect.student.endpoint",
+        ),
+        ("detect/laws/lattice.py", "detect.laws.tails", "    import {}", "No cycles are allowed in detect.laws"),
+        ("detect/attic.py", "detect.laws.tails", "import {}", "attic"),
+    ],
+    ids=["watermark", "core to report", "at the top", "student", "circle", "no place"],
+)
+def test_the_contract_fails_on_a_back_arrow_even_within_a_function(tree, file, imported, line, said):
+    """And on a room that has no place in it."""
+    statement = line.format(imported)
+    planted = f"\n\ndef _planted() -> None:\n{statement}\n" if statement.startswith(" ") else f"\n{statement}\n"
+    with (tree / file).open("a") as stream:
+        stream.write(planted)
+    done = lint(tree)
+    assert done.returncode == 1
+    assert said in done.stdout
+
+
+def test_ci_holds_the_code_against_the_contract():
+    assert '"$venv/bin/lint-imports"' in (ROOT / ".ci" / "run").read_text()
 
 
 # ------------------------------------------------------------------------------------- the public surface
