@@ -83,7 +83,7 @@ def _finalize(value: Any) -> Any:
 
 
 def _source(name: str) -> str:
-    return (files("detect.report") / name).read_text("utf-8")
+    return (files("detect.report.paper") / name).read_text("utf-8")
 
 
 @cache
@@ -106,4 +106,4 @@ def _template() -> jinja2.Template:
         "stretches": stretches,
         "tint": _tint,
     }
-    return environment.get_template("paper/story.html.j2")
+    return environment.get_template("story.html.j2")

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from detect.report.paper.narrow import labelled
-from detect.report.plan.page import render_plan_html
+from detect.report.paper.page import page as drawn
+from detect.report.plan.story import story as plan_story
 from detect.student.power.planner import Question, plan
 from detect.student.power.simulated import Look, Student
 from tests.detect.report import examples, test_scan_html, test_trace_html
+from tests.detect.report.paper.stories import everything
 from tests.detect.report.test_report import on_page, shown_records
 
 WIDTH = 390
@@ -63,7 +64,7 @@ def on_a_telephone(page: str, folder: Path) -> dict[str, Any]:
 
 def a_plan() -> str:
     question = Question(spec=examples.make_spec(), student=Student(share=0.05, training_tokens=1e6), look=Look())
-    return render_plan_html(plan(question))
+    return drawn(plan_story(plan(question)))
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -72,6 +73,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "scan": lambda: test_scan_html.on_page(test_scan_html.shown_records()["marked"]),
     "trace": lambda: test_trace_html.page_of(test_trace_html.shown_records()["found"]),
     "plan": a_plan,
+    "every block": lambda: drawn(everything()),
 }
 
 
@@ -87,17 +89,3 @@ def test_a_page_that_is_too_wide_is_noticed(tmp_path: Path) -> None:
     page = PAGES["detection of many"]().replace("max-width: 34rem", "max-width: 1rem")
     found = on_a_telephone(page, tmp_path)
     assert found["inner"] > 0
-
-
-def test_every_cell_bears_the_name_of_its_column_and_cells_that_span_rows_are_counted() -> None:
-    table = (
-        "<table><caption>c</caption><thead><tr><th scope=col>Key</th><th scope=col>n</th><th>10<sup>2</sup></th>"
-        '<th>end</th></tr></thead><tbody><tr><th scope=row rowspan="2">a</th><td>1</td><td>2</td><td rowspan="2">3</td>'
-        "</tr><tr><td>4</td><td>5</td></tr><tr><th>b</th><td>6</td><td>7</td><td>8</td></tr></tbody></table>"
-        "<table><tbody><tr><th>What</th><td>no names here</td></tr></tbody></table>"
-    )
-    found = re.findall(r'<td(?: data-label="([^"]*)")?[^>]*>([^<]*)</td>', labelled(table))
-    assert found == [
-        ("n", "1"), ("10^2", "2"), ("end", "3"), ("n", "4"), ("10^2", "5"), ("n", "6"), ("10^2", "7"), ("end", "8"),
-        ("", "no names here"),
-    ]  # fmt: skip
