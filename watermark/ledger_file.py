@@ -15,7 +15,6 @@ import secrets
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -102,8 +101,7 @@ class LedgerFile:
             self._map.close()
 
 
-@dataclass(frozen=True)
-class LedgerInfo:
+class LedgerInfo(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="dyetrace-ledger-info-1"):
     """What anybody can read in a ledger without a key.
 
     Attributes
@@ -121,7 +119,7 @@ class LedgerInfo:
         Counts of served contexts are too high by about as much, and never too low.
     """
 
-    path: Path
+    path: str
     header: Header
     megabytes: float
     answers: int
@@ -226,8 +224,10 @@ def is_written(path: Path) -> bool:
     return False
 
 
-def merge_files(paths: Sequence[Path], output: Path) -> None:
+def merge_files(paths: Sequence[Path], output: Path) -> tuple[Header, int, int]:
     """Add up the ledgers of several servers into a new file; counters stop at `LARGEST_COUNT`.
+
+    Returns its header, and how many answers and contexts were counted.
 
     Servers may go on writing meanwhile: an answer that comes in then is counted, or not, or in part of its contexts.
 
@@ -266,7 +266,9 @@ def merge_files(paths: Sequence[Path], output: Path) -> None:
                 into[chunk] = np.minimum(total, LARGEST_COUNT)
             for file in files:
                 out.totals[:] += file.totals
+            answers, contexts = out.totals.tolist()
             del tables, into
+    return header, answers, contexts
 
 
 def describe(path: Path) -> LedgerInfo:
@@ -280,15 +282,15 @@ def describe(path: Path) -> LedgerInfo:
         noise = np.take_along_axis(file.cells, at, 1).min(0)
         answers, contexts = file.totals.tolist()
         return LedgerInfo(
-            path,
-            header,
-            2 * flat.size / 2**20,
-            answers,
-            contexts,
-            used / flat.size,
-            float(noise.mean()),
-            float(np.median(noise)),
-            float(np.quantile(noise, 0.95)),
+            path=str(path),
+            header=header,
+            megabytes=2 * flat.size / 2**20,
+            answers=answers,
+            contexts=contexts,
+            used=used / flat.size,
+            noise_mean=float(noise.mean()),
+            noise_median=float(np.median(noise)),
+            noise_95=float(np.quantile(noise, 0.95)),
         )
     finally:
         del flat

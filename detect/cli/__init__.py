@@ -16,18 +16,9 @@ from typing import Any, NoReturn
 import click
 
 from detect import interruption
+from detect.cli.commands import COMMANDS
 from detect.cli.common import say
-from detect.cli.declaring import command as declared
-from detect.cli.ledger import ledger
-from detect.cli.marking import commit, generate, keygen, spec, verify_commitment
-from detect.cli.options.detection import Demo, Detect, Recompute
-from detect.cli.options.planning import Plan
-from detect.cli.options.scanning import Scan
-from detect.cli.reports import report
-from detect.cli.schemas import schema
-from detect.cli.serving import serve_check
 from detect.cli.statuses import BAD_INPUT, DONE, INTERNAL, MACHINE, Status, status_of
-from detect.cli.trace import trace
 from detect.start import TRACEBACK_VARIABLE
 from watermark.errors import DyetraceError, missing_of_machine
 from watermark.interruption import forget_written
@@ -193,37 +184,21 @@ def _left_standard_output() -> bool:
     return False
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="dyetrace")
-def main() -> None:
-    """Watermark what a language model says; prove later where it went.
+_HELP = """Watermark what a language model says; prove later where it went.
 
-    \b
-    dyetrace demo                                       the whole job on a real model
-    dyetrace keygen owner.key                           a secret key
-    dyetrace spec spec.json --key file:owner.key        what both sides must agree on
-    dyetrace generate --spec spec.json --key file:owner.key --prompts prompts.txt
-    dyetrace detect suspect.jsonl --spec spec.json --key file:owner.key
-    dyetrace scan corpus/ --spec spec.json --key file:owner.key -o evidence/
-    dyetrace trace weights suspect/ --read answers.jsonl --spec spec.json --key file:owner.key -o evidence/
-    """
-
-
-for command in (
-    keygen,
-    spec,
-    commit,
-    verify_commitment,
-    generate,
-    declared(Detect, "detect"),
-    declared(Demo, "demo"),
-    declared(Scan, "scan"),
-    declared(Plan, "plan"),
-    trace,
-    declared(Recompute, "recompute"),
-    report,
-    ledger,
-    serve_check,
-    schema,
-):
-    main.add_command(command)
+\b
+dyetrace demo                                       the whole job on a real model
+dyetrace keygen owner.key                           a secret key
+dyetrace spec spec.json --key file:owner.key        what both sides must agree on
+dyetrace generate --spec spec.json --key file:owner.key --prompts prompts.txt
+dyetrace detect suspect.jsonl --spec spec.json --key file:owner.key
+dyetrace scan corpus/ --spec spec.json --key file:owner.key -o evidence/
+dyetrace trace weights suspect/ --read answers.jsonl --spec spec.json --key file:owner.key -o evidence/
+"""
+main = _Group(
+    "main",
+    COMMANDS,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+click.version_option(package_name="dyetrace")(main)

@@ -7,7 +7,8 @@ and imports what it needs at its top.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections import UserDict
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -42,16 +43,19 @@ class Options:
     ----------
     runs
         The function that is called with it, as MODULE:NAME under `detect.cli`.
+    instead
+        Other commands, by what is given in the place of the first argument.
     """
 
     runs: ClassVar[str]
+    instead: ClassVar[Mapping[str, type[Options]]] = {}
 
     def __init__(self, **values: Any) -> None:
         vars(self).update(values)
 
-    def __init_subclass__(cls, runs: str | None = None) -> None:
+    def __init_subclass__(cls, runs: str | None = None, instead: Mapping[str, type[Options]] | None = None) -> None:
         if runs is not None:
-            cls.runs = runs
+            cls.runs, cls.instead = runs, instead or {}
 
     def before(self) -> None:
         """Do what should begin before anything heavy is imported."""
@@ -77,7 +81,37 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def command(kind: type[Options], name: str, build: Callable[..., click.Command] = click.Command) -> click.Command:
+class Commands(UserDict[str, Any]):
+    """Commands by their names, each built from the class that declares it when it is asked for.
+
+    Parameters
+    ----------
+    declared
+        For each command MODULE:CLASS under `detect.cli.options`, or a command.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        if isinstance(declared := self.data[name], str):
+            module, _, kind = declared.partition(":")
+            declared = getattr(importlib.import_module(f"detect.cli.options.{module}"), kind)
+            self.data[name] = declared = command(declared, name)
+        return declared
+
+
+class _Command(click.Command):
+    """A command of which a first argument may make another one."""
+
+    def __init__(self, kind: type[Options], *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.instead = {word: command(other, word) for word, other in kind.instead.items()}
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
+        if (other := self.instead.get(args[0] if args else "")) is not None:
+            return other.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+def command(kind: type[Options], name: str) -> click.Command:
     """Build the command that a class declares: what must be given comes first, then its own, then what it shares."""
     hints, fields = get_type_hints(kind), dict[str, _Declared]()
     for part in kind.__mro__:
@@ -86,7 +120,7 @@ def command(kind: type[Options], name: str, build: Callable[..., click.Command] 
                 fields.setdefault(field, declared)
     params = [_parameter(field, declared, hints[field]) for field, declared in fields.items()]
     params.sort(key=lambda parameter: not parameter.required)
-    return build(name, params=params, help=kind.__doc__, callback=lambda **values: kind(**values).run())
+    return _Command(kind, name, params=params, help=kind.__doc__, callback=lambda **values: kind(**values).run())
 
 
 def _parameter(name: str, declared: _Declared, hint: Any) -> click.Parameter:

@@ -30,3 +30,11 @@ def print_result(result: msgspec.Struct, *, one_line: bool = False) -> None:
     from detect.records.reading import portable, printed
 
     click.echo(printed(portable(result), one_line=one_line).decode(), nl=False)
+
+
+def print_either(line: str, result: msgspec.Struct, as_json: bool) -> None:
+    """Print one line for people, or the result for programs."""
+    if as_json:
+        print_result(result)
+    else:
+        click.echo(line)

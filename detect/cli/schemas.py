@@ -1,29 +1,170 @@
-"""The command that prints the JSON Schemas of what dyetrace writes and prints."""
+"""JSON Schemas (draft 2020-12) of all documents that dyetrace writes or prints, made from the types that write them.
+
+``python -m detect.cli.schemas docs/schemas`` writes them anew, one file each; `dyetrace schema` prints them.
+"""
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
 import click
+import msgspec
 
-from detect.cli.results import json_option, print_result
+from detect.cli.options.ledger import Schema
+from detect.cli.results import print_result
+from detect.corpus.forecast import ScanForecast
+from detect.corpus.run_times import RunTimes
+from detect.records import results
+from detect.records.detection import RECORD_VERSION, Record
+from detect.records.power_plan import PLAN_VERSION as POWER_PLAN_VERSION
+from detect.records.power_plan import PowerPlan
+from detect.records.scan import SCAN_VERSION, Hit, ScanRecord
+from detect.records.server_check import CHECK_VERSION, ServeCheck
+from detect.records.trace import TRACE_VERSION, TraceRecord
+from detect.report.signature import SIGNATURE_VERSION, Signature
+from detect.report.verify.documents import SkippedRow
+from detect.student.asking.plan import PLAN_VERSION, TracePlan
+from watermark.commitment import Commitment, Opening
+from watermark.errors import DyetraceError
+from watermark.files.writing import make_folder, write_atomically
+from watermark.generate import Answer
+from watermark.ledger_file import LedgerInfo
+from watermark.spec import SPEC_VERSION, WatermarkSpec
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SECTION = re.compile(r"\n+Attributes\n-+\n")
+_DOCUMENTS: dict[str, tuple[type[msgspec.Struct], int, str]] = {
+    "detection": (Record, RECORD_VERSION, "dyetrace detection record"),
+    "scan": (ScanRecord, SCAN_VERSION, "dyetrace scan record"),
+    "trace": (TraceRecord, TRACE_VERSION, "dyetrace trace record"),
+    "trace-plan": (TracePlan, PLAN_VERSION, "dyetrace plan of a trace"),
+    "power-plan": (PowerPlan, POWER_PLAN_VERSION, "dyetrace plan of power"),
+    "serve-check": (ServeCheck, CHECK_VERSION, "dyetrace check of a server"),
+    "signature": (Signature, SIGNATURE_VERSION, "dyetrace signature of a report"),
+    "spec": (WatermarkSpec, SPEC_VERSION, "dyetrace watermark spec"),
+    "commitment": (Commitment, 1, "dyetrace commitment"),
+    "opening": (Opening, 1, "dyetrace opening of a commitment"),
+    "answer": (Answer, 1, "dyetrace answer: one line of generate's output"),
+    "scan-run": (RunTimes, 1, "dyetrace times of a scan's run: run.json"),
+    "hit": (Hit, SCAN_VERSION, "dyetrace hit: one line of a scan's hits.jsonl"),
+    "skipped": (SkippedRow, SCAN_VERSION, "dyetrace skipped record: one line of a scan's skipped.jsonl"),
+}
+_RESULTS = (
+    results.KeyMade,
+    results.SpecMade,
+    results.SpecImported,
+    results.CommitmentMade,
+    results.CommitmentChecked,
+    results.Generated,
+    ScanForecast,
+    results.TracePlanned,
+    results.AskingForecast,
+    results.Recomputed,
+    results.ReportChecked,
+    results.Drawn,
+    results.ReportSigned,
+    results.SigningKeyMade,
+    LedgerInfo,
+    results.AnswersHashed,
+    results.LedgersMerged,
+    results.SchemaNames,
+)
 
 
-@click.command()
-@click.argument("name", required=False)
-@json_option
-def schema(name: str | None, as_json: bool) -> None:
-    """Print the JSON Schema NAME; without NAME, print the names of all schemas. Those of documents (detection, scan,
-    spec, ...) describe files and reports, "result-" and a command's words what this command prints with --json.
-
-    \b
-    Example: dyetrace schema
-             dyetrace schema scan > scan-schema.json
-    """
-    from detect.cli.json_schemas import encode_schema, json_schema, schema_names
-    from detect.records.results import SchemaNames
-
-    if name is not None:
-        click.echo(encode_schema(json_schema(name)).decode(), nl=False)
-    elif as_json:
-        print_result(SchemaNames(names=schema_names()))
+def schema(asked: Schema) -> None:
+    """Print one schema, or the names of all."""
+    if asked.name is not None:
+        click.echo(encode_schema(json_schema(asked.name)).decode(), nl=False)
+    elif asked.as_json:
+        print_result(results.SchemaNames(names=schema_names()))
     else:
         click.echo("\n".join(schema_names()))
+
+
+def schema_names() -> list[str]:
+    """Names of all schemas: documents, then the results of commands as "result-" and the command's words."""
+    return [*_DOCUMENTS, *(_result_name(kind)[0] for kind in _RESULTS)]
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """Build the schema of that name.
+
+    Raises
+    ------
+    DyetraceError
+        There is none.
+    """
+    if name in _DOCUMENTS:
+        kind, version, title = _DOCUMENTS[name]
+        return _built(kind, name, version, title)
+    for kind in _RESULTS:
+        its_name, version = _result_name(kind)
+        if its_name == name:
+            command = name.removeprefix("result-").replace("-", " ")
+            return _built(kind, name, version, f"dyetrace {command} --json")
+    raise DyetraceError(f"there is no schema {name!r}; `dyetrace schema` lists them")
+
+
+def encode_schema(schema: dict[str, Any]) -> bytes:
+    """Encode as indented JSON with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
+
+
+def write_schemas(folder: Path) -> None:
+    """Write all schemas to a folder, one NAME.json each, over those that are there."""
+    make_folder(folder)
+    for name in schema_names():
+        write_atomically(folder / f"{name}.json", encode_schema(json_schema(name)))
+
+
+def _result_name(kind: type[msgspec.Struct]) -> tuple[str, int]:
+    """What a result's schema is called, and its version: "dyetrace-keygen-1" is version 1 of "result-keygen"."""
+    words, _, version = str(kind.__struct_config__.tag).removeprefix("dyetrace-").rpartition("-")
+    return f"result-{words}", int(version)
+
+
+def _built(kind: type[msgspec.Struct], name: str, version: int, title: str) -> dict[str, Any]:
+    (schema,), kinds = msgspec.json.schema_components([kind])
+    head = {"$schema": _DIALECT, "$id": f"urn:dyetrace:{name}:{version}", "title": title}
+    parts = {known: _described(part) for known, part in sorted(kinds.items())}
+    _fix_version(parts[kind.__name__], version)
+    return {**head, **schema, "$defs": parts}
+
+
+def _fix_version(part: dict[str, Any], version: int) -> None:
+    """Say that a document names its format and version, and that the schema is of this version alone."""
+    fields = part["properties"]
+    if "version" in fields:
+        fields["version"] = {"const": version}
+    named = [name for name in ("format", "version") if name in fields and name not in part["required"]]
+    part["required"] = [*named, *part["required"]]
+
+
+def _described(part: dict[str, Any]) -> dict[str, Any]:
+    """Give each field what the type's docstring says of it."""
+    summary, *attributes = _SECTION.split(part.get("description", ""), maxsplit=1)
+    fields = {name: dict(field) for name, field in part.get("properties", {}).items()}
+    for names, text in _attributes(attributes[0] if attributes else ""):
+        for name in names:
+            if name in fields:
+                fields[name]["description"] = text
+    return {**part, "description": " ".join(summary.split()), "properties": fields}
+
+
+def _attributes(section: str) -> list[tuple[list[str], str]]:
+    """Names and text of each entry of a docstring's attributes."""
+    found: list[tuple[list[str], str]] = []
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            found.append((line.split(", "), ""))
+        elif found:
+            names, text = found[-1]
+            found[-1] = names, f"{text} {line.strip()}".strip()
+    return found
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

@@ -345,35 +345,6 @@ class SigningKeyMade(_Result, frozen=True, kw_only=True, tag="dyetrace-report-ke
     public_key: str
 
 
-class LedgerDescribed(_Result, frozen=True, kw_only=True, tag="dyetrace-ledger-info-1"):
-    """What `ledger info` says.
-
-    Attributes
-    ----------
-    path, header, megabytes
-        The file, and what it is of.
-    answers
-        Answers counted.
-    contexts
-        Their distinct contexts, summed over answers.
-    used
-        Share of counters that are not 0.
-    noise_mean, noise_median, noise_95
-        What a context that was never served would read: mean, median and 95% quantile. Counts of served contexts are
-        too high by about as much, and never too low.
-    """
-
-    path: str
-    header: Header
-    megabytes: float
-    answers: int
-    contexts: int
-    used: float
-    noise_mean: float
-    noise_median: float
-    noise_95: float
-
-
 class AnswerHash(msgspec.Struct, frozen=True, kw_only=True):
     """The SHA-256 of one served answer, and its account where it has one."""
 

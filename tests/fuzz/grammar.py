@@ -12,7 +12,6 @@ from functools import lru_cache
 import click
 
 from detect.cli import main
-from detect.cli.importing import import_spec
 from tests.fuzz.workshop import OTHER
 
 KEY, MODEL, SPEC = "file:../mine/owner.key", "../mine/model", "../mine/spec.json"
@@ -184,7 +183,7 @@ def commands(group: click.Group = main, above: tuple[str, ...] = ()) -> Iterator
         else:
             yield " ".join(names), command
     if group is main:
-        yield "spec import", import_spec
+        yield "spec import", main.commands["spec"].instead["import"]
 
 
 @lru_cache(maxsize=1)

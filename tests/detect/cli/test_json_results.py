@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.distillation.server import Server
 from detect.cli import main
-from detect.cli.json_schemas import json_schema, schema_names, write_schemas
+from detect.cli.schemas import json_schema, schema_names, write_schemas
 from detect.records.detection import Record
 from detect.records.reading import read_record
 from tests.detect.student.asking.conftest import tiny_model  # noqa: F401 (the same model that API traces are tried on)
@@ -131,8 +131,7 @@ def write_ledgers(folder: Path) -> None:
 def test_every_command_has_json() -> None:
     lacking = [name for name, command in commands() if "--json" not in [o for p in command.params for o in p.opts]]
     assert lacking == []
-    from detect.cli.importing import import_spec
-
+    import_spec = main.commands["spec"].instead["import"]
     assert any("--json" in parameter.opts for parameter in import_spec.params)
 
 
@@ -292,7 +291,7 @@ def test_the_schema_that_is_printed_is_the_one_that_is_published() -> None:
 
 
 def test_published_schemas_are_those_that_the_code_makes(tmp_path: Path) -> None:
-    """Write them anew by `python -m detect.cli.json_schemas docs/schemas` where this fails."""
+    """Write them anew by `python -m detect.cli.schemas docs/schemas` where this fails."""
     write_schemas(tmp_path / "schemas")
     made, published = (
         {p.name: p.read_bytes() for p in f.iterdir()} for f in (tmp_path / "schemas", ROOT / "docs/schemas")

@@ -195,9 +195,7 @@ def all_commands(group: click.Group = main) -> Iterator[click.Command]:
         if isinstance(command, click.Group):
             yield from all_commands(command)
         elif command.name == "spec":
-            from detect.cli.importing import import_spec
-
-            yield import_spec
+            yield command.instead["import"]
 
 
 # Of other programs: vLLM's and pip's own.

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from detect.cli.json_schemas import json_schema
+from detect.cli.schemas import json_schema
 from detect.records.reading import encode_record, read_record, write_record
 from detect.records.scan import ScanRecord, Segment
 from tests.detect.report import examples

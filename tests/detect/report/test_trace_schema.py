@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from detect.cli.json_schemas import json_schema
+from detect.cli.schemas import json_schema
 from detect.records.reading import encode_record, parse_record, read_record, read_report, write_record
 from detect.records.scan import Interval
 from detect.records.trace import Coalition, CurvePoint, Reference, TraceRecord

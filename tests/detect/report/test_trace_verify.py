@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from detect.cli.reports import report as commands
+from detect.cli import main
 from detect.records.how_to_check import in_words
 from detect.records.made import made_by
 from detect.records.reading import write_record
@@ -287,15 +287,15 @@ def test_commands_take_a_trace(tmp_path: Path) -> None:
     path = str(tmp_path / "report.json")
     runner = CliRunner()
     forms = ["--format", "html", "--format", "pdf", "--format", "text"]
-    drawn = runner.invoke(commands, ["render", path, "-o", str(tmp_path / "out"), *forms])
+    drawn = runner.invoke(main, ["report", "render", path, "-o", str(tmp_path / "out"), *forms])
     assert drawn.exit_code == 0, drawn.output
     assert (tmp_path / "out" / "report.html").read_text("utf-8").startswith("<!doctype html>")
     assert (tmp_path / "out" / "report.pdf").read_bytes().startswith(b"%PDF-1.7")
     assert "The mark was found in this model." in (tmp_path / "out" / "report.txt").read_text("utf-8")
     write_signing_key(tmp_path / "owner.pem")
-    signed = runner.invoke(commands, ["sign", path, "--signing-key", f"file:{tmp_path / 'owner.pem'}"])
+    signed = runner.invoke(main, ["report", "sign", path, "--signing-key", f"file:{tmp_path / 'owner.pem'}"])
     assert signed.exit_code == 0, signed.output
     public = str(public_key_path(tmp_path / "owner.pem"))
-    checked = runner.invoke(commands, ["verify", path, "--public-key", public])
+    checked = runner.invoke(main, ["report", "verify", path, "--public-key", public])
     assert checked.exit_code == 0, checked.output
     assert "ok       keys: the tested and adjusted p-values of 4 keys" in checked.output

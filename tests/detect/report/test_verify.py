@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli.reports import report as commands
+from detect.cli import main
 from detect.records.how_to_check import in_words
 from detect.records.made import made_by
 from detect.records.reading import encode_record, parse_record, read_record, write_record
@@ -363,7 +363,7 @@ def test_damaged_record_fails_and_a_missing_one_is_an_error(scan: Path) -> None:
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(commands, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["report", *(str(argument) for argument in arguments)])
 
 
 def test_commands_make_keys_sign_verify_and_render(scan: Path, tmp_path: Path) -> None:

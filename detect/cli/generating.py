@@ -1,0 +1,182 @@
+"""`dyetrace generate`: marked answers of a local model."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from os.path import realpath  # which takes links in a circle as they are
+from pathlib import Path
+
+import msgspec
+
+from detect.cli.common import load_model, load_ring, model_folder, note, required
+from detect.cli.options.marking import Generate
+from detect.cli.results import print_either
+from detect.cli.working import doing, rest
+from detect.interruption import leaves
+from detect.records.results import Generated
+from watermark.errors import DyetraceError, MachineError
+from watermark.files.partial import PartialFile, partial_paths
+from watermark.files.writing import check_output
+from watermark.generate import (
+    Answer,
+    Sampling,
+    check_folder_fits,
+    check_request,
+    encode_answers,
+    generate_batches,
+    is_answers,
+    read_prompts,
+    settings_of,
+)
+from watermark.interruption import held
+from watermark.keys import KeyRing, load_master, source_path
+from watermark.keys.placebo import placebo
+from watermark.spec import WatermarkSpec, load_spec
+
+
+def generate(asked: Generate) -> None:
+    """Answer the prompts, to a file or to standard output."""
+    if asked.as_json and asked.output == "-":
+        raise DyetraceError(
+            "--json goes with -o FILE: without it standard output has the answers, which are JSON lines"
+        )
+    settings = Sampling(**asked.of(Sampling))
+    if asked.limit is not None and asked.limit < 1:
+        raise DyetraceError(f"--limit must be 1 or more (got {asked.limit})")
+    _check_output(asked)
+    made, ring = _watermark(asked)
+    doing("reading the prompts and the model's settings")
+    texts = read_prompts(asked.prompts)[: asked.limit]
+    check_request(texts, settings, made, ring, asked.tenant)
+    folder = Path(model_folder(asked.model)).expanduser()
+    check_folder_fits(folder, texts, settings, made)
+    how = _Answering(folder, asked.dtype, texts, settings, made, ring, asked.tenant, not asked.raw)
+    if asked.output == "-":
+        leaves("the answers that were printed are whole, and none is kept: give -o FILE to go on from where it was")
+        how.run(_to_standard_output)
+        return
+    more = asked.on_record("dtype", "raw", "placebo")
+    described = settings_of(texts, settings, made, asked.tenant, folder, **more)
+    group = settings.batch * settings.samples
+    with PartialFile(Path(asked.output), described, group, replace=asked.force) as partial:
+        had = min(partial.groups * group, how.total)
+        if had:
+            note(f"{had:,} answers are in {partial.path} already; going on from there")
+        leaves(
+            lambda: (
+                f"{min(partial.groups * group, how.total):,} of {how.total:,} answers are kept in {partial.path}, and "
+                "the same command goes on from there"
+            )
+        )
+        how.run(partial.append, partial.run, partial.groups)
+        with held():
+            partial.finish()
+            leaves(f"{asked.output} is whole")
+    doing("hashing the answers")
+    written = _written(Path(asked.output), how, had, asked.placebo)
+    rest()
+    note(f"wrote {asked.output}: {written.answers:,} answers of {written.tokens:,} tokens")
+    print_either(written.sha256, written, asked.as_json)
+
+
+def _written(path: Path, how: _Answering, kept: int, placebo: bool) -> Generated:
+    """Read the answers once more, as they lie on the disk."""
+    digest = hashlib.sha256()
+    size = answers = tokens = 0
+    with path.open("rb") as file:
+        for line in file:
+            digest.update(line)
+            size, answers = size + len(line), answers + 1
+            tokens += len(msgspec.json.decode(line, type=Answer).token_ids)
+    return Generated(
+        path=str(path),
+        sha256=digest.hexdigest(),
+        bytes=size,
+        prompts=len(how.prompts),
+        answers=answers,
+        tokens=tokens,
+        kept=kept,
+        spec_id=None if how.spec is None else how.spec.spec_id,
+        tenant=how.tenant,
+        placebo=placebo,
+    )
+
+
+def _check_output(asked: Generate) -> None:
+    """Refuse an output that is one of the files that the run reads, or in the way of something else."""
+    if asked.output == "-":
+        if asked.force:
+            raise DyetraceError("--force goes with -o FILE: standard output replaces nothing")
+        return
+    prompts = None if asked.prompts == "-" else Path(asked.prompts)
+    inputs = [prompts, asked.spec_path, None if asked.key is None else source_path(asked.key)]
+    output = Path(asked.output)
+    check_output(output, inputs=inputs, kind="a file of answers", is_kind=is_answers, force=asked.force)
+    for beside in partial_paths(output):
+        if any(source is not None and realpath(beside) == realpath(source) for source in inputs):
+            raise DyetraceError(
+                f"{beside} is read by this command and is where answers go first; choose another output"
+            )
+
+
+def _watermark(asked: Generate) -> tuple[WatermarkSpec | None, KeyRing | None]:
+    """The watermark to mark with and its keys, or neither."""
+    if asked.spec_path is None:
+        if asked.placebo:
+            raise DyetraceError("--placebo marks with a key that is derived from yours: give --spec and --key as well")
+        if asked.key is not None:
+            raise DyetraceError("--key needs --spec: without a spec nothing is marked")
+        return None, None
+    made = load_spec(asked.spec_path)
+    accounts = () if asked.tenant is None else (asked.tenant,)
+    source = required(asked.key, "--spec needs --key")
+    ring = load_ring(source, made, accounts)
+    return placebo(made, load_master(source), accounts) if asked.placebo else (made, ring)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answering:
+    """A checked run of `generate`, which needs nothing but its model."""
+
+    folder: Path
+    dtype: str
+    prompts: list[str]
+    sampling: Sampling
+    spec: WatermarkSpec | None
+    ring: KeyRing | None
+    tenant: str | None
+    chat: bool
+
+    @property
+    def total(self) -> int:
+        """How many answers there will be."""
+        return len(self.prompts) * self.sampling.samples
+
+    def run(self, write: Callable[[bytes], None], run: bytes | None = None, first: int = 0) -> None:
+        """Answer batch after batch from number ``first`` on, and hand over the lines of each."""
+        done = min(first * self.sampling.batch * self.sampling.samples, self.total)
+        if done == self.total:
+            return
+        doing("loading the model")
+        model, tokenizer = load_model(str(self.folder), self.dtype)
+        doing("answering", done, self.total, "answers")
+        marked = (self.sampling, self.spec, self.ring, self.tenant)
+        for answers in generate_batches(model, tokenizer, self.prompts, *marked, chat=self.chat, run=run, first=first):
+            write(encode_answers(answers))
+            done += len(answers)
+            doing("answering", done, self.total, "answers")
+
+
+def _to_standard_output(lines: bytes) -> None:
+    if sys.stdout.isatty():
+        rest()
+    try:
+        sys.stdout.buffer.write(lines)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # the command line has a line for that
+    except OSError as error:
+        raise MachineError(f"cannot write standard output: {error.strerror}") from None
