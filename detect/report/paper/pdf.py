@@ -94,6 +94,11 @@ def pdf(story: Story) -> bytes:
     return made
 
 
+def printed(text: str) -> str:
+    """A string as it is set, which may be longer: nothing in it is unseen, and what the fonts lack is an escape."""
+    return UNKNOWN.sub(_escaped, clean(text))
+
+
 def _known(given: Any) -> Any:
     """The same with every character that the fonts lack written as an escape; `_plot` does so for drawings."""
     if isinstance(given, str):
@@ -243,7 +248,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 def _words(given: Runs, *, name: bool = False) -> list[list[str]]:
     """Runs as data, cleaned, with breaks in their long values so that they stay in their column."""
-    return to_data(tuple(Run(_breakable(clean(run.text), run.tags, name), run.tags) for run in given))
+    return to_data(tuple(Run(_breakable(printed(run.text), run.tags, name), run.tags) for run in given))
 
 
 def _breakable(given: str, tags: Sequence[str], name: bool) -> str:
