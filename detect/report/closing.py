@@ -14,8 +14,6 @@ from markupsafe import Markup
 from detect.records.report import Report
 from detect.records.written import clean, format_time
 from detect.report.checking import TITLE, AnyRecord, how_to_check, made_line, short_check
-from detect.report.method import Part
-from detect.report.method import blocks as method_blocks
 from detect.report.paper import plots
 from detect.report.runs import Run, Runs, e_value, p_value, runs, said
 from detect.report.story import (
@@ -31,6 +29,7 @@ from detect.report.story import (
     Table,
     Text,
     Tone,
+    heading,
     lines,
     text,
 )
@@ -100,11 +99,11 @@ def by_whom(record: Report, title: str, key: str = "", about: str = "") -> Writt
 
 
 def closing(
-    record: AnyRecord, method: Sequence[Part], papers: Sequence[str], manifest: Sequence[Block]
+    record: AnyRecord, method: Sequence[Block], papers: Sequence[str], manifest: Sequence[Block]
 ) -> list[Section]:
     """The last sections of every report: the method, how it is checked, its ``manifest``, and what it assumes."""
     return [
-        Section("Method", "method", method_blocks(method, papers)),
+        Section("Method", "method", [*method, heading("References"), lines([*map(said, papers)], small=True)]),
         checking(record),
         Section("Record and recomputation", "record", manifest),
         *assumed(record),

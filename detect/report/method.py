@@ -3,12 +3,9 @@
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
 
-from detect.report.runs import Runs, runs
-from detect.report.story import Formula, Leaf, Text, heading, lines
+from detect.report.story import Leaf, formula, text
 from watermark.formats.protocol import is_format
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
@@ -45,52 +42,17 @@ def papers(*authors: str) -> list[str]:
     return [_PAPERS[author] for author in authors]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A paragraph or a formula."""
-
-    kind: Literal["text", "formula"]
-    text: Runs
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of the method."""
-
-    title: str
-    blocks: list[Block]
-
-
-def paragraph(template: str, **values: str | int | Runs) -> Block:
-    """A paragraph (see `runs`)."""
-    return Block("text", runs(template, **values))
-
-
-def formula(template: str, **values: str | int | Runs) -> Block:
-    """A formula on lines of its own."""
-    return Block("formula", runs(template, **values))
-
-
-def blocks(parts: Sequence[Part], references: Sequence[str]) -> list[Leaf]:
-    """The method with its references, as a story has it."""
-    told: list[Leaf] = []
-    for part in parts:
-        told.append(heading(part.title))
-        told += [Formula(b.text) if b.kind == "formula" else Text(b.text) for b in part.blocks]
-    return [*told, heading("References"), lines([runs("$paper", paper=paper) for paper in references], small=True)]
-
-
-def calibration(said: str | None) -> list[Block]:
+def calibration(said: str | None) -> list[Leaf]:
     """How p-values came about where they aren't the law's tails."""
-    return [] if said is None else [paragraph("$said.", said=said.rstrip("."))]
+    return [] if said is None else [text("$said.", said=said.rstrip("."))]
 
 
-def _words(spec: WatermarkSpec) -> Block | None:
+def _words(spec: WatermarkSpec) -> Leaf | None:
     """What makes the words of a foreign format."""
     scheme = spec.build_scheme()
     if not is_format(scheme):
         return None
-    return paragraph(
+    return text(
         "The mark is that of $system (format <code>$name</code>). Each token, together with the $h before it, has a "
         "word that this system computes from them and its key, and that dyetrace computes in the same way, bit for "
         "bit. The generator preferred tokens with favourable words; the score counts how favourable the words of the "
@@ -101,9 +63,9 @@ def _words(spec: WatermarkSpec) -> Block | None:
     )
 
 
-def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
+def score_blocks(spec: WatermarkSpec) -> Iterator[Leaf]:
     """How a token scores under a spec, and the law of the sum."""
-    yield _words(spec) or paragraph(
+    yield _words(spec) or text(
         "Each token, together with the $h before it, is put through a keyed pseudo-random function (ChaCha8) that "
         "gives a 32-bit word, and so a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these "
         "words are independent and uniform. The generator preferred tokens with favourable words; the score counts how "
@@ -112,7 +74,7 @@ def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
     )
     law = spec.build_scheme().law
     if isinstance(law, Exponential):
-        yield paragraph(
+        yield text(
             "Scheme <code>$name</code>: a token scores −ln(1 − <i>u</i>) nats (Aaronson 2022). The sum over <i>n</i> "
             "tuples has the Gamma distribution:",
             name=spec.scheme,
@@ -122,7 +84,7 @@ def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
             "<i>s</i><sup><i>k</i></sup> / <i>k</i>!"
         )
     elif isinstance(law, Hypoexponential):
-        yield paragraph(
+        yield text(
             "Format <code>$name</code>: either of two keys may have chosen a token, which scores the sum of −ln(1 − "
             "<i>u</i>) under both with the weights $first and $second. The sum over <i>n</i> tuples is that of two "
             "independent Gamma variables with these scales, and its tail a negative binomial mixture of Gamma tails "
@@ -132,7 +94,7 @@ def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
             second=f"{law.weights[1]:g}",
         )
     elif isinstance(law, Bernoulli):
-        yield paragraph(
+        yield text(
             "Scheme <code>$name</code>: a token scores 1 when its word puts it on the green list, which happens with "
             "probability γ = $gamma, else 0 (Kirchenbauer et al. 2023). The number of green ones among <i>n</i> tuples "
             "has the binomial distribution:",
@@ -144,7 +106,7 @@ def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
             "(<i>k</i>! (<i>n</i> − <i>k</i>)!) γ<sup><i>k</i></sup> (1 − γ)<sup><i>n</i> − <i>k</i></sup>"
         )
     elif isinstance(law, WeightedBits):
-        yield paragraph(
+        yield text(
             "Scheme <code>$name</code>: a token scores the sum of $n bits <i>g</i><sub><i>l</i></sub> of its word with "
             "weights <i>w</i><sub><i>l</i></sub> from $first to $last. Without the key the bits are fair coins, and "
             "the law of the sum over <i>n</i> tuples is the convolution of those of the weighted bits:",
@@ -158,7 +120,7 @@ def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
             "<i>g</i><sub><i>l</i></sub>, with each <i>g</i><sub><i>l</i></sub> 0 or 1 with probability ½"
         )
     else:
-        yield paragraph(
+        yield text(
             "Scheme <code>$name</code>: a token’s score takes one of $n values with known probabilities; the law of "
             "the sum over <i>n</i> tuples is their <i>n</i>-fold convolution:",
             name=spec.scheme,
@@ -168,7 +130,7 @@ def score_blocks(spec: WatermarkSpec) -> Iterator[Block]:
             "<i>S</i><sub><i>n</i></sub> = Σ<sub><i>i</i> = 1 … <i>n</i></sub> <i>X</i><sub><i>i</i></sub>, "
             "P(<i>X</i><sub><i>i</i></sub> = <i>v</i><sub><i>j</i></sub>) = π<sub><i>j</i></sub>"
         )
-    yield paragraph(
+    yield text(
         "These tails are computed with logarithms, so that they neither underflow nor are rounded to zero (Loader "
         "2000). There is no normal approximation, no mid-p and no fitted model. In this report p-values are rounded up "
         "and e-values down."

@@ -9,23 +9,31 @@ from detect.document.pointing import level_per_test
 from detect.records.detection import Record
 from detect.report.controls import contradiction_level
 from detect.report.detection.wording import ranked, several_keys
-from detect.report.method import Block, Part, calibration, formula, papers, paragraph, score_blocks
+from detect.report.method import calibration, papers, score_blocks
 from detect.report.runs import level
+from detect.report.story import Leaf, formula, heading, text
 from watermark.laws import Bernoulli, Exponential
 
 
-def method(record: Record) -> list[Part]:
+def method(record: Record) -> list[Leaf]:
     """Write the method of this record's tests."""
-    sections = [
-        Part("The question", _question(record)),
-        Part("The score", [*score_blocks(record.spec), *calibration(record.calibration)]),
-        Part("The law’s tail" if record.calibration else "What “exact” means", _exact(record)),
-        Part("Repeats count once", _repeats(record)),
-        Part("Looking more than once", list(_looks(record))),
-        Part("Decoy keys", _decoys(record)),
+    sections: list[Leaf] = [
+        heading("The question"),
+        *_question(record),
+        heading("The score"),
+        *score_blocks(record.spec),
+        *calibration(record.calibration),
+        heading("The law’s tail" if record.calibration else "What “exact” means"),
+        *_exact(record),
+        heading("Repeats count once"),
+        *_repeats(record),
+        heading("Looking more than once"),
+        *_looks(record),
+        heading("Decoy keys"),
+        *_decoys(record),
     ]
     if any(document.aware for document in record.documents):
-        sections.append(Part("With the owner’s model", _aware(record)))
+        sections += [heading("With the owner’s model"), *_aware(record)]
     return sections
 
 
@@ -34,10 +42,10 @@ def references() -> list[str]:
     return papers("Aaronson", "Holm", "Kirchenbauer", "Loader", "Šidák")
 
 
-def _question(record: Record) -> list[Block]:
+def _question(record: Record) -> list[Leaf]:
     accounts = " or an account’s" if several_keys(record) else ""
     return [
-        paragraph(
+        text(
             "The null hypothesis is that the key had no say in the document: neither in its text nor in its choice. "
             f"The alternative is that it was generated under the watermark with this key{accounts}. Nothing else is "
             "assumed about the text: it may repeat itself, be in any language, or be chosen by an adversary who lacks "
@@ -46,7 +54,7 @@ def _question(record: Record) -> list[Block]:
     ]
 
 
-def _exact(record: Record) -> list[Block]:
+def _exact(record: Record) -> list[Leaf]:
     what = "The law’s tail" if record.calibration else "The p-value"
     steps = (
         " The steps of <i>u</i> and of the scores only make it larger."
@@ -54,31 +62,31 @@ def _exact(record: Record) -> list[Block]:
         else ""
     )
     return [
-        paragraph(
+        text(
             "The text is held fixed and the key is what varies, which is right where the key had no say in the text or "
             f"in its choice. {what} is then P(<i>S</i> ≥ <i>s</i>) of the law above.{steps}"
         )
     ]
 
 
-def _repeats(record: Record) -> list[Block]:
+def _repeats(record: Record) -> list[Leaf]:
     if not record.spec.context_width:
         return [
-            paragraph(
+            text(
                 "Without a context a token has the same word wherever it stands. Each distinct token is one draw, "
                 "weighted by how often it occurs, and the law above is that of the weighted sum."
             )
         ]
     return [
-        paragraph(
+        text(
             "A (context, token) pair that occurs twice has the same word both times, which would count one piece of "
             "evidence twice. Each distinct pair (“tuple”) is counted once, at its first occurrence."
         )
     ]
 
 
-def _looks(record: Record) -> Iterator[Block]:
-    yield paragraph(
+def _looks(record: Record) -> Iterator[Leaf]:
+    yield text(
         "Every request uses one of $k sub-keys, and the test takes the best of them. The smallest of <i>k</i> p-values "
         "is paid for with Šidák’s formula. Several keys, and then several documents, are paid for with Holm’s, for "
         "p-values in rising order <i>p</i><sub>(1)</sub> ≤ … ≤ <i>p</i><sub>(<i>m</i>)</sub>:",
@@ -93,21 +101,21 @@ def _looks(record: Record) -> Iterator[Block]:
         if any(document.aware for document in record.documents)
         else ""
     )
-    yield paragraph(
+    yield text(
         f"A mark is called found when the p-value that pays for all of this is at most $limit{half}.",
         limit=level(level_per_test(record.documents, record.alpha)),
     )
     if record.spec.global_share < 1:
-        yield paragraph(
+        yield text(
             "A keyed bit of each context decides whether the global key or the account’s key marks the next token. "
             "Each key is tested on its own contexts alone."
         )
 
 
-def _decoys(record: Record) -> list[Block]:
+def _decoys(record: Record) -> list[Leaf]:
     if ranked(record):
         return [
-            paragraph(
+            text(
                 "The test ran under $n keys of the format derived from the public seed <code>$seed</code>, and the "
                 "true key’s tail was ranked among theirs: p = (1 + decoys at least as extreme) / (1 + decoys). Where "
                 "fewer than five are as extreme, ten times as many decoys were drawn, and then once more. This needs "
@@ -117,9 +125,9 @@ def _decoys(record: Record) -> list[Block]:
             )
         ]
     if not record.decoy_count:
-        return [paragraph("No decoy keys were run, so this report holds no check of its own p-values.")]
+        return [text("No decoy keys were run, so this report holds no check of its own p-values.")]
     return [
-        paragraph(
+        text(
             "The same test ran under $n keys derived from the public seed <code>$seed</code>. They are as independent "
             "of the text as the true key is under the null hypothesis, so their p-values must be uniform or larger. "
             "This is tested (one-sided Kolmogorov–Smirnov, and the smallest of them). Below $level the document’s "
@@ -131,11 +139,11 @@ def _decoys(record: Record) -> list[Block]:
     ]
 
 
-def _aware(record: Record) -> list[Block]:
+def _aware(record: Record) -> list[Leaf]:
     law = record.spec.build_scheme().law
     if isinstance(law, Bernoulli):
-        ratio = [
-            paragraph(
+        ratio: list[Leaf] = [
+            text(
                 "Let <i>P</i> be the model’s probability of the token without the mark, <i>g</i> = 1 when the token is "
                 "green, and <i>w</i> a weight computed from <i>P</i> alone: the evidence that a green token would "
                 "give. The ratio below has mean 1 under the null hypothesis for every <i>P</i>, right or wrong, and so "
@@ -150,7 +158,7 @@ def _aware(record: Record) -> list[Block]:
         ]
     else:
         ratio = [
-            paragraph(
+            text(
                 "Let <i>P</i>(<i>x</i>) be the model’s probability of a token without the mark and "
                 "<i>W</i>(<i>x</i>) with it, under the key. Averaged over keys, <i>W</i> is <i>P</i>, for every "
                 "<i>P</i>, right or wrong. The ratio therefore has mean 1 under the null hypothesis, and so has a "
@@ -165,7 +173,7 @@ def _aware(record: Record) -> list[Block]:
     copies = ", over perturbed copies of the model’s probabilities" if isinstance(law, Exponential) else ""
     return [
         *ratio,
-        paragraph(
+        text(
             f"The average is over betting fractions λ, over temperatures{copies} and over sub-keys. A wrong model "
             "costs power and not validity, but for one that learnt from text marked with this key."
         ),

@@ -8,29 +8,33 @@ from collections.abc import Iterator
 from detect.records.scan import ScanRecord
 from detect.records.written import percent
 from detect.report.controls import contradiction_level
-from detect.report.method import Block, Part, calibration, formula, papers, paragraph, score_blocks
+from detect.report.method import calibration, papers, score_blocks
 from detect.report.runs import level, p_value
+from detect.report.story import Leaf, formula, heading, text
 from watermark.spec import WatermarkSpec
 
 
-def method(record: ScanRecord) -> list[Part]:
+def method(record: ScanRecord) -> list[Leaf]:
     """Write the method of this record's scan."""
     return [
-        Part("The question", _question()),
-        Part(
-            "The score",
-            [*(block for spec in _schemes(record) for block in score_blocks(spec)), *calibration(record.calibration)],
-        ),
-        Part("Repeats count once", _repeats(record)),
-        Part(
-            "One key against the whole corpus",
-            _corpus_test(record) if record.calibration is None else _corpus_ranks(record),
-        ),
-        Part("Looking more than once", _looks(record)),
-        Part("The list of documents", _documents(record)),
-        Part("The shares", _shares(record)),
-        Part("Segments", _segments()),
-        *([] if record.calibration is not None else [Part("Controls", _controls(record))]),
+        heading("The question"),
+        *_question(),
+        heading("The score"),
+        *(block for spec in _schemes(record) for block in score_blocks(spec)),
+        *calibration(record.calibration),
+        heading("Repeats count once"),
+        *_repeats(record),
+        heading("One key against the whole corpus"),
+        *(_corpus_test(record) if record.calibration is None else _corpus_ranks(record)),
+        heading("Looking more than once"),
+        *_looks(record),
+        heading("The list of documents"),
+        *_documents(record),
+        heading("The shares"),
+        *_shares(record),
+        heading("Segments"),
+        *_segments(),
+        *([] if record.calibration is not None else [heading("Controls"), *_controls(record)]),
     ]
 
 
@@ -42,9 +46,9 @@ def references() -> list[str]:
     )
 
 
-def _question() -> list[Block]:
+def _question() -> list[Leaf]:
     return [
-        paragraph(
+        text(
             "The null hypothesis is that the key had no say in the corpus: neither in its text nor in which text was "
             "chosen. The alternative is that some of it was generated under the watermark with this key. The corpus is "
             "held fixed and the key is what varies. Nothing else is assumed about the text: it may repeat itself, be "
@@ -63,9 +67,9 @@ def _schemes(record: ScanRecord) -> Iterator[WatermarkSpec]:
             yield spec
 
 
-def _repeats(record: ScanRecord) -> list[Block]:
+def _repeats(record: ScanRecord) -> list[Leaf]:
     return [
-        paragraph(
+        text(
             "A (context, token) pair has the same word wherever it stands, so counting it twice would count one piece "
             "of evidence twice. Each distinct pair (“tuple”) of the whole corpus is counted once, and belongs to the "
             "first document that holds it: $distinct of $all positions. Documents therefore share no evidence, and a "
@@ -76,15 +80,15 @@ def _repeats(record: ScanRecord) -> list[Block]:
     ]
 
 
-def _corpus_test(record: ScanRecord) -> list[Block]:
+def _corpus_test(record: ScanRecord) -> list[Leaf]:
     counts = sorted({spec.subkeys for spec in record.specs})
     return [
-        paragraph(
+        text(
             "Every request was marked with one of $k sub-keys. Two tests look for two kinds of corpus, and twice the "
             "smaller p-value pays for both.",
             k=" or ".join(map(str, counts)),
         ),
-        paragraph(
+        text(
             "<b>Pooled test</b>, for marks in much of the corpus. The totals <i>T</i><sub><i>j</i></sub> of the "
             "<i>K</i> sub-keys over the key’s <i>n</i> tuples are independent, so their sum is one of <i>nK</i> draws:"
         ),
@@ -92,7 +96,7 @@ def _corpus_test(record: ScanRecord) -> list[Block]:
             "<i>p</i><sub>pooled</sub> = P(<i>S</i><sub><i>nK</i></sub> ≥ <i>T</i><sub>1</sub> + … + "
             "<i>T</i><sub><i>K</i></sub>)"
         ),
-        paragraph(
+        text(
             "<b>Rare-documents test</b>, for marks in a few documents among many. Each document has its own p-value "
             "under the key (Šidák over its sub-keys). Of <i>m</i> unmarked documents, the number at or below <i>x</i> "
             "is Binomial(<i>m</i>, <i>x</i>) or fewer, so each of the smallest p-values <i>p</i><sub>(<i>i</i>)</sub> "
@@ -107,10 +111,10 @@ def _corpus_test(record: ScanRecord) -> list[Block]:
     ]
 
 
-def _corpus_ranks(record: ScanRecord) -> list[Block]:
+def _corpus_ranks(record: ScanRecord) -> list[Leaf]:
     """The tests of a format that is not exact."""
     return [
-        paragraph(
+        text(
             "<b>Pooled test</b>, for marks in much of the corpus: the key’s total over $tuples distinct tuples, chosen "
             "without any key, is ranked among those of $n keys of the format derived from the public seed "
             "<code>$seed</code>.",
@@ -122,7 +126,7 @@ def _corpus_ranks(record: ScanRecord) -> list[Block]:
             "<i>p</i><sub>pooled</sub> = (1 + decoys with as large a total) / (1 + decoys), \N{EM SPACE}"
             "<i>p</i><sub>rare</sub> = min(1, documents × the smallest p-value of a document)"
         ),
-        paragraph(
+        text(
             "<b>Rare-documents test</b>: a document’s own p-value is the law’s tail with the bound of the format’s "
             "seeds, or the true key’s rank among decoys, ten and a hundred times as many where fewer than five are as "
             "extreme. Twice the smaller of both p-values pays for both tests. A document’s e-value is "
@@ -132,10 +136,10 @@ def _corpus_ranks(record: ScanRecord) -> list[Block]:
     ]
 
 
-def _looks(record: ScanRecord) -> list[Block]:
+def _looks(record: ScanRecord) -> list[Leaf]:
     keys = len(record.hypotheses)
     return [
-        paragraph(
+        text(
             "The smallest of <i>k</i> independent p-values is paid for with Šidák’s formula (sub-keys of a document); "
             "several keys with Holm’s, for p-values in rising order <i>p</i><sub>(1)</sub> ≤ … ≤ "
             "<i>p</i><sub>(<i>m</i>)</sub>:"
@@ -144,7 +148,7 @@ def _looks(record: ScanRecord) -> list[Block]:
             "<n>Šidák: 1 − (1 − <i>p</i>)<sup><i>k</i></sup></n>\N{EM SPACE} <n>Holm: max<sub><i>j</i> ≤ "
             "<i>i</i></sub> (<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub></n>"
         ),
-        paragraph(
+        text(
             "$keys tested here. The mark is called found when the smallest adjusted p-value is at most $level.",
             keys="One key was" if keys == 1 else f"{keys:,} keys were",
             level=level(record.alpha),
@@ -153,8 +157,8 @@ def _looks(record: ScanRecord) -> list[Block]:
     ]
 
 
-def _pointing(record: ScanRecord) -> Block:
-    return paragraph(
+def _pointing(record: ScanRecord) -> Leaf:
+    return text(
         "A document points to a key when its p-value under this key alone (Šidák over sub-keys) is at most $level "
         "divided by the $pairs pairs of a tested document and a key. The chance that any document of this report "
         "points to a key that had no say in it is then at most $level, whoever else is guilty: contexts of the global "
@@ -164,10 +168,10 @@ def _pointing(record: ScanRecord) -> Block:
     )
 
 
-def _documents(record: ScanRecord) -> list[Block]:
+def _documents(record: ScanRecord) -> list[Leaf]:
     found = record.discoveries
     return [
-        paragraph(
+        text(
             "A document’s p-value pays for its sub-keys (Šidák) and for all keys (the number of keys times the "
             "smallest). Benjamini and Hochberg’s procedure then lists documents so that the expected share of unmarked "
             "ones among them is at most <i>q</i> = $rate. With <i>m</i> = $m tested documents, the adjusted value of "
@@ -177,7 +181,7 @@ def _documents(record: ScanRecord) -> list[Block]:
             m=found.tested,
         ),
         formula("min<sub><i>j</i> ≥ <i>i</i></sub> (<i>m</i> / <i>j</i>) <i>p</i><sub>(<i>j</i>)</sub>"),
-        paragraph(
+        text(
             "and the document is listed when it is at most <i>q</i>. Beside it each document has an e-value$made, "
             "whose mean is at most 1 without the key. e-BH (Wang and Ramdas 2022) lists the <i>r</i> largest, for the "
             "largest <i>r</i> such that each is at least <i>m</i> / (<i>q r</i>); this needs no independence.",
@@ -189,28 +193,28 @@ def _documents(record: ScanRecord) -> list[Block]:
     ]
 
 
-def _evalue() -> Block:
+def _evalue() -> Leaf:
     return formula(
         "<i>e</i> = average over <i>θ</i> of exp(<i>θ T</i> − <i>n κ</i>(<i>θ</i>)), \N{EM SPACE}"
         "<i>κ</i>(<i>θ</i>) = ln E exp(<i>θ X</i>)"
     )
 
 
-def _shares(record: ScanRecord) -> list[Block]:
+def _shares(record: ScanRecord) -> list[Leaf]:
     shares = record.shares
     return [
-        paragraph(
+        text(
             "Of <i>m</i> p-values of unmarked things at most Binomial(<i>m</i>, <i>x</i>) are at or below <i>x</i>, "
             "for every threshold <i>x</i>. What exceeds a high quantile of that is marked, whatever marked text looks "
             "like (Meinshausen and Rice 2006). This bounds shares from below. An upper end needs a sample of text that "
             "is known to be marked, since weak marks in any number of documents cannot be excluded otherwise."
         ),
-        paragraph(
+        text(
             "Documents, at $confidence confidence: $method.",
             confidence=percent(shares.documents.confidence),
             method=shares.documents.method,
         ),
-        paragraph(
+        text(
             "Tuples, at $confidence confidence: $method.",
             confidence=percent(shares.tokens.confidence),
             method=shares.tokens.method,
@@ -218,9 +222,9 @@ def _shares(record: ScanRecord) -> list[Block]:
     ]
 
 
-def _segments() -> list[Block]:
+def _segments() -> list[Leaf]:
     return [
-        paragraph(
+        text(
             "Within a listed document, under its best key and sub-key, a segment is a stretch of tokens whose sum of "
             "log-likelihood ratios against the null law is the largest. Its p-value pays for all stretches, sub-keys "
             "and keys of the document, and not for the choice of the document. A segment shows where the evidence is; "
@@ -229,12 +233,12 @@ def _segments() -> list[Block]:
     ]
 
 
-def _controls(record: ScanRecord) -> list[Block]:
+def _controls(record: ScanRecord) -> list[Leaf]:
     controls = record.controls
     if not controls.decoy_log10_pvalues:
-        return [paragraph("No decoy keys were run, so this report holds no check of its own p-values.")]
+        return [text("No decoy keys were run, so this report holds no check of its own p-values.")]
     return [
-        paragraph(
+        text(
             "The pooled test ran under $n keys derived from the public seed <code>$seed</code>, on $tuples distinct "
             "tuples that were chosen without any key. Decoys are as independent of the text as the true key is under "
             "the null hypothesis, so their p-values must be uniform or larger. This is tested (one-sided "
@@ -246,7 +250,7 @@ def _controls(record: ScanRecord) -> list[Block]:
             p=p_value(controls.decoy_log10_agreement),
             level=contradiction_level(),
         ),
-        paragraph(
+        text(
             "The same was done document by document under one more decoy key (the “null key”); a contradiction there "
             "refuses the result as well. So does a control corpus that should hold no mark, where it is marked under "
             "the true keys at $level. Decoy keys test the arithmetic: they can’t see that a text was chosen with the "

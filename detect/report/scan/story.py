@@ -110,7 +110,7 @@ def _documents(record: ScanRecord) -> Section:
     rows = [_row(record, hit, number) for number, hit in enumerate(record.hits)]
     table = Table("Listed documents, the strongest first", columns, rows, DOCUMENTS_ON_PAPER, DOCUMENTS_ON_SCREEN)
     more = list(_first("strongest", len(record.hits), found.benjamini_hochberg, "documents", "<code>hits.jsonl</code>"))
-    where = [
+    where: list[Block] = [
         heading("Where the mark is in the strongest documents"),
         text(
             "Bars: mean score of the tokens in each stretch, under the document’s strongest key and sub-key. Dashed: "
