@@ -55,6 +55,8 @@ _LONG = re.compile(r"(\S{16})(?=\S)")
 _IN_NAMES = re.compile(r"([/._:-]|[^/._:\s-]{20})")
 _HASH = re.compile(r"[0-9a-f]{33,}")
 _GROUP = 16  # digits of a hash: what is copied has spaces that can be seen
+_LINE = 90  # characters of a table on a line, or a little more
+_WHOLE = 14.0  # centimetres of a table up to which no page ends within it: estimated, and well below a page's 25
 _HEAD = 9  # characters of a number's column that its name may fill
 _STYLE = """<style>
 text { font-family: "Libertinus Serif"; font-size: 11px; fill: #56606d } .up { font-size: 8px }
@@ -210,15 +212,22 @@ def _table(table: Table) -> list[dict[str, Any]]:
 
 def _sheet(table: Table, rows: Sequence[Sequence[Cell | None]]) -> dict[str, Any]:
     widths = [column.width or int(_is_long(rows, number)) for number, column in enumerate(table.columns)]
-    if not any(widths):
-        widths[0] = 1
     return {
         "kind": "table",
         "head": [_head(column, [row[number] for row in rows]) for number, column in enumerate(table.columns)],
+        "whole": _height(widths, rows) <= _WHOLE,
         "align": [column.align for column in table.columns],
         "widths": widths,
         "rows": [[_cell(cell) for cell in row if cell is not None] for row in rows],
     }
+
+
+def _height(widths: Sequence[int], rows: Sequence[Sequence[Cell | None]]) -> float:
+    """About how high a table is, in centimetres: rows, and further lines of their tallest cells."""
+    texts = [[0 if cell is None else len(plain(cell.text)) for cell in row] for row in rows]
+    taken = sum(max((row[i] for row in texts), default=0) for i, width in enumerate(widths) if not width)
+    room = [max(10, _LINE - taken) * width / max(1, sum(widths)) or _LINE for width in widths]
+    return sum(0.18 + 0.38 * max(1 + text // most for text, most in zip(row, room, strict=True)) for row in texts)
 
 
 def _is_long(rows: Sequence[Sequence[Cell | None]], number: int) -> bool:

@@ -19,6 +19,7 @@ from detect.student.power.planner import POWER
 
 TITLE = "Plan of a trace"
 _LOOKED_AT = {"weights": "its weights", "logprobs": "an endpoint’s logprobs", "samples": "an endpoint’s samples"}
+_EVERY = 3  # points of the curve, of which one is written
 _BAR = 50  # characters of a power of 1
 
 
@@ -127,8 +128,12 @@ def _needs(row: PlanRow) -> tuple[int | None, int | None, int | None]:
 def _power(plan: PowerPlan) -> Section:
     note = runs(f"The upright line is the budget, the dashed one a power of {POWER}.")
     columns = [column("Contexts", "r"), column("Power", "r")]
-    points = Table("Power by contexts", columns, [[cell(one.contexts), cell(f"{one.power:.3g}")] for one in plan.curve])
-    bars = [f"{one.contexts:>12,} |{'#' * round(_BAR * one.power):<{_BAR}}| {one.power:.3g}" for one in plan.curve[::3]]
+    points = Table(
+        "Power by contexts", columns, [[cell(one.contexts), cell(f"{one.power:.3g}")] for one in plan.curve[::_EVERY]]
+    )
+    bars = [
+        f"{one.contexts:>12,} |{'#' * round(_BAR * one.power):<{_BAR}}| {one.power:.3g}" for one in plan.curve[::_EVERY]
+    ]
     title = "Power against contexts"
     return Section(title, "power", [Plots([Plot(_curve(plan), note)]), points], True, brief=[Code("\n".join(bars))])
 
