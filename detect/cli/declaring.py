@@ -133,7 +133,7 @@ def _parameter(name: str, declared: _Declared, hint: Any) -> click.Parameter:
     if not declared.names:
         return click.Argument([name], **{"nargs": -1 if several else 1, "required": not optional, **settings})
     if kind is bool:
-        settings |= {"is_flag": True, "type": None}
+        settings |= {"is_flag": True, "type": None} | ({"default": None} if NoneType in parts else {})
     elif several:
         settings |= {"multiple": True}
     settings.setdefault("required", not (optional or several or kind is bool))
