@@ -36,14 +36,16 @@ class Fault:
     ----------
     kind
         "status" answers with ``status``, ``headers`` and ``body``; "drop" cuts the connection; "late drop" does so
-        after the work is done; "slow" serves after ``seconds``.
+        after the work is done; "held" serves well.
+    until
+        Do it once so many requests have come in all, or after `Server.release`; "held" without it: after that alone.
     """
 
-    kind: Literal["status", "drop", "late drop", "slow"]
+    kind: Literal["status", "drop", "late drop", "held"]
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"error": {"message": "injected", "type": "server_error"}}'
-    seconds: float = 0.0
+    until: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,9 @@ class Server:
         self.name, self.api_key, self.knows_n, self.says_usage = name, api_key, knows_n, says_usage
         self.received: list[Received] = []
         self.faults = faults if callable(faults) else deque(faults)
-        self.guard = threading.Lock()
+        self.guard = threading.Condition()
         self.under_way = 0
+        self.released = False
         self.tokenizer = tokenizer
         self.spelling = Spelling(tokenizer)
         ends = getattr(model.generation_config, "eos_token_id", None)
@@ -122,10 +125,32 @@ class Server:
     def close(self) -> None:
         """Stop serving and close all connections."""
         self._http.shutdown()
+        self.release()
         self._http.cut_connections()
         self._http.server_close()  # waits for requests under way, which wait for the batcher
         self.batcher.close()
         self._thread.join()
+
+    def release(self) -> None:
+        """Let go what is held, from now on."""
+        with self.guard:
+            self.released = True
+            self.guard.notify_all()
+
+    def wait_for(self, requests: int) -> None:
+        """Wait until so many have come."""
+        with self.guard:
+            self.guard.wait_for(lambda: len(self.received) >= requests)
+
+    def wait_until_idle(self) -> None:
+        """Wait until none is under way."""
+        with self.guard:
+            self.guard.wait_for(lambda: not self.under_way)
+
+    def hold(self, until: int | None) -> None:
+        """Wait until so many requests have come in all, or `release`."""
+        with self.guard:
+            self.guard.wait_for(lambda: self.released or (until is not None and len(self.received) >= until))
 
     def next_fault(self, body: dict[str, Any]) -> Fault | None:
         """What to do with this request."""
@@ -329,21 +354,23 @@ class _Handler(BaseHTTPRequestHandler):
             owner.received.append(Received(time.monotonic(), self.path, body, owner.under_way))
             fault = owner.next_fault(body)
             owner.under_way += 1
+            owner.guard.notify_all()
         try:
             self._answer(owner, body, fault)
         finally:
             with owner.guard:
                 owner.under_way -= 1
+                owner.guard.notify_all()
 
     def _answer(self, owner: Server, body: dict[str, Any], fault: Fault | None) -> None:
+        if fault is not None and (fault.kind == "held" or fault.until is not None):
+            owner.hold(fault.until)
         if fault is not None and fault.kind == "status":
             self._send(fault.status, fault.body, fault.headers)
             return
         if fault is not None and fault.kind == "drop":
             self._drop()
             return
-        if fault is not None and fault.kind == "slow":
-            time.sleep(fault.seconds)
         chat = self.path == "/v1/chat/completions"
         if not chat and self.path != "/v1/completions":
             self._refuse(404, f"there is nothing at {self.path}")

@@ -48,6 +48,11 @@ def outcomes(path: Path) -> Counter[str]:
         return Counter(entry.kind for entry in ledger.entries())
 
 
+def held_from(prompt: int) -> Callable[[dict[str, Any]], Fault | None]:
+    """Hold requests for this prompt and later ones."""
+    return lambda body: Fault("held") if int(asked(body).rstrip(".").split()[-1]) >= prompt else None
+
+
 # --------------------------------------------------------------------------------------- order, and what is kept
 
 
@@ -80,11 +85,17 @@ def test_a_server_that_ignores_n_is_asked_for_each_sample(serve: Serve, path: Pa
 
 
 def test_closing_early_keeps_what_is_under_way(serve: Serve, path: Path) -> None:
-    server = serve(faults=[None] * 4 + [Fault("held", until=9)] * 8)
+    server = serve(faults=held_from(4))
     made = plan(server.url, 30)
+
+    def progress(account: Account) -> None:
+        if account.stopped == "closed":
+            server.release()
+
     with Ledger(path) as ledger:
-        with ask_all(made, ledger, settings=replace(QUICK, grace=60.0)) as asking:
+        with ask_all(made, ledger, settings=replace(QUICK, grace=60.0), progress=progress) as asking:
             early = [next(asking) for _ in range(4)]
+            server.wait_for(5)
         assert asking.account.stopped == "closed"
     sent = len(server.received)
     assert sent < 30 and outcomes(path) == {"plan": 1, "asked": sent, "answered": sent}
@@ -105,7 +116,7 @@ for answers in ask_all(plan(sys.argv[1], 80), Ledger(Path(sys.argv[2])), setting
 
 def test_a_killed_trace_goes_on_without_asking_twice(serve: Serve, path: Path) -> None:
     """A request whose answer had not come when the process died is asked again, and counts as spent."""
-    server = serve(faults=[None] * 40 + [Fault("held")] * 40)
+    server = serve(faults=held_from(40))
     root = Path(__file__).parents[4]
     child = subprocess.Popen(
         [sys.executable, "-c", CRASHING, server.url, str(path)], stdout=subprocess.PIPE, cwd=root, text=True
