@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 
 from detect.records.server_check import Check, ServeCheck
+from detect.report.paper.terminal import print_story
+from detect.report.server.story import one_line, story
 from detect.server.answers import Reader, Refused, Served, Special
 from detect.server.ask import Manner, parse_argument, request_arguments, with_opt_out
 from detect.server.check import conclude, judge, verdict
@@ -26,7 +30,6 @@ from detect.server.evidence import (
     weigh,
 )
 from detect.server.special import judge_special
-from detect.server.text import lines, one_line
 from detect.student.asking.answers import Choice, read_response
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, TenantKey
@@ -311,9 +314,17 @@ def test_what_a_server_says_cannot_reach_the_terminal_raw() -> None:
     manner = Manner("http://h/v1", "evil\x1b[31m\u202emodel", tenant="acme")
     keys = make_keys(MASTER, made, "acme")
     record = conclude(made, keys, [long(0)], ["a\x07b"], [], 1e-6, manner, "chat", "2026-11-26T00:00:00+00:00")
-    for line in [*lines(record), one_line(record, 1)]:
+    lines = printed(record)
+    for line in [*lines, one_line(record, 1)]:
         assert line.isascii() and line.isprintable()
-    assert "1 of 2 could not be had" in "\n".join(lines(record))
+    assert "1 of 2 could not be had" in "\n".join(lines)
+
+
+def printed(record: ServeCheck) -> list[str]:
+    """What a terminal shows of a check."""
+    shown = StringIO()
+    print_story(story(record), Console(file=shown, width=100))
+    return shown.getvalue().splitlines()
 
 
 def test_a_run_that_cant_tell_is_neither_marked_nor_unmarked() -> None:
