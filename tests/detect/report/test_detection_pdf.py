@@ -21,7 +21,7 @@ from detect.report.runs import plain
 from detect.report.scan.story import story as scan_story
 from detect.report.story import Details, Heading, Story, text
 from tests.detect.report import test_scan_html, test_trace_html
-from tests.detect.report.test_pdf import MARKUP, strings
+from tests.detect.report.test_pdf import MARKUP, harmless, strings
 from tests.detect.report.test_report import HOSTILE, hostile_record, shown_records
 
 records = cache(shown_records)
@@ -51,8 +51,8 @@ def test_same_record_gives_the_same_bytes() -> None:
 def test_hostile_strings_are_set_as_text(text: str) -> None:
     data = render(hostile_record(text))
     pages = len(re.findall(rb"/Type ?/Page\b", strings(data)))
-    longest = render(hostile_record("word " * max(1, len(text) // 5)))
-    assert abs(pages - len(re.findall(rb"/Type ?/Page\b", strings(longest)))) <= 3
+    alike = render(hostile_record(harmless(text)))
+    assert abs(pages - len(re.findall(rb"/Type ?/Page\b", strings(alike)))) <= 2
 
 
 def trace_story(record: TraceRecord) -> Story:
