@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detect.corpus.settings import ScanSettings as ScanSettings
+    from detect.detector import Detector as Detector
     from detect.document.aware import aware_test as aware_test
     from detect.document.blind import BlindTest as BlindTest
     from detect.document.blind import blind_test as blind_test
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
     from detect.laws.tails import log10_sf as log10_sf
     from detect.laws.tails import log10_sf_many as log10_sf_many
     from detect.records.detection import Record as Record
+    from detect.result import DetectionResult as DetectionResult
+    from detect.result import ScanResult as ScanResult
+    from detect.result import TraceResult as TraceResult
+    from detect.result import read_report as read_report
+    from detect.running import scan as scan
+    from detect.running import trace_endpoint as trace_endpoint
+    from detect.running import trace_weights as trace_weights
+    from detect.student.open_weights import WeightsJob as WeightsJob
     from detect.text.distinct import distinct_tuples as distinct_tuples
     from detect.text.encode import Encoder as Encoder
     from detect.text.inputs import Suspect as Suspect
@@ -28,18 +38,28 @@ DISTRIBUTION = "dyetrace"
 
 _HOMES = {
     "BlindTest": "detect.document.blind",
+    "DetectionResult": "detect.result",
+    "Detector": "detect.detector",
     "Encoder": "detect.text.encode",
     "Model": "detect.document.detection",
     "Record": "detect.records.detection",
+    "ScanResult": "detect.result",
+    "ScanSettings": "detect.corpus.settings",
     "Settings": "detect.document.detection",
     "Suspect": "detect.text.inputs",
+    "TraceResult": "detect.result",
+    "WeightsJob": "detect.student.open_weights",
     "aware_test": "detect.document.aware",
     "blind_test": "detect.document.blind",
     "detect": "detect.document.detection",
     "distinct_tuples": "detect.text.distinct",
     "log10_sf": "detect.laws.tails",
     "log10_sf_many": "detect.laws.tails",
+    "read_report": "detect.result",
     "read_suspects": "detect.text.inputs",
+    "scan": "detect.running",
+    "trace_endpoint": "detect.running",
+    "trace_weights": "detect.running",
 }
 __all__ = list(_HOMES)
 

@@ -1,0 +1,232 @@
+"""Scans and traces from a program: the same work, files and reports as the command line's.
+
+Each function writes its report to a folder as it goes, so that a run that was cut off goes on from there, and returns
+the result. What must be fixed before the key matters is said in `docs/validity.md`, test by test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from detect.corpus.engines import make_engine
+from detect.corpus.scan import NATURAL, ScanJob
+from detect.corpus.scan import scan as run_scan
+from detect.corpus.settings import ScanSettings
+from detect.folders.published import add_drawings
+from detect.keyed.rings import rings_of
+from detect.records.reading import encode_record
+from detect.report.kinds import kind_of
+from detect.report.paper.page import page
+from detect.result import ScanResult, TraceResult
+from detect.student.asking.account import ClientSettings
+from detect.student.asking.credentials import load_api_key
+from detect.student.asking.plan import Budgets, TracePlan, load_plan
+from detect.student.endpoint import Standing
+from detect.student.endpoint import trace_endpoint as run_trace_endpoint
+from detect.student.open_weights import WeightsJob
+from detect.student.open_weights import trace_weights as run_trace_weights
+from watermark.spec import WatermarkSpec, load_spec
+
+_R = TypeVar("_R", ScanResult, TraceResult)
+Spec = WatermarkSpec | str | Path
+
+
+def scan(
+    paths: str | Path | Sequence[str | Path],
+    spec: Spec | Sequence[Spec],
+    key: str,
+    output: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    settings: ScanSettings | None = None,
+    reference: Sequence[str | Path] = (),
+    null_corpus: Sequence[str | Path] = (NATURAL,),
+    quotes: bool = True,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ScanResult:
+    """Scan a corpus; the same call goes on where an earlier one was cut off.
+
+    A program that calls this must be importable (``if __name__ == "__main__":``), since workers are processes.
+
+    Parameters
+    ----------
+    paths
+        Files, folders and globs.
+    spec
+        The watermark, or one for each epoch; specs or their paths.
+    key
+        Where the key is: ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND``; each worker reads it there.
+    output
+        Folder of the report.
+    tokenizer
+        The spec's: a model's folder or its tokenizer.json; needed for text.
+    settings
+        Level, false-discovery rate, accounts, decoys, and how documents are found in files.
+    reference, null_corpus
+        Files of text that is known to be marked, from which the strength of the mark is learnt, and of text that is
+        known not to be.
+    quotes
+        Whether texts of the corpus may stand in the report.
+    engine, workers, address
+        "local", "ray" or "datatrove"; how many processes; where the cluster is.
+    progress
+        Called with a stage, what is done of it and all there is.
+
+    Raises
+    ------
+    DyetraceError
+        Bad input, or a report that can't be written; finished work stays.
+
+    Examples
+    --------
+    >>> import os, detect
+    >>> os.environ["OWNER_KEY"] = b"a key that everybody knows......".hex()
+    >>> result = detect.scan(
+    ...     "tests/golden/documents.jsonl", "tests/golden/spec.json", "env:OWNER_KEY", "scanned",
+    ...     tokenizer="tests/golden/tokenizer.json",
+    ... )  # doctest: +SKIP
+    >>> result.found  # doctest: +SKIP
+    True
+    """
+    given = [spec] if isinstance(spec, WatermarkSpec | str | Path) else list(spec)
+    job = ScanJob(
+        paths=[str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)],
+        specs=[_spec(one) for one in given],
+        key=key,
+        settings=settings or ScanSettings(),
+        tokenizer=None if tokenizer is None else str(tokenizer),
+        reference=[str(path) for path in reference],
+        null_corpus=[str(path) for path in null_corpus],
+        quotes=quotes,
+    )
+    record = run_scan(job, Path(output), make_engine(engine, workers, address), progress=progress)
+    return _drawn(ScanResult(record, Path(output)))
+
+
+def trace_weights(
+    job: WeightsJob,
+    spec: Spec,
+    key: str,
+    tokenizer: Any,
+    output: str | Path,
+    *,
+    tenants: Sequence[str] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> TraceResult:
+    """Trace a student whose weights are at hand; what models have read is kept in the folder.
+
+    Parameters
+    ----------
+    job
+        The suspect, what it reads, and what it is compared with.
+    spec, key, tokenizer
+        As for `detect.Detector`.
+    output
+        Folder of the report.
+    tenants
+        Accounts to test beside the global key.
+    progress
+        Called with what is being done, positions done and in all.
+
+    Raises
+    ------
+    DyetraceError
+        Spec, key and tokenizer don't belong together; a text or model can't be read, or isn't sound.
+
+    Examples
+    --------
+    >>> import detect
+    >>> job = detect.WeightsJob(student="suspect", texts=["answers.jsonl"], taken="all", references=["base"])
+    >>> detect.trace_weights(job, "spec.json", "file:owner.key", "base", "traced")  # doctest: +SKIP
+    <TraceResult found=True log10_pvalue=-90.52 keys=1>
+    """
+    made = _spec(spec)
+    ring = rings_of(key, [made], tuple(tenants), counted=job.served is not None)[0]
+    record = run_trace_weights(job, made, ring, tokenizer, Path(output), progress=progress)
+    return _drawn(TraceResult(record, Path(output)))
+
+
+def trace_endpoint(
+    plan: TracePlan | str | Path,
+    spec: Spec,
+    key: str,
+    tokenizer: Any,
+    output: str | Path,
+    *,
+    tenants: Sequence[str] = (),
+    served: str | Path | None = None,
+    reference: str | Path | None = None,
+    api_key: str | None = None,
+    budgets: Budgets | None = None,
+    client: ClientSettings | None = None,
+    progress: Callable[[Standing], None] | None = None,
+) -> TraceResult:
+    """Trace a student through its endpoint: ask what a plan fixed beforehand, until its target is reached.
+
+    Every answer is kept in the folder before it is used: the same call goes on from there and asks nothing twice.
+
+    Parameters
+    ----------
+    plan
+        Made by ``dyetrace trace plan`` before the first query; a plan or its path.
+    spec, key, tokenizer
+        As for `detect.Detector`.
+    output
+        Folder of the report and of the answers.
+    tenants
+        Accounts to test beside the global key.
+    served, reference
+        The served answers, or the ledger of them, and the reference model, which the plan names by their hashes.
+    api_key
+        Where the endpoint's key is: ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND``; None for servers that want none.
+    budgets, client
+        Tighter budgets than the plan's; timeouts, attempts and requests at a time.
+    progress
+        Called before the first prompt and after each.
+
+    Raises
+    ------
+    DyetraceError
+        Plan, spec, key and files don't belong together, or the endpoint can't be asked.
+
+    Examples
+    --------
+    >>> import detect
+    >>> detect.trace_endpoint(
+    ...     "plan.json", "spec.json", "file:owner.key", "my-model", "asked", api_key="env:THEIR_KEY"
+    ... )  # doctest: +SKIP
+    <TraceResult found=False log10_pvalue=0.00 keys=1>
+    """
+    made = _spec(spec)
+    ring = rings_of(key, [made], tuple(tenants), counted=served is not None)[0]
+    record = run_trace_endpoint(
+        plan if isinstance(plan, TracePlan) else load_plan(Path(plan)),
+        made,
+        ring,
+        tokenizer,
+        Path(output),
+        served=None if served is None else str(served),
+        reference=None if reference is None else Path(reference),
+        api_key=None if api_key is None else load_api_key(api_key),
+        budgets=budgets,
+        client=client,
+        progress=progress,
+    )
+    return _drawn(TraceResult(record, Path(output)))
+
+
+def _spec(given: Spec) -> WatermarkSpec:
+    return given if isinstance(given, WatermarkSpec) else load_spec(Path(given))
+
+
+def _drawn(result: _R) -> _R:
+    """Add the page to the folder of a report."""
+    assert result.folder is not None
+    drawn = page(kind_of(result.record).story(result.record)).encode()
+    add_drawings(result.folder, encode_record(result.record), {"report.html": drawn})
+    return result
