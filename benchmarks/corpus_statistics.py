@@ -19,7 +19,7 @@ import numpy.typing as npt
 from benchmarks.common import Floats, Report, json_option, quick_option
 from detect.corpus import rare
 from detect.corpus.bins import StatisticBins
-from detect.corpus.segments import log10_segment_pvalue, marked_segments
+from detect.corpus.segments import log10_segment_pvalues, marked_segments
 from detect.corpus.share import Excess, least_marked_tokens, marked_documents, marked_tokens
 from detect.laws.evalues import log10_evalues
 from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, mean_log10_e, sidak_log10
@@ -290,8 +290,8 @@ def stretches(quick: bool) -> Report:
                         rows.setdefault(f"{name} overlap", []).append(
                             float((picked & truth).sum() / (picked | truth).sum())
                         )
-            small = log10_segment_pvalue(GREEN.law, GREEN.unit, greens) <= math.log10(SEGMENT_ALPHA)
-            rows.setdefault("p", []).append(small)
+            log10_p = log10_segment_pvalues(GREEN.law, GREEN.unit, greens, np.array([0, len(greens)]))[0]
+            rows.setdefault("p", []).append(log10_p <= math.log10(SEGMENT_ALPHA))
         case = f"{stretch} of {length:,} tuples, +{effect:g}" if stretch else f"none in {length:,}"
         report.add(case=case, **{name: float(np.mean(values)) for name, values in rows.items()})
     return report

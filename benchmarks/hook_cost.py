@@ -21,7 +21,7 @@ from watermark.engines.transformers.context import next_contexts
 from watermark.engines.transformers.processor import WatermarkProcessor
 from watermark.keys import KeyRing, SecretKey
 from watermark.keys.rows import RowKeys
-from watermark.schemes.marking import mark_among, mark_rows
+from watermark.schemes.marking import mark_rows
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
 
@@ -58,7 +58,7 @@ def _texts(batch: int, vocabulary: int) -> Iterator[torch.Tensor]:
 
 
 def our_steps(logits: torch.Tensor) -> dict[str, Step]:
-    """Each scheme: marking alone on full rows, on rows after top-k and on candidates; and the whole hook."""
+    """Each scheme: marking alone on full rows and on rows after top-k; and the whole hook."""
     batch, vocabulary = logits.shape
     key = SecretKey(bytes(32))
     ring = KeyRing.from_master(key)
@@ -73,11 +73,10 @@ def our_steps(logits: torch.Tensor) -> dict[str, Step]:
         ]
         hook = WatermarkProcessor(spec, ring, [None] * batch, subkeys, nothing, LENGTH // 2, 0.0, logits.device)
         k = min(TOP_K[name], vocabulary)
-        kept, top = _kept(logits, k), logits.topk(k)
+        kept = _kept(logits, k)
         scheme = spec.build_scheme()
         steps[f"{name}: full rows"] = _marking(scheme, logits, picked)
         steps[f"{name}: rows after top-k {k}"] = _marking(scheme, kept, picked)
-        steps[f"{name}: {k} candidates"] = _marking_candidates(scheme, top, picked)
         steps[f"{name}: hook, full rows"] = _hook(hook, _texts(batch, vocabulary), logits)
         steps[f"{name}: hook, after top-k {k}"] = _hook(hook, _texts(batch, vocabulary), kept)
     return steps
@@ -86,11 +85,6 @@ def our_steps(logits: torch.Tensor) -> dict[str, Step]:
 def _marking(scheme: Scheme, logits: torch.Tensor, picked: list[tuple[Any, Any]]) -> Step:
     turns = itertools.cycle(picked)
     return lambda: mark_rows(scheme, logits, *next(turns))
-
-
-def _marking_candidates(scheme: Scheme, top: Any, picked: list[tuple[Any, Any]]) -> Step:
-    turns = itertools.cycle(picked)
-    return lambda: mark_among(scheme, top.values, top.indices, *next(turns))
 
 
 def _hook(hook: Callable[..., torch.Tensor], texts: Iterator[torch.Tensor], logits: torch.Tensor) -> Step:
@@ -154,9 +148,7 @@ def main(
     report = Report(
         "Cost of one step; x softmax: median over rounds of the ratio in the same round, with quartiles",
         set_threads(threads),
-        notes=[
-            "candidates: marking of top-k values and ids that the engine already has; the top-k itself is timed above"
-        ],
+        notes=["candidates: of top-k values and ids that are there already; the top-k itself is timed above"],
     )
     pace: dict[str, float] = {}  # seconds of a peer's step per logit, from the size before
     for batch, vocabulary in sorted(itertools.product(batches, vocabularies), key=lambda size: size[0] * size[1]):

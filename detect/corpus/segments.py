@@ -126,14 +126,8 @@ def marked_segments(
     return sorted(chosen)
 
 
-def log10_segment_pvalue(law: Law, unit: float, statistics: ArrayLike) -> float:
-    """Log10 p that no stretch of the document is marked, from its best segment; parameters as `marked_segments`."""
-    values = np.asarray(statistics, dtype=np.int64)
-    return float(log10_segment_pvalues(law, unit, values, np.array([0, len(values)]))[0])
-
-
 def log10_segment_pvalues(law: Law, unit: float, statistics: Ints, offsets: Ints) -> Floats:
-    """`log10_segment_pvalue` of many documents.
+    """Log10 p that no stretch of a document is marked, from its best segment, of many documents.
 
     Parameters
     ----------

@@ -238,20 +238,6 @@ def _sparse_row(logits: F32, live: int, key: U32, nonce_words: U32, depth: int, 
         out[tokens[i]] = marked[i]
 
 
-@jit()
-def _tournament_among(logits: F32, tokens: U32, keys: U32, nonces: U32, depth: int, out: F32) -> None:
-    for row in range(len(logits)):
-        _tournament_row(logits[row], tokens[row], keys[row], nonces[row], depth, out[row])
-
-
-def tournament_among(logits: torch.Tensor, tokens: torch.Tensor, keys: U32, nonces: U32, depth: int) -> torch.Tensor:
-    """See `watermark.backends.rows.tournament_among`."""
-    before = _float32(logits)
-    out = np.empty_like(before)
-    _tournament_among(before, tokens.numpy().astype(np.uint32), contiguous(keys), contiguous(nonces.T), depth, out)
-    return torch.from_numpy(out)
-
-
 @jit(parallel=True)
 def _tournament_sparse(logits: F32, live: I64, keys: U32, nonces: U32, depth: int, out: F32) -> None:
     for row in numba.prange(len(logits)):

@@ -61,14 +61,6 @@ def tournament(logits: torch.Tensor, keys: Any, nonces: Any, depth: int) -> torc
     return None if kernels is None else kernels.tournament(logits, keys, nonces, depth)
 
 
-def tournament_among(
-    logits: torch.Tensor, tokens: torch.Tensor, keys: Any, nonces: Any, depth: int
-) -> torch.Tensor | None:
-    """`tournament` on given candidates: logits and tokens (b, k); CPU only."""
-    kernels = _kernels(logits) if logits.device.type == "cpu" else None
-    return None if kernels is None else kernels.tournament_among(logits, tokens, keys, nonces, depth)
-
-
 def _kernels(logits: torch.Tensor) -> Any:
     try:
         if logits.device.type == "cpu":

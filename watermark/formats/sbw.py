@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,7 +43,8 @@ class Sbw(ReadOnly):
     Attributes
     ----------
     seeding
-        One of `WIDTHS`; `seeding_of` gives it for sbw's own names.
+        One of `WIDTHS`: what stands in sbw's own name after "gpu-" and "fused-", "selfhash" of
+        "gpu-fused-selfhash-fullvocab". Names without "gpu-" are lm-watermarking's, which permute the vocabulary.
     gamma
         Green share, in (0, 1).
     """
@@ -126,21 +126,6 @@ class Sbw(ReadOnly):
         out = np.empty(len(tokens), dtype=np.int64)
         _seed(_KIND[self.seeding], np.int64(key[0]), as_int64(contexts), as_int64(tokens), out)
         return out
-
-
-def seeding_of(scheme: str) -> str:
-    """Which of `WIDTHS` a scheme of sbw's seeds with: "gpu-fused-selfhash-fullvocab" is "selfhash".
-
-    Schemes that permute the vocabulary (without "gpu-") are lm-watermarking's; DyetraceError for those and others.
-    """
-    candidates = r"(?:-\d+|-fullvocab(?:-cudagraphs)?)?"
-    match = re.fullmatch(rf"gpu-(?:fused-)?(simple_1|simple_4|minhash|skipgram|selfhash){candidates}", scheme)
-    if match is None:
-        raise DyetraceError(
-            f"sbw: seeding scheme {scheme!r} is not read here: gpu-simple_1, gpu-minhash, gpu-skipgram, gpu-selfhash, "
-            "gpu-fused-selfhash and gpu-fused-simple_4 are; schemes without gpu- are lm-watermarking's"
-        )
-    return match[1]
 
 
 @jit(inline="always")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from watermark.backends import torch_backend
-from watermark.prf import words_among, words_rows
+from watermark.prf import words_rows
 from watermark.schemes.protocol import Scheme
 
 
@@ -34,19 +34,3 @@ def choose_rows(scheme: Scheme, logits: torch.Tensor, keys: Any, nonces: Any) ->
     """The choices of a scheme that `chooses`: logits (b, V) -> (b,) int64."""
     chosen: torch.Tensor | None = scheme.choose_rows(logits, keys, nonces)  # type: ignore[attr-defined]
     return mark_rows(scheme, logits, keys, nonces).argmax(-1) if chosen is None else chosen
-
-
-def mark_among(scheme: Scheme, logits: torch.Tensor, tokens: torch.Tensor, keys: Any, nonces: Any) -> torch.Tensor:
-    """`mark_rows` on candidates that are known already, as after top-k: logits and tokens (b, k) -> (b, k) float32.
-
-    An engine that has truncated the row need not pay for a pass over the vocabulary.
-    """
-    fused: Callable[..., torch.Tensor | None] | None = getattr(scheme, "transform_among", None)
-    marked = None if fused is None else fused(logits, tokens, keys, nonces)
-    if marked is not None:
-        return marked
-    if logits.device.type == "cpu":
-        words = torch.from_numpy(words_among(keys, nonces, tokens.numpy().astype("uint32")).astype("int64"))
-    else:
-        words = torch_backend.words_among(keys, nonces, tokens)
-    return scheme.transform(logits.to(torch.float32), words)

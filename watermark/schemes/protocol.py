@@ -21,9 +21,8 @@ class Scheme(Protocol):
     """One watermark scheme with its parameters: a frozen dataclass whose fields are what the spec publishes.
 
     A scheme may also define ``transform_rows(logits, keys, nonces) -> Tensor | None``: the same marking fused with the
-    generation of the words for a whole vocabulary, or None where no fused kernel serves that device; and likewise
-    ``transform_among(logits, tokens, keys, nonces)`` for given candidates. One that leaves a single choice, and chooses
-    the same among fewer candidates as long as its choice is among them, may define
+    generation of the words for a whole vocabulary, or None where no fused kernel serves that device. One that leaves a
+    single choice, and chooses the same among fewer candidates as long as its choice is among them, may define
     ``choose_rows(logits, keys, nonces) -> Tensor | None``: the choices alone, (b,) int64.
     """
 

@@ -70,14 +70,6 @@ class Tournament:
 
         return rows.tournament(logits, keys, nonces, self.depth)
 
-    def transform_among(
-        self, logits: torch.Tensor, tokens: torch.Tensor, keys: object, nonces: object
-    ) -> torch.Tensor | None:
-        """The same on given candidates."""
-        from watermark.backends import rows
-
-        return rows.tournament_among(logits, tokens, keys, nonces, self.depth)
-
 
 @cache
 def _byte_scores(weights: tuple[int, ...], byte: int) -> I64:

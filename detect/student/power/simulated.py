@@ -162,12 +162,6 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def share_seen(width: int, tokens: float) -> float:
-    """Share of the distinct contexts of a new text that stand in so many tokens of other text (see `_RATE_SHARES`)."""
-    shares, missing = _missing(width, tokens)
-    return float(1 - shares @ missing)
-
-
 def own_share(student: Student, look: Look) -> float:
     """Share of what is read that stood, as the very same answer, in the student's training data."""
     if look.reading != "served" or student.share == 0:

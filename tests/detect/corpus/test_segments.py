@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from detect.corpus import segments
 from detect.corpus.bins import StatisticBins
-from detect.corpus.segments import EFFECTS, log10_segment_pvalue, log10_segment_pvalues, marked_segments
-from watermark.laws import Lattice
+from detect.corpus.segments import EFFECTS, log10_segment_pvalues, marked_segments
+from watermark.laws import Lattice, Law
 from watermark.schemes.green_list import GreenList
 from watermark.schemes.gumbel import Gumbel
 from watermark.schemes.protocol import Scheme
@@ -77,6 +77,11 @@ def test_the_chance_to_reach_a_height_is_that_of_linear_equations(scheme: Scheme
             expected = leaves[0] + first @ reached
             scaled = float(score.log_reach[min(height, len(score.log_reach) - 1)])
             assert scaled - score.rate * height == pytest.approx(math.log(expected), abs=2e-3)
+
+
+def log10_segment_pvalue(law: Law, unit: float, statistics: np.ndarray) -> float:
+    """Of one document."""
+    return float(log10_segment_pvalues(law, unit, statistics, np.array([0, len(statistics)]))[0])
 
 
 def test_far_p_values_follow_the_exponential() -> None:

@@ -16,7 +16,7 @@ from tests.watermark.formats.hash_vectors import (
 )
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import Format
-from watermark.formats.sbw import WIDTHS, Sbw, seeding_of
+from watermark.formats.sbw import WIDTHS, Sbw
 
 
 @pytest.mark.parametrize(("case", "key", "width", "parameters"), cases("sbw"))
@@ -26,7 +26,7 @@ def test_greens_are_sbws(case, key, width, parameters):
 
 @pytest.mark.parametrize("scheme", DETECTIONS["sbw"])
 def test_the_count_of_a_text_is_that_of_sbws_detector(scheme):
-    format_ = Sbw(seeding_of(scheme))
+    format_ = Sbw(next(seeding for seeding in WIDTHS if seeding in scheme))
     contexts, tokens = windows(document(), format_.context_width, first=format_.context_width)
     once = first_of_each(np.column_stack([contexts, tokens]))  # sbw tells n-grams apart, not what is hashed
     held = DETECTIONS["sbw"][scheme]
@@ -57,28 +57,6 @@ def test_contexts_of_one_sum_share_their_greens():
     contexts, tokens = np.array([[1, 2, 3, 4], [4, 3, 2, 1], [1, 2, 3, 5]]), np.full(3, 9)
     inputs = Sbw("simple_4").inputs((15485863,), contexts, tokens)
     assert inputs[0] == inputs[1] != inputs[2]
-
-
-@pytest.mark.parametrize(
-    ("scheme", "seeding"),
-    [
-        ("gpu-fused-selfhash-fullvocab", "selfhash"),
-        ("gpu-fused-selfhash-fullvocab-cudagraphs", "selfhash"),
-        ("gpu-selfhash-100", "selfhash"),
-        ("gpu-simple_1", "simple_1"),
-        ("gpu-fused-simple_4-40", "simple_4"),
-        ("gpu-minhash", "minhash"),
-        ("gpu-skipgram", "skipgram"),
-    ],
-)
-def test_sbws_own_names_of_seedings_are_read(scheme, seeding):
-    assert seeding_of(scheme) == seeding
-
-
-@pytest.mark.parametrize("scheme", ["simple_1", "selfhash", "gpu-selfhash-cpuhash", "gpu-ff-minhash_prf-4-False"])
-def test_seedings_that_permute_or_use_a_table_are_not(scheme):
-    with pytest.raises(DyetraceError, match="lm-watermarking"):
-        seeding_of(scheme)
 
 
 def test_it_is_a_format_only_read_and_not_called_exact():

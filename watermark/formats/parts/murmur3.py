@@ -42,12 +42,6 @@ def state_of(words: U32) -> np.uint32:
     return state
 
 
-def hash_words(words: list[int]) -> int:
-    """The hash of a few 32-bit words with seed 0."""
-    array = np.array(words, dtype=np.uint32)
-    return int(finish(state_of(array), np.uint32(4 * len(array))))
-
-
 @jit()
 def _contexts(contexts: I64, out: U32) -> None:
     for i in range(len(out)):

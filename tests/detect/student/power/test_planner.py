@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
+from detect.student.power import simulated
 from detect.student.power.planner import (
     PowerPlan,
     Question,
@@ -30,7 +31,6 @@ from detect.student.power.simulated import (
     Student,
     gaussian_contexts,
     mean_entropy,
-    share_seen,
     softmax,
 )
 from watermark.errors import DyetraceError
@@ -61,6 +61,12 @@ def test_contexts_have_the_entropy_that_was_asked_for() -> None:
         assert rows.sum(axis=1) == pytest.approx(1)
     with pytest.raises(ValueError, match="entropy must lie in"):
         gaussian_contexts(5.0, 10, np.random.default_rng(1))
+
+
+def share_seen(width: int, tokens: float) -> float:
+    """Share of the distinct contexts of a new text that stand in so many tokens of other text."""
+    shares, missing = simulated._missing(width, tokens)
+    return float(1 - shares @ missing)
 
 
 def test_contexts_come_back_in_more_text_more_often_and_narrow_ones_most() -> None:

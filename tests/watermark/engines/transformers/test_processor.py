@@ -24,7 +24,7 @@ from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.keys.rows import subkey
 from watermark.prf import MISSING, prf_u32
-from watermark.schemes.marking import mark_among, mark_rows
+from watermark.schemes.marking import mark_rows
 from watermark.schemes.tournament import Tournament
 from watermark.spec import WatermarkSpec
 
@@ -360,19 +360,3 @@ def test_wrong_keys_models_and_counts_are_refused(model: Any) -> None:
     large = WatermarkSpec(vocabulary_size=VOCABULARY + 1, tokenizer="t", key_fingerprint=KEY.fingerprint)
     with pytest.raises(DyetraceError, match="wrong model"):
         _generate(model, torch.tensor([[7, 8]]), WatermarkConfig(large, KeyRing.from_master(KEY)))
-
-
-@pytest.mark.parametrize("scheme", ["gumbel", "tournament", "green_list"])
-def test_candidates_alone_are_marked_like_the_truncated_row(scheme: str) -> None:
-    made = _spec(scheme).build_scheme()
-    generator = np.random.default_rng(4)
-    keys = generator.integers(0, 2**32, (5, 8), dtype=np.uint32)
-    nonces = generator.integers(0, 2**32, (3, 5), dtype=np.uint32)
-    torch.manual_seed(0)
-    row = torch.randn(5, VOCABULARY)
-    logits, tokens = row.topk(40)
-    truncated = torch.full_like(row, -torch.inf).scatter_(-1, tokens, logits)
-    whole = mark_rows(made, truncated, keys, nonces).log_softmax(-1).gather(-1, tokens)
-    among = mark_among(made, logits, tokens, keys, nonces).log_softmax(-1)
-    assert torch.allclose(whole.exp(), among.exp(), atol=1e-5)
-    assert bool((whole.isneginf() == among.isneginf()).all())
