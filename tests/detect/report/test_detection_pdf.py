@@ -20,8 +20,9 @@ from detect.report.paper import pdf as paper
 from detect.report.runs import plain
 from detect.report.scan.story import story as scan_story
 from detect.report.story import Details, Heading, Story, text
-from tests.detect.report import test_scan_html, test_trace_html
-from tests.detect.report.test_pdf import MARKUP, harmless, strings
+from tests.detect.report import test_trace_html
+from tests.detect.report.paper.test_pdf import MARKUP, harmless, strings
+from tests.detect.report.scan import test_story as scans
 from tests.detect.report.test_report import HOSTILE, hostile_record, shown_records
 
 records = cache(shown_records)
@@ -64,8 +65,8 @@ def trace_story(record: TraceRecord) -> Story:
 PDFS: dict[str, Callable[[], Story]] = {
     "detection of one": lambda: story(records()["aware"]),
     "detection of many": lambda: story(records()["many"]),
-    "scan": lambda: scan_story(test_scan_html.shown_records()["marked"]),
-    "refused scan": lambda: scan_story(test_scan_html.shown_records()["refused"]),
+    "scan": lambda: scan_story(scans.shown_records()["marked"]),
+    "refused scan": lambda: scan_story(scans.shown_records()["refused"]),
     "trace": lambda: trace_story(test_trace_html.shown_records()["found"]),
     "endpoint": lambda: trace_story(test_trace_html.shown_records()["api"]),
 }

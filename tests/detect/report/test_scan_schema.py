@@ -15,7 +15,7 @@ from detect.cli.schemas import json_schema
 from detect.records.reading import encode_record, read_record, write_record
 from detect.records.scan import ScanRecord, Segment
 from tests.detect.report import examples
-from tests.detect.report.test_scan_html import HOSTILE
+from tests.detect.report.scan.test_story import HOSTILE
 from watermark.errors import DyetraceError
 
 

@@ -21,7 +21,7 @@ from detect.report.paper.terminal import print_story
 from detect.report.trace.story import story
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.examples import make_spec
-from tests.detect.report.test_scan_html import HOSTILE, Page
+from tests.detect.report.scan.test_story import HOSTILE, Page
 
 replace = msgspec.structs.replace
 

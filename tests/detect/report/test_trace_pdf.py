@@ -12,8 +12,8 @@ from detect.records.trace import TraceRecord
 from detect.report.paper.pdf import pdf
 from detect.report.trace.story import story
 from tests.detect.report import trace_examples as examples
-from tests.detect.report.test_pdf import MARKUP, harmless, strings
-from tests.detect.report.test_scan_html import HOSTILE
+from tests.detect.report.paper.test_pdf import MARKUP, harmless, strings
+from tests.detect.report.scan.test_story import HOSTILE
 from tests.detect.report.test_trace_html import KINDS, shown_records
 
 

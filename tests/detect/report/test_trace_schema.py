@@ -16,7 +16,7 @@ from detect.records.reading import encode_record, parse_record, read_record, rea
 from detect.records.scan import Interval
 from detect.records.trace import Coalition, CurvePoint, Reference, TraceRecord
 from tests.detect.report import trace_examples as examples
-from tests.detect.report.test_scan_html import HOSTILE
+from tests.detect.report.scan.test_story import HOSTILE
 from watermark.errors import DyetraceError
 
 replace = msgspec.structs.replace

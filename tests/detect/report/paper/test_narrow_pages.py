@@ -17,8 +17,9 @@ from detect.report.paper.page import page as drawn
 from detect.report.plan.story import story as plan_story
 from detect.student.power.planner import Question, plan
 from detect.student.power.simulated import Look, Student
-from tests.detect.report import examples, test_scan_html, test_trace_html
+from tests.detect.report import examples, test_trace_html
 from tests.detect.report.paper.stories import everything
+from tests.detect.report.scan import test_story as scans
 from tests.detect.report.test_report import on_page, shown_records
 
 WIDTH = 390
@@ -70,7 +71,7 @@ def a_plan() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "detection of one": lambda: on_page(shown_records()["aware"]),
     "detection of many": lambda: on_page(shown_records()["many"]),
-    "scan": lambda: test_scan_html.on_page(test_scan_html.shown_records()["marked"]),
+    "scan": lambda: scans.on_page(scans.shown_records()["marked"]),
     "trace": lambda: test_trace_html.page_of(test_trace_html.shown_records()["found"]),
     "plan": a_plan,
     "every block": lambda: drawn(everything()),

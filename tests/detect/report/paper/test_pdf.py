@@ -16,7 +16,7 @@ from detect.records.written import clean
 from detect.report.paper import pdf as paper
 from detect.report.scan.story import story
 from tests.detect.report import examples
-from tests.detect.report.test_scan_html import HOSTILE, KINDS, shown_records
+from tests.detect.report.scan.test_story import HOSTILE, KINDS, shown_records
 from watermark.errors import DyetraceError
 
 MARKUP = [
