@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from detect.document.pointing import level_per_test
 from detect.records.detection import Document, Record, TokenView
 from detect.records.written import format_p, key_label
-from detect.report import closing
+from detect.report import closing, controls
 from detect.report.checking import made_facts
 from detect.report.closing import cell, code, e_cell, name_cell, p_cell
-from detect.report.controls import decoys_line
 from detect.report.detection import first_page
 from detect.report.detection.method import method, references
 from detect.report.detection.wording import (
@@ -196,7 +195,13 @@ def _pairs(record: Record, answer: Verdict) -> Iterator[tuple[str, Runs]]:
         alone, count = p_value(document.log10_pvalue), len(record.documents)
         both = "$p alone, $paid with $n documents paid for" if count > 1 else "$p"
         yield "p-value", runs(both, p=alone, paid=p_value(document.log10_pvalue_corpus), n=count)
-    yield from _decoys_said(answer)
+    if answer.rank is not None:
+        yield "Rank of the key", runs("<b>$rank</b> keys, the others decoys", rank=answer.rank)
+    decoys = document.decoys
+    if decoys is not None and decoys.drawn is None:  # ranks agree with decoys by construction
+        yield "Decoys", controls.decoys(len(decoys.log10_pvalues), decoys.log10_agreement).text
+    elif decoys is None and document.log10_pvalue is not None:
+        yield "Decoys", runs("not run")
     aware, bet = document.aware, answer.best_aware
     if aware is not None and bet is not None:
         named = document.tested == 1 or bet.key in answer.keys
@@ -211,17 +216,6 @@ def _pairs(record: Record, answer: Verdict) -> Iterator[tuple[str, Runs]]:
                 model=aware.model,
             ),
         )
-
-
-def _decoys_said(answer: Verdict) -> Iterator[tuple[str, Runs]]:
-    decoys = answer.document.decoys
-    if decoys is not None:
-        ranks = [runs("the true key ranks <b>$rank</b>", rank=answer.rank)] if answer.rank is not None else []
-        # Ranks agree with decoys by construction.
-        agree = [] if decoys.drawn is not None else [decoys_line(len(decoys.log10_pvalues), decoys.log10_agreement)[1]]
-        yield "Decoys", runs("$first; $then", first=ranks[0], then=agree[0]) if ranks and agree else (ranks + agree)[0]
-    elif answer.document.log10_pvalue is not None:
-        yield "Decoys", runs("not run")
 
 
 def _in_full(record: Record, answer: Verdict, ident: str) -> Iterator[Leaf]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from detect.keyed.decoys import LOG10_CONTRADICTION
 from detect.records.key_name import KeyName
 from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
 from detect.records.written import key_label, percent
-from detect.report.controls import decoys_line, limit_note, unused_key_line
-from detect.report.runs import Runs, p_value, runs
+from detect.report import controls
+from detect.report.runs import p_value, runs
 from detect.report.story import Item
 from detect.report.wording import command, keys_named, operand, options
 from watermark.laws import Bernoulli, in_nats
@@ -119,32 +118,19 @@ def untested(record: ScanRecord) -> int:
 
 def control_items(record: ScanRecord) -> list[Item]:
     """What each control says: whether it is as it should be, and a line that is plain ASCII but for names."""
-    controls = record.controls
-    decoys = len(controls.decoy_log10_pvalues)
-    items = [
-        _control(*decoys_line(decoys, controls.decoy_log10_agreement))
-        if decoys
-        else Item(runs("no decoy keys were run"), "absent")
-    ]
-    if controls.null_key_histogram:
-        items.append(_control(*unused_key_line(controls.null_key_discoveries, controls.null_key_log10_pvalue)))
-    if controls.null_corpus is None:
-        return [*items, Item(runs("no control corpus was tested"), "absent")]
-    log10_p = controls.null_corpus_log10_pvalue
-    sound = log10_p is None or log10_p > LOG10_CONTRADICTION
-    files = controls.null_corpus_inputs
-    hashes = runs(", SHA-256 $first...", first=files[0].sha256[:12]) if len(files) == 1 else ()
+    ran = record.controls
+    items = [controls.decoys(len(ran.decoy_log10_pvalues), ran.decoy_log10_agreement)]
+    if ran.null_key_histogram:
+        items.append(controls.unused_key(ran.null_key_discoveries, ran.null_key_log10_pvalue))
+    if ran.null_corpus is None:
+        return [*items, controls.absent("no control corpus was tested")]
+    files = ran.null_corpus_inputs
     line = runs(
-        "control corpus ($name$hashes): $n of $all documents listed, p = $p$limit",
-        name=controls.null_corpus,
-        hashes=hashes,
-        n=controls.null_corpus_discoveries,
-        all=controls.null_corpus_documents,
-        p=p_value(log10_p),
-        limit=limit_note(sound),
+        "control corpus ($name$hashes): $n of $all documents listed, p = $p",
+        name=ran.null_corpus,
+        hashes=runs(", SHA-256 $first...", first=files[0].sha256[:12]) if len(files) == 1 else (),
+        n=ran.null_corpus_discoveries,
+        all=ran.null_corpus_documents,
+        p=p_value(ran.null_corpus_log10_pvalue),
     )
-    return [*items, _control(sound, line)]
-
-
-def _control(sound: bool, line: Runs) -> Item:
-    return Item(line, "good" if sound else "odd")
+    return [*items, controls.no_mark(line, ran.null_corpus_log10_pvalue)]

@@ -12,7 +12,7 @@ from detect.records.written import format_time
 from detect.report.runs import Run, Runs, level, p_value, runs
 from detect.report.story import Block, Heading, Pairs, Section, Text
 from detect.report.trace.text import power_lines
-from detect.report.trace.wording import controls, phrase, readouts, tenants_tested
+from detect.report.trace.wording import control_items, phrase, readouts, tenants_tested
 
 _NULL = (
     "The suspect was made without knowledge of the key: neither the key nor any text that was generated with it had a "
@@ -25,7 +25,7 @@ _ALTERNATIVE = (
 
 def court(record: TraceRecord) -> Section:
     """All objections, in the order in which they would be raised."""
-    sound = all(item.standing == "good" for item in controls(record))
+    sound = all(item.standing == "good" for item in control_items(record))
     asked = record.queries
     fixed = asked is None or asked.looks > 0 or record.basis == "e-value" or asked.stopped != "target reached"
     blocks = [

@@ -31,7 +31,15 @@ from detect.report.trace import plots
 from detect.report.trace.method import PAPERS, method
 from detect.report.trace.sceptic import court
 from detect.report.trace.text import brief, facts, headline, lead, parts, power_lines, share_line, tested
-from detect.report.trace.wording import controls, deviations, number, readouts, signed, strongest_keys, tenants_tested
+from detect.report.trace.wording import (
+    control_items,
+    deviations,
+    number,
+    readouts,
+    signed,
+    strongest_keys,
+    tenants_tested,
+)
 
 TITLE = "Student trace report"
 KEYS, KEYS_ON_PAPER, KEYS_ON_SCREEN = 200, 40, 8
@@ -77,8 +85,7 @@ def _evidence(record: TraceRecord) -> Section:
     grown = f"The evidence as it grew, for the first key alone. Dashed: the level of the report. {rests}"
     paid = "Each key, the choice among all of them paid for. A key beyond the dashed line is found."
     drawn = closing.plotted([(plots.evidence(record, "curve"), grown), (plots.keys(record, "by-key"), paid)])
-    keys = list(_keys(record))
-    compared = list(_readouts(record))
+    keys, compared = list(_keys(record)), list(_readouts(record))
     tables = [block for block in (*keys, *compared) if isinstance(block, Table)]
     note = [text("Other readouts have no part in the verdict.", soft=True)] if compared else []
     return Section(title, ident, [*drawn, *keys, *compared], True, brief=[read, *tables, *note])
@@ -87,13 +94,8 @@ def _evidence(record: TraceRecord) -> Section:
 def _keys(record: TraceRecord) -> Iterator[Leaf]:
     keys, several = strongest_keys(record)[:KEYS], len(record.hypotheses) > 1
     tails = record.sided == "two-sided"
-    alone = (
-        "the inverse of the e-value, at most 1"
-        if record.basis == "e-value"
-        else "twice the smaller tail"
-        if tails
-        else "the exact upper tail"
-    )
+    exact = "twice the smaller tail" if tails else "the exact upper tail"
+    alone = "the inverse of the e-value, at most 1" if record.basis == "e-value" else exact
     paid = "“p” pays for all $n keys (Holm)." if several else "Only one key was tested: there is no choice to pay for."
     yield heading("Keys", "keys")
     yield text(
@@ -153,16 +155,13 @@ def _readouts(record: TraceRecord) -> Iterator[Leaf]:
 
 
 def _controls(record: TraceRecord) -> Section:
-    items = controls(record)
+    items = control_items(record)
     decoys, given = record.controls.decoy_log10_pvalues, record.refused is None
     first = record.hypotheses[0].log10_pvalue_tested if given else None
     every = "Every decoy’s p-value on a logarithmic scale." + (" Diamond: the first key’s own." if given else "")
     drawn = closing.drawn_decoys(decoys, first, "decoys", every)
-    blocks: list[Block] = [
-        text("The same test where no mark can be, which shows whether its p-values can be believed."),
-        Items(items),
-        *([Plots(drawn)] if drawn else []),
-    ]
+    why = text("The same test where no mark can be, which shows whether its p-values can be believed.")
+    blocks = [why, Items(items), *([Plots(drawn)] if drawn else [])]
     return Section("Controls", "controls", blocks, True, brief=[Items(items)])
 
 

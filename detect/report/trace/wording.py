@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from detect.keyed.decoys import log10_control_limit
 from detect.records.key_name import KeyName
 from detect.records.trace import ReadoutResult, TraceHypothesis, TraceRecord, contexts_needed
 from detect.records.written import key_phrase
-from detect.report.controls import decoys_line, limit_note
-from detect.report.runs import Runs, e_value, p_value, runs
+from detect.report import controls
+from detect.report.runs import e_value, p_value, runs
 from detect.report.story import Item
 from detect.student.verdict.conclude import one_of_them
 
@@ -76,26 +75,18 @@ def readouts(record: TraceRecord) -> list[tuple[bool, ReadoutResult]]:
     return sorted(rows, key=lambda row: (row[1].contexts_needed or math.inf, -row[1].z, row[1].readout))
 
 
-def controls(record: TraceRecord) -> list[Item]:
+def control_items(record: TraceRecord) -> list[Item]:
     """What each control says, in plain ASCII but for names."""
     ran = record.controls
-    decoys, models = len(ran.decoy_log10_pvalues), len(ran.models)
-    sound, line = decoys_line(decoys, ran.decoy_log10_agreement)
-    items = [_item(sound, line) if decoys else Item(runs("no decoy keys were run"), "absent")]
+    items = [controls.decoys(len(ran.decoy_log10_pvalues), ran.decoy_log10_agreement)]
     for control in ran.models:
-        sound = control.log10_pvalue > log10_control_limit(models)
         at_most = "<=" if record.basis == "e-value" or control.what == "placebo key" else "="
         line = runs(
-            f"$what ($name): e = $e, p {at_most} $p$limit",
+            f"$what ($name): e = $e, p {at_most} $p",
             what=control.what,
             name=control.model.name,
             p=p_value(control.log10_pvalue),
             e=e_value(control.log10_evalue),
-            limit=limit_note(sound, models),
         )
-        items.append(_item(sound, line))
-    return items if models else [*items, Item(runs("no other model was put in the suspect's place"), "absent")]
-
-
-def _item(sound: bool, line: Runs) -> Item:
-    return Item(line, "good" if sound else "odd")
+        items.append(controls.no_mark(line, control.log10_pvalue, len(ran.models)))
+    return items if ran.models else [*items, controls.absent("no other model was put in the suspect's place")]

@@ -326,7 +326,7 @@ def test_terminal_fits(kind: str, width: int) -> None:
 def test_terminal_says_what_a_reader_asks() -> None:
     text = " ".join(in_terminal(shown_records()["aware"]).split())
     assert "marked by the global key and the key of tenant acme: p = 10^-38.2" in text
-    assert "ranks 1 of 101" in text
+    assert "Rank of the key 1 of 101 keys, the others decoys" in text
     assert "e = 10^44.0, p <= 10^-44.0 (keys paid for)" in text
     assert "Mark found in 1 of 1 document at level 10^-6" in text
     assert "no mark found: p = 0.51" in in_terminal(shown_records()["unmarked"])
