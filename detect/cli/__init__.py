@@ -17,8 +17,8 @@ import click
 
 from detect import interruption
 from detect.cli.commands import COMMANDS
-from detect.cli.common import say
 from detect.cli.statuses import BAD_INPUT, DONE, INTERNAL, MACHINE, Status, status_of
+from detect.cli.working import say
 from detect.start import TRACEBACK_VARIABLE
 from watermark.errors import DyetraceError, missing_of_machine
 from watermark.interruption import forget_written

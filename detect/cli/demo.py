@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from detect.cli.common import note
 from detect.cli.detection import publish_detection
 from detect.cli.options.detection import Demo
-from detect.cli.working import doing
+from detect.cli.working import doing, note
 from detect.demo import finish_demo, is_unfinished, run_demo
 from detect.interruption import leaves
 

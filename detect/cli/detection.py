@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detect.cli.common import load_model, load_ring, model_folder, note, read_names
 from detect.cli.options.detection import Detect
 from detect.cli.publishing import check_pdf, end_by_verdict, publish
+from detect.cli.reading import load_model, model_folder, read_commitment, tested_ring
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
-from detect.cli.working import doing
+from detect.cli.working import doing, note
 from detect.document.blind import NOTHING
 from detect.document.detection import VIEWED_DOCUMENTS, Model, Settings
 from detect.document.detection import detect as run
@@ -23,7 +23,6 @@ from detect.report.paper.pdf import pdf as drawn_pdf
 from detect.report.paper.terminal import print_story
 from detect.text.artefacts import check_text
 from detect.text.inputs import from_text_alone, read_suspects
-from watermark.commitment import load_commitment
 from watermark.errors import DyetraceError, MachineError
 from watermark.spec import WatermarkSpec, load_spec
 
@@ -42,8 +41,8 @@ def detect(asked: Detect) -> None:
         alpha=asked.alpha, decoy_count=asked.decoys, decoy_seed=asked.decoy_seed, quotes=not asked.no_quotes
     )
     made = load_spec(asked.spec_path)
-    commitment = None if asked.commitment_path is None else load_commitment(asked.commitment_path)
-    ring = load_ring(asked.key, made, (*asked.tenants, *read_names(asked.tenants_file)))
+    commitment = read_commitment(asked.commitment_path)
+    ring = tested_ring(asked, made)
     if output is not None:
         check_folder(output, DETECTION_FORMAT, inputs=[] if source == "-" else [source], force=asked.force)
     with_pdf = _makes_pdf(asked.pdf, output)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from detect.cli.common import load_model, load_ring, model_folder, note, required
 from detect.cli.options.marking import Generate
+from detect.cli.reading import load_model, model_folder
 from detect.cli.results import print_either
-from detect.cli.working import doing, rest
+from detect.cli.working import doing, note, rest
 from detect.interruption import leaves
+from detect.keyed.rings import rings_of
 from detect.records.results import Generated
 from watermark.errors import DyetraceError, MachineError
 from watermark.files.partial import PartialFile, partial_paths
@@ -132,9 +133,10 @@ def _watermark(asked: Generate) -> tuple[WatermarkSpec | None, KeyRing | None]:
         return None, None
     made = load_spec(asked.spec_path)
     accounts = () if asked.tenant is None else (asked.tenant,)
-    source = required(asked.key, "--spec needs --key")
-    ring = load_ring(source, made, accounts)
-    return placebo(made, load_master(source), accounts) if asked.placebo else (made, ring)
+    if asked.key is None:
+        raise DyetraceError("--spec needs --key")
+    (ring,) = rings_of(asked.key, [made], accounts)
+    return placebo(made, load_master(asked.key), accounts) if asked.placebo else (made, ring)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from detect.cli.common import model_folder, say
 from detect.cli.marking import described_spec, named_parameters
 from detect.cli.options.marking import ImportSpec
+from detect.cli.reading import model_folder
 from detect.cli.results import print_either
+from detect.cli.working import say
 from detect.keyed.calibration import explanation
 from detect.records.results import SpecImported
 from watermark.errors import DyetraceError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from detect.cli.common import say
 from detect.cli.options.ledger import LedgerHashes, LedgerInfo, LedgerMerge
 from detect.cli.results import print_either, print_result
+from detect.cli.working import say
 from detect.records.results import AnswerHash, AnswersHashed, LedgersMerged
 from detect.student.texts.complete import hash_lines
 from detect.student.texts.served import served_file

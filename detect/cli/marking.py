@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from detect.cli.common import model_folder, say
 from detect.cli.options.marking import Commit, Keygen, Spec, VerifyCommitment
+from detect.cli.reading import model_folder
 from detect.cli.results import print_either, print_result
+from detect.cli.working import say
 from detect.records.results import CommitmentChecked, CommitmentMade, KeyMade, SpecMade
 from watermark.commitment import commit as make_commitment
 from watermark.commitment import (

@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from detect.cli.common import load_model, note, say
 from detect.cli.options.planning import Plan
 from detect.cli.publishing import result_console
+from detect.cli.reading import load_model
 from detect.cli.results import print_result
 from detect.cli.unused import refuse_unused
-from detect.cli.working import doing, rest
+from detect.cli.working import doing, note, rest, say
 from detect.models.forward import Model
 from detect.models.reading import positions, read_text
 from detect.models.soundness import check_sound

@@ -11,19 +11,11 @@ from typing import Any
 
 import click
 
-from detect.cli.common import note, option
 from detect.cli.statuses import FOUND
-from detect.cli.working import doing, rest
+from detect.cli.working import doing, note, rest
 from detect.interruption import leaves
 from watermark.errors import DyetraceError, MachineError, UndecidedError, refused_write
 from watermark.interruption import held
-
-replace_report_option = option(
-    "--force",
-    is_flag=True,
-    help="Replace the report in OUTPUT even if it is signed or of another kind; files that are no report's stay.  "
-    "[e.g. --force]",
-)
 
 
 def check_pdf() -> None:

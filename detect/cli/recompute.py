@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import click
 
-from detect.cli.common import absolute_source, model_folder, say
 from detect.cli.options.detection import Recompute
+from detect.cli.reading import absolute_source, model_folder
 from detect.cli.results import print_result
 from detect.cli.stages import StageProgress
-from detect.cli.working import doing, rest
+from detect.cli.working import doing, rest, say
 from detect.records.reading import read_report
 from detect.records.results import Recomputed
 from detect.report.kinds import kind_of

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import click
 
-from detect.cli.common import note, say
 from detect.cli.options.reports import DRAWINGS, Render, Sign, SigningKey, Verify
 from detect.cli.results import print_either, print_result
-from detect.cli.working import doing, rest
+from detect.cli.working import doing, note, rest, say
 from detect.folders.published import add_drawings, check_folder, drawn_from
 from detect.records.reading import read_report
 from detect.records.report import Report

@@ -1,22 +1,11 @@
-"""Results for programs: the --json option of all commands, and how its one document is printed."""
+"""How a result is printed: for programs, which asked for it by --json, as one document."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
+import msgspec
 
-from detect.cli.common import option
-
-if TYPE_CHECKING:
-    import msgspec
-
-json_option = option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print the result as one JSON document on standard output (its form: `dyetrace schema`).  [e.g. --json]",
-)
+from detect.records.reading import portable, printed
 
 
 def print_result(result: msgspec.Struct, *, one_line: bool = False) -> None:
@@ -27,8 +16,6 @@ def print_result(result: msgspec.Struct, *, one_line: bool = False) -> None:
     DyetraceError
         A number is not finite, which JSON doesn't have.
     """
-    from detect.records.reading import portable, printed
-
     click.echo(printed(portable(result), one_line=one_line).decode(), nl=False)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from detect.cli.common import absolute_source, model_folder, note, read_names
 from detect.cli.options.scanning import Scan
 from detect.cli.publishing import check_pdf, end_by_verdict, goes_on, publish
+from detect.cli.reading import absolute_source, accounts_of, model_folder, read_commitment
 from detect.cli.results import print_result
 from detect.cli.stages import StageProgress
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
-from detect.cli.working import doing, rest
+from detect.cli.working import doing, note, rest
 from detect.corpus.engines import make_engine
 from detect.corpus.forecast import forecast, forecast_lines
 from detect.corpus.readers import ReadOptions, Source, find_sources
@@ -32,7 +32,6 @@ from detect.report.paper.pdf import pdf
 from detect.report.paper.terminal import print_story
 from detect.report.scan.story import story
 from detect.text.artefacts import check_text
-from watermark.commitment import load_commitment
 from watermark.errors import DyetraceError
 from watermark.spec import load_spec
 
@@ -44,11 +43,11 @@ def scan(asked: Scan) -> None:
     refuse_unused("address", asked.engine != "ray", "it is the address of Ray's cluster, and goes with --engine ray")
     refuse_unused("null_corpus", "none" in nulls and len(nulls) > 1, "'none' beside other texts leaves none of them")
     doing("looking for files")
-    accounts = tuple(dict.fromkeys([*asked.tenants, *read_names(asked.tenants_file)]))
+    accounts = accounts_of(asked)
     read = ReadOptions(**asked.of(ReadOptions), skip_errors=asked.on_error == "skip")
     settings = ScanSettings(**asked.of(ScanSettings) | {"read": read, "tenants": accounts})
     specs = [load_spec(path) for path in asked.spec_paths]
-    commitment = None if asked.commitment_path is None else load_commitment(asked.commitment_path)
+    commitment = read_commitment(asked.commitment_path)
     sources = find_sources(asked.paths, read)[0]
     _refuse_unread([source for source in sources if source.bytes])
     job = ScanJob(

@@ -11,12 +11,11 @@ from typing import Any
 
 import click
 
-from detect.cli.common import note, say
 from detect.cli.options.serving import ServeCheck
 from detect.cli.publishing import result_console
 from detect.cli.results import print_result
 from detect.cli.statuses import DOES_NOT_HOLD
-from detect.cli.working import doing, rest
+from detect.cli.working import doing, note, rest, say
 from detect.laws.level import check_alpha
 from detect.records import server_check
 from detect.report.paper.terminal import print_story

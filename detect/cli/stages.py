@@ -6,8 +6,7 @@ import platform
 import time
 from datetime import UTC, datetime
 
-from detect.cli.common import note
-from detect.cli.working import doing, is_watched
+from detect.cli.working import doing, is_watched, note
 from detect.corpus.run_times import RunTimes
 
 _STAGES = {

@@ -1,22 +1,32 @@
-"""What a command is doing, on standard error: a bar where people watch, else a line at least every 30 seconds.
+"""What a command tells people, on standard error.
 
-The command says what it begins (`doing`), and with it how far it is where that can be counted. The rest is done by a
+What it is doing is a bar where people watch, else a line at least every 30 seconds. The command says what it begins (`doing`), and with it how far it is where that can be counted. The rest is done by a
 thread of its own, since one step alone may take minutes.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from detect.cli import common
-from detect.cli.common import quiet_option, say
+import click
 
-_Given = ParamSpec("_Given")
-_Result = TypeVar("_Result")
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def say(message: str) -> None:
+    """Tell people; standard output stays for results. Where nobody can be told, the work goes on all the same."""
+    with contextlib.suppress(OSError):
+        click.echo(message, err=True)
+
+
+def note(message: str) -> None:
+    """Tell people what is being done or was made, unless they asked for silence (--quiet)."""
+    if _Current.working is None or not _Current.working.quiet:
+        say(message)
 
 
 class Working:
@@ -29,7 +39,7 @@ class Working:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+        self.quiet = quiet
         self._what, self._done, self._total, self._unit = "working", 0, 0, ""
         self._since = time.monotonic()
         self._over = threading.Event()
@@ -39,7 +49,7 @@ class Working:
 
     def __enter__(self) -> Working:
         self._before, _Current.working = _Current.working, self
-        if not self._quiet and not is_watched():
+        if not self.quiet and not is_watched():
             self._thread = threading.Thread(target=self._tell, name="dyetrace-working", daemon=True)
             self._thread.start()
         return self
@@ -57,7 +67,7 @@ class Working:
             self._what, self._since = what, time.monotonic()
             self.rest()
         self._done, self._total, self._unit = done, total, unit
-        if what and not self._quiet and is_watched():
+        if what and not self.quiet and is_watched():
             self._draw()
 
     def rest(self) -> None:
@@ -81,7 +91,7 @@ class Working:
         self._bar.update(0, completed=self._done, total=self._total or None, counted=self._counted())
 
     def _tell(self) -> None:
-        while not self._over.wait(common.SECONDS_BETWEEN_LINES):
+        while not self._over.wait(SECONDS_BETWEEN_LINES):
             if not self._what:
                 continue
             counted = self._counted()
@@ -114,21 +124,6 @@ def rest() -> None:
         _Current.working.rest()
 
 
-def working(command: Callable[_Given, _Result]) -> Callable[..., _Result]:
-    """Give a command --quiet, and have it tell what it is doing."""
-
-    @functools.wraps(command)
-    def run(*arguments: Any, quiet: bool, **options: Any) -> _Result:
-        with common.silence(quiet), Working(quiet):
-            result = command(*arguments, **options)
-        return result
-
-    found: Callable[..., _Result] = quiet_option(run)
-    return found
-
-
 def is_watched() -> bool:
     """Whether standard error is a terminal, where people watch."""
-    import sys
-
     return sys.stderr is not None and sys.stderr.isatty()

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from detect.cli import working
-from detect.cli.common import silence
 from detect.cli.declaring import Options, option
 from detect.cli.statuses import FOUND, UNDECIDED
 from detect.laws.level import DEFAULT_ALPHA
@@ -37,7 +36,7 @@ class Working(Options):
 
     def run(self) -> None:
         """Run, and tell what is being done."""
-        with silence(self.quiet), working.Working(self.quiet):
+        with working.Working(self.quiet):
             super().run()
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from detect.cli.common import load_ring, model_folder, note, read_names
 from detect.cli.options.trace import TraceEndpoint
 from detect.cli.publishing import goes_on
+from detect.cli.reading import model_folder, tested_ring
 from detect.cli.results import print_result
 from detect.cli.trace.shared import check_output, check_served, report
 from detect.cli.unused import refuse_unused
-from detect.cli.working import doing, is_watched
+from detect.cli.working import doing, is_watched, note
 from detect.records.made import made_by
 from detect.records.results import AskingForecast
 from detect.student.asking.account import ClientSettings, estimate
@@ -36,8 +36,7 @@ def api(asked: TraceEndpoint) -> None:
     if asked.dry_run:
         _print_cost(asked, fixed, budgets)
         return
-    accounts = (*asked.tenants, *read_names(asked.tenants_file))
-    ring = load_ring(asked.key, made, accounts, counted=asked.served is not None)
+    ring = tested_ring(asked, made, counted=asked.served is not None)
     check_served(asked.served, None)
     arguments = {
         **asked.on_record("plan_path", "served", "reference"),

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from detect.cli.common import load_ring, note, read_names, say
 from detect.cli.options.trace import TracePlanning
+from detect.cli.reading import read_commitment, tested_ring
 from detect.cli.results import print_result
 from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
-from detect.cli.working import doing, rest
+from detect.cli.working import doing, note, rest, say
 from detect.keyed.owners import tested_keys
 from detect.records.results import TracePlanned
 from detect.student.asking.plan import Budgets, PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
@@ -20,7 +20,6 @@ from detect.student.asking.prompts import choose_prompts, prompts_of
 from detect.student.endpoint import check_prompts, statistic_of
 from detect.student.texts.served import counted_account, read_answers, served_file
 from detect.text.artefacts import check_text
-from watermark.commitment import load_commitment
 from watermark.errors import DyetraceError
 from watermark.generate import read_prompts
 from watermark.ledger_file import is_ledger
@@ -35,8 +34,7 @@ def plan(asked: TracePlanning) -> None:
     if asked.reference is not None and asked.logprobs is None:
         raise DyetraceError("a reference serves answers with logprobs only: give --logprobs, or leave --reference out")
     made = load_spec(asked.spec_path)
-    accounts = (*asked.tenants, *read_names(asked.tenants_file))
-    ring = load_ring(asked.key, made, accounts, counted=asked.served is not None)
+    ring = tested_ring(asked, made, counted=asked.served is not None)
     check_served(asked.served, asked.served_tenant)
     doing("reading the served answers, and hashing them and the reference")
     account = counted_account(asked.served, made, ring, asked.served_tenant)
@@ -56,7 +54,7 @@ def plan(asked: TracePlanning) -> None:
         hypotheses=[str(name) for name in tested_keys(made, ring)],
         spec_id=made.spec_id,
         key_fingerprint=ring.master_fingerprint,
-        commitment=None if asked.commitment_path is None else load_commitment(asked.commitment_path),
+        commitment=read_commitment(asked.commitment_path),
         budgets=Budgets(requests=asked.max_requests, tokens=asked.max_total_tokens),
     )
     if asked.tokenizer is not None:

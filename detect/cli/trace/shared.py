@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detect.cli.common import say
 from detect.cli.options.trace import TraceEndpoint, TraceWeights
 from detect.cli.publishing import check_pdf, end_by_verdict, publish
+from detect.cli.working import say
 from detect.folders.published import TRACE_FORMAT, Unwritten, check_folder
 from detect.records.reading import encode_record
 from detect.records.trace import TraceRecord

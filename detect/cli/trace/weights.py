@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from detect.cli.common import load_ring, model_folder, note, read_names
 from detect.cli.options.trace import TraceWeights
 from detect.cli.publishing import goes_on
+from detect.cli.reading import accounts_of, model_folder, read_commitment, tested_ring
 from detect.cli.trace.shared import check_output, check_served, report
 from detect.cli.unused import refuse_seed_of_no_decoys
-from detect.cli.working import doing, is_watched
+from detect.cli.working import doing, is_watched, note
 from detect.records.made import made_by
 from detect.student.open_weights import Placebo, WeightsJob, trace_weights
 from detect.student.verdict.evidence import TraceSettings
 from detect.text.artefacts import check_text
-from watermark.commitment import load_commitment
 from watermark.errors import DyetraceError
 from watermark.keys import load_master
 from watermark.keys.placebo import placebo as placebo_of
@@ -25,15 +24,15 @@ def weights(asked: TraceWeights) -> None:
     refuse_seed_of_no_decoys(asked.decoys)
     maker = made_by(asked.examiner, asked.case)
     made = load_spec(asked.spec_path)
-    commitment = None if asked.commitment_path is None else load_commitment(asked.commitment_path)
+    commitment = read_commitment(asked.commitment_path)
     if asked.taken == "filtered":
         raise DyetraceError(
             "answers that were chosen by what they say, their length or whether they ended can't be read: the key "
             "decided all of that, and an innocent model would look guilty; read all that were served, or a random part "
             "of them"
         )
-    accounts = (*asked.tenants, *read_names(asked.tenants_file))
-    ring = load_ring(asked.key, made, accounts, counted=asked.served is not None)
+    accounts = accounts_of(asked)
+    ring = tested_ring(asked, made, counted=asked.served is not None)
     check_served(asked.served, asked.served_tenant)
     for text in asked.texts:
         check_text(text, "--read")

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import common, main
+from detect.cli import main, working
 from detect.cli.statuses import BAD_INPUT, INTERNAL, INTERRUPTED, MACHINE, Status
 from tests.detect.marking_job import MarkingJob, marking_job
 from watermark.files.partial import partial_paths
@@ -318,7 +318,7 @@ def test_a_wrong_tokenizer_is_found_before_the_model_is_loaded(tmp_path: Path, n
 def test_a_line_comes_now_and_then_without_a_terminal_and_none_with_quiet(
     job: MarkingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 0.001)
+    monkeypatch.setattr(working, "SECONDS_BETWEEN_LINES", 0.001)
     said = run(*job.generate()).stderr
     assert "loading the model: still at it after 0:0" in said and "answering: 0 of 7 answers after 0:0" in said
     assert run(*job.generate("--quiet")).stderr == ""

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Fault
-from detect.cli import common, main
+from detect.cli import main, working
 from detect.server.ask import PROMPTS
 from detect.student.asking import trouble
 from tests.detect.marking_server import MASTER, MarkingServer, spec_of
@@ -39,7 +39,7 @@ def start(tiny_model: tuple[Any, Any]) -> Iterator[Start]:  # noqa: F811
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line because a busy machine takes long."""
-    monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 1e6)
+    monkeypatch.setattr(working, "SECONDS_BETWEEN_LINES", 1e6)
     monkeypatch.setattr(trouble, "SECONDS_BETWEEN_LINES", 1e9)
     monkeypatch.setattr(trouble, "SECONDS_BETWEEN_OUTAGES", 1e9)
 

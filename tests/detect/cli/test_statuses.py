@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 
 import detect.start
 from detect.cli import main
-from detect.cli.common import read_names
 from detect.cli.publishing import end_by_verdict
+from detect.cli.reading import read_names
 from detect.cli.statuses import (
     BAD_INPUT,
     DOES_NOT_HOLD,

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Server
-from detect.cli import common, main, working
+from detect.cli import main, working
 from detect.cli.working import Working, doing, rest
 from tests.detect.marking_server import MASTER, MarkingServer, spec_of
 from tests.detect.student.asking.conftest import serve, tiny_model  # noqa: F401 (the model that API traces are tried on)
@@ -32,12 +32,12 @@ def run(*words: object) -> Result:
 @pytest.fixture
 def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line of each phase: it waits for the thread that says them, however busy the machine is."""
-    monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 0.0005)
+    monkeypatch.setattr(working, "SECONDS_BETWEEN_LINES", 0.0005)
     begin, said = Working.begin, list[str]()
 
     def recorded(line: str) -> None:
         said.append(line)
-        common.say(line)
+        working.say(line)
 
     def patient(self: Working, what: str, *given: Any) -> None:
         begin(self, what, *given)
@@ -86,7 +86,7 @@ def waited_for(told: Told, words: str) -> None:
 def test_each_phase_is_named_with_how_far_it_is(
     stderr: Callable[[bool], Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 0.001)
+    monkeypatch.setattr(working, "SECONDS_BETWEEN_LINES", 0.001)
     told = stderr(False)
     with Working():
         waited_for(told, "working: still at it after 0:00 minutes")
@@ -105,7 +105,7 @@ def test_each_phase_is_named_with_how_far_it_is(
 def test_quiet_says_nothing_and_a_terminal_gets_a_bar(
     stderr: Callable[[bool], Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 0.001)
+    monkeypatch.setattr(working, "SECONDS_BETWEEN_LINES", 0.001)
     for terminal in (False, True):
         told = stderr(terminal)
         with Working(quiet=True):

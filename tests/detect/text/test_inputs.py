@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.cli.common import read_names
+from detect.cli.reading import read_names
 from detect.student.texts.complete import serving_order
 from detect.text.inputs import from_text_alone, read_suspects
 from watermark.errors import DyetraceError
