@@ -1,7 +1,8 @@
 """What a command tells people, on standard error.
 
-What it is doing is a bar where people watch, else a line at least every 30 seconds. The command says what it begins (`doing`), and with it how far it is where that can be counted. The rest is done by a
-thread of its own, since one step alone may take minutes.
+What it is doing is a bar where people watch, else a line at least every 30 seconds. The command says what it begins
+(`doing`), and with it how far it is where that can be counted. The rest is done by a thread of its own, since one step
+alone may take minutes.
 """
 
 from __future__ import annotations
