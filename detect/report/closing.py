@@ -94,7 +94,7 @@ def by_whom(record: Report, title: str, key: str = "", about: str = "") -> Writt
         "made": given[:1].upper() + given[1:],
         "footer": f"{program}, {title[:1].lower()}{title[1:]}" + (f"; key {clean(key, 64)}" if key else ""),
         "created": record.created,
-        "foot": [said(line, _SENTENCE) for line in (about, made_line(record)) if line],
+        "foot": [said(line, _SENTENCE) for line in (about, made_line(record))] if about else [],
     }
 
 

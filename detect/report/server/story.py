@@ -122,10 +122,9 @@ def _brief(record: ServeCheck) -> Iterator[Runs]:
     when = format_time(record.created)
     yield said(f"{record.url}  model {record.model}  {record.endpoint}  {when}", _REASON)
     yield said(
-        f"{len(record.answers)} answers as {asked_as}, temperature {record.temperature:g}, {tokens:,} tokens, "
-        f"{_tuples(record):,} distinct tuples, token ids from {ids}",
-        _REASON,
+        f"{len(record.answers)} answers as {asked_as}, temperature {record.temperature:g}, {tokens:,} tokens", _REASON
     )
+    yield said(f"{_tuples(record):,} distinct tuples, token ids from {ids}")
 
 
 def _checks(record: ServeCheck) -> Section:
