@@ -1,4 +1,4 @@
-"""How a detection's numbers came about, with formulas: written once, for its page and its PDF."""
+"""How a detection's numbers came about, with formulas."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
@@ -12,29 +12,37 @@ from detect.report.detection.wording import ranked, several_keys
 from detect.report.method import calibration, papers, score_blocks
 from detect.report.runs import level
 from detect.report.story import Leaf, formula, heading, text
-from watermark.laws import Bernoulli, Exponential
+from watermark.laws import Bernoulli, Exponential, Law
 
 
-def method(record: Record) -> list[Leaf]:
+def method(record: Record) -> Iterator[Leaf]:
     """Write the method of this record's tests."""
-    sections: list[Leaf] = [
-        heading("The question"),
-        *_question(record),
-        heading("The score"),
-        *score_blocks(record.spec),
-        *calibration(record.calibration),
-        heading("The law’s tail" if record.calibration else "What “exact” means"),
-        *_exact(record),
-        heading("Repeats count once"),
-        *_repeats(record),
-        heading("Looking more than once"),
-        *_looks(record),
-        heading("Decoy keys"),
-        *_decoys(record),
-    ]
+    law, accounts = record.spec.build_scheme().law, " or an account’s" if several_keys(record) else ""
+    yield heading("The question")
+    yield text(
+        "The null hypothesis is that the key had no say in the document: neither in its text nor in its choice. The "
+        f"alternative is that it was generated under the watermark with this key{accounts}. Nothing else is assumed "
+        "about the text: it may repeat itself, be in any language, or be chosen by an adversary who lacks the key."
+    )
+    yield heading("The score")
+    yield from score_blocks(record.spec)
+    yield from calibration(record.calibration)
+    yield heading("The law’s tail" if record.calibration else "What “exact” means")
+    what = "The law’s tail" if record.calibration else "The p-value"
+    steps = " The steps of <i>u</i> and of the scores only make it larger." if isinstance(law, Exponential) else ""
+    yield text(
+        "The text is held fixed and the key is what varies, which is right where the key had no say in the text or in "
+        f"its choice. {what} is then P(<i>S</i> ≥ <i>s</i>) of the law above.{steps}"
+    )
+    yield heading("Repeats count once")
+    yield _repeats(record)
+    yield heading("Looking more than once")
+    yield from _looks(record)
+    yield heading("Decoy keys")
+    yield _decoys(record)
     if any(document.aware for document in record.documents):
-        sections += [heading("With the owner’s model"), *_aware(record)]
-    return sections
+        yield heading("With the owner’s model")
+        yield from _aware(law)
 
 
 def references() -> list[str]:
@@ -42,47 +50,16 @@ def references() -> list[str]:
     return papers("Aaronson", "Holm", "Kirchenbauer", "Loader", "Šidák")
 
 
-def _question(record: Record) -> list[Leaf]:
-    accounts = " or an account’s" if several_keys(record) else ""
-    return [
-        text(
-            "The null hypothesis is that the key had no say in the document: neither in its text nor in its choice. "
-            f"The alternative is that it was generated under the watermark with this key{accounts}. Nothing else is "
-            "assumed about the text: it may repeat itself, be in any language, or be chosen by an adversary who lacks "
-            "the key."
-        )
-    ]
-
-
-def _exact(record: Record) -> list[Leaf]:
-    what = "The law’s tail" if record.calibration else "The p-value"
-    steps = (
-        " The steps of <i>u</i> and of the scores only make it larger."
-        if isinstance(record.spec.build_scheme().law, Exponential)
-        else ""
-    )
-    return [
-        text(
-            "The text is held fixed and the key is what varies, which is right where the key had no say in the text or "
-            f"in its choice. {what} is then P(<i>S</i> ≥ <i>s</i>) of the law above.{steps}"
-        )
-    ]
-
-
-def _repeats(record: Record) -> list[Leaf]:
+def _repeats(record: Record) -> Leaf:
     if not record.spec.context_width:
-        return [
-            text(
-                "Without a context a token has the same word wherever it stands. Each distinct token is one draw, "
-                "weighted by how often it occurs, and the law above is that of the weighted sum."
-            )
-        ]
-    return [
-        text(
-            "A (context, token) pair that occurs twice has the same word both times, which would count one piece of "
-            "evidence twice. Each distinct pair (“tuple”) is counted once, at its first occurrence."
+        return text(
+            "Without a context a token has the same word wherever it stands. Each distinct token is one draw, weighted "
+            "by how often it occurs, and the law above is that of the weighted sum."
         )
-    ]
+    return text(
+        "A (context, token) pair that occurs twice has the same word both times, which would count one piece of "
+        "evidence twice. Each distinct pair (“tuple”) is counted once, at its first occurrence."
+    )
 
 
 def _looks(record: Record) -> Iterator[Leaf]:
@@ -112,69 +89,55 @@ def _looks(record: Record) -> Iterator[Leaf]:
         )
 
 
-def _decoys(record: Record) -> list[Leaf]:
+def _decoys(record: Record) -> Leaf:
     if ranked(record):
-        return [
-            text(
-                "The test ran under $n keys of the format derived from the public seed <code>$seed</code>, and the "
-                "true key’s tail was ranked among theirs: p = (1 + decoys at least as extreme) / (1 + decoys). Where "
-                "fewer than five are as extreme, ten times as many decoys were drawn, and then once more. This needs "
-                "nothing but that the true key was drawn like the decoys, before the text was written.",
-                n=record.decoy_count,
-                seed=record.decoy_seed,
-            )
-        ]
-    if not record.decoy_count:
-        return [text("No decoy keys were run, so this report holds no check of its own p-values.")]
-    return [
-        text(
-            "The same test ran under $n keys derived from the public seed <code>$seed</code>. They are as independent "
-            "of the text as the true key is under the null hypothesis, so their p-values must be uniform or larger. "
-            "This is tested (one-sided Kolmogorov–Smirnov, and the smallest of them). Below $level the document’s "
-            "result is refused.",
+        return text(
+            "The test ran under $n keys of the format derived from the public seed <code>$seed</code>, and the true "
+            "key’s tail was ranked among theirs: p = (1 + decoys at least as extreme) / (1 + decoys). Where fewer than "
+            "five are as extreme, ten times as many decoys were drawn, and then once more. This needs nothing but that "
+            "the true key was drawn like the decoys, before the text was written.",
             n=record.decoy_count,
             seed=record.decoy_seed,
-            level=contradiction_level(),
         )
-    ]
+    if not record.decoy_count:
+        return text("No decoy keys were run, so this report holds no check of its own p-values.")
+    return text(
+        "The same test ran under $n keys derived from the public seed <code>$seed</code>. They are as independent of "
+        "the text as the true key is under the null hypothesis, so their p-values must be uniform or larger. This is "
+        "tested (one-sided Kolmogorov–Smirnov, and the smallest of them). Below $level the document’s result is "
+        "refused.",
+        n=record.decoy_count,
+        seed=record.decoy_seed,
+        level=contradiction_level(),
+    )
 
 
-def _aware(record: Record) -> list[Leaf]:
-    law = record.spec.build_scheme().law
+def _aware(law: Law) -> Iterator[Leaf]:
     if isinstance(law, Bernoulli):
-        ratio: list[Leaf] = [
-            text(
-                "Let <i>P</i> be the model’s probability of the token without the mark, <i>g</i> = 1 when the token is "
-                "green, and <i>w</i> a weight computed from <i>P</i> alone: the evidence that a green token would "
-                "give. The ratio below has mean 1 under the null hypothesis for every <i>P</i>, right or wrong, and so "
-                "has a product over positions with distinct contexts. That makes it an e-value, and Markov’s "
-                "inequality bounds the p-value:"
-            ),
-            formula(
-                "<i>r</i> = e<sup><i>wg</i></sup> / (1 − γ + γ e<sup><i>w</i></sup>), \N{EM SPACE}<i>e</i> = average "
-                "of the product over positions of (1 + λ (<i>r</i> − 1)), \N{EM SPACE}<n><i>p</i> ≤ min(1, "
-                "1/<i>e</i>)</n>"
-            ),
-        ]
+        yield text(
+            "Let <i>P</i> be the model’s probability of the token without the mark, <i>g</i> = 1 when the token is "
+            "green, and <i>w</i> a weight computed from <i>P</i> alone: the evidence that a green token would give. "
+            "The ratio below has mean 1 under the null hypothesis for every <i>P</i>, right or wrong, and so has a "
+            "product over positions with distinct contexts. That makes it an e-value, and Markov’s inequality bounds "
+            "the p-value:"
+        )
+        yield formula(
+            "<i>r</i> = e<sup><i>wg</i></sup> / (1 − γ + γ e<sup><i>w</i></sup>), \N{EM SPACE}<i>e</i> = average of "
+            "the product over positions of (1 + λ (<i>r</i> − 1)), \N{EM SPACE}<n><i>p</i> ≤ min(1, 1/<i>e</i>)</n>"
+        )
     else:
-        ratio = [
-            text(
-                "Let <i>P</i>(<i>x</i>) be the model’s probability of a token without the mark and "
-                "<i>W</i>(<i>x</i>) with it, under the key. Averaged over keys, <i>W</i> is <i>P</i>, for every "
-                "<i>P</i>, right or wrong. The ratio therefore has mean 1 under the null hypothesis, and so has a "
-                "product over positions with distinct contexts. That makes it an e-value, and Markov’s inequality "
-                "bounds the p-value:"
-            ),
-            formula(
-                "<i>e</i> = average of the product over positions of (1 + λ (<i>W</i>(<i>x</i>) / <i>P</i>(<i>x</i>) "
-                "− 1)), \N{EM SPACE}<n><i>p</i> ≤ min(1, 1/<i>e</i>)</n>"
-            ),
-        ]
+        yield text(
+            "Let <i>P</i>(<i>x</i>) be the model’s probability of a token without the mark and <i>W</i>(<i>x</i>) with "
+            "it, under the key. Averaged over keys, <i>W</i> is <i>P</i>, for every <i>P</i>, right or wrong. The "
+            "ratio therefore has mean 1 under the null hypothesis, and so has a product over positions with distinct "
+            "contexts. That makes it an e-value, and Markov’s inequality bounds the p-value:"
+        )
+        yield formula(
+            "<i>e</i> = average of the product over positions of (1 + λ (<i>W</i>(<i>x</i>) / <i>P</i>(<i>x</i>) − "
+            "1)), \N{EM SPACE}<n><i>p</i> ≤ min(1, 1/<i>e</i>)</n>"
+        )
     copies = ", over perturbed copies of the model’s probabilities" if isinstance(law, Exponential) else ""
-    return [
-        *ratio,
-        text(
-            f"The average is over betting fractions λ, over temperatures{copies} and over sub-keys. A wrong model "
-            "costs power and not validity, but for one that learnt from text marked with this key."
-        ),
-    ]
+    yield text(
+        f"The average is over betting fractions λ, over temperatures{copies} and over sub-keys. A wrong model costs "
+        "power and not validity, but for one that learnt from text marked with this key."
+    )

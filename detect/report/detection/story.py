@@ -74,7 +74,7 @@ def story(record: Record) -> Story:
         parts=first_page.parts(record),
         sections=[
             *_documents(record, answers),
-            *closing.closing(record, method(record), references(), list(_manifest(record))),
+            *closing.closing(record, list(method(record)), references(), list(_manifest(record))),
         ],
         brief=list(first_page.brief(record, answers)),
         **closing.written(record, TITLE, [(record.spec_id, record.spec)]),
