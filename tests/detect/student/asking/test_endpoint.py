@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+import detect
 from benchmarks.distillation.server import Server
 from detect.cli import main
 from detect.records.reading import read_record, write_record
@@ -77,6 +78,10 @@ def test_a_plan_is_asked_once_and_its_report_holds(
     assert len(server.received) == before  # everything stood in the ledger
     again = json.loads((owner / "found" / "report.json").read_text())
     assert again["hypotheses"] == record["hypotheses"]
+    source = f"file:{owner / 'owner.key'}"
+    result = detect.trace_endpoint(owner / "plan.json", owner / "spec.json", source, smollm2_dir, owner / "found")
+    assert len(server.received) == before  # nor does a program ask anything twice
+    assert msgspec.to_builtins(result.record.hypotheses) == record["hypotheses"] and result.found is False
     assert run("report", "verify", owner / "found" / "report.json").exit_code == 0
     held = run("recompute", owner / "found" / "report.json", *keys[2:])
     assert held.exit_code == 0 and "the report holds" in held.output
