@@ -18,8 +18,11 @@ from rich.console import Console
 from detect.records.key_name import KeyName
 from detect.records.scan import Discoveries, Interval, ScanRecord
 from detect.records.written import clean, format_p, key_label, key_phrase
+from detect.report.paper.markdown import markdown
+from detect.report.paper.notebook import fragment
 from detect.report.paper.page import page as draw
 from detect.report.paper.terminal import print_story
+from detect.report.paper.terminal import text as whole
 from detect.report.runs import plain, runs, to_html
 from detect.report.scan import wording as scan_wording
 from detect.report.scan.story import story
@@ -195,6 +198,20 @@ def test_terminal_says_what_a_reader_asks() -> None:
     assert "documents listed at" in text.replace("tested documents", "documents")
     assert "Controls - 100 decoy keys agree with chance (p of agreement 0." in text
     assert "No mark was found in this corpus." in in_terminal(shown_records()["clean"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_form_gives_the_answer_and_its_numbers(kind: str) -> None:
+    told = story(shown_records()[kind])
+    for form in (draw(told), markdown(told), fragment(told), whole(told)):
+        assert told.headline in form
+        assert all(fact.value.split()[-1] in form for fact in told.facts)
+
+
+def test_terminal_says_where_what_it_leaves_out_is() -> None:
+    text = " ".join(in_terminal(shown_records()["marked"]).split())
+    assert "The first 10 of 20 rows" in text
+    assert "The 20 strongest of 25 documents; hits.jsonl has all." in text
 
 
 @pytest.mark.parametrize("width", [60, 100])
