@@ -361,7 +361,7 @@ def _shares(view: TokenView, law: Law) -> Iterator[Leaf]:
     exact = isinstance(law, (Bernoulli, Exponential))
     names = ["Here", "Without the key" if exact else "Without the key, at most"]
     rows = [[cell(what), cell(f"{n / len(counted):.1%}"), cell(f"{share:.1%}")] for what, n, share in shares]
-    columns = [column("Share of the counted tokens"), *(column(name, "r") for name in names)]
+    columns = [column("Counted tokens"), *(column(name, "r") for name in names)]
     yield Table("Share of counted tokens at or below each p-value", columns, rows)
 
 
