@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -25,10 +26,15 @@ from watermark.interruption import forget_written
 
 _CUT_OFF = "standard output was closed before everything was written"
 _OWN = ("detect", "watermark")
+_AS_LONG_AS_A_KEY = 16
+_OPTION = re.compile("--[a-z-]+")
+_HIDDEN = "<not shown: it may be secret>"
 
 
 class _Group(click.Group):
     """Turns whatever ends a command into one line on stderr and a status of `detect.cli.statuses`."""
+
+    _given: Sequence[str] = ()
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run the command between two checks of standard output, which is where results go."""
@@ -42,8 +48,9 @@ class _Group(click.Group):
             _left_standard_output()  # else Python tries again at its end, and has a status of its own for that
 
     def _run(self, args: Sequence[str] | None, *more: Any, **extra: Any) -> NoReturn:
-        with _guarded():
-            _check_arguments(sys.argv[1:] if args is None else args)
+        self._given = tuple(sys.argv[1:] if args is None else args)
+        with _guarded(self._given):
+            _check_arguments(self._given)
             if sys.stdout is None:
                 _end("standard output is closed; give it a file, or /dev/null", MACHINE)
             _take_closed_streams()
@@ -58,17 +65,17 @@ class _Group(click.Group):
             sys.exit(status if isinstance(status, int) else DONE.number)
 
     def make_context(self, *given: Any, **extra: Any) -> click.Context:
-        with _guarded():  # here as in `invoke`, before click has its own words for what happens
+        with _guarded(self._given):  # here as in `invoke`, before click has its own words for what happens
             return super().make_context(*given, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _guarded():
+        with _guarded(self._given):
             return super().invoke(ctx)
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
-    """One line and a status for whatever goes wrong in the block."""
+def _guarded(given: Sequence[str]) -> Iterator[None]:
+    """One line and a status for whatever goes wrong in the block, which was given these arguments."""
     try:
         yield
     except (click.exceptions.Exit, SystemExit):
@@ -78,7 +85,7 @@ def _guarded() -> Iterator[None]:
             _end_interrupted()
         if isinstance(error, click.ClickException):
             with suppress(OSError):  # whoever can't be told has the status
-                error.show()
+                _without_secrets(error, given).show()
             sys.exit(BAD_INPUT.number)
         if isinstance(error, DyetraceError):
             _end(str(error), status_of(error))
@@ -95,6 +102,15 @@ def _end_interrupted() -> NoReturn:
     if not interruption.told():
         say(interruption.line())
     sys.exit(interruption.status())
+
+
+def _without_secrets(error: click.ClickException, given: Sequence[str]) -> click.ClickException:
+    """Leave long values out of what click says of them: one may be a key that was typed where its place belongs."""
+    words = [part for word in given for part in (word, word.partition("=")[2]) if len(part) >= _AS_LONG_AS_A_KEY]
+    for value in (word for word in words if not _OPTION.fullmatch(word)):
+        for shown in (value, repr(value)[1:-1]):
+            vars(error)["message"] = error.message.replace(shown, _HIDDEN)
+    return error
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:

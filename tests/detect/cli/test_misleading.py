@@ -132,3 +132,29 @@ def test_a_limit_of_no_documents_is_refused(command: str, limit: str, own: Path,
         "-o", tmp_path / "out", "--limit", limit,
     )  # fmt: skip
     refused(found, "--limit")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("detect", "suspect.txt", "{}", "--spec", "spec.json", "--key", "env:X"),
+        ("keygen", "a.key", "--epoch", "{}"),
+        ("keygen", "a.key", "--epoch={}"),
+        ("detect", "suspect.txt", "--format", "{}"),
+        ("detect", "suspect.txt", "--aware={}"),
+        ("detect", "suspect.txt", "--{}"),
+        ("detect", "suspect.txt", "--keys={}"),
+        ("{}",),
+        ("report", "{}"),
+    ],
+)
+def test_a_key_that_was_typed_where_it_does_not_belong_is_never_shown(words: tuple[str, ...]) -> None:
+    secret = "ab12" * 16
+    done = CliRunner().invoke(main, [word.format(secret) for word in words])
+    assert done.exit_code == 2 and done.stderr.splitlines()[-1].startswith("Error: ")
+    assert secret not in done.output
+
+
+def test_other_words_that_are_wrong_are_repeated() -> None:
+    done = CliRunner().invoke(main, ["detect", "suspect.txt", "--no-such-long-option"])
+    assert "--no-such-long-option" in done.stderr
