@@ -17,10 +17,11 @@ from detect.report.paper.page import page as drawn
 from detect.report.plan.story import story as plan_story
 from detect.student.power.planner import Question, plan
 from detect.student.power.simulated import Look, Student
-from tests.detect.report import examples, test_trace_html
+from tests.detect.report import examples
 from tests.detect.report.paper.stories import everything
 from tests.detect.report.scan import test_story as scans
 from tests.detect.report.test_report import on_page, shown_records
+from tests.detect.report.trace import test_story as traces
 
 WIDTH = 390
 FEWEST = 24  # points that a cell with text is wide at least: two or three letters
@@ -72,7 +73,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "detection of one": lambda: on_page(shown_records()["aware"]),
     "detection of many": lambda: on_page(shown_records()["many"]),
     "scan": lambda: scans.on_page(scans.shown_records()["marked"]),
-    "trace": lambda: test_trace_html.page_of(test_trace_html.shown_records()["found"]),
+    "trace": lambda: traces.page_of(traces.shown_records()["found"]),
     "plan": a_plan,
     "every block": lambda: drawn(everything()),
 }

@@ -14,7 +14,7 @@ from detect.report.trace.story import story
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.paper.test_pdf import MARKUP, harmless, strings
 from tests.detect.report.scan.test_story import HOSTILE
-from tests.detect.report.test_trace_html import KINDS, shown_records
+from tests.detect.report.trace.test_story import KINDS, shown_records
 
 
 def pdf_of(record: TraceRecord) -> bytes:
