@@ -30,27 +30,12 @@ _READOUTS = {
 
 def method(record: TraceRecord) -> list[Leaf]:
     """Write the method of this record's trace; its question is the court's."""
-    return [
-        heading("What was read of the suspect"),
-        *_weights(record),
-        heading("The score of a word"),
-        *_score(record),
-        heading("The total and its law"),
-        *_total(record),
-        heading("The e-value"),
-        *_evalue(record),
-        heading("Several keys"),
-        *_keys(record),
-        heading("Comparison of readouts, and power"),
-        *_power(),
-        heading("The share of the training text"),
-        *_share(record),
-        heading("Controls"),
-        *_controls(record),
-    ]
+    parts = (_weights, _score, _total, _evalue, _keys, _power, _share, _controls)
+    return [block for part in parts for block in part(record)]
 
 
 def _weights(record: TraceRecord) -> Iterator[Leaf]:
+    yield heading("What was read of the suspect")
     width = record.spec.context_width
     tokens = "token" if width == 1 else f"{width} tokens"
     where = "its answers say" if record.mode == "api" else "the suspect predicts"
@@ -67,16 +52,15 @@ def _weights(record: TraceRecord) -> Iterator[Leaf]:
             "−2, 2)"
         )
     if record.references:
-        mixed = (
-            "Several references are mixed with shares that predict the suspect best (expectation maximisation, "
-            "Dempster et al. 1977), fitted without any key. "
-            if len(record.references) > 1
-            else ""
-        )
         yield text(
-            f"A reference takes out what any model of the language would say. {mixed}A bad reference costs power. One "
-            "that itself learnt from marked text would spoil the test: each reference is therefore traced in the "
-            "suspect’s place, and no answer is given where the mark is found in it."
+            "A reference takes out what any model of the language would say. A bad reference costs power. One that "
+            "itself learnt from marked text would spoil the test: each reference is therefore traced in the suspect’s "
+            "place, and no answer is given where the mark is found in it."
+        )
+    if len(record.references) > 1:
+        yield text(
+            "Several references are mixed with shares that predict the suspect best (expectation maximisation, "
+            "Dempster et al. 1977), fitted without any key."
         )
     yield text(
         "Weights are rounded to whole numbers from −$most to $most, in steps of 1/$steps, and kept in "
@@ -105,24 +89,24 @@ def _weights(record: TraceRecord) -> Iterator[Leaf]:
 
 
 def _score(record: TraceRecord) -> Iterator[Leaf]:
+    yield heading("The score of a word")
     scheme = record.spec.build_scheme()
-    prefers = (
-        "The generator preferred tokens with favourable words, and who learnt from its text prefers them a little too."
-    )
     if is_format(scheme):
         yield text(
-            "The mark is that of $system (format <code>$name</code>), which gives a word for each context and token. "
-            + prefers,
+            "The mark is that of $system (format <code>$name</code>), which gives a word for each context and token.",
             system=scheme.system,
             name=scheme.name,
         )
-        yield from calibration(record.calibration)
     else:
         yield text(
             "A keyed pseudo-random function (ChaCha8) gives a 32-bit word for each context, token and sub-key, and so "
             "a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these words are independent "
-            f"and uniform. {prefers}"
+            "and uniform."
         )
+    yield text(
+        "The generator preferred tokens with favourable words, and who learnt from its text prefers them a little too."
+    )
+    yield from calibration(record.calibration)
     yield _of_words(record.spec)
 
 
@@ -165,6 +149,7 @@ def _of_words(spec: WatermarkSpec) -> Leaf:
 
 
 def _total(record: TraceRecord) -> Iterator[Leaf]:
+    yield heading("The total and its law")
     yield text(
         "The total of a key sums over all distinct pairs of context and token, and over the $k sub-keys <i>k</i> in "
         "question (one, where it is on record which one was used):",
@@ -201,6 +186,7 @@ def _total(record: TraceRecord) -> Iterator[Leaf]:
 
 
 def _evalue(record: TraceRecord) -> Iterator[Leaf]:
+    yield heading("The e-value")
     use = (
         "The verdict of this report rests on it: <i>p</i> ≤ 1/<i>e</i>."
         if record.basis == "e-value"
@@ -226,6 +212,7 @@ def _evalue(record: TraceRecord) -> Iterator[Leaf]:
 
 
 def _keys(record: TraceRecord) -> Iterator[Leaf]:
+    yield heading("Several keys")
     yield text(
         "For p-values in rising order <i>p</i><sub>(1)</sub> ≤ … ≤ <i>p</i><sub>(<i>m</i>)</sub>, of $m keys here, "
         "Holm’s adjusted values pay for the choice. The mark is called found when the smallest is at most $level.",
@@ -243,7 +230,8 @@ def _keys(record: TraceRecord) -> Iterator[Leaf]:
         )
 
 
-def _power() -> Iterator[Leaf]:
+def _power(_: TraceRecord) -> Iterator[Leaf]:
+    yield heading("Comparison of readouts, and power")
     yield text(
         "Each further context adds the same on average, so that the square of <i>z</i> = (<i>T</i> − E <i>T</i>) / sd "
         "grows with their number. The contexts that a readout needs are those at which <i>z</i> reaches 6.36, which is "
@@ -252,6 +240,7 @@ def _power() -> Iterator[Leaf]:
 
 
 def _share(record: TraceRecord) -> Iterator[Leaf]:
+    yield heading("The share of the training text")
     if record.share.interval is None:
         yield text(
             "How far a model leans depends on the marked text that it read, but also on its size, its training and on "
@@ -271,6 +260,7 @@ def _share(record: TraceRecord) -> Iterator[Leaf]:
 
 
 def _controls(record: TraceRecord) -> Iterator[Leaf]:
+    yield heading("Controls")
     controls = record.controls
     if not controls.decoy_log10_pvalues:
         yield text("No decoy keys were run, so this report holds no check of its own p-values.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
@@ -69,16 +68,12 @@ def _few(end: float) -> float:
 
 _Bar = tuple[str, float | None, bool, str]
 """The name above a bar, where it ends, if there is one, whether it is the one that counts, and a note at its end."""
+_Ticks = list[tuple[float, str]]
+"""Places in the drawing and what stands at them."""
 
 
 def _bars(
-    ident: str,
-    title: str,
-    text: str,
-    bars: Sequence[_Bar],
-    ticks: Sequence[tuple[float, str]],
-    axis: str,
-    level: float | None = None,
+    ident: str, title: str, text: str, bars: list[_Bar], ticks: _Ticks, axis: str, level: float | None = None
 ) -> Markup:
     """Draw bars from left to right; ends, ticks and the dashed ``level`` are places in the drawing."""
     floor = 12.0 + _ROW * len(bars)

@@ -161,7 +161,7 @@ def _controls(record: TraceRecord) -> Section:
     every = "Every decoy’s p-value on a logarithmic scale." + (" Diamond: the first key’s own." if given else "")
     drawn = closing.drawn_decoys(decoys, first, "decoys", every)
     why = text("The same test where no mark can be, which shows whether its p-values can be believed.")
-    blocks = [why, Items(items), *([Plots(drawn)] if drawn else [])]
+    blocks: list[Block] = [why, Items(items), *([Plots(drawn)] if drawn else [])]
     return Section("Controls", "controls", blocks, True, brief=[Items(items)])
 
 
