@@ -1,4 +1,4 @@
-"""The page and the terminal view of a trace: what they say, that nothing breaks out, and that all can read them."""
+"""What a trace's story says on a page and in a terminal, that nothing breaks out, and that all can read them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from detect.records.trace import TraceRecord
 from detect.records.written import clean, format_p
 from detect.report.paper.page import page as drawn
 from detect.report.paper.terminal import print_story
+from detect.report.scan.wording import interval
 from detect.report.trace.story import story
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.examples import make_spec
@@ -207,7 +208,8 @@ def test_what_is_missing_is_not_answered() -> None:
 
 
 def test_share_is_given_with_students_alone() -> None:
-    assert "10% (7% to 14%) of its training text" in on_page("found")
+    found = shown_records()["found"].share.interval
+    assert found is not None and f"{interval(found)} of its training text" in on_page("found")
     assert "students/s0.05" in on_page("found")
     assert "It is not identified. No calibration students" in on_page("clean")
     assert "It is not identified. They differ too much." in on_page("no interval")
