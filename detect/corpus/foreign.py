@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from detect.corpus.settings import ScanSettings
 from detect.document.blind import law_tails
-from detect.keyed.calibration import FEW, below_floor, bounded_log10, method_of, rank_log10
+from detect.keyed.calibration import bounded_log10, method_of, ranked_log10, staged_rank
 from detect.keyed.calibration import stages as stages_of
 from detect.keyed.rings import decoy_keys
 from detect.text.distinct import I64, Tuples
@@ -69,13 +69,11 @@ def test_documents(
         if method_of(scheme) == "bounded":
             found.log10_pvalue[number] = bounded_log10(scheme, tails)[0]
             continue
-        exceeding, drawn = 0, 0
-        for size in stages_of(settings.decoys, len(mine))[:stages]:
-            decoys = [subkeys[0] for subkeys in decoy_keys(settings.decoy_seed, size, spec)[drawn:]]
-            exceeding += int(np.sum(law_tails(scheme, decoys, mine)[2] <= tails[0]))
-            drawn = size
-            if exceeding >= FEW:
-                break
-        log10_p = float(rank_log10(exceeding, drawn))
-        found.log10_pvalue[number] = log10_p if exceeding else below_floor(scheme, key, mine, log10_p)
+
+        def decoy_tails(first: int, last: int, mine: Tuples = mine) -> Floats:
+            decoys = [subkeys[0] for subkeys in decoy_keys(settings.decoy_seed, last, spec)[first:]]
+            return law_tails(scheme, decoys, mine)[2]
+
+        rank = staged_rank(float(tails[0]), decoy_tails, stages_of(settings.decoys, len(mine))[:stages])
+        found.log10_pvalue[number] = ranked_log10(scheme, key, mine, *rank)
     return found

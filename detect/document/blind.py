@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.keyed.batch import CHUNK, Batch, TestedKey, document_sums
-from detect.keyed.calibration import below_floor, bounded_log10, method_of, rank_log10, staged_rank, stages
-from detect.keyed.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
+from detect.keyed.calibration import bounded_log10, method_of, ranked_log10, staged_rank, stages
+from detect.keyed.decoys import LOG10_CONTRADICTION, decoy_globals, decoy_rings, log10_agreement
 from detect.keyed.owners import candidates, keys_to_test, tested_keys
 from detect.keyed.scoring import as_drawn, tallies
 from detect.laws import tails
@@ -141,15 +141,11 @@ def _ranked_test(
     drawn: list[Floats] = []
 
     def decoy_tails(first: int, last: int) -> Floats:
-        rings = decoy_rings(decoy_seed, last, spec, ring, first=first)
-        keys = [decoy.global_key for decoy in rings if decoy.global_key is not None]
-        drawn.append(law_tails(scheme, keys, tuples)[2])
+        drawn.append(law_tails(scheme, decoy_globals(decoy_seed, last, spec, first=first), tuples)[2])
         return drawn[-1]
 
     exceeding, decoys = staged_rank(float(own[0]), decoy_tails, stages(decoy_count, len(tuples)))
-    log10_p = float(rank_log10(exceeding, decoys))
-    if not exceeding:
-        log10_p = below_floor(scheme, candidate.key, tuples, log10_p)
+    log10_p = ranked_log10(scheme, candidate.key, tuples, exceeding, decoys)
     hypothesis = Hypothesis(
         key=str(candidate.name),
         tuples=int(ns[0]),
@@ -173,8 +169,7 @@ def _foreign_test(
     log10_p = hypotheses[0].log10_pvalue_adjusted
     decoys = None
     if decoy_count and len(tuples):
-        rings = decoy_rings(decoy_seed, decoy_count, spec, ring)
-        keys = [other.global_key for other in rings if other.global_key is not None]
+        keys = decoy_globals(decoy_seed, decoy_count, spec)
         bounded = bounded_log10(scheme, law_tails(scheme, keys, tuples)[2])
         decoys = _decoy_run(np.array([sidak_log10([one]) for one in bounded]), log10_p)
     return BlindTest(hypotheses, log10_p, decoys, keys=1, tuples=int(ns[0]))

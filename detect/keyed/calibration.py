@@ -97,8 +97,8 @@ def rank_log10(as_extreme: npt.ArrayLike, decoys: npt.ArrayLike) -> Floats:
     return np.asarray(np.log10((1.0 + np.asarray(as_extreme)) / (1.0 + np.asarray(decoys))))
 
 
-def below_floor(scheme: Scheme, key: MarkingKey, tuples: Tuples, log10_floor: float) -> float:
-    """The log10 p-value where no decoy is as extreme: the format's own bound, or the rank's floor.
+def ranked_log10(scheme: Scheme, key: MarkingKey, tuples: Tuples, as_extreme: int, decoys: int) -> float:
+    """Log10 of a rank's p-value; where no decoy is as extreme, the format's own bound where that is smaller.
 
     Parameters
     ----------
@@ -106,14 +106,15 @@ def below_floor(scheme: Scheme, key: MarkingKey, tuples: Tuples, log10_floor: fl
         A ranked format and the true key.
     tuples
         Those that count.
-    log10_floor
-        1 / (1 + decoys).
+    as_extreme, decoys
+        As `staged_rank` gives them.
     """
+    log10_p = float(rank_log10(as_extreme, decoys))
     bound = getattr(scheme, "log10_bound", None)
-    if bound is None or not isinstance(key, ForeignKey):
-        return log10_floor
+    if as_extreme or bound is None or not isinstance(key, ForeignKey):
+        return log10_p
     contexts = signed(tuples.contexts)
-    return min(log10_floor, float(bound(key.native, contexts, tuples.tokens.astype(np.int64))))
+    return min(log10_p, float(bound(key.native, contexts, tuples.tokens.astype(np.int64))))
 
 
 def stages(decoys: int, tuples: int) -> list[int]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from watermark.formats.protocol import is_format
-from watermark.keys import KeyRing, SecretKey
+from watermark.keys import KeyRing, MarkingKey, SecretKey
 from watermark.keys.foreign import SALT_BYTES, ForeignKey
 from watermark.spec import WatermarkSpec
 
@@ -63,6 +63,12 @@ def decoy_rings(
             ring = replace(ring, global_key=None)
         rings.append(ring)
     return rings
+
+
+def decoy_globals(seed: str, count: int, spec: WatermarkSpec, *, first: int = 0) -> list[MarkingKey]:
+    """The global keys of decoys number ``first`` to ``count`` - 1, each tested as if it marked every context."""
+    rings = decoy_rings(seed, count, spec, KeyRing.from_master(SecretKey(bytes(32)), spec.epoch), first=first)
+    return [ring.global_key for ring in rings if ring.global_key is not None]
 
 
 def accounts_of_decoys(accounts: int, decoys: int) -> int:

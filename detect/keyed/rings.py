@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from detect.keyed.batch import TestedKey
-from detect.keyed.decoys import decoy_rings
+from detect.keyed.decoys import decoy_globals
 from detect.keyed.owners import NO_KEY, tested_keys
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import AnyKey, KeyRing, MarkingKey, SecretKey, TenantKey, load_key
-from watermark.keys.foreign import SALT_BYTES, ForeignKey
+from watermark.keys.foreign import ForeignKey
 from watermark.keys.rows import subkey
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, check_key
@@ -140,10 +140,4 @@ def _decoy_keys(seed: str, count: int, spec_json: bytes) -> tuple[tuple[MarkingK
     import msgspec
 
     spec = msgspec.json.decode(spec_json, type=WatermarkSpec)
-    scheme, nobody = spec.build_scheme(), SecretKey(bytes(32))
-    like = KeyRing.from_master(nobody, spec.epoch)
-    if is_format(scheme):
-        like = KeyRing.from_foreign(ForeignKey(scheme.name, (), bytes(SALT_BYTES)))
-    rings = decoy_rings(seed, count, spec, like)
-    keys = [ring.global_key for ring in rings if ring.global_key is not None]
-    return tuple(tuple(subkey(key, i) for i in range(spec.subkeys)) for key in keys)
+    return tuple(tuple(subkey(key, i) for i in range(spec.subkeys)) for key in decoy_globals(seed, count, spec))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.keyed.calibration import rank_log10, staged_rank, stages
-from detect.keyed.decoys import decoy_rings
+from detect.keyed.decoys import decoy_globals
 from detect.keyed.owners import owned_contexts
 from detect.keyed.words import Source
 from detect.laws.evalues import calibrated_log10
@@ -28,8 +28,7 @@ from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import STEPS, WeightedTuples
 from watermark import prf
 from watermark.formats.protocol import is_exact
-from watermark.keys import KeyRing, MarkingKey, SecretKey
-from watermark.keys.foreign import SALT_BYTES, ForeignKey
+from watermark.keys import MarkingKey, SecretKey
 from watermark.keys.rows import subkey
 from watermark.spec import WatermarkSpec
 
@@ -278,10 +277,4 @@ def key_test(
 
 
 def _drawing(spec: WatermarkSpec, seed: str) -> Callable[[int, int], list[MarkingKey]]:
-    like = KeyRing.from_foreign(ForeignKey(spec.scheme, (), bytes(SALT_BYTES)))
-
-    def draw(first: int, last: int) -> list[MarkingKey]:
-        rings = decoy_rings(seed, last, spec, like, first=first)
-        return [ring.global_key for ring in rings if ring.global_key is not None]
-
-    return draw
+    return lambda first, last: decoy_globals(seed, last, spec, first=first)
