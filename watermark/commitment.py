@@ -22,13 +22,13 @@ from watermark.spec import WatermarkSpec, check_key
 
 _LABEL = b"dyetrace-commitment-v1\0"
 _SALT_BYTES = 32
-_VERSION = 1
+COMMITMENT_VERSION = 1
 
 
 class Commitment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is published (all of it may be): the hash, what it is of, and when it was made by the owner's clock."""
 
-    version: int = _VERSION
+    version: int = COMMITMENT_VERSION
     sha256: str
     spec_id: str
     key_fingerprint: str
@@ -38,7 +38,7 @@ class Commitment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the owner keeps beside the key, and hands over with it, to open the commitment."""
 
-    version: int = _VERSION
+    version: int = COMMITMENT_VERSION
     sha256: str
     salt: str
 
@@ -134,9 +134,9 @@ def _load(path: Path, kind: type[_Kind], what: str) -> _Kind:
         raise DyetraceError(f"cannot read {what} {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DyetraceError(f"{path} is not a whole {what}: {error}; restore the file") from None
-    if loaded.version != _VERSION:
+    if loaded.version != COMMITMENT_VERSION:
         raise DyetraceError(
-            f"{path} has version {loaded.version}, but this dyetrace reads version {_VERSION}; "
+            f"{path} has version {loaded.version}, but this dyetrace reads version {COMMITMENT_VERSION}; "
             "use the release that wrote it"
         )
     return loaded

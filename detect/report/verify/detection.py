@@ -26,6 +26,7 @@ from detect.records.key_name import KeyName
 from detect.records.text_assumptions import of_detection
 from detect.report.verify import files
 from detect.report.verify.checks import Check, Floats, NotDone, check, close, refuse
+from detect.report.verify.specs import specs, stated
 from detect.report.verify.words import assumptions
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
@@ -39,7 +40,7 @@ def checks(record: Record, report: Path, folder: Path | None) -> Iterator[Check]
     """All checks of a detection's report, beside which no file lies."""
     read = [files.Read(source.name, source.sha256, source.bytes) for source in record.inputs]
     yield check("inputs", lambda: files.inputs(read, folder))
-    for name, look in {"specs": specs, "keys": keys, "answer": answer, "controls": controls}.items():
+    for name, look in {"specs": spec, "keys": keys, "answer": answer, "controls": controls}.items():
         yield check(name, lambda look=look: look(record))  # type: ignore[misc]
     said = record.calibration, explanation(record.spec.build_scheme(), by_rank=False)
     yield from assumptions(record, _ways(record), said)
@@ -52,22 +53,10 @@ def _ways(record: Record) -> Iterator[list[Assumption]]:
     yield from (of_detection(record, opened, number) for number, opened in itertools.product(ids, (False, True)))
 
 
-def specs(record: Record) -> str:
-    """The spec has the id on record and is of the key on record; the arguments on record are those that it went by."""
-    if record.spec.spec_id != record.spec_id:
-        refuse(f"the spec has id {record.spec.spec_id}, but the record says {record.spec_id}")
-    if record.spec.key_fingerprint != record.key_fingerprint:
-        refuse(f"the spec is of key {record.spec.key_fingerprint}, but the record of {record.key_fingerprint}")
-    stated = {"alpha": record.alpha, "decoys": record.decoy_count, "decoy_seed": record.decoy_seed}
-    for name, value in stated.items():
-        if record.arguments.get(name, value) != value:
-            refuse(f"argument {name} was {record.arguments[name]!r}, but the record goes by {value!r}")
-    commitment = record.commitment
-    if commitment is None:
-        return "the spec has the id on record"
-    if (commitment.spec_id, commitment.key_fingerprint) != (record.spec_id, record.key_fingerprint):
-        refuse("the commitment on record is of another spec or key")
-    return "the spec has the id on record, and the commitment is of it"
+def spec(record: Record) -> str:
+    """The spec has the id on record; the arguments on record are those that the record goes by."""
+    stated(record, alpha=record.alpha, decoys=record.decoy_count, decoy_seed=record.decoy_seed)
+    return specs(record, {record.spec_id: record.spec})
 
 
 def keys(record: Record) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from detect.records.trace import PlanSeen, TraceRecord
-from detect.report.verify.checks import NotDone, refuse
+from detect.report.verify.checks import NotDone, refuse, same
 from detect.student.asking.ledger import LEDGER_FILE, Chain, Entry, Ledger, verify_chain
 
 
@@ -36,22 +36,31 @@ def ledger(record: TraceRecord, folder: Path) -> str:
         refuse(f"no entry of {LEDGER_FILE} has the hash {asked.ledger_head}, which was that of its last one")
     if record.plan is not None:
         _plan(record.plan, whole, seen, before=asked.before_plan)
+        sent = sum(plan == record.plan.sha256 for number, plan in seen.requests if number <= last)
+        same("requests of the plan", asked.requests, sent)
+        entered = whole.plans[record.plan.sha256].number
+        same("answers before the plan", asked.before_plan, sum(number < entered for number in seen.answered))
     grown = f"; {whole.entries - last:,} were added after the report" if last < whole.entries else ""
     return f"all {whole.entries:,} entries of {LEDGER_FILE} fit their hashes, the report's plan among them{grown}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a pass over the entries collects: their numbers by hash, when requests were sent, and the plans."""
+    """What a pass over the entries collects: numbers by hash, requests, answers and plans."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     sent: set[str] = field(default_factory=set)
     plans: dict[str, bytes] = field(default_factory=dict)
+    requests: list[tuple[int, str]] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
 
     def take(self, entry: Entry) -> None:
         self.numbers[entry.hash] = entry.number
         if entry.kind == "asked":
             self.sent.add(entry.time)
+            self.requests.append((entry.number, entry.plan))
+        elif entry.kind == "answered":
+            self.answered.append(entry.number)
         elif entry.kind == "plan":
             self.plans.setdefault(entry.key, entry.payload)
 

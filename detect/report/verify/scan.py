@@ -28,6 +28,7 @@ from detect.records.text_assumptions import of_scan
 from detect.report.verify import files
 from detect.report.verify.checks import RELATIVE, Check, Floats, NotDone, check, close, refuse, slack
 from detect.report.verify.documents import Rows, SkippedRow, read_hits, read_rows, read_skipped
+from detect.report.verify.specs import specs, stated
 from detect.report.verify.words import assumptions, by_this_code
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_exact
@@ -47,7 +48,7 @@ def checks(record: ScanRecord, report: Path, folder: Path | None) -> Iterator[Ch
     yield check("inputs", lambda: files.inputs(read, folder, below=below, named=record.quotes))
     whole = check("files", lambda: files.beside(report.parent, record.files, _FILES))
     yield whole
-    for name, look in {"specs": specs, "keys": keys, "answer": answer, "controls": controls}.items():
+    for name, look in {"specs": known, "keys": keys, "answer": answer, "controls": controls}.items():
         yield check(name, lambda look=look: look(record))  # type: ignore[misc]
     yield from _of_files(record, report.parent, whole.outcome == "ok")
 
@@ -84,19 +85,9 @@ def _of_files(record: ScanRecord, folder: Path, whole: bool) -> Iterator[Check]:
     yield check("skipped", lambda: skipped(record, listed))
 
 
-def specs(record: ScanRecord) -> str:
-    """The specs have the ids on record and are of the key on record."""
-    for ident, spec in zip(record.spec_ids, record.specs, strict=True):
-        if spec.spec_id != ident:
-            refuse(f"a spec has id {spec.spec_id}, but the record says {ident}")
-        if spec.key_fingerprint != record.key_fingerprint:
-            refuse(f"spec {ident} is of key {spec.key_fingerprint}, but the record of {record.key_fingerprint}")
-    commitment = record.commitment
-    if commitment is None:
-        return "the specs have the ids on record"
-    if commitment.spec_id not in record.spec_ids or commitment.key_fingerprint != record.key_fingerprint:
-        refuse("the commitment on record is of another spec or key")
-    return "the specs have the ids on record, and the commitment is of them"
+def known(record: ScanRecord) -> str:
+    """The specs have the ids on record."""
+    return specs(record, dict(zip(record.spec_ids, record.specs, strict=True)))
 
 
 def keys(record: ScanRecord) -> str:
@@ -140,10 +131,7 @@ def _rare(h: ScanHypothesis) -> float:
 
 def answer(record: ScanRecord) -> str:
     """The answer follows from the keys' p-values (Holm)."""
-    stated = {"alpha": record.alpha, "fdr": record.discoveries.rate, "decoy_seed": record.controls.decoy_seed}
-    for name, value in stated.items():
-        if record.arguments.get(name, value) != value:
-            refuse(f"argument {name} was {record.arguments[name]!r}, but the record goes by {value!r}")
+    stated(record, alpha=record.alpha, fdr=record.discoveries.rate, decoy_seed=record.controls.decoy_seed)
     log10_ps = [h.log10_pvalue for h in record.hypotheses]
     adjusted = [h.log10_pvalue_adjusted for h in record.hypotheses]
     close("adjusted p-values of the keys", adjusted, holm_log10(log10_ps))

@@ -13,20 +13,32 @@ from detect.keyed.calibration import explanation
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.laws.multiplicity import holm_log10, mean_log10_e
 from detect.records.key_name import KeyName
-from detect.records.trace import TraceHypothesis, TraceRecord, contexts_needed, log10_naming_level, tenant_name
+from detect.records.scan import Interval
+from detect.records.trace import (
+    Control,
+    TraceHypothesis,
+    TraceRecord,
+    contexts_needed,
+    log10_naming_level,
+    tenant_name,
+)
 from detect.records.trace_assumptions import assumptions as of_trace
 from detect.records.written import format_time
 from detect.report.verify import files
-from detect.report.verify.checks import Check, NotDone, check, close, refuse
+from detect.report.verify.checks import Check, check, close, refuse, same
+from detect.report.verify.evidence import evidence
 from detect.report.verify.ledger import ledger
-from detect.report.verify.words import assumptions
-from detect.student.verdict.conclude import one_of_them, tails, tested_log10, trace_log10_pvalue
-from detect.student.verdict.evidence import EVIDENCE_FILE, read_evidence
-from detect.student.verdict.hypothesis import WeightedTest
+from detect.report.verify.specs import specs, stated
+from detect.report.verify.words import assumptions, by_this_code
+from detect.student.verdict.conclude import identification as identification_of
+from detect.student.verdict.conclude import one_of_them, power_of, tested_log10, trace_log10_pvalue
+from detect.student.verdict.evidence import EVIDENCE_FILE
 from detect.student.verdict.recording import failed_control
-from detect.student.verdict.score import TraceScore
+from detect.student.verdict.share import estimated
 
+PLACEBO = "placebo key"
 _BOTH_TAILS = 1e-6  # by which the tails of one total may fall short of 1 together, being rounded
+_ONE_OF_THEM = "No single account is identified."
 _NEEDED = 1e-3  # relative; contexts that are needed are a forecast, rounded up
 
 
@@ -45,6 +57,8 @@ def checks(record: TraceRecord, report: Path, folder: Path | None) -> Iterator[C
         "identification": identification,
         "controls": controls,
         "forecasts": forecasts,
+        "share": share,
+        "readings": seen,
         "plan": plan,
     }
     for name, look in looks.items():
@@ -69,19 +83,11 @@ def _read(record: TraceRecord) -> list[files.Read]:
 
 
 def spec(record: TraceRecord) -> str:
-    """The spec has the id on record and is of the key on record."""
-    if record.spec.spec_id != record.spec_id:
-        refuse(f"the spec has id {record.spec.spec_id}, but the record says {record.spec_id}")
-    if record.spec.key_fingerprint != record.key_fingerprint:
-        refuse(f"the spec is of key {record.spec.key_fingerprint}, but the record of {record.key_fingerprint}")
-    commitment = record.commitment
-    if commitment is None:
-        return "the spec has the id on record"
-    if commitment.spec_id != record.spec_id or commitment.key_fingerprint != record.key_fingerprint:
-        refuse("the commitment on record is of another spec or key")
-    if _after(commitment.created, record.created):
+    """The spec has the id on record and is of the key on record; its commitment is older than the trace."""
+    line = specs(record, {record.spec_id: record.spec})
+    if record.commitment is not None and _after(record.commitment.created, record.created):
         refuse("the commitment on record is younger than the trace")
-    return "the spec has the id on record, and the commitment is of it"
+    return line
 
 
 def keys(record: TraceRecord) -> str:
@@ -98,21 +104,26 @@ def keys(record: TraceRecord) -> str:
 
 
 def _within_bounds(record: TraceRecord, h: TraceHypothesis) -> None:
-    """Refuse tails above Cantelli's bound by the deviation, or above the inverse of an e-value that grows with it."""
-    if record.calibration is not None or record.basis == "e-value":
-        return  # ranks among decoys, or bounds
+    """Refuse tails that no such total has, whatever the weights are, and e-values that don't go with them."""
+    if record.calibration is not None:
+        return  # ranks among decoys
     z = (h.total - h.expected) / h.sd if h.sd > 0 else 0.0
-    tail = h.log10_pvalue if z > 0 else h.log10_pvalue_lower
-    if tail > -math.log10(1 + z**2) + _BOTH_TAILS:
-        refuse(f"{h.key!r} lies {z:+.1f} standard deviations from its mean, and its tail is too large for that")
-    if record.sided == "upper" and h.log10_pvalue > -h.log10_evalue + _BOTH_TAILS:
-        refuse(f"the e-value of {h.key!r} is larger than the inverse of its p-value, which no total gives")
+    tail, other = (h.log10_pvalue, h.log10_pvalue_lower) if z > 0 else (h.log10_pvalue_lower, h.log10_pvalue)
+    if record.basis == "p-value":
+        if tail > -math.log10(1 + z**2) + _BOTH_TAILS:  # Cantelli's bound
+            refuse(f"{h.key!r} lies {z:+.1f} standard deviations from its mean, and its tail is too large for that")
+        if record.sided == "upper" and h.log10_pvalue > -h.log10_evalue + _BOTH_TAILS:
+            refuse(f"the e-value of {h.key!r} is larger than the inverse of its p-value, which no total gives")
+    elif record.assumptions:  # else an older report, with exact tails beside e-values
+        if z != 0 and other < -_BOTH_TAILS:
+            refuse(f"{h.key!r} lies {z:+.1f} standard deviations from its mean, and its other tail is below 1")
+        if record.sided == "upper":
+            close(f"bound by the e-value of {h.key!r}", [h.log10_pvalue], [min(0.0, -h.log10_evalue)])
 
 
 def answer(record: TraceRecord) -> str:
     """The answer is that of the strongest key, and the e-value the mean of the keys'."""
-    if record.arguments.get("alpha", record.alpha) != record.alpha:
-        refuse(f"argument alpha was {record.arguments['alpha']!r}, but the record goes by {record.alpha!r}")
+    stated(record, alpha=record.alpha)
     close("e-value of the trace", [record.log10_evalue], [mean_log10_e([h.log10_evalue for h in record.hypotheses])])
     if record.log10_pvalue is None:
         return "no answer is given"
@@ -139,12 +150,21 @@ def identification(record: TraceRecord) -> str:
     for group in record.coalitions:  # of older reports
         if group.log10_pvalue_adjusted < group.log10_pvalue or group.log10_pvalue_adjusted > math.log10(record.alpha):
             refuse("accounts are said to have left a mark together, but the p-value of that is above the level")
-    if record.together is not None:
-        tested = sum(not KeyName.read(h.key).is_global for h in record.hypotheses)
-        one = one_of_them(tested, record.together, bound=record.basis == "e-value")
-        passes = record.together <= limit and not said and record.refused is None
-        if passes != (record.identification == one):
-            refuse(f"the identification does not fit the p-value of all accounts together: {record.identification!r}")
+    tested = sum(not KeyName.read(h.key).is_global for h in record.hypotheses)
+    says = identification_of(
+        tested,
+        record.identified,
+        record.together,
+        limit,
+        refused=record.refused is not None,
+        found=record.found,
+        bound=record.basis == "e-value",
+    )
+    one = record.together is not None and says == one_of_them(tested, record.together, bound=record.basis == "e-value")
+    if (one or by_this_code(record)) and record.identification != says:
+        refuse(f"the identification does not fit the p-values of accounts: {record.identification!r}")
+    if record.together is not None and not one and record.identification.startswith(_ONE_OF_THEM):
+        refuse(f"the identification does not fit the p-value of all accounts together: {record.identification!r}")
     return f"those named are the tenants whose adjusted p-value is at or below the level of names ({len(said):,})"
 
 
@@ -158,27 +178,98 @@ def controls(record: TraceRecord) -> str:
     failed = failed_control(found.models)
     if failed is not None and record.refused is None:
         refuse(f"an answer is given, and yet {failed}")
-    stated = record.arguments.get("decoy_seed", found.decoy_seed)
-    if stated != found.decoy_seed:
-        refuse(f"argument decoy_seed was {stated!r}, but the record goes by {found.decoy_seed!r}")
+    for control in found.models:
+        _control(record, control)
+    if found.decoy_log10_pvalues or record.contexts:
+        stated(record, decoy_seed=found.decoy_seed, decoys=len(found.decoy_log10_pvalues))
     return f"the {len(found.decoy_log10_pvalues):,} decoys' agreement with chance follows from their p-values"
+
+
+def _control(record: TraceRecord, control: Control) -> None:
+    """A control's p-value is that of its e-value, as the verdict's is; it pays for all keys that were tested there."""
+    what, p, e = f"control {control.model.name} ({control.what})", control.log10_pvalue, control.log10_evalue
+    if not control.readout or record.sided != "upper":  # an older report, or a p-value of both sides
+        return
+    if control.what == PLACEBO:  # of its own keys, whose number is not on record
+        paid = 10.0 ** (p + e)
+        if p < 0 and (round(paid) < 1 or abs(paid - round(paid)) > _BOTH_TAILS * paid):
+            refuse(f"{what}: its e-value gives another p-value, however many keys there are")
+    elif record.basis == "e-value":
+        close(f"{what}: p-value", [p], [min(0.0, math.log10(len(record.hypotheses)) - e)])
+    elif p < 0 and p - math.log10(len(record.hypotheses)) > -e + _BOTH_TAILS:
+        refuse(f"{what}: its e-value is larger than the inverse of its p-value, which no total gives")
 
 
 def forecasts(record: TraceRecord) -> str:
     """Power follows from the first key's total, and the contexts that readouts need from their deviations."""
-    from scipy.special import ndtri, ndtri_exp
-
-    first, power = record.hypotheses[0], record.power
-    root = math.sqrt(max(1, first.contexts))
-    at_level = -float(ndtri_exp(math.log(record.alpha)))
-    observed = (first.total - first.expected) / first.sd / root if first.sd > 0 else 0.0
-    close("lean that could have been found", [power.detectable_z_per_context], [(at_level + float(ndtri(0.95))) / root])
-    close("lean that was seen", [power.observed_z_per_context], [observed])
-    _close_count("the first key", power.contexts_needed, (at_level / observed) ** 2 if observed > 0 else None)
+    first, said = record.hypotheses[0], record.power
+    again = power_of(first, math.log10(record.alpha))
+    close("lean that could have been found", [said.detectable_z_per_context], [again.detectable_z_per_context])
+    close("lean that was seen", [said.observed_z_per_context], [again.observed_z_per_context])
+    _close_count("the first key", said.contexts_needed, again.contexts_needed)
     for result in record.comparisons:
         expected = contexts_needed(result.z, result.contexts)
         _close_count(f"readout {result.readout!r}", result.contexts_needed, expected)
+        if record.mode == "weights" and result.readout == record.readout:
+            z = (first.total - first.expected) / first.sd if first.sd > 0 else 0.0
+            same("contexts of the verdict's readout", result.contexts, first.contexts)
+            close("lean by the verdict's readout", [result.z], [z])
+            if result.log10_pvalue is not None:
+                close("p-value by the verdict's readout", [result.log10_pvalue], [first.log10_pvalue])
     return f"power and the contexts needed follow from the totals ({len(record.comparisons):,} readouts compared)"
+
+
+def share(record: TraceRecord) -> str:
+    """The marked share follows from the effects of the suspect and of the calibration students."""
+    said = record.share
+    if not said.doses:
+        if said.interval is not None:
+            refuse("a share is given, and no calibration student is on record")
+        return "no share is given"
+    if said.effect is None or said.standard_error is None:
+        refuse("calibration students are on record, and no effect of the suspect")
+    again = estimated(said.effect, said.standard_error, said.doses).interval
+    if said.interval is None or again is None:
+        same("the share", said.interval, again)
+    else:
+        close("the share", _ends(said.interval), _ends(again))
+    return f"the share follows from {len(said.doses):,} calibration students"
+
+
+def _ends(share: Interval) -> list[float]:
+    return [-1.0 if end is None else end for end in (share.low, share.estimate, share.high, share.confidence)]
+
+
+def seen(record: TraceRecord) -> str:
+    """What was read or asked allows a verdict of this basis, and answers are counted alike everywhere."""
+    marked = [reading.marked for reading in record.readings]
+    if record.served is None and record.served_marked:
+        refuse("no served answers were counted, and yet they are said to be marked")
+    for reading in record.readings:
+        if reading.contexts > max(reading.tokens, record.contexts):
+            refuse(f"{reading.name}: more contexts than tokens")
+        if reading.marked != (reading.texts_log10_pvalue is None) and by_this_code(record) and record.mode == "weights":
+            refuse(f"{reading.name}: a text is tested for the mark where it is said to be unmarked, and only there")
+        if (reading.taken is not None or reading.complete is not None) and not reading.marked:
+            refuse(f"{reading.name}: it is said how its answers were taken, and yet they are not marked")
+    if record.mode == "weights":
+        follows = "e-value" if any(marked) or record.served_marked else "p-value"
+        same("what the verdict rests on", record.basis, follows)
+        return f"{len(marked):,} texts allow a verdict by {follows}"
+    asked, plan_seen = record.queries, record.plan
+    if asked is None or len(record.readings) != 1:
+        refuse("an endpoint's answers must be one reading")
+    reading = record.readings[0]
+    same("answers that were read", reading.documents, asked.answers)
+    if by_this_code(record):
+        same("tokens of the answers", reading.tokens, asked.completion_tokens)
+    same("contexts of the answers", reading.contexts, record.contexts)
+    if plan_seen is not None:
+        same("the plan that was asked", reading.sha256, plan_seen.sha256)
+    if any(marked) or reading.barred:
+        refuse("prompts of a plan are said to be marked")
+    same("what the verdict rests on", record.basis, "e-value")
+    return f"{asked.answers:,} answers give the contexts on record"
 
 
 def _close_count(what: str, said: int | None, expected: float | None) -> None:
@@ -214,57 +305,3 @@ def _after(moment: str, other: str) -> bool:
         return datetime.fromisoformat(moment) > datetime.fromisoformat(other)
     except (ValueError, TypeError):
         refuse(f"{moment!r} and {other!r} must be times with their zone, such as 2026-02-03T04:05:06+00:00")
-
-
-def evidence(record: TraceRecord, folder: Path) -> str:
-    """The evidence is what the record counts; where one key marks all contexts its p-value follows from the total.
-
-    Otherwise a keyed bit says which contexts are the global key's: then both kinds of keys must share all of them.
-    """
-    found = read_evidence(folder / EVIDENCE_FILE)
-    if found.contexts != record.contexts:
-        refuse(f"{record.contexts:,} contexts on record, {found.contexts:,} in {EVIDENCE_FILE}")
-    if len(found.tuples) and int(found.tuples.contexts.shape[1]) != record.spec.context_width:
-        refuse(f"the contexts of {EVIDENCE_FILE} are not as wide as those of the spec")
-    if record.curve and record.curve[-1].count != int(found.steps[-1]):
-        refuse(f"the curve ends at {record.curve[-1].count:,}, the evidence at {int(found.steps[-1]):,}")
-    whole = WeightedTest(TraceScore.of(record.spec.build_scheme()), found.tuples, record.spec.subkeys)
-    if 0 < record.spec.global_share < 1:
-        return _halves(record, whole)
-    for h in record.hypotheses:
-        if (h.contexts, h.tuples) != (found.contexts, whole.words):
-            refuse(f"{h.key!r} has {h.tuples:,} words on record, the evidence {whole.words:,}")
-        close(f"mean and deviation of {h.key!r}", [h.expected, h.sd], whole.moments)
-        if record.calibration is not None:
-            raise NotDone("its key was ranked among decoys, which takes the key: `dyetrace recompute`")
-        if found.planned:
-            raise NotDone("the e-value is of several looks, whose totals take the key: `dyetrace recompute`")
-        # Reports from before assumptions stood in them give exact tails beside e-values.
-        basis = record.basis if record.assumptions else "p-value"
-        close(f"tails of {h.key!r}", [h.log10_pvalue, h.log10_pvalue_lower], tails(whole, h.total, basis))
-        close(f"e-value of {h.key!r}", [h.log10_evalue], [whole.log10_evalue(h.total, record.sided)])
-    return f"the exact tails and e-values of the totals follow from {EVIDENCE_FILE}, which takes no key"
-
-
-def _halves(record: TraceRecord, whole: WeightedTest) -> str:
-    sides = [[h for h in record.hypotheses if (h.key == "global") == side] for side in (True, False)]
-    for side in sides:
-        for h in side[1:]:
-            if (h.contexts, h.tuples, h.expected, h.sd) != (*_size(side[0]), side[0].expected, side[0].sd):
-                refuse(f"{h.key!r} and {side[0].key!r} are tested on the same contexts, and yet differ in them")
-    kinds = [side[0] for side in sides if side]
-    contexts, words = sum(h.contexts for h in kinds), sum(h.tuples for h in kinds)
-    mean, variance = math.fsum(h.expected for h in kinds), math.fsum(h.sd**2 for h in kinds)
-    both = len(kinds) == 2
-    most = (record.contexts, whole.words)
-    if contexts > most[0] or words > most[1] or (both and (contexts, words) != most):
-        refuse(
-            f"the keys share {contexts:,} contexts and {words:,} words, the evidence has {most[0]:,} and {most[1]:,}"
-        )
-    if both:
-        close("means and deviations of the keys", [mean, math.sqrt(variance)], whole.moments)
-    return f"the keys' contexts and words are those of {EVIDENCE_FILE}; which key has which takes the key"
-
-
-def _size(h: TraceHypothesis) -> tuple[int, int]:
-    return h.contexts, h.tuples

@@ -6,7 +6,7 @@ It is one function of evidence, spec, keys and settings, so that a recomputation
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -125,7 +125,7 @@ def conclude(
     }
     family = _Family(basis, settings.sided, tests)
     hypotheses = _hypotheses(family, keys, evidence, spec, ring)
-    decoys = _decoys(family, spec, ring, settings)
+    decoys = decoy_controls(evidence, spec, ring, settings)
     refused = _refusal(evidence, decoys) or objection
     log10_alpha = math.log10(settings.alpha)
     limit = log10_naming_level(settings.alpha, len(keys.keys() - {GLOBAL}))
@@ -140,15 +140,21 @@ def conclude(
         hypotheses=hypotheses,
         identified=identified,
         together=together,
-        identification=_identification(
-            keys, identified, together, limit, refused=refused is not None, found=found, bound=basis == "e-value"
+        identification=identification(
+            len(keys.keys() - {GLOBAL}),
+            identified,
+            together,
+            limit,
+            refused=refused is not None,
+            found=found,
+            bound=basis == "e-value",
         ),
         log10_pvalue=None if refused else log10_p,
         log10_evalue=mean_log10_e([h.log10_evalue for h in hypotheses]),
         refused=refused,
         found=found,
         curve=_curve(evidence, spec, ring, basis, settings),
-        power=_power(hypotheses[0], log10_alpha),
+        power=power_of(hypotheses[0], log10_alpha),
         controls=decoys,
     )
 
@@ -232,36 +238,55 @@ def _identified(hypotheses: Sequence[TraceHypothesis], limit: float) -> list[str
 def _together(
     family: _Family, keys: dict[KeyName, MarkingKey], evidence: Evidence, spec: WatermarkSpec, ring: KeyRing
 ) -> float | None:
+    """`together_log10` of the accounts' totals, or of their e-values at the looks that were fixed beforehand."""
+    tenants = [key for name, key in keys.items() if not name.is_global]
+    test = family.tests[False]
+
+    def at_looks(chosen: list[int]) -> float:
+        summed = [tenants[i] for i in chosen]
+        return -(log10_evalue_of(evidence, spec, ring, summed, "upper", of_global=False) or 0.0)
+
+    return together_log10(test, test.totals(tenants), family.basis, at_looks if evidence.planned else None)
+
+
+def together_log10(
+    test: WeightedTest, totals: I64, basis: Basis, log10_p_of: Callable[[list[int]], float] | None = None
+) -> float | None:
     """Log10 of the adjusted p-value of "none of the accounts left its mark"; None where fewer than two were tested.
 
     The largest totals are summed, two, three and so on up to `MOST_TOGETHER`, and the smallest p-value pays for all
     groups of each size and for the sizes (Bonferroni). Which accounts are summed says nothing: where some are guilty
     the group may hold an innocent with a large total, so that only "one of all of them at least" can be concluded.
+
+    Parameters
+    ----------
+    test, totals
+        Of accounts, and each one's total (k,).
+    basis
+        Of the verdict.
+    log10_p_of
+        The log10 p-value of a group, by the places of its accounts, where it is not that of its total.
     """
-    tenants = [key for name, key in keys.items() if not name.is_global]
-    sizes = range(2, min(MOST_TOGETHER, len(tenants)) + 1)
+    sizes = range(2, min(MOST_TOGETHER, len(totals)) + 1)
     if not sizes:
         return None
-    test = family.tests[False]
-    totals = test.totals(tenants)
     order = np.argsort(-totals, kind="stable").tolist()
     adjusted = []
     for size in sizes:
         chosen = order[:size]
         total = int(totals[chosen].sum())
-        if evidence.planned:
-            summed = [tenants[i] for i in chosen]
-            log10_p = -(log10_evalue_of(evidence, spec, ring, summed, "upper", of_global=False) or 0.0)
-        elif family.basis == "e-value":
+        if log10_p_of is not None:
+            log10_p = log10_p_of(chosen)
+        elif basis == "e-value":
             log10_p = -test.log10_evalue(total, keys=size)
         else:
             log10_p = float(test.log10_pvalues([total], keys=size)[0])
-        adjusted.append(log10_p + math.log10(math.comb(len(tenants), size) * len(sizes)))
+        adjusted.append(log10_p + math.log10(math.comb(len(totals), size) * len(sizes)))
     return min(0.0, *adjusted)
 
 
-def _identification(
-    keys: dict[KeyName, MarkingKey],
+def identification(
+    accounts: int,
     identified: Sequence[str],
     together: float | None,
     limit: float,
@@ -270,7 +295,7 @@ def _identification(
     found: bool,
     bound: bool,
 ) -> str:
-    accounts = len(keys.keys() - {GLOBAL})
+    """One sentence: who, or that nobody is identified; ``limit`` is the level of names, ``bound`` as `one_of_them`."""
     if not accounts:
         return "Not identified: no account was tested."
     if refused:
@@ -293,16 +318,20 @@ def one_of_them(accounts: int, log10_p: float, *, bound: bool) -> str:
     )
 
 
-def _decoys(family: _Family, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> TraceControls:
-    """The first key's test under keys that nobody used, on the same contexts."""
+def decoy_controls(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, settings: TraceSettings) -> TraceControls:
+    """The first key's test under keys that nobody used, on the same contexts.
+
+    Of the ring it takes the names of its keys, and which contexts are theirs: where all are, any ring will do.
+    """
     rings = decoy_rings(settings.decoy_seed, settings.decoy_count, spec, ring)
     name = next(iter(tested_keys(spec, ring)))
-    test = family.test_of(name)
+    test = key_test(spec, ring.selector, evidence.tuples, of_global=name.is_global)
+    exact = is_exact(spec.build_scheme())
     keys = [key for other in rings for key in list(tested_keys(spec, other).values())[:1]]
     log10_ps: Floats = np.zeros(0)
     if keys and len(test.tuples):
         sums = test.totals(keys)
-        log10_ps = test.log10_pvalues(sums) if test.decoys is None else _ranks(sums)
+        log10_ps = test.log10_pvalues(sums) if exact else _ranks(sums)
     return TraceControls(
         decoy_seed=settings.decoy_seed,
         decoy_log10_pvalues=log10_ps.tolist(),
@@ -361,9 +390,8 @@ def _curve(
     """The first key's evidence as it grew; none where each point would take decoys of its own."""
     if not is_exact(spec.build_scheme()):
         return []
-    last = int(evidence.steps[-1]) if evidence.contexts else 0
     points = []
-    for step in np.unique(np.linspace(0, last, _CURVE_POINTS + 1).astype(np.int64))[1:].tolist():
+    for step in curve_steps(evidence):
         known = evidence.until(step)
         name, key = next(iter(tested_keys(spec, ring).items()))
         log10_e = log10_evalue_of(known, spec, ring, [key], settings.sided, of_global=name.is_global)
@@ -377,6 +405,13 @@ def _curve(
     return points
 
 
+def curve_steps(evidence: Evidence) -> list[int]:
+    """After how many steps the curve may have a point."""
+    last = int(evidence.steps[-1]) if evidence.contexts else 0
+    steps: list[int] = np.unique(np.linspace(0, last, _CURVE_POINTS + 1).astype(np.int64))[1:].tolist()
+    return steps
+
+
 def _z_of(log10_p: float) -> float:
     """The normal law's deviation with this upper tail."""
     from scipy.special import ndtri_exp
@@ -384,7 +419,7 @@ def _z_of(log10_p: float) -> float:
     return -float(ndtri_exp(log10_p * math.log(10)))
 
 
-def _power(first: TraceHypothesis, log10_alpha: float) -> Power:
+def power_of(first: TraceHypothesis, log10_alpha: float) -> Power:
     """By the normal law; for orientation, never for the verdict."""
     from scipy.special import ndtri
 

@@ -49,8 +49,11 @@ def test_what_a_trace_concludes_under_real_keys_holds(basis: Basis, sided: Sided
     known = examples.make_evidence().until(40)
     conclusion = conclude(known, spec, ring, basis, TraceSettings(alpha=1e-3, sided=sided, decoy_count=5))
     data = encode_evidence(known)
+    clean = examples.clean_trace(tmp_path, commitment=None, comparisons=[])
+    marked = basis == "e-value"
     record = replace(
-        examples.clean_trace(tmp_path, commitment=None, comparisons=[]),
+        clean,
+        readings=[replace(reading, contexts=known.contexts, marked=marked) for reading in clean.readings],
         **{name: getattr(conclusion, name) for name in conclusion.__dataclass_fields__},
         spec=spec,
         spec_id=spec.spec_id,
@@ -262,7 +265,12 @@ def test_texts_are_compared_where_their_folder_is_given(tmp_path: Path) -> None:
 
 
 def test_changed_assumptions_of_a_trace_are_seen_by_the_code_that_wrote_them(tmp_path: Path) -> None:
-    record = replace(examples.clean_trace(tmp_path), made=made_by())
+    record = replace(
+        examples.clean_trace(tmp_path),
+        made=made_by(),
+        identification="Not identified: none of the 1 accounts tested left evidence.",
+        readings=[replace(reading, texts_log10_pvalue=-0.3) for reading in examples.clean_trace(tmp_path).readings],
+    )
     record = replace(record, assumptions=assumptions(record), how_to_check=in_words(record))
     write_record(tmp_path / "report.json", record)
     assert verify_report(tmp_path / "report.json").holds

@@ -17,7 +17,7 @@ from detect.keyed.decoys import log10_agreement
 from detect.laws.multiplicity import holm_log10, mean_log10_e
 from detect.records.made import Made
 from detect.records.reading import write_record
-from detect.records.scan import FileHash, Interval
+from detect.records.scan import FileHash
 from detect.records.trace import (
     Coalition,
     Control,
@@ -36,13 +36,15 @@ from detect.records.trace import (
     TrainingShare,
 )
 from detect.records.trace_assumptions import assumptions
-from detect.student.verdict.conclude import tails, tested_log10, trace_log10_pvalue
-from detect.student.verdict.evidence import Basis, Evidence, encode_evidence
+from detect.student.verdict.conclude import decoy_controls, tails, tested_log10, trace_log10_pvalue
+from detect.student.verdict.evidence import Basis, Evidence, TraceSettings, encode_evidence
 from detect.student.verdict.hypothesis import Sided, WeightedTest
 from detect.student.verdict.score import TraceScore
+from detect.student.verdict.share import estimated
 from detect.student.verdict.weights import WeightedTuples
 from tests.detect.report.examples import HEX, MADE, make_spec
 from watermark.commitment import Commitment
+from watermark.keys import KeyRing, SecretKey
 
 replace = msgspec.structs.replace
 SUSPECT = ModelSeen(name="models/suspect-135m", sha256=HEX, tokenizer="same")
@@ -141,6 +143,17 @@ def make_controls(*, broken: bool = False, **changes: Any) -> TraceControls:
     return TraceControls(**(fields | changes))
 
 
+@lru_cache(maxsize=2)
+def public_decoys(sided: Sided) -> dict[str, Any]:
+    """The decoys of a trace of the global key alone, which anybody can test."""
+    ring = KeyRing.from_master(SecretKey(b"a key that everybody knows......"))
+    found = decoy_controls(make_evidence(), make_spec(global_share=1.0), ring, TraceSettings(sided=sided))
+    return {
+        "decoy_log10_pvalues": found.decoy_log10_pvalues,
+        "decoy_log10_agreement": found.decoy_log10_agreement,
+    }
+
+
 def make_trace(
     folder: Path,
     zs: dict[str, float],
@@ -208,7 +221,7 @@ def make_trace(
         "curve": list(make_curve(z, steps, shared=shared, sided=sided, basis=basis)),
         "power": make_power(hypotheses[0], alpha),
         "share": not_identified(),
-        "controls": make_controls(broken=refused is not None),
+        "controls": make_controls(broken=refused is not None, **({} if shared else public_decoys(sided))),
         "plan": None,
         "queries": None,
         "files": [FileHash(name="evidence.npz", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
@@ -252,19 +265,18 @@ def not_identified() -> TrainingShare:
 
 
 def dose_response(z: float) -> TrainingShare:
-    shares = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+    draw = np.random.default_rng(13)
     doses = [
-        DosePoint(name=f"students/s{share:g}", share=share, effect=0.31 * share**0.6 + 0.001, standard_error=0.006)
-        for share in shares
+        DosePoint(
+            name=f"students/s{share:g}-{number}",
+            share=share,
+            effect=0.31 * share**0.6 + 0.001 + float(draw.normal(0, 0.004)),
+            standard_error=0.006,
+        )
+        for share in (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+        for number in range(3)
     ]
-    method = "inverse of the dose-response curve of 6 calibration students"
-    return TrainingShare(
-        interval=Interval(low=0.07, estimate=0.1, high=0.14, confidence=0.95, method=method),
-        reason="calibration students were trained as the suspect is said to have been, which this report cannot check",
-        effect=0.31 * 0.1**0.6,
-        standard_error=0.006,
-        doses=doses,
-    )
+    return estimated(0.31 * 0.1**0.6, 0.006, doses)
 
 
 def found_trace(folder: Path, **changes: Any) -> TraceRecord:
