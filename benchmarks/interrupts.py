@@ -371,7 +371,7 @@ class Trial:
                     yield f"half written: {path.name}"
         report = self.output / "report.json"
         if report.exists() and json.loads(report.read_bytes())["format"] != "dyetrace-detection":
-            from detect.report.verify.report import verify_report
+            from detect.report.verification import verify_report
 
             if failed := verify_report(report).failed:
                 yield f"report.json does not hold: {failed[0].name}: {failed[0].line}"

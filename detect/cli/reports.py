@@ -24,7 +24,7 @@ from detect.report.paper.page import page
 from detect.report.paper.pdf import pdf
 from detect.report.paper.terminal import text
 from detect.report.story import Story
-from detect.report.verify.report import Verification, verify_report
+from detect.report.verification import Verification, verify_report
 from watermark.errors import EvidenceError
 
 _DRAW: dict[str, Callable[[Story], str | bytes]] = {"html": page, "markdown": markdown, "pdf": pdf, "text": text}

@@ -19,7 +19,7 @@ from detect.keyed.decoys import log10_agreement
 from detect.records.reading import read_record, write_record
 from detect.records.scan import ScanRecord
 from detect.report.scan.wording import control_items
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.corpus.test_scan import job

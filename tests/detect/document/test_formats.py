@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from detect.records.detection import Record
 from detect.records.reading import read_record
 from detect.report.paper.page import page as draw
 from detect.report.scan.story import story
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 from detect.text.distinct import distinct_tuples
 from detect.text.natural_text import natural_documents
 from tests.detect.calibration import log10_excess, log10_too_small
@@ -90,12 +91,16 @@ def test_counting_what_is_hashed_alike_twice_would_be_wrong(documents: dict[str,
     assert log10_excess(10 ** log10_sf_pairs(scheme.law, len(tuples), twice), 1e-2) < -5
 
 
+def _between(values: np.ndarray, first: int, end: int) -> np.ndarray:
+    return values[first:end]
+
+
 def test_stages_keep_ranks_valid() -> None:
     """True and decoy values alike: whatever the stages do, p <= x has at most the chance x."""
     rng, found = np.random.default_rng(0), []
     for _ in range(3_000):
         values = rng.random(2_000)
-        counts = staged_rank(rng.random(), lambda a, b, v=values: v[a:b], [20, 200, 2_000])
+        counts = staged_rank(rng.random(), partial(_between, values), [20, 200, 2_000])
         found.append(float(10 ** rank_log10(*counts)))
     pvalues = np.array(found)
     for level in (0.2, 0.1, 0.05, 0.02, 0.01, 2e-3, 1e-3):

@@ -22,7 +22,7 @@ from detect.report.detection.story import story
 from detect.report.paper.page import page as draw
 from detect.report.paper.terminal import print_story
 from detect.report.scan.story import story as scan_story
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from watermark.keys import SecretKey, write_key_file
 from watermark.spec import write_spec
@@ -30,7 +30,7 @@ from watermark.spec import write_spec
 TITLE = "What this verdict assumes"
 
 
-def run(*arguments: str | Path, stdin: str | None = None) -> Result:
+def run(*arguments: object, stdin: str | None = None) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
 
 
@@ -60,14 +60,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, smollm2_dir: Path, smollm2_
     return made
 
 
-def scan(folder: Path, output: Path, *more: str | Path) -> Result:
+def scan(folder: Path, output: Path, *more: object) -> Result:
     return run(
         "scan", folder / "ids.jsonl", "--spec", folder / "ids.json", "--key", f"file:{folder / 'owner.key'}",
         "--workers", "1", "--decoys", "20", "-o", output, *more,
     )  # fmt: skip
 
 
-def detect(folder: Path, *more: str | Path, stdin: str) -> Result:
+def detect(folder: Path, *more: object, stdin: str) -> Result:
     return run(
         "detect", "-", "--spec", folder / "text.json", "--key", f"file:{folder / 'owner.key'}",
         "--tokenizer", folder / "model", "--decoys", "20", *more, stdin=stdin,
@@ -117,7 +117,7 @@ def test_a_commitment_is_opened_where_its_opening_is_at_hand(folder: Path, tmp_p
         more = ["--commitment", commitment]
         result = scan(folder, tmp_path / "out", *more) if command == "scan" else detect(folder, *more, "-o", tmp_path / "out", stdin=TEXT)  # fmt: skip # noqa: E501
         assert result.exit_code == 0, result.output
-        return next(  # type: ignore[no-any-return]
+        return next(
             one for one in json.loads((tmp_path / "out" / "report.json").read_text())["assumptions"]
             if one["says"].startswith("The key was fixed")
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 
 Where = tuple[Any, ...]
 

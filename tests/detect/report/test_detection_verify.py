@@ -16,7 +16,7 @@ from detect.document.detection import Settings, detect
 from detect.laws.multiplicity import holm_log10
 from detect.records.detection import AwareHypothesis, AwareResult, Record
 from detect.records.reading import encode_record
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 from detect.text.inputs import Suspect
 from tests.detect import foreign
 from tests.detect.corpus.marked import SECRET, documents, spec

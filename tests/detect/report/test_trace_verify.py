@@ -18,7 +18,7 @@ from detect.records.scan import FileHash
 from detect.records.trace import TraceRecord
 from detect.records.trace_assumptions import assumptions
 from detect.report.signature import public_key_path, sign, write_signing_key
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 from detect.student.verdict.conclude import conclude
 from detect.student.verdict.evidence import Basis, TraceSettings, encode_evidence
 from detect.student.verdict.hypothesis import Sided

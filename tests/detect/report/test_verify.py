@@ -21,9 +21,9 @@ from detect.records.reading import encode_record, parse_record, read_record, wri
 from detect.records.scan import ScanRecord
 from detect.records.text_assumptions import of_scan
 from detect.report.signature import public_key_path, sign, signature_path, write_signing_key
-from detect.report.verify.report import Verification, verify_report
+from detect.report.verification import Verification, verify_report
 from tests.detect.report import examples
-from tests.detect.report.test_report import make_document, make_record
+from tests.detect.report.detection.examples import make_document, make_record
 from watermark.errors import DyetraceError
 
 replace = msgspec.structs.replace

@@ -19,7 +19,7 @@ from benchmarks.distillation.server import Server
 from detect.cli import main
 from detect.records.reading import read_record, write_record
 from detect.records.trace import TraceRecord
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 from detect.student.asking.ledger import LEDGER_FILE, Draft
 from detect.student.asking.ledger import Ledger as AnswerLedger
 from detect.student.verdict.evidence import EVIDENCE_FILE, read_evidence

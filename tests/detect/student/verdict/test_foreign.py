@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from detect.cli import main
 from detect.records.reading import read_record
 from detect.records.trace import TraceRecord
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 from detect.student.verdict.conclude import conclude
 from detect.student.verdict.evidence import Evidence, TraceSettings
 from detect.student.verdict.hypothesis import key_test
@@ -95,10 +95,10 @@ def test_totals_under_fresh_keys_have_the_law_they_are_given(name: str) -> None:
 
 def test_two_keys_scores_are_the_whole_numbers_of_their_law() -> None:
     scheme: Any = made(DUAL)
-    score = TraceScore.of(scheme)
+    score: Any = TraceScore.of(scheme)
     words = np.random.default_rng(0).integers(0, 2**64, 200_000, dtype=np.uint64)
     found = score(words)
-    chance = dict(zip(score.law.values, score.law.probabilities, strict=True))  # type: ignore[union-attr]
+    chance = dict(zip(score.law.values, score.law.probabilities, strict=True))
     assert set(found.tolist()) <= chance.keys()
     assert abs(found.mean() - score.mean) < 5 * score.sd / math.sqrt(len(words))
     for value in (0, 9, 10, 90):

@@ -14,7 +14,7 @@ from detect.records.trace import Control, ModelSeen, Reading, TraceRecord
 from detect.report.paper.page import page as drawn
 from detect.report.paper.terminal import print_story
 from detect.report.trace.story import story
-from detect.report.verify.report import verify_report
+from detect.report.verification import verify_report
 from detect.report.verify.trace import controls as verified_controls
 from detect.student.verdict.evidence import TraceSettings
 from detect.student.verdict.recording import failed_control, write_report
@@ -128,7 +128,7 @@ def test_who_made_a_trace_stands_in_its_forms_and_changes_no_number(tmp_path: Pa
     named = reported(tmp_path / "named", made=made_by("N. N., Institute of Dyes", "2026/7"))
     unnamed = reported(tmp_path / "unnamed")
     assert named.made is not None and named.made.code_sha256 == code_sha256()
-    same = {"created": "", "made": None, "how_to_check": []}
+    same: dict[str, Any] = {"created": "", "made": None, "how_to_check": []}
     assert msgspec.structs.replace(named, **same) == msgspec.structs.replace(unnamed, **same)
     page = drawn(story(named))
     assert "N. N., Institute of Dyes" in page and "2026/7" in page and code_sha256() in page
