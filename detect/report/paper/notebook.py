@@ -23,7 +23,7 @@ _STYLE = Markup(
 
 def fragment(story: Story) -> str:
     """Draw the answer, its facts and the lists of sentences under it."""
-    return Markup('<div class="dyetrace">{}{}{}{}</div>').format(_STYLE, _answer(story), _facts(story), _parts(story))
+    return f'<div class="dyetrace">{_STYLE}{_answer(story)}{_facts(story)}{_parts(story)}</div>'
 
 
 def _answer(story: Story) -> Markup:

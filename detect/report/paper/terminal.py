@@ -21,7 +21,7 @@ from rich.text import Text as Shown
 
 from detect.records.written import clean
 from detect.report.paper.layout import ELSEWHERE, labels, placed
-from detect.report.runs import Runs, plain, said
+from detect.report.runs import Run, Runs, plain, said
 from detect.report.story import (
     STANDING,
     Block,
@@ -49,7 +49,7 @@ _STANDINGS = {"": "", "good": "dim", "odd": "yellow", "absent": "yellow"}
 _ASCII = str.maketrans({
     "‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "…": "...", "′": "'", "·": "*", "×": "x",
     "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∞": "infinity", "½": "1/2", "→": "->", "←": "<-", "Σ": "sum",
-    "\u00a0": " ", "\u2003": "  ",
+    "\u00a0": " ", "\u2003": "  ", "λ": "lambda",
 })  # fmt: skip
 _GREEK = re.compile("GREEK SMALL LETTER [A-Z]+")
 _WIDTH = 100  # of a text file
@@ -243,9 +243,10 @@ class _Paper:
         return Shown(self._safe(given), style, overflow="fold")
 
     def _text(self, given: Runs, *, named: bool = False) -> str:
-        """What runs say; a name keeps its own typography."""
-        cleaned = clean(plain(given))
-        return self._carried(cleaned if named else _ascii(cleaned))
+        """What runs say; a name, and what stands there to be copied, keeps its own typography."""
+        if not named:
+            given = tuple(run if "code" in run.tags else Run(_ascii(run.text), run.tags) for run in given)
+        return self._carried(plain(given))
 
     def _safe(self, given: str) -> str:
         return self._carried(_ascii(clean(given)))

@@ -13,9 +13,13 @@ import pytest
 
 from detect.records.scan import ScanRecord
 from detect.records.written import clean
+from detect.report.closing import cell, code
 from detect.report.paper import pdf as paper
+from detect.report.runs import said
 from detect.report.scan.story import story
+from detect.report.story import Table, column
 from tests.detect.report import examples
+from tests.detect.report.paper.stories import everything
 from tests.detect.report.scan.test_story import HOSTILE, KINDS, shown_records
 from watermark.errors import DyetraceError
 
@@ -95,6 +99,32 @@ def test_hostile_strings_are_set_as_text(text: str, tmp_path: Path) -> None:
         return len(re.findall(rb"/Type ?/Page\b", strings(render_pdf(examples.hostile_scan(said, tmp_path)))))
 
     assert abs(pages(text) - pages(harmless(text))) <= 2
+
+
+def test_a_story_with_every_block_is_set_whatever_its_strings_are() -> None:
+    for hostile in ("x", *HOSTILE, *MARKUP):
+        assert b"<pdfaid:part>2</pdfaid:part>" in paper.pdf(everything(hostile, hostile))
+
+
+def test_hashes_are_written_in_groups_and_long_names_may_break() -> None:
+    digest, name = "0123456789abcdef" * 4, "a/long/folder/" * 4 + "documents.jsonl"
+    assert paper._words(code(digest)) == [[" ".join(["0123456789abcdef"] * 4), "code"]]
+    [[shown, _]] = paper._words(said(name), name=True)
+    assert shown.replace("\u200b", "") == name and "/\u200b" in shown
+    assert paper._words(said("short name")) == [["short name", ""]]
+
+
+def test_numbers_are_no_wider_than_they_must_be() -> None:
+    columns = [column("Place", width=1), column("p, all documents", "r")]
+    table = Table("t", columns, [[cell("a"), cell("0.1")]])
+    [drawn] = paper._leaf(table)
+    assert drawn["head"][1] == [["p, ", ""], ["all ", ""], ["", "br"], ["documents", ""]]
+
+
+def test_of_a_long_table_it_is_said_how_many_rows_there_are() -> None:
+    table = Table("t", [column("a")], [[cell(number)] for number in range(9)], on_paper=4)
+    drawn, note = paper._leaf(table)
+    assert len(drawn["rows"]) == 4 and "".join(run[0] for run in note["runs"]).startswith("The first 4 of 9 rows")
 
 
 def test_the_template_takes_its_data_from_json_alone() -> None:
