@@ -18,9 +18,10 @@ from detect.report.plan.story import story as plan_story
 from detect.student.power.planner import Question, plan
 from detect.student.power.simulated import Look, Student
 from tests.detect.report import examples
+from tests.detect.report.detection.examples import shown_records
+from tests.detect.report.detection.test_story import on_page
 from tests.detect.report.paper.stories import everything
 from tests.detect.report.scan import test_story as scans
-from tests.detect.report.test_report import on_page, shown_records
 from tests.detect.report.trace import test_story as traces
 
 WIDTH = 390

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from functools import lru_cache
-from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
@@ -27,6 +26,7 @@ from detect.report.runs import plain, runs, to_html
 from detect.report.scan import wording as scan_wording
 from detect.report.scan.story import story
 from tests.detect.report import examples
+from tests.detect.report.paper.reading import Page
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -38,36 +38,6 @@ HOSTILE = [
     "{{ 7*7 }}{% raw %}$name<b>x</b>",
     "\N{FULLWIDTH LATIN CAPITAL LETTER A}" * 90,
 ]
-
-
-class Page(HTMLParser):
-    """Checks that tags balance, and collects what a page could load or run."""
-
-    VOID = frozenset(["meta", "br", "hr", "img", "link", "input"])
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
 
 
 @lru_cache(maxsize=1)

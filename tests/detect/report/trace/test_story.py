@@ -22,7 +22,8 @@ from detect.report.scan.wording import interval
 from detect.report.trace.story import story
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.examples import make_spec
-from tests.detect.report.scan.test_story import HOSTILE, Page
+from tests.detect.report.paper.reading import Page
+from tests.detect.report.scan.test_story import HOSTILE
 
 replace = msgspec.structs.replace
 
