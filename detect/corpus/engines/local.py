@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 from detect.corpus.engines.forkserver import end_with_parent, interrupts_afterwards, start_early
 from detect.corpus.tasks import Outcome, Task, run
-from watermark.errors import MachineError
+from watermark.errors import DyetraceError, MachineError
 
 _DEATHS = 3  # of workers during one and the same task, after which it is given up
 _AHEAD = 2  # tasks handed to each worker before it asks
@@ -72,6 +74,7 @@ class LocalEngine:
     def _started(self) -> ProcessPoolExecutor:
         """The pool."""
         if self._pool is None:
+            _refuse_unguarded()
             self._pool = ProcessPoolExecutor(self.workers, mp_context=start_early(), initializer=_prepare)
         return self._pool
 
@@ -80,6 +83,22 @@ class LocalEngine:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+
+def _refuse_unguarded() -> None:
+    """Refuse a program that each worker would run anew: workers import it, and it would scan while it is imported."""
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if path is None or getattr(main.__spec__, "name", "").endswith(".__main__"):
+        return  # which workers don't import
+    try:
+        source = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    if "__name__" not in source:
+        raise DyetraceError(
+            f'each worker of a scan would run {path} anew; put what it does under a line if __name__ == "__main__":'
+        )
 
 
 def _prepare() -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Server
 from detect.cli import main, working
-from detect.cli.working import Working, doing, rest
+from detect.cli.working import Working, doing, rest, say
 from tests.detect.marking_server import MASTER, MarkingServer, spec_of
 from tests.detect.student.asking.conftest import serve, tiny_model  # noqa: F401 (the model that API traces are tried on)
 from watermark.generate import Sampling, generate_answers
@@ -37,7 +37,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def recorded(line: str) -> None:
         said.append(line)
-        working.say(line)
+        say(line)
 
     def patient(self: Working, what: str, *given: Any) -> None:
         begin(self, what, *given)

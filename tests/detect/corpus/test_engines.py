@@ -50,7 +50,8 @@ class Killing:
     """Another engine, one of whose workers is killed at the first outcome of every stage."""
 
     def __init__(self, engine: Engine, workers: Any) -> None:
-        self.name, self._engine, self._workers = engine.name, engine, workers
+        self.name: Any = engine.name
+        self._engine, self._workers = engine, workers
         self.killed = 0
 
     def run(self, tasks: list[Task]) -> Iterator[Outcome]:
@@ -163,3 +164,37 @@ def test_shards_are_named_by_content(job: ScanJob, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(scan_module, "_hashes", scan_module._hashes)
     scan(ScanJob(**{**job.__dict__, "paths": [str(copies)]}), tmp_path, InlineEngine(), keep_work=True)
     assert sorted(path.name for path in (tmp_path / WORK / "gathered").iterdir()) == done
+
+
+PROGRAM = """
+from pathlib import Path
+
+from detect.corpus.engines.local import LocalEngine
+from detect.corpus.scan import ScanJob, scan
+from tests.detect.corpus.marked import spec
+
+
+def work():
+    job = ScanJob([{folder!r}], [spec()], {key!r}, null_corpus=())
+    found = scan(job, Path({out!r}), LocalEngine(2))
+    print(found.documents)
+
+
+"""
+
+
+@pytest.mark.parametrize("end", ["work()", 'if __name__ == "__main__":\n    work()'])
+def test_a_program_that_workers_would_run_anew_is_told_what_to_add(end: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "a.jsonl", documents(8, 60, 1))
+    write_key_file(tmp_path / "owner.key", SECRET)
+    names = {"folder": str(tmp_path / "data"), "key": f"file:{tmp_path / 'owner.key'}", "out": str(tmp_path / "out")}
+    (tmp_path / "program.py").write_text(PROGRAM.format(**names) + end)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, tmp_path / "program.py"], capture_output=True, text=True, env=environment)
+    if "__main__" in end:
+        assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
+    else:
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 1 and last.endswith('under a line if __name__ == "__main__":'), done.stderr
+        assert "program.py" in last and "workers died" not in done.stderr
