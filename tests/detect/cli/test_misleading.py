@@ -13,7 +13,7 @@ from detect.report.signature import sign, write_signing_key
 from detect.student.asking.plan import write_plan
 from detect.text.artefacts import artefact
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
-from tests.detect.report.test_report import make_document, make_record
+from tests.detect.report.detection.examples import make_document, make_record
 from tests.detect.student.asking.planned import plan as make_plan
 from watermark.commitment import commit, write_commitment
 from watermark.keys import KeyRing, TenantKey, write_key_file
@@ -21,7 +21,7 @@ from watermark.ledger import Ledger
 from watermark.spec import write_spec
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
