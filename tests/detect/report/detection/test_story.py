@@ -172,6 +172,33 @@ def test_many_documents_become_a_table_of_the_strongest() -> None:
     assert "corpus.jsonl:1<" in page and "P-values of all documents" in page
 
 
+def test_what_is_left_out_of_a_long_report_is_counted() -> None:
+    short = make_document(decoy_count=0)
+    many = make_record(*[msgspec.structs.replace(short, name=f"d{i}") for i in range(1003)], decoy_count=0)
+    assert "3 more documents, with weaker results, are in the JSON record only." in on_page(many)
+    texts = ["The", " dye"]
+    detailed = make_record(*[make_document(f"d{i}", -8.0 - i, texts=texts) for i in range(12)])
+    evidence = next(section for section in _content(story(detailed))["sections"] if "Evidence" in section["title"])
+    shown = [block for block in evidence["blocks"] if block["kind"] == "heading" and block["level"] == 3]
+    last = "".join(run for run, _ in evidence["blocks"][-1]["runs"])
+    assert len(shown) == 6 and last == "6 more are on the page (report.html)."
+    assert on_page(detailed).count("<details") == 12
+
+
+def test_reasons_for_refusal_are_told_of_many_documents() -> None:
+    reasons = ["reason a", "reason b", "reason c", "reason d"]
+    record = make_record(*[make_document(f"d{i}", refused=reasons[i % 4]) for i in range(8)])
+    for form in (in_terminal(record), Page(on_page(record)).text):
+        assert all(f"Refused: {reason}." in form for reason in reasons[:3])
+        assert "Refused: reason d." not in form and "1 more reasons for refusal" in form
+
+
+def test_a_refused_document_of_a_ranked_format_has_no_rank() -> None:
+    decoys = DecoyRun(log10_pvalues=[-0.5] * 100, rank=1, log10_agreement=0.0, drawn=10_000)
+    record = make_record(msgspec.structs.replace(make_document(refused="nothing is left"), decoys=decoys))
+    assert "10,001" not in in_terminal(record) + on_page(record)
+
+
 def test_verdict_by_the_model_aware_test_alone_pays_for_all_documents() -> None:
     blind_misses = make_document(log10_p=-2.0, aware=9.0)
     record = make_record(blind_misses, make_document(log10_p=-0.2, found=False, aware=-1.0))
