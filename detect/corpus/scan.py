@@ -29,11 +29,13 @@ from detect.corpus.tally import Documents, Tally, joined, merge, read_documents,
 from detect.corpus.tasks import Outcome, Stage, Task, first_records, gathered_shards, unwritten
 from detect.corpus.unquoted import unread, without_fields, without_names, without_text
 from detect.corpus.work import Plan, Shard, WorkFolder, discard, locked, new_file, shard_id, write_plan
+from detect.folders.published import Unwritten, replace_report
 from detect.keyed.calibration import explanation
 from detect.keyed.rings import KeySet, key_set, rings_of
 from detect.records.detection import Input
 from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now
+from detect.records.reading import encode_record
 from detect.records.report import versions
 from detect.records.scan import FileHash, Hit, ScannedInput, ScanRecord, Skipped
 from detect.records.text_assumptions import of_scan
@@ -295,9 +297,6 @@ def _scan(
         quotes=job.quotes,
         reference_inputs=[] if reference is None else reference.inputs,
     )
-    from detect.folders.published import Unwritten, replace_report
-    from detect.records.reading import encode_record
-
     record = msgspec.structs.replace(
         record,
         assumptions=of_scan(record, len(corpus.unreadable), job.opened),

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from detect.document.blind import NOTHING, WHOLE_FAMILY, BlindTest, Family
+from detect.document.likelihood import likelihood
 from detect.document.pointing import blind_and_aware, level_per_test
 from detect.keyed.batch import CHUNK
 from detect.keyed.calibration import explanation
@@ -340,8 +341,7 @@ def _aware(
 ) -> AwareResult | None:
     if model is None or blind.refused:
         return None
-    from detect.document.aware import aware_test
-    from detect.document.likelihood import likelihood
+    from detect.document.aware import aware_test  # with torch, which takes seconds
 
     found = aware_test(
         spec,

@@ -19,6 +19,7 @@ import numpy as np
 
 from detect.keyed.owners import tested_keys
 from detect.models.forward import Model, model_hash
+from detect.models.soundness import check_sound
 from detect.records.key_name import KeyName
 from detect.records.made import Made
 from detect.records.scan import FileHash
@@ -375,7 +376,6 @@ def _loaded_reader(
     )
     if reference is None:
         return bare, None
-    from detect.models.soundness import check_sound
     from watermark.models.folder import load_model
 
     network, own = load_model(reference, progress=tell)

@@ -19,6 +19,7 @@ import numpy as np
 
 from detect.folders.own import claim
 from detect.keyed.owners import tested_keys
+from detect.models.alignment import AlignedModel
 from detect.models.forward import (
     F64,
     I64,
@@ -38,6 +39,7 @@ from detect.models.reading import (
     positions,
     read_text,
 )
+from detect.models.soundness import check_sound
 from detect.records.made import Made
 from detect.records.trace import (
     Control,
@@ -218,7 +220,6 @@ class _Bench:
 
     def _load(self, folder: Path, seen: ModelSeen) -> Predictor:
         """The model of a folder, once it has passed its self-test; what was mended is said on standard error."""
-        from detect.models.soundness import check_sound
         from watermark.models.folder import load_model
 
         self.begin(f"loading {folder.name}")
@@ -231,8 +232,6 @@ class _Bench:
             model = Model(network, self.spec.vocabulary_size)
             check_sound(network, str(folder), self.spec.vocabulary_size)
             return model
-        from detect.models.alignment import AlignedModel
-
         check_sound(network, str(folder), vocabulary_size(tokenizer))
         return AlignedModel(
             network, tokenizer, self.tokenizer, self.spec.vocabulary_size, context_width=self.spec.context_width
