@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from detect.corpus.score import expectation
 from detect.document.pointing import blind_and_aware, level_per_test
 from detect.laws.multiplicity import holm_log10
 from detect.laws.strength import fewest_tuples
 from detect.records.detection import AwareHypothesis, Document, Hypothesis, Record
-from detect.records.key_name import KeyName
-from detect.records.written import key_label
+from detect.records.written import key_label, key_phrase
 from detect.report.runs import Runs, p_value, runs, said
 from detect.report.story import Tone
 from detect.report.wording import command, keys_named, operand, options
-from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
+from watermark.laws import Bernoulli, in_nats
 from watermark.spec import WatermarkSpec
 
 _SENTENCE = 600  # characters of a verdict
@@ -151,18 +151,12 @@ def _verdict(
 
 def _keys(keys: Sequence[str], tested: int) -> str:
     """Name the keys that pay for being named: "this key", "the global key and the key of tenant acme"."""
-    found = [_key_phrase(key, tested == 1) for key in keys]
+    found = ["this key" if tested == 1 and key == "global" else key_phrase(key) for key in keys]
     if len(found) > _NAMED_KEYS:
         found = [*found[:_NAMED_KEYS], f"{len(found) - _NAMED_KEYS} more keys"]
     if len(found) < 2:
         return found[0] if found else "this key" if tested <= 1 else f"one of the {tested:,} keys tested"
     return f"{', '.join(found[:-1])} and {found[-1]}"
-
-
-def _key_phrase(key: str, only: bool) -> str:
-    if not KeyName.read(key).is_global:
-        return f"the key of {key_label(key)}"
-    return "this key" if only else f"the {key} key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,19 +197,10 @@ def score(spec: WatermarkSpec, answer: Verdict) -> Score | None:
     if not count or not hypothesis.subkeys:
         return None
     scheme = spec.build_scheme()
-    law = scheme.law
     best = min(hypothesis.subkeys, key=lambda tally: tally.log10_pvalue)
-    mean = best.total * scheme.unit / count
-    if isinstance(law, Exponential):
-        return Score(mean, 1.0, "nats per token")
-    if isinstance(law, Hypoexponential):
-        return Score(mean, sum(law.weights), "nats per token")
-    if isinstance(law, Bernoulli):
-        return Score(mean, law.gamma, "green")
-    if isinstance(law, WeightedBits):
-        return Score(mean, sum(law.weights) / 2 * scheme.unit, "points per token")
-    expected = math.fsum(v * p for v, p in zip(law.values, law.probabilities, strict=True))
-    return Score(mean, expected * scheme.unit, "points per token")
+    green = isinstance(scheme.law, Bernoulli)
+    unit = "nats per token" if in_nats(scheme.law) else "green" if green else "points per token"
+    return Score(best.total * scheme.unit / count, expectation(scheme) * scheme.unit, unit)
 
 
 def recompute_command(record: Record) -> str:
