@@ -52,7 +52,7 @@ def render(asked: Render) -> None:
         doing(f"drawing {DRAWINGS[form]}")
         drawings[DRAWINGS[form]] = _drawn(record, form)
     rest()
-    if (name := DRAWINGS["text"]) in drawings:
+    for name in {DRAWINGS["text"], DRAWINGS["markdown"]} & drawings.keys():
         drawings[name] += drawn_from(data)
     add_drawings(asked.output, data, drawings, force=asked.force)
     note(f"wrote {', '.join(drawings)} to {asked.output}")

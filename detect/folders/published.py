@@ -26,17 +26,29 @@ from watermark.interruption import held, wrote
 REPORT = "report.json"
 SIGNATURE = "report.json.sig"
 DETECTION_FORMAT, SCAN_FORMAT, TRACE_FORMAT = "dyetrace-detection", "dyetrace-scan", "dyetrace-trace"
-_KINDS = {DETECTION_FORMAT: "a detection", SCAN_FORMAT: "a scan", TRACE_FORMAT: "a trace"}
+_KINDS = {
+    DETECTION_FORMAT: "a detection",
+    SCAN_FORMAT: "a scan",
+    TRACE_FORMAT: "a trace",
+    "dyetrace-power-plan": "a plan of power",
+    "dyetrace-serve-check": "a check of a server",
+}
+
+
+def _says_of_what(data: bytes) -> bool:
+    return b"\nDrawn by dyetrace from the report with SHA-256 " in data
+
 
 # What is drawn from a report or written about it, and how to tell that dyetrace did so.
 _DRAWN: dict[str, Callable[[bytes], bool]] = {
     "report.html": lambda data: b"<title>dyetrace " in data,
     "report.pdf": lambda data: data.startswith(b"%PDF") and b"dyetrace" in data,
-    "report.txt": lambda data: b"\nDrawn by dyetrace from the report with SHA-256 " in data,
+    "report.txt": _says_of_what,
+    "report.md": _says_of_what,
     "run.json": lambda data: b'"stages"' in data and b'"engine"' in data,
     SIGNATURE: lambda data: b'"dyetrace-report-signature"' in data,
 }
-DRAWINGS = ("report.html", "report.pdf", "report.txt")
+DRAWINGS = ("report.html", "report.pdf", "report.txt", "report.md")
 # What belongs to a report, if its report.json says so.
 _LISTED = ("documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz")
 NAMES = (REPORT, *_LISTED, *_DRAWN)

@@ -12,6 +12,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from io import StringIO
+from typing import Literal
 
 from rich.cells import set_cell_size
 from rich.console import Console, Group, RenderableType
@@ -27,6 +28,7 @@ from detect.report.story import (
     Block,
     Cell,
     Code,
+    Column,
     Details,
     Formula,
     Heading,
@@ -196,39 +198,31 @@ class _Paper:
 
     def _table(self, table: Table, width: int) -> Iterator[RenderableType]:
         rows = placed(table, None if self.whole else table.on_screen)
-        cells = [[self._cell(cell, first=not number) for number, cell in enumerate(row)] for row in rows]
+        cells = [[self._cell(cell) for cell in row] for row in rows]
         heads = [self._safe(name) for name in labels(table)]
-        words = [not number or column.align == "l" for number, column in enumerate(table.columns)]
         natural = [_breadth(head, [row[i] for row in cells]) for i, head in enumerate(heads)]
-        least = [min(n, _OTHER if i else _FIRST) if words[i] else n for i, n in enumerate(natural)]
-        kept = list(range(len(heads)))
-        while sum(least[i] + 2 for i in kept) > width and (gone := max(kept, key=lambda i: table.columns[i].rank)):
-            if not table.columns[gone].rank:
-                break
-            kept.remove(gone)
-        room = _shared(width - 2 * len(kept), [natural[i] for i in kept], [least[i] for i in kept])
+        room = _room(table.columns, natural, width)
         grid = Grid(box=None, padding=(0, 1), header_style="dim")
-        for i, most in zip(kept, room, strict=True):
-            grid.add_column(
-                Shown(textwrap.fill(heads[i], most)),
-                justify="left" if words[i] else "right",
-                no_wrap=not (self.whole and words[i]),
-                overflow="fold" if self.whole and words[i] else "crop",
-                width=most,
-            )
-        for row in cells:
-            shown = [row[i] for i in kept]
-            grid.add_row(*(shown if self.whole else map(_cut, shown, room, [True] + [False] * len(room))))
+        for i, most in room.items():
+            words = table.columns[i].align == "l"
+            head = Shown(textwrap.fill(heads[i], most))
+            justify: Literal["left", "right"] = "left" if words else "right"
+            grid.add_column(head, justify=justify, no_wrap=not words, overflow="fold", width=most)
+        for row, shown in zip(rows, cells, strict=True):
+            grid.add_row(*(self._fitted(row[i], shown[i], most, not i) for i, most in room.items()))
         yield grid
         if len(table.rows) > len(rows):
             note = f" The first {len(rows):,} of {len(table.rows):,} rows; the JSON record has all."
             yield Shown(note, "dim", overflow="fold")
 
-    def _cell(self, cell: Cell | None, *, first: bool) -> Shown:
+    def _cell(self, cell: Cell | None) -> Shown:
         if cell is None:
             return Shown()
-        style = _CELLS[cell.tone] if cell.tone else ""
-        return Shown(self._text(cell.text, named=cell.name), style)
+        return Shown(self._text(cell.text, named=cell.name), _CELLS[cell.tone] if cell.tone else "")
+
+    def _fitted(self, cell: Cell | None, shown: Shown, room: int, front: bool) -> Shown:
+        """A name is cut in brief; other words go on below."""
+        return shown if self.whole or cell is None or not cell.name else _cut(shown, room, front)
 
     def _name(self, title: Runs, width: int, style: str) -> Shown:
         """A document's name on a line of its own, whole or cut at its front."""
@@ -272,15 +266,22 @@ def _breadth(head: str, cells: Sequence[Shown]) -> int:
     return max([widest, min(len(head), _HEAD), *(cell.cell_len for cell in cells)])
 
 
-def _shared(width: int, natural: Sequence[int], least: Sequence[int]) -> list[int]:
-    """Columns of a table: what is left over goes to those that have too little, the first ones first."""
-    left = width - sum(least)
-    found = []
-    for wanted, given in zip(natural, least, strict=True):
-        more = max(0, min(wanted - given, left))
+def _room(columns: Sequence[Column], natural: Sequence[int], width: int) -> dict[int, int]:
+    """How broad each column is that there is room for: those of the highest rank go first.
+
+    Numbers have what they take; what is left over goes to words, the first ones first.
+    """
+    least = [n if columns[i].align == "r" else min(n, _OTHER if i else _FIRST) for i, n in enumerate(natural)]
+    kept = list(range(len(columns)))
+    while sum(least[i] + 2 for i in kept) > width and any(columns[i].rank for i in kept):
+        kept.remove(max(kept, key=lambda i: columns[i].rank))
+    left = width - sum(least[i] + 2 for i in kept)
+    room = {}
+    for i in kept:
+        more = max(0, min(natural[i] - least[i], left))
         left -= more
-        found.append(given + more)
-    return found
+        room[i] = least[i] + more
+    return room
 
 
 def _cut(shown: Shown, room: int, front: bool) -> Shown:

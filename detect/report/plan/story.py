@@ -141,8 +141,12 @@ def _power(plan: PowerPlan) -> Section:
 def _curve(plan: PowerPlan) -> Markup:
     """Draw the power against the number of contexts, which is on a logarithmic scale."""
     low, high = (math.log10(point.contexts) for point in (plan.curve[0], plan.curve[-1]))
-    points = [svg.unit((math.log10(point.contexts) - low) / (high - low), point.power) for point in plan.curve]
-    x = svg.unit((math.log10(max(plan.contexts, plan.curve[0].contexts)) - low) / (high - low), 0)[0]
+
+    def place(contexts: int, power: float) -> tuple[float, float]:
+        return svg.unit(min(1.0, (math.log10(contexts) - low) / (high - low or 1.0)), power)
+
+    points = [place(point.contexts, point.power) for point in plan.curve]
+    x, _ = place(max(plan.contexts, plan.curve[0].contexts), 0)
     description = f"{plan.asked.power:.3g} at {plan.contexts:,} contexts"
     return svg.figure("curve", "Power against contexts", description, _body(points, x, low, high))
 
@@ -152,7 +156,7 @@ def _body(points: list[tuple[float, float]], budget: float, low: float, high: fl
         yield svg.tick_y(svg.unit(0, tick)[1], f"{tick:g}")
     for exponent in range(math.ceil(low), math.floor(high) + 1):
         label = f"{10**exponent:,}" if exponent < 6 else f'10<tspan class="up" dy="-4">{exponent}</tspan>'
-        yield svg.tick_x(svg.unit((exponent - low) / (high - low), 0)[0], label)
+        yield svg.tick_x(svg.unit((exponent - low) / (high - low or 1.0), 0)[0], label)
     yield svg.line(*svg.unit(0, 0), *svg.unit(1, 0), "axis")
     yield svg.line(*svg.unit(0, POWER), *svg.unit(1, POWER), "chance")
     yield svg.line(budget, svg.TOP, budget, svg.unit(0, 0)[1], "limit")
