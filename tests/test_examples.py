@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 FILES = [
     path
     for package in (watermark, detect)
-    for path in sorted(Path(package.__file__).parent.rglob("*.py"))
+    for path in sorted(Path(str(package.__file__)).parent.rglob("*.py"))
     if ">>>" in path.read_text(encoding="utf-8")
 ]
 

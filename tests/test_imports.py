@@ -13,7 +13,7 @@ import pytest
 import detect
 import watermark
 
-FOLDERS = {module.__name__: Path(module.__file__).parent for module in (watermark, detect)}
+FOLDERS = {module.__name__: Path(str(module.__file__)).parent for module in (watermark, detect)}
 ROOT = FOLDERS["watermark"].parent
 
 # Lets nothing be imported but the standard library, what is named after it, and what those need.
@@ -201,9 +201,10 @@ def test_ci_holds_the_code_against_the_contract():
 
 def promised(module) -> dict[str, str]:
     """Name and home of what type checkers see: the imports under ``if TYPE_CHECKING``."""
-    tree = ast.parse(Path(module.__file__).read_text())
+    tree = ast.parse(Path(str(module.__file__)).read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    return {alias.asname: node.module for node in block.body for alias in node.names}
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {str(alias.asname): str(node.module) for node in imports for alias in node.names}
 
 
 @pytest.mark.parametrize("module", [watermark, detect], ids=lambda m: m.__name__)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import click
 
@@ -101,7 +101,7 @@ class Server:
     ) -> None:
         self.name, self.api_key, self.knows_n, self.says_usage = name, api_key, knows_n, says_usage
         self.received: list[Received] = []
-        self.faults = faults if callable(faults) else deque(faults)
+        self.faults: Any = faults if callable(faults) else deque(faults)
         self.guard = threading.Condition()
         self.under_way = 0
         self.released = False
@@ -116,7 +116,7 @@ class Server:
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,8 +155,10 @@ class Server:
     def next_fault(self, body: dict[str, Any]) -> Fault | None:
         """What to do with this request."""
         if callable(self.faults):
-            return self.faults(body)
-        return self.faults.popleft() if self.faults else None
+            found: Fault | None = self.faults(body)
+        else:
+            found = self.faults.popleft() if self.faults else None
+        return found
 
     def serve(self, chat: bool, body: dict[str, Any]) -> dict[str, Any]:
         """The response to a request."""

@@ -36,8 +36,8 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def detector(**settings: Any) -> detect.Detector:
-    settings = {"tenants": TENANTS, "decoys": 20} | settings
-    return detect.Detector(GOLDEN / "spec.json", KEY, GOLDEN / "tokenizer.json", **settings)
+    given: dict[str, Any] = {"tenants": TENANTS, "decoys": 20} | settings
+    return detect.Detector(GOLDEN / "spec.json", KEY, GOLDEN / "tokenizer.json", **given)
 
 
 def texts() -> list[str]:
@@ -214,6 +214,7 @@ def test_found_is_the_p_value_at_the_level() -> None:
         aware = AwareResult(model="m", hypotheses=[], log10_pvalue=log10_aware, decoy_log10_evalues=[])
         documents = adjust([replace(document, log10_pvalue=log10_p, hypotheses=[], aware=aware)], record.alpha)
         result = result_of(replace(record, documents=documents))
+        assert result.log10_pvalue is not None
         assert result.found == (result.log10_pvalue <= math.log10(record.alpha))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import click
 
@@ -183,7 +184,7 @@ def commands(group: click.Group = main, above: tuple[str, ...] = ()) -> Iterator
         else:
             yield " ".join(names), command
     if group is main:
-        yield "spec import", main.commands["spec"].instead["import"]
+        yield "spec import", cast(Any, main.commands["spec"]).instead["import"]
 
 
 @lru_cache(maxsize=1)

@@ -163,7 +163,8 @@ def _call(task: Task) -> int:
     sys.stdin = _stream(0, "r", encoding, "strict", task)
     sys.stdout = _stream(1, "w", encoding, "strict", task)
     sys.stderr = _stream(2, "w", encoding, "backslashreplace", task)
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
     sys.argv = ["dyetrace", *task.words]
     import detect.cli
     from detect.start import main
@@ -237,7 +238,7 @@ def load(kind: str) -> None:
 
     finder = _WithoutTorch()
     if kind == "light":
-        sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, finder)
     for package in (detect, watermark):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not any(part in module.name for part in (".engines.", "__main__", "triton", "ray")):
@@ -267,10 +268,10 @@ def _load_machine_code() -> None:
     from numba.core.dispatcher import Dispatcher
 
     for found in gc.get_objects():
-        if isinstance(found, Dispatcher) and isinstance(found._cache, FunctionCache):
-            if not found.targetoptions.get("parallel"):
-                for key in list(found._cache._cache_file._load_index()):
-                    found.compile(key[0])
+        cache = getattr(found, "_cache", None) if isinstance(found, Dispatcher) else None
+        if isinstance(cache, FunctionCache) and not found.targetoptions.get("parallel"):
+            for key in list(cache._cache_file._load_index()):
+                found.compile(key[0])
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def leave(folder: Path) -> None:
         if "every number the same" not in said:
             sys.exit(f"{name}: {said}")
         print(f"{sys.version.split()[0]}: {name}: {said.strip()}")
-    options = (*how, "--spec", "spec.json", "--tenant", "acme", "--tenant", "zenith", "--decoys", "20")
+    options: tuple[str, ...] = (*how, "--spec", "spec.json", "--tenant", "acme", "--tenant", "zenith", "--decoys", "20")
     options = ("documents.jsonl", *options, "--tokenizer", "tokenizer.json", "--json")
     scan = ("--reference", "answers.jsonl", "--workers", "1", "--no-pdf", "-o", "new")
     (folder / "detection.json").write_text(run("detect", *options, within=work))

@@ -133,6 +133,7 @@ def ledger_of(path: Path, spec: WatermarkSpec, ring: KeyRing, answers: Sequence[
     with Ledger.create(path, spec, ring, megabytes=1) as ledger:
         for answer in answers:
             contexts = answer_contexts(answer.prompt_token_ids, [*answer.token_ids, 0], spec.context_width)
+            assert answer.subkey is not None
             ledger.add(None, answer.subkey, contexts)
     return path
 

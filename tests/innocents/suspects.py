@@ -43,7 +43,7 @@ def toy_tokenizer() -> Tokenizer:
 
 
 TOKENIZER = toy_tokenizer()
-_CHARACTERS = [TOKENIZER.id_to_token(i) for i in range(VOCABULARY)]
+_CHARACTERS = [str(TOKENIZER.id_to_token(i)) for i in range(VOCABULARY)]
 
 
 def spelled(ids: Sequence[int]) -> str:

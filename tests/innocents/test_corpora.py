@@ -276,7 +276,7 @@ def marked_text(smollm2_tokenizer: Tokenizer) -> str:
     """Words that the real key chose among twenty of a list, as a generator with little to say would."""
     made = real_spec(smollm2_tokenizer, SECRET)
     ring = KeyRing.from_master(SECRET)
-    assert ring.global_key is not None
+    assert isinstance(ring.global_key, SecretKey)
     key = subkey(ring.global_key, 0)
     choices = [smollm2_tokenizer.encode(f" {word}").ids for word in WORDS]
     single = np.array([ids[0] for ids in choices if len(ids) == 1], np.uint32)

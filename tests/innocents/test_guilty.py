@@ -59,7 +59,7 @@ def test_by_asking(evidence: str, served: bool, tmp_path: Path) -> None:
         answers = written(LISTS, PROMPTS, rng, mark=(spec, ring), samples=4)
         student = LISTS.taught(answers)
 
-        def says(texts: Sequence[str], student=student, rng=rng) -> list[list[SuspectAnswer]]:  # type: ignore[no-untyped-def]
+        def says(texts: Sequence[str], student=student, rng=rng) -> list[list[SuspectAnswer]]:
             asked = asked_in_order(PROMPTS, texts)
             said = written(student, asked, rng, samples=4)
             return as_said(said, len(texts), student if evidence == "logprobs" else None)

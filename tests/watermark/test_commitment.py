@@ -5,6 +5,7 @@ import json
 import os
 import stat
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -28,7 +29,7 @@ from watermark.spec import WatermarkSpec
 
 SECRET = bytes(range(32))
 KEY = SecretKey(SECRET)
-FIELDS = {"vocabulary_size": 100, "tokenizer": "t", "key_fingerprint": KEY.fingerprint}
+FIELDS: dict[str, Any] = {"vocabulary_size": 100, "tokenizer": "t", "key_fingerprint": KEY.fingerprint}
 SPEC = WatermarkSpec(**FIELDS)
 
 
@@ -57,7 +58,7 @@ def test_the_digest_is_sha256_over_label_salt_spec_and_key(made):
 
 
 def test_it_opens_with_what_it_was_made_of_and_salts_differ(made):
-    verify(*made, SPEC, KEY)
+    verify(made[0], made[1], SPEC, KEY)
     again = commit(SPEC, KEY)
     verify(*again, SPEC, KEY)
     assert again[0].sha256 != made[0].sha256

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,10 +22,10 @@ from watermark.spec import (
     write_spec,
 )
 
-REQUIRED = {"vocabulary_size": 49_152, "tokenizer": "tk-0123", "key_fingerprint": "49e5696b"}
+REQUIRED: dict[str, Any] = {"vocabulary_size": 49_152, "tokenizer": "tk-0123", "key_fingerprint": "49e5696b"}
 SPEC = WatermarkSpec(**REQUIRED)
 
-schemes = st.one_of(
+schemes: st.SearchStrategy[Any] = st.one_of(
     st.just(("gumbel", {})),
     st.tuples(st.just("tournament"), st.fixed_dictionaries({}, optional={"depth": st.integers(1, 32)})),
     st.tuples(
@@ -103,7 +104,7 @@ def test_a_default_left_out_and_the_same_value_spelt_out_are_one_spec():
 
 
 def test_every_field_is_part_of_the_identity():
-    variants = [
+    variants: list[dict[str, Any]] = [
         {"scheme": "tournament"},
         {"scheme": "tournament", "parameters": {"depth": 29}},
         {"scheme": "green_list"},
@@ -124,7 +125,7 @@ def test_every_field_is_part_of_the_identity():
 
 def test_a_wide_context_warns_that_students_will_not_be_traced():
     assert [WatermarkSpec(**REQUIRED, context_width=h).warning for h in (1, 2)] == [None, None]
-    assert "nearly untraceable" in WatermarkSpec(**REQUIRED, context_width=3).warning
+    assert "nearly untraceable" in str(WatermarkSpec(**REQUIRED, context_width=3).warning)
 
 
 # -------------------------------------------------------------------------------------------- what is wrong

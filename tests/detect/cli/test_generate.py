@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Stopped(BaseException):
 
 
 @pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Lets a run die when it has written so many batches and begun to write the next."""
     from watermark.files.partial import PartialFile
 
@@ -186,11 +187,15 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def _more_than(output: Path, already: int) -> bool:
+    return lines(partial_paths(output)[0]) > already
+
+
 def test_after_kill_9_every_prompt_is_answered_exactly_once(long_job: MarkingJob) -> None:
     output = long_job.folder / "a.jsonl"
     for already in (0, 5):
         process = started(long_job, output)
-        wait_for(lambda already=already: lines(partial_paths(output)[0]) > already, process)
+        wait_for(partial(_more_than, output, already), process)
         process.kill()
         process.communicate()
         assert not output.exists()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -131,7 +131,7 @@ def write_ledgers(folder: Path) -> None:
 def test_every_command_has_json() -> None:
     lacking = [name for name, command in commands() if "--json" not in [o for p in command.params for o in p.opts]]
     assert lacking == []
-    import_spec = main.commands["spec"].instead["import"]
+    import_spec = cast(Any, main.commands["spec"]).instead["import"]
     assert any("--json" in parameter.opts for parameter in import_spec.params)
 
 
@@ -173,6 +173,7 @@ def test_schemas_refuse_what_is_changed(case: Case) -> None:
     """The schemas say something: other types, lacking fields and other versions don't pass."""
     report = json.loads((case.folder / "detected" / "report.json").read_bytes())
     validator = Draft202012Validator(json_schema("detection"))
+    change: dict[str, Any]
     for change in ({"version": 2}, {"format": "dyetrace-scan"}, {"documents": {}}, {"alpha": "small"}, {"more": 1}):
         assert not validator.is_valid(report | change), change
     assert not validator.is_valid({name: value for name, value in report.items() if name != "spec"})

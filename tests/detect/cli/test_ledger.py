@@ -20,7 +20,7 @@ RING = KeyRing.from_master(MASTER)
 SPEC = WatermarkSpec(vocabulary_size=50_000, tokenizer="t", key_fingerprint=MASTER.fingerprint)
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["ledger", *map(str, arguments)])
 
 

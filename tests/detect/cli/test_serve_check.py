@@ -285,7 +285,8 @@ def test_a_server_that_stays_broken_or_silent_ends_it_with_status_5(owner: Path,
 def test_times_and_counts_out_of_range_are_refused(command: str, option: str, value: str) -> None:
     given = ["http://127.0.0.1:9", "--spec", "s", "--key", "env:NONE", "-o", "o", option, value]
     if command == "serve-check":
-        given.remove("-o"), given.remove("o")
+        given.remove("-o")
+        given.remove("o")
     result = CliRunner().invoke(main, [*command.split(), *given])
     assert result.exit_code == 2 and option in result.stderr, result.output
     assert result.stdout == "" and "Traceback" not in result.output
@@ -302,7 +303,8 @@ def test_what_cannot_be_asked_is_one_line_and_a_status(owner: Path, start: Start
     server = start(settings={"tenants": ["zenith"]})
     dead = start()
     dead.close()
-    spec, plain = {}, {"spec": "plain.json"}
+    spec: dict[str, str] = {}
+    plain = {"spec": "plain.json"}
     for url, more, files, says in (
         (dead.url, [], spec, "cannot reach 127.0.0.1:"),
         (dead.url, ["--model", "student"], spec, "cannot reach 127.0.0.1:"),

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import click
 import pytest
@@ -195,7 +196,7 @@ def all_commands(group: click.Group = main) -> Iterator[click.Command]:
         if isinstance(command, click.Group):
             yield from all_commands(command)
         elif command.name == "spec":
-            yield command.instead["import"]
+            yield cast(Any, command).instead["import"]
 
 
 # Of other programs: vLLM's and pip's own.

@@ -25,7 +25,7 @@ CANDIDATES = 48
 
 
 def spec(**changes: Any) -> WatermarkSpec:
-    fields = {"vocabulary_size": VOCABULARY, "tokenizer": "t", "key_fingerprint": SECRET.fingerprint}
+    fields: dict[str, Any] = {"vocabulary_size": VOCABULARY, "tokenizer": "t", "key_fingerprint": SECRET.fingerprint}
     return WatermarkSpec(**(fields | changes))
 
 
@@ -63,6 +63,7 @@ def documents(
 def _row_keys(made: WatermarkSpec, ring: KeyRing, tenant: str | None, nonces: np.ndarray) -> np.ndarray:
     count = nonces.shape[1]
     assert ring.global_key is not None
+    assert isinstance(ring.global_key, SecretKey)
     keys = np.array([subkey(ring.global_key, row % made.subkeys).words for row in range(count)])
     if tenant is None:
         return keys
@@ -72,7 +73,7 @@ def _row_keys(made: WatermarkSpec, ring: KeyRing, tenant: str | None, nonces: np
     return np.where((words < selector_threshold(made))[:, None], keys, theirs)
 
 
-def write_jsonl(path: Path, rows: Sequence[np.ndarray], first: int = 0) -> Path:
+def write_jsonl(path: Path, rows: Sequence[np.ndarray] | np.ndarray, first: int = 0) -> Path:
     lines = [msgspec.json.encode({"id": f"doc-{first + i}", "token_ids": row.tolist()}) for i, row in enumerate(rows)]
     path.write_bytes(b"\n".join(lines) + b"\n")
     return path
@@ -89,7 +90,7 @@ class InlineEngine:
     def run(self, tasks: Any) -> Any:
         waiting: list[Task] = list(tasks)
         if self._seed is not None:
-            np.random.default_rng(self._seed).shuffle(waiting)  # type: ignore[arg-type]
+            np.random.default_rng(self._seed).shuffle(waiting)
         for task in waiting:
             yield run(Task(*task))
 

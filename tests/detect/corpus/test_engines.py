@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,15 @@ def expected(job: ScanJob, tmp_path_factory: pytest.TempPathFactory) -> list[byt
     return report(output)
 
 
-class Killing:
+class Killing(Engine):
     """Another engine, one of whose workers is killed at the first outcome of every stage."""
 
     def __init__(self, engine: Engine, workers: Any) -> None:
-        self.name: Any = engine.name
+        self.name = engine.name
         self._engine, self._workers = engine, workers
         self.killed = 0
 
-    def run(self, tasks: list[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         for number, outcome in enumerate(self._engine.run(tasks)):
             yield outcome
             victims = self._workers()

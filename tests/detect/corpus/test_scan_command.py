@@ -18,6 +18,7 @@ from detect.corpus.forecast import forecast
 from detect.corpus.recompute import recompute_scan
 from detect.corpus.scan import scan
 from detect.corpus.settings import ScanSettings
+from detect.laws.tails import log10_sf_pairs
 from detect.records.reading import read_record
 from detect.records.scan import ScanRecord
 from detect.text.natural_text import natural_documents
@@ -239,7 +240,7 @@ def test_an_answer_that_the_decoys_contradict_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A document test that is broken for this text shows under keys that nobody used, and then nothing is found."""
-    real = score.log10_sf_pairs
+    real = log10_sf_pairs
     monkeypatch.setattr(score, "log10_sf_pairs", lambda law, ns, totals: np.minimum(real(law, ns, totals) * 3 - 1, 0))
     record = scan(job(folder, str(folder / "ids.jsonl")), tmp_path, InlineEngine())
     assert record.refused is not None and "contradict" in record.refused

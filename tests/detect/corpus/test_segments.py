@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_the_chance_to_reach_a_height_is_that_of_linear_equations(scheme: Scheme
     survival = 10.0 ** StatisticBins.of_law(scheme.law, scheme.unit).log10_survival
     pmf = survival - np.append(survival[1:], 0.0)
     for score in segments._scores(scheme.law, scheme.unit)[2:]:
-        jumps = {}
+        jumps: dict[Any, Any] = {}
         for step, chance in zip(score.of_bin.tolist(), pmf.tolist(), strict=True):
             jumps[step] = jumps.get(step, 0.0) + chance
         for height in (1, 7, 40):

@@ -55,7 +55,7 @@ def settled(documents: list[list[int]], cuts: list[int], buckets: int, folder: P
 
 @settings(max_examples=60)
 @given(st.data())
-def test_first_places_are_those_of_reading_the_corpus_in_order(tmp_path_factory, data: st.DataObject) -> None:  # type: ignore[no-untyped-def]
+def test_first_places_are_those_of_reading_the_corpus_in_order(tmp_path_factory, data: st.DataObject) -> None:
     documents = data.draw(st.lists(st.lists(st.integers(0, 3), max_size=30), min_size=1, max_size=8))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(documents)), max_size=3)))
     buckets = data.draw(st.sampled_from([2, 16, 64]))

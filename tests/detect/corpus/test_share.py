@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,7 +185,7 @@ def test_the_interval_on_tokens_holds(case: str, reference: int) -> None:
     covered, widths = [], []
     for _ in range(300):
         share = {"no mark": 0.0, "1%": 0.01}.get(case, 0.3 if case.startswith("30%") else 1.0)
-        part = {"30%, some half": rng.choice([0.5, 1.0], documents), "all half": 0.5}.get(case, 1.0)
+        part: Any = {"30%, some half": rng.choice([0.5, 1.0], documents), "all half": 0.5}.get(case, 1.0)
         corpus, tuples, marked = documents_of(rng, (rng.random(documents) < share) * part)
         known, _, _ = documents_of(rng, np.ones(reference))
         found = marked_tokens(GUMBEL.law, GUMBEL.unit, SUBKEYS, corpus, known)

@@ -62,7 +62,7 @@ def test_the_mean_over_keys_is_one_whatever_the_model(scheme: str, wrong_model: 
     document = _synthetic(scheme, 2, 1, None, spread=1.0)
     if wrong_model:
         noise = np.random.default_rng(2).standard_normal(document.logits.shape).astype(np.float32)
-        document = Likelihood(document.tuples, document.candidates, document.logits + noise / 2)
+        document = Likelihood(document.tuples, document.candidates, document.logits + noise / np.float32(2))
     keys = list(fresh_keys(f"{scheme}{wrong_model}", 6_000))
     evalues = 10.0 ** log10_evalues(make_scheme(scheme, {}), keys, _everywhere(document, keys), document)
     error = evalues.std() / math.sqrt(len(keys))

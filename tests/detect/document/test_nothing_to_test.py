@@ -15,7 +15,7 @@ from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vo
 from watermark.spec import write_spec
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 

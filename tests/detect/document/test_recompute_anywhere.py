@@ -27,7 +27,7 @@ from watermark.spec import WatermarkSpec, write_spec
 ACCOUNTS = ["--tenant", "acme", "--tenant", "zenith"]
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
@@ -105,6 +105,31 @@ def test_inputs_means_the_same_folder_to_recompute_and_to_verify(kind: str, case
         ]
         assert [done.exit_code == 0 for done in results] == [holds, holds], [done.output for done in results]
     assert recompute(case, kind, "owner.key", report=report).exit_code == 2  # nothing to be found from there
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_renamed_file_is_known_by_its_hash_to_recompute_and_to_verify(
+    kind: str, case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(case)
+    key = ["--spec", "spec.json", "--key", "file:owner.key", "--decoys", "5", *ACCOUNTS]
+    report = case / "out" / kind / "report.json"
+    if kind == "scan":
+        done = run("scan", "data/x.jsonl", *key, "-o", tmp_path / "one", "--no-pdf", "--workers", "1")
+        assert done.exit_code == 0, done.output
+        report = tmp_path / "one" / "report.json"
+    moved = tmp_path / "moved"
+    (moved / "deep").mkdir(parents=True)
+    shutil.copy(case / "data" / "x.jsonl", moved / "deep" / "renamed.jsonl")
+    write_jsonl(moved / "x.jsonl", documents(2, 100, 9))  # another file has its name by now
+    for done in (
+        recompute(case, kind, "owner.key", "--inputs", moved, report=report),
+        run("report", "verify", report, "--inputs", moved),
+    ):
+        assert done.exit_code == 0, done.output
+    (moved / "deep" / "renamed.jsonl").unlink()
+    assert recompute(case, kind, "owner.key", "--inputs", moved, report=report).exit_code == 3
+    assert run("report", "verify", report, "--inputs", moved).exit_code == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)

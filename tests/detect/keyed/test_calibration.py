@@ -20,7 +20,7 @@ from watermark.keys import KeyRing, SecretKey
 from watermark.registry import make_scheme
 from watermark.spec import WatermarkSpec
 
-SCHEMES = {
+SCHEMES: dict[str, tuple[str, dict[str, Any], int]] = {
     "gumbel": ("gumbel", {}, 2),
     "tournament": ("tournament", {"depth": 30}, 2),
     "shallow tournament": ("tournament", {"depth": 3}, 2),

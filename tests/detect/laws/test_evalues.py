@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,7 @@ def test_shapes_and_edges() -> None:
     assert log10_evalues(Bernoulli(0.5), [[1], [2]], [0, 1, 1]).shape == (2, 3)
     assert log10_evalues(Exponential(), [], []).shape == (0,)
     assert float(log10_evalues(Exponential(), 0, 0.0)) == 0.0
+    law: Any
     for law, n, total, message in [
         (Bernoulli(0.5), -1, 0, "at least 0"),
         (Bernoulli(0.5), 1, 0.5, "integers"),

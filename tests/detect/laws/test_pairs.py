@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -131,7 +132,8 @@ def values_of(law: WeightedBits | Lattice) -> tuple[int, float, float, int]:
         return 0, half.sum(), math.sqrt(half @ half), sum(law.weights)
     values = np.array(law.values)
     mean = values @ law.probabilities
-    return values.min(), mean, math.sqrt((values - mean) ** 2 @ law.probabilities), values.max()
+    spread = math.sqrt((values - mean) ** 2 @ law.probabilities)
+    return int(values.min()), float(mean), spread, int(values.max())
 
 
 @settings(max_examples=150, deadline=None)
@@ -212,6 +214,7 @@ def test_pairs_are_the_same_in_any_company() -> None:
 
 def test_far_and_uneven_pairs_are_handed_back_and_answered_all_the_same() -> None:
     many, rare = MOST_DRAWS + 1, Lattice((0, 1), (2.0**-20, 1 - 2.0**-20))
+    law: Any
     gap = WeightedBits((1, 1, 1, 1_000_003))
     for law, n, total in [(TABLE, many, 2 * many), (rare, 3, 3), (gap, 3, 2_000_006)]:
         assert np.isnan(LatticePairs(law).log_sf(np.array([n]), np.array([total])))
@@ -272,6 +275,7 @@ def test_what_is_no_pair_is_refused(law: Law, ns: list[int], totals: list[float]
 @pytest.mark.parametrize("law", [Bernoulli(0.25), Exponential(), LAYERS])
 def test_simulated_nulls_of_mixed_lengths_are_no_smaller_than_uniform(law: Law) -> None:
     rng, trials = np.random.default_rng(7), 20_000
+    totals: Any
     ns = rng.integers(20, 60, trials)
     match law:
         case Bernoulli(gamma):

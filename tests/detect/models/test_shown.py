@@ -36,13 +36,13 @@ def test_every_context_of_what_is_shown_stands_in_it(smollm2_tokenizer: Tokenize
 )
 def test_what_a_normaliser_or_a_new_line_changes_still_stands_there(smollm2_tokenizer: Tokenizer, text: str) -> None:
     ids = smollm2_tokenizer.encode(text, add_special_tokens=False).ids
-    assert stands_in(*context_texts(smollm2_tokenizer, np.array([ids], dtype=np.uint32)), SHOWN)
+    assert stands_in(context_texts(smollm2_tokenizer, np.array([ids], dtype=np.uint32))[0], SHOWN)
 
 
 @pytest.mark.parametrize("text", ["slow brown", "brown the", "fox. it", "cafos finally", "<|im_end|>assistant"])
 def test_what_was_not_shown_does_not(smollm2_tokenizer: Tokenizer, text: str) -> None:
     ids = smollm2_tokenizer.encode(text, add_special_tokens=False).ids
-    assert not stands_in(*context_texts(smollm2_tokenizer, np.array([ids], dtype=np.uint32)), SHOWN)
+    assert not stands_in(context_texts(smollm2_tokenizer, np.array([ids], dtype=np.uint32))[0], SHOWN)
 
 
 def test_parts_of_characters_at_the_ends_and_inside_are_passed_over() -> None:
@@ -62,4 +62,4 @@ def test_where_nothing_is_shown_nothing_stands_in_it(smollm2_tokenizer: Tokenize
 
 
 def test_ids_beyond_the_tokenizer_stand_everywhere(smollm2_tokenizer: Tokenizer) -> None:
-    assert stands_in(*context_texts(smollm2_tokenizer, np.array([[90_000, 90_001]], dtype=np.uint32)), "any text")
+    assert stands_in(context_texts(smollm2_tokenizer, np.array([[90_000, 90_001]], dtype=np.uint32))[0], "any text")

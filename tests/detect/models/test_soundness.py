@@ -28,7 +28,7 @@ from watermark.spec import WatermarkSpec, write_spec
 NO_TREES = {"bloom", "gpt1", "mamba"}
 
 
-def refusal(check: Callable[[], None]) -> str:
+def refusal(check: Callable[[], object]) -> str:
     with pytest.raises(DyetraceError) as caught:
         check()
     message = str(caught.value)
@@ -205,7 +205,7 @@ def test_logits_of_other_places_than_asked_for_are_refused() -> None:
 
 @pytest.mark.parametrize(("length", "most"), [(1, 1), (5, 1), (9, 4), (9, 9), (10, 9), (100, 7), (8, 20)])
 def test_windows_predict_each_place_once_from_what_stands_in_them(length: int, most: int) -> None:
-    places = []
+    places: list[Any] = []
     for first, start, stop in windows(length, most):
         assert first < start < stop <= first + most + 1
         places += range(start, stop)

@@ -28,7 +28,7 @@ CANARY = "xylographquixotic"
 WHO = ["--examiner", "N. N., Institute of Dyes", "--case", "2026/7"]
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 

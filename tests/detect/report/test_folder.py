@@ -93,7 +93,7 @@ def killed_after(steps: int, work: Callable[[], None]) -> bool:
 
     try:
         files.os.replace = counted(os.replace)  # type: ignore[attr-defined]
-        folders.remove_plain = counted(folders.remove_plain)
+        folders.remove_plain = counted(own_folder.remove_plain)  # type: ignore[attr-defined]
         own_folder.os.chmod = counted(os.chmod)  # type: ignore[attr-defined]
         work()
         os._exit(0)
@@ -137,7 +137,7 @@ def test_a_folder_that_others_have_prepared_lets_nothing_outside_it_change(old: 
 
 
 def test_a_failure_while_writing_leaves_the_old_report(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, real = held_files(old), folders.write_atomically
+    before, real = held_files(old), files.write_atomically
 
     def full(path: Path, *given: Any) -> None:
         if path.name == "report.json":

@@ -294,7 +294,8 @@ def together_trace(folder: Path, **changes: Any) -> TraceRecord:
     """Accounts whose evidence adds up, none of whom is identified alone."""
     zs = {"global": 8.2, "tenant:acme": 4.1, "tenant:zenith": 4.3, "tenant:north-wind": 0.2}
     says = "No single account is identified. One at least of the 3 accounts tested left its mark (p = 10^-8.6)."
-    return make_trace(folder, zs, **({"together": -8.6, "identification": says} | changes))
+    fields: dict[str, Any] = {"together": -8.6, "identification": says}
+    return make_trace(folder, zs, **(fields | changes))
 
 
 def old_group_trace(folder: Path, **changes: Any) -> TraceRecord:

@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from detect.records.server_check import Check, ServeCheck
+from detect.records.server_check import AnswerFound, Check, KeyFound, ServeCheck
 from detect.report.paper.terminal import print_story
 from detect.report.server.story import one_line, story
 from detect.server.answers import Reader, Refused, Served, Special
 from detect.server.ask import Manner, parse_argument, request_arguments, with_opt_out
 from detect.server.check import conclude, judge, verdict
 from detect.server.evidence import (
-    AnswerFound,
     Findings,
-    KeyFound,
     Keys,
     examine,
     fisher_log10,

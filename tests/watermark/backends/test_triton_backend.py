@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ class TestKernels:
 
     def test_words_of_the_shared_vectors(self):
         vectors = json.loads(VECTORS.read_text())["vectors"]
-        by_width = {}
+        by_width: dict[int, Any] = {}
         for vector in vectors:
             by_width.setdefault(len(vector["context"]), []).append(vector)
         for group in by_width.values():

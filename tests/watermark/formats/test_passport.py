@@ -11,7 +11,7 @@ from watermark.errors import DyetraceError
 from watermark.formats.passport import read_passport
 from watermark.registry import format_names
 
-SYNTHID = {
+SYNTHID: dict[str, Any] = {
     "watermarking_config": {
         "ngram_len": 5,
         "keys": [654, 400, 836, 123, 340, 443, 597, 160, 57, 29],
@@ -22,7 +22,7 @@ SYNTHID = {
         "debug_mode": False,
     }
 }
-KGW = {
+KGW: dict[str, Any] = {
     "do_sample": True,
     "eos_token_id": 2,
     "watermarking_config": {

@@ -59,7 +59,7 @@ def test_every_format_keeps_the_protocol(name: str) -> None:
         contexts = rng.integers(0, VOCABULARY, (n, scheme.context_width))
         contexts[: n // 2, :1] = -1
         tokens = rng.integers(0, VOCABULARY, n)
-        words = scheme.words(key, contexts, tokens)
+        words: Any = scheme.words(key, contexts, tokens)
         assert words.shape == (n,)
         assert words.dtype == (np.uint64 if isinstance(scheme.law, Hypoexponential) else np.uint32)
         assert scheme.statistic(words).dtype == np.int64
@@ -73,7 +73,8 @@ def test_tuples_of_one_input_share_their_word(name: str) -> None:
     rng = np.random.default_rng(1)
     contexts, tokens = rng.integers(0, 30, (4_000, scheme.context_width)), rng.integers(0, 30, 4_000)
     key = scheme.draw_key(bytes(32))
-    statistic, inputs = scheme.statistic(scheme.words(key, contexts, tokens)), scheme.inputs(key, contexts, tokens)
+    words: Any = scheme.words(key, contexts, tokens)
+    statistic, inputs = scheme.statistic(words), scheme.inputs(key, contexts, tokens)
     _, first, place = np.unique(inputs, return_index=True, return_inverse=True)
     assert np.array_equal(statistic[first][place], statistic)
 

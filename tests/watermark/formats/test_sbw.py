@@ -1,5 +1,7 @@
 """Greens against sbw 1.0.0's own functions, `tests/watermark/vectors/make_foreign_formats_hash.py` says how."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,8 @@ from tests.watermark.formats.hash_vectors import (
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import Format
 from watermark.formats.sbw import WIDTHS, Sbw
+
+NOTHING: Any = None
 
 
 @pytest.mark.parametrize(("case", "key", "width", "parameters"), cases("sbw"))
@@ -63,7 +67,7 @@ def test_it_is_a_format_only_read_and_not_called_exact():
     assert isinstance(Sbw(), Format)
     assert not Sbw.exact
     with pytest.raises(DyetraceError, match="read, not written"):
-        Sbw().transform(None, None)
+        Sbw().transform(NOTHING, NOTHING)
     with pytest.raises(DyetraceError) as raised:
         Sbw().parse_key("5ecret")
     assert "5ecret" not in str(raised.value)

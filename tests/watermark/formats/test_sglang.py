@@ -1,5 +1,7 @@
 """Words against SGLang 0.5.23's own detector, `tests/watermark/vectors/make_foreign_formats_hash.py` says how."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,8 @@ from tests.watermark.vectors.make_foreign_formats_hash import PROMPTS
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import Format
 from watermark.formats.sglang import Sglang, SglangTwoKeys
+
+NOTHING: Any = None
 
 BOTH = [Sglang(), SglangTwoKeys()]
 KEYS = {"sglang": (0x0123456789ABCDEF,), "sglang-two-keys": (0x0123456789ABCDEF, 0xFEDCBA9876543210)}
@@ -96,7 +100,7 @@ def test_it_is_a_format_only_read_and_not_called_exact(scheme):
     assert not scheme.exact
     assert scheme.why_not_exact
     with pytest.raises(DyetraceError, match="read, not written"):
-        scheme.transform(None, None)
+        scheme.transform(NOTHING, NOTHING)
     assert scheme.draw_key(FIRST_KEY) == scheme.draw_key(FIRST_KEY) != scheme.draw_key(SECOND_KEY)
 
 

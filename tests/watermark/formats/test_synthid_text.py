@@ -1,5 +1,7 @@
 """Words against synthid-text, `tests/watermark/vectors/make_foreign_formats_hash.py` says how far."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,8 @@ from tests.watermark.formats.hash_vectors import FIRST_KEY, SECOND_KEY, cases, c
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import Format
 from watermark.formats.synthid_text import SynthidText
+
+NOTHING: Any = None
 
 # fmt: off
 PUBLISHED = (654, 400, 836, 123, 340, 443, 597, 160, 57, 29, 590, 639, 13, 715, 468, 990, 966, 226, 324, 585, 118, 504,
@@ -75,7 +79,7 @@ def test_it_is_a_format_only_read_and_not_called_exact():
     assert not SynthidText.exact
     assert SynthidText.seed_bits == 0
     with pytest.raises(DyetraceError, match="read, not written"):
-        SynthidText().transform(None, None)
+        SynthidText().transform(NOTHING, NOTHING)
 
 
 @pytest.mark.parametrize("fields", [{"depth": 33}, {"context_width": 0}, {"key_bits": 64}])

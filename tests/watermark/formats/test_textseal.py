@@ -1,5 +1,7 @@
 """Words against textseal 0.0.5's own hash, `tests/watermark/vectors/make_foreign_formats_hash.py` says how."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,9 @@ from watermark.errors import DyetraceError
 from watermark.formats.protocol import Format
 from watermark.formats.textseal import VALUES, TextsealDualKey, TextsealGreen, TextsealGumbel
 
-ALL = [TextsealGreen(2), TextsealGumbel(2), TextsealDualKey(2)]
+NOTHING: Any = None
+
+ALL: list[Any] = [TextsealGreen(2), TextsealGumbel(2), TextsealDualKey(2)]
 KEYS = st.integers(0, 2**63 - 1)
 
 
@@ -65,7 +69,7 @@ def test_it_is_a_format_only_read_and_not_called_exact(scheme):
     assert scheme.why_not_exact
     assert scheme.seed_bits == 0
     with pytest.raises(DyetraceError, match="read, not written"):
-        scheme.transform(None, None)
+        scheme.transform(NOTHING, NOTHING)
     assert scheme.draw_key(FIRST_KEY) == scheme.draw_key(FIRST_KEY) != scheme.draw_key(SECOND_KEY)
 
 

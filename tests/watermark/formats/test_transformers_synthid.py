@@ -1,5 +1,7 @@
 """Against transformers' own processor and the text that it generates."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from tests.watermark.formats.foreign_vectors import SMALL, one_group, tuples
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import ABSENT, Format
 from watermark.formats.transformers_synthid import TransformersSynthid
+
+NOTHING: Any = None
 
 KEYS = tuple(SMALL["hf_synthid"]["keys"])
 
@@ -110,7 +114,7 @@ def test_parameters_that_no_system_takes_are_refused(fields):
 
 def test_is_not_for_writing():
     with pytest.raises(DyetraceError, match="is read, not written"):
-        TransformersSynthid().transform(None, None)
+        TransformersSynthid().transform(NOTHING, NOTHING)
 
 
 def test_text_that_transformers_marked_is_found_by_its_keys_alone(smollm2, smollm2_tokenizer):

@@ -1,5 +1,7 @@
 """Words against vLLM 0.32.0's own PRF, `tests/watermark/vectors/make_foreign_formats_hash.py` says how."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +24,8 @@ from tests.watermark.formats.hash_vectors import (
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import Format
 from watermark.formats.vllm_gumbel import VllmGumbel
+
+NOTHING: Any = None
 
 
 @pytest.mark.parametrize(("case", "key", "width", "parameters"), cases("vllm-gumbel"))
@@ -47,7 +51,7 @@ def test_no_score_is_likelier_than_the_law_says(word):
 def test_it_is_a_format_and_only_read():
     assert isinstance(VllmGumbel(), Format)
     with pytest.raises(DyetraceError, match="read, not written"):
-        VllmGumbel().transform(None, None)
+        VllmGumbel().transform(NOTHING, NOTHING)
 
 
 def test_what_vllms_sampler_chose_is_found_under_its_key_alone():

@@ -10,6 +10,7 @@ import pickle
 import shlex
 import stat
 import traceback
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -73,6 +74,7 @@ def plain_derivation(secret: bytes, purpose: str, message: str = "") -> bytes:
 
 
 def test_derivation_is_keyed_blake2b_with_one_personalisation_for_each_purpose():
+    purpose: Any
     for purpose, message in itertools.product(PURPOSES, ["", "0", "acme", "Zoë"]):
         assert KEY.derive(purpose, message).reveal_hex() == plain_derivation(SECRET, purpose, message).hex()
     assert KEY.derive("epoch", 7) == KEY.derive("epoch", "7") == KEY.derive("epoch", b"7")
@@ -84,6 +86,7 @@ def test_golden_keys_never_change():
     assert KEY.fingerprint == fingerprint == "49e5696b1eae920a1faa49cb02dccfe7"
     epoch = plain_derivation(SECRET, "epoch", "0")
     ring = KeyRing.from_master(KEY, tenants=("acme",))
+    assert ring.global_key is not None
     assert (
         ring.global_key.reveal_hex()
         == plain_derivation(epoch, "global").hex()
@@ -130,7 +133,7 @@ def test_all_keys_of_all_masters_epochs_tenants_and_subkeys_differ(masters, epoc
     marking, count = set(), 0
     for secret, epoch in itertools.product(masters, epochs):
         ring = KeyRing.from_master(SecretKey(secret), epoch, tuple(tenants))
-        parents = [ring.selector, ring.global_key, *ring.tenants.values()]
+        parents: list[Any] = [ring.selector, ring.global_key, *ring.tenants.values()]
         subkeys = [subkey(parent, index) for parent in parents for index in range(4)]
         contexts = [key.derive("context") for key in [*parents, *subkeys]]
         family = [*parents, *subkeys, *contexts]
@@ -177,6 +180,7 @@ def test_a_tenant_key_holds_what_the_masters_ring_has_for_that_tenant_and_no_mor
 )
 def test_nothing_that_holds_a_key_shows_or_pickles_it(holder):
     ring = KeyRing.from_master(KEY, tenants=("acme",))
+    assert ring.global_key is not None
     every = SECRET.hex() + ring.selector.reveal_hex() + ring.global_key.reveal_hex() + ring.tenants["acme"].reveal_hex()
     for text in (repr(holder), str(holder), f"{holder}", f"{holder!r}", "%s" % (holder,), ascii(holder)):  # noqa: UP031
         assert not shows(text, every)

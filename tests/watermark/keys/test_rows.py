@@ -7,16 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from detect.keyed.owners import owned  # noqa: E402
-from detect.text.distinct import distinct_tuples  # noqa: E402
-from watermark import prf  # noqa: E402
-from watermark.backends import torch_backend  # noqa: E402
-from watermark.errors import DyetraceError  # noqa: E402
-from watermark.keys import KeyRing, SecretKey, TenantKey  # noqa: E402
-from watermark.keys.rows import RowKeys, selector_threshold, subkey  # noqa: E402
-from watermark.spec import WatermarkSpec  # noqa: E402
+import torch
+
+from detect.keyed.owners import owned
+from detect.text.distinct import distinct_tuples
+from watermark import prf
+from watermark.backends import torch_backend
+from watermark.errors import DyetraceError
+from watermark.keys import KeyRing, SecretKey, TenantKey
+from watermark.keys.rows import RowKeys, selector_threshold, subkey
+from watermark.spec import WatermarkSpec
 
 MASTER = SecretKey(bytes(range(32)))
 RING = KeyRing.from_master(MASTER, tenants=("acme", "zenith"))
@@ -43,6 +45,7 @@ def owners(made: WatermarkSpec, contexts: torch.Tensor, tenant: str, ring: KeyRi
     """Whether each context is the global key's, told from the keys that `RowKeys` picks."""
     b = len(contexts)
     keys, _ = RowKeys.of(made, ring, [tenant] * b, [0] * b, CPU).at(contexts)
+    assert isinstance(ring.global_key, SecretKey)
     is_global = (keys == subkey(ring.global_key, 0).words).all(1)
     is_tenants = (keys == subkey(ring.tenants[tenant], 0).words).all(1)
     assert (is_global ^ is_tenants).all()

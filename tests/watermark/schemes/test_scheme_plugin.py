@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,12 +65,12 @@ def test_unknown_until_it_is_installed():
 @pytest.mark.usefixtures("installed")
 def test_found_through_its_entry_point_alone():
     (entry,) = importlib.metadata.entry_points(group=SCHEMES.group, name="shades")
-    assert entry.dist.name == "dyetrace-shades"
+    assert entry.dist is not None and entry.dist.name == "dyetrace-shades"
     assert scheme_names() == sorted([*BUILT_IN, "shades", "broken"])
-    scheme = make_scheme("shades", {"strength": 2})
+    scheme: Any = make_scheme("shades", {"strength": 2})
     assert type(scheme).__module__ == "dyetrace_shades"
-    assert isinstance(scheme, Scheme)
     assert scheme.strength == 2.0
+    assert isinstance(scheme, Scheme)
 
 
 @pytest.mark.usefixtures("installed")

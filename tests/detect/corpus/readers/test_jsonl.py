@@ -6,6 +6,7 @@ import json
 import pickle
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -64,7 +65,9 @@ def test_any_cut_gives_the_same_records_in_the_same_order(
             broken += [number] if line.strip() else []
 
     edges = sorted({0, source.bytes, *(cut for cut in cuts if cut < source.bytes)})
-    first, found, lost = 0, [], []
+    first = 0
+    found: list[Any] = []
+    lost: list[Any] = []
     for start, stop in pairwise(edges):
         piece = Piece(start, stop)
         assert jsonl.records_before(source, piece) == first

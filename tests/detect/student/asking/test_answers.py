@@ -64,6 +64,7 @@ def test_openai_legacy_completions() -> None:
     (choice,) = read(
         {"choices": [{"text": " Hi\ufffd", "index": 0, "logprobs": logprobs, "finish_reason": "length"}]}
     ).choices
+    assert choice.tokens is not None
     assert [position.chosen.raw for position in choice.tokens] == [b" Hi", b"\xe2\x80"]
     assert [t.raw for t in choice.tokens[0].top] == [b" Hi", b" \xf0\x9f"]
     assert choice.tokens[1].top == ()
@@ -167,10 +168,12 @@ def test_not_a_number_and_infinities_never_become_probabilities() -> None:
         f'[{{"token":"a","logprob":NaN,"top_logprobs":{top.replace(",{", ", {")}}}]}}}}]}}'
     )
     (choice,) = read_response(payload.encode(), 1).choices
+    assert choice.tokens is not None
     (position,) = choice.tokens
     assert math.isnan(position.chosen.logprob)
     assert position.top == ()  # "h" and "i" together exceed 1
     (choice,) = read_response(payload.replace("0.001", "-2").encode(), 1).choices
+    assert choice.tokens is not None
     assert [(t.text, t.logprob) for t in choice.tokens[0].top] == [
         ("h", -0.5),
         ("i", -2.0),

@@ -193,8 +193,13 @@ def test_refusals_bring_the_number_of_requests_down(serve: Serve, path: Path) ->
     server = serve(faults=[None] + [together] * 8 + [Fault("status", 429, until=17)])
     made = plan(server.url, 101)
     with Ledger(path) as ledger:
-        heard = lambda _: limits.append(asking.account.limit)  # noqa: E731
-        with ask_all(made, ledger, settings=replace(QUICK, start=8, most=8), tell=heard) as asking:
+        asking = ask_all(
+            made,
+            ledger,
+            settings=replace(QUICK, start=8, most=8),
+            tell=lambda _: limits.append(asking.account.limit),
+        )
+        with asking:
             found = list(asking)
     assert all(len(answers) == 1 for answers in found) and asking.account.retries == 1
     assert limits[0] == 4 and asking.account.limit <= 8

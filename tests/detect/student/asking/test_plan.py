@@ -68,7 +68,7 @@ def test_the_hash_does_not_depend_on_how_numbers_or_files_are_written() -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_the_hash_fixes_every_part(change: dict[str, Any]) -> None:
-    base = {"prompts": [PlannedPrompt(prompt="a"), PlannedPrompt(prompt="b")]}
+    base: dict[str, Any] = {"prompts": [PlannedPrompt(prompt="a"), PlannedPrompt(prompt="b")]}
     assert plan_sha256(plan(**{**base, **change})) != plan_sha256(plan(**base))
 
 

@@ -56,8 +56,8 @@ def test_logprobs_are_the_models_own_and_bytes_spell_the_text(
 ) -> None:
     model, tokenizer = tiny_model
     ids_of = spelled(tokenizer)
-    asked = {"logprobs": True, "top_logprobs": 6} if chat else {"logprobs": 6}
-    prompt = {"messages": MESSAGES} if chat else {"prompt": "Owls are"}
+    asked: dict[str, Any] = {"logprobs": True, "top_logprobs": 6} if chat else {"logprobs": 6}
+    prompt: dict[str, Any] = {"messages": MESSAGES} if chat else {"prompt": "Owls are"}
     path = "/chat/completions" if chat else "/completions"
     body = post(serve(), path, **prompt, **asked, max_tokens=12, temperature=0.7, top_p=0.9)
     (choice,) = read_response(json.dumps(body).encode(), 1).choices
@@ -66,6 +66,7 @@ def test_logprobs_are_the_models_own_and_bytes_spell_the_text(
         if chat
         else tokenizer("Owls are").input_ids
     )
+    assert choice.tokens is not None
     assert b"".join(p.chosen.raw for p in choice.tokens).decode("utf-8", "replace") == choice.text
     for position in choice.tokens:
         with torch.inference_mode():
@@ -93,7 +94,7 @@ def spelled(tokenizer: Any) -> dict[bytes, int]:
 def test_a_seed_gives_the_same_sample_alone_or_in_company(serve: Serve) -> None:
     """Padding and batch don't reach into a row."""
     server = serve()
-    wanted = {"max_tokens": 8, "seed": 7, "messages": MESSAGES}
+    wanted: dict[str, Any] = {"max_tokens": 8, "seed": 7, "messages": MESSAGES}
     alone = post(server, "/chat/completions", **wanted)["choices"][0]["message"]["content"]
     long = [{"role": "user", "content": "Tell me a very long story. " * 9}]
     with ThreadPoolExecutor(8) as pool:
@@ -110,13 +111,14 @@ def test_a_seed_gives_the_same_sample_alone_or_in_company(serve: Serve) -> None:
 def test_temperature_zero_takes_the_likeliest_token(serve: Serve) -> None:
     body = post(serve(), "/completions", prompt="Owls are", max_tokens=6, temperature=0, logprobs=1)
     (choice,) = read_response(json.dumps(body).encode(), 1).choices
+    assert choice.tokens
     assert all(position.chosen.logprob == position.top[0].logprob for position in choice.tokens)
 
 
 def test_bad_requests_are_refused_with_a_reason(serve: Serve) -> None:
     server = serve(api_key="secret-key")
     assert refusal(server, messages=MESSAGES)[0] == 401
-    good = {"messages": MESSAGES, "key": "secret-key"}
+    good: dict[str, Any] = {"messages": MESSAGES, "key": "secret-key"}
     for change, words in (
         ({"model": "other"}, "does not exist"),
         ({"messages": "x"}, "messages must be"),

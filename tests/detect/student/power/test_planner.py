@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detect.cli import main
+from detect.records.power_plan import PowerPlan
 from detect.student.power import simulated
 from detect.student.power.planner import (
-    PowerPlan,
     Question,
     contexts_needed,
     fit_memory,

@@ -21,7 +21,7 @@ SPEC = WatermarkSpec(vocabulary_size=1000, tokenizer="t", key_fingerprint=KEY.fi
 
 def written(rng: np.random.Generator, length: int, share: float) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     """A text in which a share of the tokens won a race among ten under sub-key 0."""
-    assert RING.global_key is not None
+    assert isinstance(RING.global_key, SecretKey)
     key = subkey(RING.global_key, 0)
     ids = list(rng.integers(0, 1000, 2))
     for _ in range(length):

@@ -50,7 +50,7 @@ def evidence(spec: WatermarkSpec, lean: dict[str, float], contexts: int = 600, s
     mine = owned_contexts(spec, RING.selector, empty.contexts)[True][context]
     for name, strength in lean.items():
         key = RING.global_key if name == "global" else RING.tenants[name]
-        assert key is not None
+        assert isinstance(key, SecretKey)
         for index in range(spec.subkeys):
             nonces = np.ascontiguousarray(prf.nonces(rows, None)[:, context])
             scores = score(prf.words_at(subkey(key, index).words, nonces, tokens))

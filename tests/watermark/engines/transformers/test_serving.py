@@ -100,7 +100,7 @@ def test_every_choice_in_a_mixed_batch_is_the_references(model: Any, tmp_path: P
     assert told == sum(len(answer.tokens) for answer in answers if answer.marked)
 
 
-class _Naive(LogitsProcessor):  # type: ignore[misc]
+class _Naive(LogitsProcessor):
     """The hook of ``generate`` put into continuous batching as it is."""
 
     supports_continuous_batching = True

@@ -259,7 +259,7 @@ def test_every_choice_of_the_second_runner_is_the_references_beside_vllms_own_ma
         ({"n": 2}, True),
         ({"repetition_penalty": 1.2}, True),
     ]
-    job = []
+    job: list[dict[str, Any]] = []
     for index, (params, _) in enumerate(kinds):
         extra = {"dyetrace_tenant": TENANTS[index % 2]} | params.get("extra_args", {})
         usual = {"temperature": 1.0, "max_tokens": 40, "ignore_eos": True}
@@ -406,7 +406,8 @@ def test_masked_tokens_are_never_chosen(tmp_path: Path) -> None:
 
 def test_a_choice_is_the_one_of_the_truncated_distribution(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    for trial, params in enumerate([{"top_p": 0.3}, {"top_k": 2}, {"top_k": 5, "top_p": 0.5}] * 20):
+    cuts: list[dict[str, Any]] = [{"top_p": 0.3}, {"top_k": 2}, {"top_k": 5, "top_p": 0.5}]
+    for trial, params in enumerate(cuts * 20):
         whole, cut = runner(tmp_path), runner(tmp_path)
         logits = torch.randn(1, VOCABULARY, generator=generator) * 3
         for batch, some in ((whole, params), (cut, {})):
