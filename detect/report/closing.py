@@ -135,34 +135,31 @@ def spec_blocks(ident: str, spec: WatermarkSpec) -> list[Leaf]:
     return [text("Spec <code>$id</code>", soft=True, id=ident), Code(shown)]
 
 
-def decoy_plots(strip: Markup, curve: Markup, every: str, several: bool = False) -> list[Plot]:
-    """The two drawings of decoys.
+def drawn_decoys(
+    log10_decoys: Sequence[float], log10_true: float | None, ident: str, every: str, several: bool = False
+) -> list[Plot]:
+    """The decoys' p-values, the true key's among them; nothing where there are none.
 
     Parameters
     ----------
-    strip, curve
-        What `plots.decoy_strip` and `plots.decoy_curve` drew.
+    ident
+        What the names of places in the drawings begin with.
     every
-        Which p-values the strip shows: "Every decoy's p-value on a logarithmic scale."
+        Which p-values the first one shows: "Every decoy's p-value on a logarithmic scale."
     several
         Whether corrections for several keys are part of them.
     """
+    if not log10_decoys:
+        return []
     why = ", which corrections for several keys make them do" if several else ""
     note = (
         f"The decoys should follow the dashed diagonal or run below it{why}. They leave the shaded area in at most 5 "
         "of 100 sound runs."
     )
-    return [Plot(strip, runs(every)), Plot(curve, runs(note))]
-
-
-def drawn_decoys(
-    log10_decoys: Sequence[float], log10_true: float | None, ident: str, every: str, several: bool = False
-) -> list[Plot]:
-    """The decoys' p-values, the true key's among them; nothing where there are none (see `decoy_plots`)."""
-    if not log10_decoys:
-        return []
-    strip = plots.decoy_strip(log10_decoys, log10_true, f"{ident}s")
-    return decoy_plots(strip, plots.decoy_curve(log10_decoys, log10_true, f"{ident}c"), every, several)
+    return [
+        Plot(plots.decoy_strip(log10_decoys, log10_true, f"{ident}s"), runs(every)),
+        Plot(plots.decoy_curve(log10_decoys, log10_true, f"{ident}c"), runs(note)),
+    ]
 
 
 def plotted(drawings: Iterable[tuple[Markup | None, str]]) -> list[Plots]:
