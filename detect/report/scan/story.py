@@ -12,8 +12,8 @@ from detect.report.checking import made_facts
 from detect.report.closing import cell, name_cell, p_cell
 from detect.report.runs import Runs, e_value, level, p_value, runs
 from detect.report.scan import plots
+from detect.report.scan.first_page import brief, facts, headline, lead, parts, tone
 from detect.report.scan.method import method, references
-from detect.report.scan.text import brief, facts, headline, lead, parts, tone
 from detect.report.scan.wording import (
     control_items,
     named_in,

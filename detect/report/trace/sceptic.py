@@ -11,7 +11,7 @@ from detect.records.trace import TraceRecord, log10_naming_level
 from detect.records.written import format_time
 from detect.report.runs import Run, Runs, level, p_value, runs
 from detect.report.story import Block, Heading, Pairs, Section, Text
-from detect.report.trace.text import power_lines
+from detect.report.trace.first_page import power_lines
 from detect.report.trace.wording import control_items, phrase, readouts, tenants_tested
 
 _NULL = (

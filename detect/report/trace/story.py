@@ -28,9 +28,9 @@ from detect.report.story import (
     text,
 )
 from detect.report.trace import plots
+from detect.report.trace.first_page import brief, facts, headline, lead, parts, power_lines, share_line, tested
 from detect.report.trace.method import PAPERS, method
 from detect.report.trace.sceptic import court
-from detect.report.trace.text import brief, facts, headline, lead, parts, power_lines, share_line, tested
 from detect.report.trace.wording import (
     control_items,
     deviations,
