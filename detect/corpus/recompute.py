@@ -14,7 +14,8 @@ from detect.corpus.engines import Engine
 from detect.corpus.readers import ReadOptions
 from detect.corpus.scan import Progress, ScanJob, scan
 from detect.corpus.settings import ScanSettings
-from detect.document.recompute import own_part
+from detect.keyed.held import own_part
+from detect.laws.agreement import agree
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
 from detect.records.scan import ScanRecord
@@ -22,8 +23,6 @@ from watermark.errors import MachineError
 from watermark.interruption import unwinding
 from watermark.keys import AnyKey, TenantKey, load_key
 
-# Totals are integers and must agree exactly; other numbers come from floating point that libraries round differently.
-_RELATIVE = 1e-6
 # What differs by machine or folder, and not by what was found. Of inputs the hashes must agree, of files the contents.
 _APART = frozenset(
     (
@@ -82,7 +81,8 @@ def recompute_scan(
     hashes = {source.sha256 for source in record.inputs}
 
     def there(name: str, known: Collection[str] = ()) -> str:
-        return str(recorded_path(name, folder, report, known))
+        own = {source.sha256 for source in record.inputs if source.name == name}
+        return str(recorded_path(name, folder, report, own if known and own else known))
 
     holder = load_key(key)
     epochs = {holder.epoch} if isinstance(holder, TenantKey) else {spec.epoch for spec in record.specs}
@@ -232,7 +232,7 @@ def _differences(where: str, before: Any, after: Any, apart: frozenset[str]) -> 
         for number, (a, b) in enumerate(zip(before, after, strict=False)):
             yield from _differences(f"{where}[{number}]", a, b, apart)
     elif isinstance(before, float) and isinstance(after, float | int):
-        if abs(before - after) > _RELATIVE * max(1.0, abs(before)):
+        if not agree(before, after):
             yield f"{where} is {before}, now {after}"
     elif before != after:
         yield f"{where} is {before!r}, now {after!r}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -47,8 +49,9 @@ def recorded_path(name: str, folder: Path | None, report: Path, hashes: Collecti
     name
         As the report has it: as it was given to the command, relative or not.
     folder
-        What ``--inputs`` says: it is looked for there alone, by its whole name or as much of its end as is there.
-        Without it relative names are looked for from the current folder, then from the report's and those above it.
+        What ``--inputs`` says: it is looked for there alone, by its whole name or as much of its end as is there, and
+        where one hash is on record by that (`with_hash`). Without it relative names are looked for from the current
+        folder, then from the report's and those above it.
     report
         The report's path.
     hashes
@@ -61,6 +64,8 @@ def recorded_path(name: str, folder: Path | None, report: Path, hashes: Collecti
     """
     found = [path for path in _candidates(name, folder, report) if _is_there(path)]
     best = next((path for path in found if not hashes or not path.is_file() or _sha256(path) in hashes), None)
+    if best is None and folder is not None and len(hashes) == 1:
+        best = with_hash(folder, (), next(iter(hashes)))
     if best is not None or found:
         return best or found[0]
     if folder is not None:
@@ -69,6 +74,20 @@ def recorded_path(name: str, folder: Path | None, report: Path, hashes: Collecti
         f"cannot find {name}, which the report names, from here or from {report.absolute().parent}; give the folder "
         "that the report's inputs are in with --inputs"
     )
+
+
+def with_hash(folder: Path, names: Iterable[str], sha256: str, size: int | None = None) -> Path | None:
+    """The file in a folder that has the SHA-256 on record: one of its names there, or else any, wherever it lies."""
+    named = (path for name in names for path in within(folder, name) if path.is_file())
+    others = (path for path in sorted(folder.rglob("*")) if _may_be(path, size))
+    return next((path for path in chain(named, others) if _sha256(path) == sha256), None)
+
+
+def _may_be(path: Path, size: int | None) -> bool:
+    try:
+        return path.is_file() and os.access(path, os.R_OK) and size in (None, path.stat().st_size)
+    except OSError:
+        return False
 
 
 def within(folder: Path, name: str) -> Iterator[Path]:

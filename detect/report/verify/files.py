@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from detect.records.recorded_inputs import within
+from detect.records.recorded_inputs import with_hash, within
 from detect.records.scan import FileHash
 from detect.report.verify.checks import NotDone
 from watermark.errors import DyetraceError, EvidenceError
@@ -43,10 +43,12 @@ def inputs(files: Sequence[Read], folder: Path | None, *, below: Sequence[str] =
     if not folder.is_dir():
         raise DyetraceError(f"{folder} is not a folder")
     for source in files:
-        found = _find(folder, source.name, below) if named else _by_hash(folder, source)
-        if found is None:
-            raise DyetraceError(f"{source.name} is not in {folder}")
-        _compare(found, source)
+        names = (*(str(PurePath(one, source.name)) for one in below), source.name) if named else ()
+        if with_hash(folder, names, source.sha256, source.bytes) is None:
+            alike = (path for name in names for path in within(folder, name) if path.is_file())
+            if (other := next(alike, None)) is None:
+                raise DyetraceError(f"{source.name} is not in {folder}")
+            _compare(other, source)
     return f"all {len(files):,} inputs have the SHA-256 on record"
 
 
@@ -60,19 +62,6 @@ def beside(folder: Path, listed: Sequence[FileHash], needed: frozenset[str]) -> 
     if missing:
         raise DyetraceError(f"the report does not list {' and '.join(sorted(missing))}")
     return f"the SHA-256 and size on record are those of {', '.join(file.name for file in listed)}"
-
-
-def _find(folder: Path, name: str, below: Sequence[str]) -> Path | None:
-    """The file in the folder by its whole name on record, or else by as much of its end as there is; never outside."""
-    names = (*(str(PurePath(one, name)) for one in below), name)
-    return next((path for one in names for path in within(folder, one) if path.is_file()), None)
-
-
-def _by_hash(folder: Path, source: Read) -> Path | None:
-    """A file below the folder with this SHA-256."""
-    sizes = ((path, path.stat().st_size) for path in sorted(folder.rglob("*")) if path.is_file())
-    alike = (path for path, size in sizes if source.bytes in (None, size))
-    return next((path for path in alike if _sha256(path) == source.sha256), None)
 
 
 def _compare(path: Path, source: Read) -> None:
