@@ -140,13 +140,14 @@ class _Paper:
         yield from (Padding(self.words(line), (0, 0, 0, 2)) for line in rest)
 
     def _blocks(self, blocks: Sequence[Block], width: int) -> Iterator[RenderableType]:
-        for number, block in enumerate(_followed([block for block in blocks if not isinstance(block, Plots)])):
+        before: Block | None = None
+        for block in _followed([block for block in blocks if not isinstance(block, Plots)]):
+            if isinstance(block, Details | Table) and isinstance(before, Details | Table | Pairs | Items):
+                yield ""
+            before = block
             if isinstance(block, Details):
-                if number:
-                    yield ""
                 yield self._name(block.title, width, "bold")
-                inner = Group(*self._blocks(block.blocks, width - 2))
-                yield Padding(inner, (0, 0, 0, 2))
+                yield Padding(Group(*self._blocks(block.blocks, width - 2)), (0, 0, 0, 2))
             else:
                 yield from self._leaf(block, width)
 
