@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detect.report.controls import contradiction_level
+from detect.report.runs import p_value
 from detect.report.story import Leaf, formula, text
 from watermark.formats.protocol import is_format
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
@@ -37,9 +39,46 @@ _PAPERS = {
 }
 
 
+SIDAK_AND_HOLM = formula(
+    "<n>Šidák: 1 − (1 − <i>p</i>)<sup><i>k</i></sup></n>\N{EM SPACE} <n>Holm: max<sub><i>j</i> ≤ <i>i</i></sub> "
+    "(<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub></n>"
+)
+"""What pays for the smallest of k independent p-values, and for m p-values in rising order."""
+
+
 def papers(*authors: str) -> list[str]:
     """Papers that a method names, in full, by their first authors."""
     return [_PAPERS[author] for author in authors]
+
+
+def decoy_keys(
+    count: int, seed: str, test: str, suspect: str, result: str, log10_agreement: float | None = None
+) -> Leaf:
+    """How decoy keys check a test.
+
+    Parameters
+    ----------
+    test
+        Which test ran under them, a subject: "The same test".
+    suspect
+        What was tested: "text".
+    result
+        What is refused where they contradict it: "the document’s result".
+    log10_agreement
+        Of the p-values with chance, where there is one for the whole report.
+    """
+    if not count:
+        return text("No decoy keys were run, so this report holds no check of its own p-values.")
+    here = "" if log10_agreement is None else ", here with p = $p"
+    return text(
+        f"{test} ran under $n keys derived from the public seed <code>$seed</code>. They are as independent of the "
+        f"{suspect} as the true key is under the null hypothesis, so their p-values must be uniform or larger. This is "
+        f"tested (one-sided Kolmogorov–Smirnov, and the smallest of them){here}. Below $level {result} is refused.",
+        n=count,
+        seed=seed,
+        p=p_value(log10_agreement),
+        level=contradiction_level(),
+    )
 
 
 def calibration(said: str | None) -> list[Leaf]:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from detect.document.pointing import level_per_test
 from detect.records.detection import Record
-from detect.report.controls import contradiction_level
 from detect.report.detection.wording import ranked, several_keys
-from detect.report.method import calibration, papers, score_blocks
+from detect.report.method import SIDAK_AND_HOLM, calibration, decoy_keys, papers, score_blocks
 from detect.report.runs import level
 from detect.report.story import Leaf, formula, heading, text
 from watermark.laws import Bernoulli, Exponential, Law
@@ -69,10 +68,7 @@ def _looks(record: Record) -> Iterator[Leaf]:
         "p-values in rising order <i>p</i><sub>(1)</sub> ≤ … ≤ <i>p</i><sub>(<i>m</i>)</sub>:",
         k=record.spec.subkeys,
     )
-    yield formula(
-        "<n>Šidák: 1 − (1 − <i>p</i>)<sup><i>k</i></sup></n>\N{EM SPACE} <n>Holm: max<sub><i>j</i> ≤ <i>i</i></sub> "
-        "(<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub></n>"
-    )
+    yield SIDAK_AND_HOLM
     half = (
         ", which is half of the report’s level because documents were tested both with and without the model"
         if any(document.aware for document in record.documents)
@@ -99,17 +95,7 @@ def _decoys(record: Record) -> Leaf:
             n=record.decoy_count,
             seed=record.decoy_seed,
         )
-    if not record.decoy_count:
-        return text("No decoy keys were run, so this report holds no check of its own p-values.")
-    return text(
-        "The same test ran under $n keys derived from the public seed <code>$seed</code>. They are as independent of "
-        "the text as the true key is under the null hypothesis, so their p-values must be uniform or larger. This is "
-        "tested (one-sided Kolmogorov–Smirnov, and the smallest of them). Below $level the document’s result is "
-        "refused.",
-        n=record.decoy_count,
-        seed=record.decoy_seed,
-        level=contradiction_level(),
-    )
+    return decoy_keys(record.decoy_count, record.decoy_seed, "The same test", "text", "the document’s result")
 
 
 def _aware(law: Law) -> Iterator[Leaf]:

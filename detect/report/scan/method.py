@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from detect.records.scan import ScanRecord
 from detect.records.written import percent
 from detect.report.controls import contradiction_level
-from detect.report.method import calibration, papers, score_blocks
-from detect.report.runs import level, p_value
+from detect.report.method import SIDAK_AND_HOLM, calibration, decoy_keys, papers, score_blocks
+from detect.report.runs import level
 from detect.report.story import Leaf, formula, heading, text
 from watermark.spec import WatermarkSpec
 
@@ -134,10 +134,7 @@ def _looks(record: ScanRecord) -> Iterator[Leaf]:
         "several keys with Holm’s, for p-values in rising order <i>p</i><sub>(1)</sub> ≤ … ≤ "
         "<i>p</i><sub>(<i>m</i>)</sub>:"
     )
-    yield formula(
-        "<n>Šidák: 1 − (1 − <i>p</i>)<sup><i>k</i></sup></n>\N{EM SPACE} <n>Holm: max<sub><i>j</i> ≤ "
-        "<i>i</i></sub> (<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub></n>"
-    )
+    yield SIDAK_AND_HOLM
     yield text(
         "$keys tested here. The mark is called found when the smallest adjusted p-value is at most $level.",
         keys="One key was" if keys == 1 else f"{keys:,} keys were",
@@ -204,21 +201,11 @@ def _segments() -> Iterator[Leaf]:
 
 def _controls(record: ScanRecord) -> Iterator[Leaf]:
     controls = record.controls
-    if not controls.decoy_log10_pvalues:
-        yield text("No decoy keys were run, so this report holds no check of its own p-values.")
+    decoys, agreement = len(controls.decoy_log10_pvalues), controls.decoy_log10_agreement
+    test = f"The pooled test, on {controls.decoy_tuples:,} distinct tuples that were chosen without any key,"
+    yield decoy_keys(decoys, controls.decoy_seed, test, "text", "the scan’s result", agreement)
+    if not decoys:
         return
-    yield text(
-        "The pooled test ran under $n keys derived from the public seed <code>$seed</code>, on $tuples distinct "
-        "tuples that were chosen without any key. Decoys are as independent of the text as the true key is under "
-        "the null hypothesis, so their p-values must be uniform or larger. This is tested (one-sided "
-        "Kolmogorov–Smirnov, and the smallest of them), here with p = $p. Below $level the scan’s result is "
-        "refused.",
-        n=len(controls.decoy_log10_pvalues),
-        seed=controls.decoy_seed,
-        tuples=controls.decoy_tuples,
-        p=p_value(controls.decoy_log10_agreement),
-        level=contradiction_level(),
-    )
     yield text(
         "The same was done document by document under one more decoy key (the “null key”); a contradiction there "
         "refuses the result as well. So does a control corpus that should hold no mark, where it is marked under "

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.trace import TraceRecord
-from detect.report.controls import contradiction_level
-from detect.report.method import calibration, papers
-from detect.report.runs import level, p_value
+from detect.report.method import calibration, decoy_keys, papers
+from detect.report.runs import level
 from detect.report.story import Leaf, formula, heading, text
 from detect.report.trace.wording import tenants_tested
 from detect.student.verdict.score import MOST_NATS, STEPS_PER_NAT
@@ -262,16 +261,8 @@ def _share(record: TraceRecord) -> Iterator[Leaf]:
 def _controls(record: TraceRecord) -> Iterator[Leaf]:
     yield heading("Controls")
     controls = record.controls
-    if not controls.decoy_log10_pvalues:
-        yield text("No decoy keys were run, so this report holds no check of its own p-values.")
+    decoys, agreement = len(controls.decoy_log10_pvalues), controls.decoy_log10_agreement
+    test = "The first key’s test, with the same weights,"
+    yield decoy_keys(decoys, controls.decoy_seed, test, "suspect", "the result", agreement)
+    if not decoys:
         return
-    yield text(
-        "The first key’s test ran under $n keys derived from the public seed <code>$seed</code>, with the same "
-        "weights. Decoys are as independent of the suspect as the true key is under the null hypothesis, so their "
-        "p-values must be uniform or larger. This is tested (one-sided Kolmogorov–Smirnov, and the smallest of them), "
-        "here with p = $p. Below $level the result is refused.",
-        n=len(controls.decoy_log10_pvalues),
-        seed=controls.decoy_seed,
-        p=p_value(controls.decoy_log10_agreement),
-        level=contradiction_level(),
-    )
