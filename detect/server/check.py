@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from detect.laws.multiplicity import sidak_log10
+from detect.records.how_to_check import in_words
 from detect.records.key_name import KeyName
 from detect.records.made import made_by
 from detect.records.report import versions
@@ -64,7 +66,7 @@ def conclude(
     """
     found = examine(spec, keys, served)
     checks = [*judge(found, alpha), *_lacking(lacking, len(served)), *special]
-    return ServeCheck(
+    record = ServeCheck(
         created=created,
         versions=versions(),
         made=made_by(),
@@ -88,6 +90,7 @@ def conclude(
         verdict=verdict(checks, found.keys, manner.tenant),
         assumptions=of_serve_check(len({answer.prompt for answer in served}), len(served)),
     )
+    return msgspec.structs.replace(record, how_to_check=in_words(record))
 
 
 def _lacking(lacking: Sequence[str], had: int) -> list[Check]:

@@ -9,13 +9,11 @@ from typing import Literal, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from detect.laws.agreement import RELATIVE
 from watermark.errors import DyetraceError
 
 Floats = npt.NDArray[np.float64]
 Outcome = Literal["ok", "failed", "not done"]
-
-# Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
-RELATIVE = 1e-6
 
 
 class NotDone(Exception):

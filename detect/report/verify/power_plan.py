@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from detect.laws.agreement import RELATIVE
 from detect.records.power_plan import PlanRow, PowerPlan
-from detect.report.verify.checks import RELATIVE, Check, NotDone, check, refuse, same
+from detect.report.verify.checks import Check, NotDone, check, refuse, same
 from detect.student.power.planner import plan as make
 from detect.student.power.planner import question_of, tokens_to_read
 

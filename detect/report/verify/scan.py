@@ -15,18 +15,19 @@ from numpy.typing import ArrayLike
 
 from detect.corpus import rare
 from detect.corpus.conclude import marked_control
-from detect.corpus.score import with_segments
+from detect.corpus.score import DECOY_TUPLES, with_segments
 from detect.corpus.share import marked_documents
 from detect.keyed.calibration import explanation
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.keyed.scoring import as_drawn
+from detect.laws.agreement import RELATIVE
 from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_rows_log10
 from detect.laws.tails import log10_sf_pairs
 from detect.records.key_name import KeyName
 from detect.records.scan import HISTOGRAM_BINS, Hit, ScanHypothesis, ScanRecord, Skipped
 from detect.records.text_assumptions import of_scan
 from detect.report.verify import files
-from detect.report.verify.checks import RELATIVE, Check, Floats, NotDone, check, close, refuse, slack
+from detect.report.verify.checks import Check, Floats, NotDone, check, close, refuse, same, slack
 from detect.report.verify.documents import Rows, SkippedRow, read_hits, read_rows, read_skipped
 from detect.report.verify.specs import specs, stated
 from detect.report.verify.words import assumptions, by_this_code
@@ -165,7 +166,45 @@ def controls(record: ScanRecord) -> str:
     for what, bins, documents in counts:
         if bins and sum(bins) != documents:
             refuse(f"the histogram of the {what} counts {sum(bins):,} documents, not {documents:,}")
+    _of_histogram("null key", found.null_key_histogram, found.null_key_discoveries, record.discoveries.rate)
+    _of_histogram("control corpus", found.null_corpus_histogram, found.null_corpus_discoveries, record.discoveries.rate)
+    _sampled(record)
     return f"the {len(found.decoy_log10_pvalues):,} decoys' agreement with chance follows from their p-values"
+
+
+def _of_histogram(what: str, bins: list[int], listed: int, rate: float) -> None:
+    """Documents listed where no mark can be are as many as p-values in these bins allow (Benjamini and Hochberg)."""
+    n = sum(bins)
+    if not bins or not n:
+        same(f"documents listed of the {what}", listed, 0)
+        return
+    below = np.concatenate([[0], np.cumsum(bins)])  # p-values at or below each edge
+    edges = np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
+    counts = np.arange(1, n + 1)
+    limits = rate * counts / n
+    most = below[np.searchsorted(edges, limits * (1 - _EDGE))]  # p-values at or below these limits: at most,
+    least = below[np.searchsorted(edges, limits * (1 + _EDGE), side="right") - 1]  # and at least
+    fewest = int(counts[least >= counts].max(initial=0))
+    largest = int(counts[most >= counts].max(initial=0))
+    if not fewest <= listed <= largest:
+        refuse(f"{listed:,} documents of the {what} are listed, where its p-values give {fewest:,} to {largest:,}")
+
+
+def _sampled(record: ScanRecord) -> None:
+    """Decoys were run on all distinct tuples, or on a sample of about `DECOY_TUPLES`; as many as were asked for."""
+    found, distinct = record.controls, record.distinct_tuples
+    if found.null_key_log10_pvalue is not None:
+        # As if every p-value were the largest of its bin: the test of all can't be milder than that.
+        uppers = np.repeat(np.log10(np.arange(1, HISTOGRAM_BINS + 1) / HISTOGRAM_BINS), found.null_key_histogram or 0)
+        most = min(0.0, log10_agreement(uppers) + math.log10(2)) if len(uppers) else 0.0
+        if found.null_key_log10_pvalue > most + RELATIVE:
+            refuse("documents under a decoy key agree better with chance on record than in their histogram")
+    if distinct <= DECOY_TUPLES:
+        same("tuples of the decoys", found.decoy_tuples, distinct)
+    elif abs(found.decoy_tuples - DECOY_TUPLES) > 8 * math.sqrt(DECOY_TUPLES):
+        refuse(f"the decoys were run on {found.decoy_tuples:,} tuples, where a sample has about {DECOY_TUPLES:,}")
+    if found.decoy_log10_pvalues:
+        stated(record, decoys=len(found.decoy_log10_pvalues))
 
 
 def documents(record: ScanRecord, rows: Rows) -> str:
@@ -187,8 +226,9 @@ def documents(record: ScanRecord, rows: Rows) -> str:
         tokens = int(rows.tokens[rows.input == i].sum())
         if (source.documents, source.tokens) != (documents[i], tokens):
             refuse(f"{source.name}: {source.documents:,} documents on record, {documents[i]:,} in the table")
-        if source.records < source.documents + source.skipped:
-            refuse(f"{source.name}: fewer records than documents and skipped ones")
+        kept, every = source.documents + source.skipped, record.arguments.get("sample", 1) == 1
+        if source.records < kept or (every and source.records > kept):
+            refuse(f"{source.name}: {source.records:,} records are not its {kept:,} documents and skipped ones")
     if not record.distinct_tuples <= record.tuples <= record.tokens:
         refuse("there must be no more tuples than tokens, and no more distinct ones than tuples")
     if np.any(rows.tuples > rows.tokens) or np.any(rows.key_tuples > rows.tuples):
@@ -230,6 +270,7 @@ def keys_of_documents(record: ScanRecord, rows: Rows) -> str:
         _cover(record, number)
     choice = math.log10(max(1, len(record.hypotheses)))
     alone = len(record.hypotheses) == 1
+    best = np.sort(rows.log10_pvalue[rows.tested & (rows.log10_pvalue < 0)] - choice)
     for number, h in enumerate(record.hypotheses):
         mine = rows.tested & (rows.key == number) & (rows.key_tuples > 0)
         if int(rows.key_tuples[mine].sum()) > h.tuples or int(mine.sum()) > h.documents:
@@ -243,6 +284,9 @@ def keys_of_documents(record: ScanRecord, rows: Rows) -> str:
             refuse(f"the smallest p-values of {h.key!r} leave out documents of the table")
         if alone:
             close(f"smallest p-values of {h.key!r}", listed, own)
+        floor = best[: len(h.smallest_log10_pvalues)]  # no key's are smaller than those of each document's best
+        if np.any(np.array(h.smallest_log10_pvalues)[: len(floor)] < floor - slack(floor)):
+            refuse(f"the smallest p-values of {h.key!r} are smaller than any of the table")
     smallest = min((h.smallest_log10_pvalues[0] for h in record.hypotheses if h.smallest_log10_pvalues), default=0.0)
     least = float(rows.log10_pvalue.min(initial=0.0))
     close("the smallest p-value of any document", [min(0.0, smallest + choice)], [least])
@@ -308,7 +352,9 @@ def shares(record: ScanRecord, rows: Rows) -> str:
     if record.calibration is not None:
         raise NotDone("no share is given: documents are not independent under a key of this format")
     said = record.shares.documents
-    computed = marked_documents(rows.log10_pvalue[rows.tested], said.confidence)
+    computed = marked_documents(rows.log10_pvalue[rows.tested])
+    for what, one in (("documents", said), ("tuples", record.shares.tokens)):
+        same(f"confidence of the share of {what}", one.confidence, computed.confidence)
     older = computed.low == 0 and said.estimate is not None  # gave an estimate of what it could not bound
     if (said.estimate is None, said.high) != (computed.estimate is None and not older, computed.high):
         refuse("the share of documents has other ends than the table gives")

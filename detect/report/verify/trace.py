@@ -93,7 +93,8 @@ def spec(record: TraceRecord) -> str:
 def keys(record: TraceRecord) -> str:
     """Each key's tested p-value follows from its tails or its e-value; its tails can be those of one such total."""
     for h in record.hypotheses:
-        if 10.0**h.log10_pvalue + 10.0**h.log10_pvalue_lower < 1 - _BOTH_TAILS:
+        exact = record.calibration is None  # each side's rank has decoys of its own
+        if exact and 10.0**h.log10_pvalue + 10.0**h.log10_pvalue_lower < 1 - _BOTH_TAILS:
             refuse(f"both tails of {h.key!r} are small, which no total gives")
         _within_bounds(record, h)
         used = tested_log10(record.basis, record.sided, h.log10_pvalue, h.log10_pvalue_lower, h.log10_evalue)
@@ -214,7 +215,7 @@ def forecasts(record: TraceRecord) -> str:
             z = (first.total - first.expected) / first.sd if first.sd > 0 else 0.0
             same("contexts of the verdict's readout", result.contexts, first.contexts)
             close("lean by the verdict's readout", [result.z], [z])
-            if result.log10_pvalue is not None:
+            if result.log10_pvalue is not None and record.calibration is None:
                 close("p-value by the verdict's readout", [result.log10_pvalue], [first.log10_pvalue])
     return f"power and the contexts needed follow from the totals ({len(record.comparisons):,} readouts compared)"
 

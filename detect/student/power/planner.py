@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from detect.laws.level import DEFAULT_ALPHA
+from detect.records.how_to_check import in_words
 from detect.records.made import made_by, now
 from detect.records.power_plan import Assumed, PlanRow, PowerPlan, PowerPoint
 from detect.records.report import versions
@@ -174,7 +175,7 @@ def plan(question: Question, probabilities: Floats | None = None) -> PowerPlan:
             else Simulation(wide, _contexts(question, probabilities, SIMULATED), question.seed).signal(student, look)
         )
         widths.append(_row(f"width {width}", shown, question, look, wide))
-    return PowerPlan(
+    made = PowerPlan(
         created=now(),
         versions=versions(),
         made=made_by(),
@@ -213,6 +214,7 @@ def plan(question: Question, probabilities: Floats | None = None) -> PowerPlan:
             "of the total, for planning alone"
         ),
     )
+    return msgspec.structs.replace(made, how_to_check=in_words(made))
 
 
 def question_of(made: PowerPlan) -> Question | None:

@@ -176,7 +176,9 @@ def make_scan(folder: Path, corpus: Corpus, *, refused: str | None = None, **cha
         ),
         "shares": _shares(log10_p[tested]),
         "histogram": bins(log10_p[tested]),
-        "controls": make_controls(broken=refused is not None, documents=int(tested.sum())),
+        "controls": make_controls(
+            broken=refused is not None, documents=int(tested.sum()), decoy_tuples=int(tuples.sum())
+        ),
         "hits": sorted(hits, key=lambda hit: (hit.log10_pvalue, hit.ordinal))[:20],
         "created": "2026-02-03T04:05:06+00:00",
         "made": MADE,

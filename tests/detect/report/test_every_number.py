@@ -1,0 +1,324 @@
+"""Every number of every kind of report: an edit is seen without any key, or it is said here why it can't be.
+
+Detections have the same test beside their other ones (`test_detection_verify`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detect.corpus.scan import ScanJob, scan
+from detect.corpus.settings import ScanSettings
+from detect.records.power_plan import PowerPlan
+from detect.records.reading import write_record
+from detect.records.server_check import Check
+from detect.records.trace import Control, ModelSeen, PlanSeen, Queries, Reading, Reference
+from detect.report.verification import verify_report
+from detect.server.ask import Manner
+from detect.server.check import conclude
+from detect.server.evidence import make_keys
+from detect.student.power import planner
+from detect.student.power.planner import Question, plan
+from detect.student.power.simulated import Look, Student
+from detect.student.verdict.conclude import compared
+from detect.student.verdict.evidence import Evidence, TraceSettings
+from detect.student.verdict.recording import write_report
+from detect.student.verdict.share import estimated, not_identified
+from tests.detect import foreign
+from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
+from tests.detect.report.edits import unseen
+from tests.detect.report.trace_examples import dose_response
+from tests.detect.server import test_check as server
+from tests.detect.student.verdict.test_conclude import RING, evidence, make_spec
+from watermark.keys import KeyRing, write_key_file
+
+Known = dict[str, str]
+"""Where numbers stand whose edits no check sees, and why none can."""
+
+FILES: Known = {r"(inputs|reference_inputs|controls\.null_corpus_inputs)\.\d+\.bytes": "the files: --inputs compares"}
+DECOYS: Known = {
+    r"controls\.decoy_log10_pvalues\.\d+": "the totals of decoys take the texts, or which contexts are whose, which is "
+    "keyed; they enter the agreement by the one of them that is furthest from chance"
+}
+
+# ---------------------------------------------------------------------------------------------------------- scans
+
+SCANS: Known = {
+    **FILES,
+    **DECOYS,
+    r"arguments\.(limit|sample)": "what was asked for, from which nothing on record is computed",
+    r"controls\.null_corpus_log10_pvalue": "the totals of the control corpus are not on record",
+    r"controls\.null_key_log10_pvalue": "of each document's p-value under the decoy key the record has the bin alone",
+    r"controls\.null_(key|corpus)_discoveries": "the bins bound it, and no more",
+    r"hypotheses\.\d+\.smallest_log10_pvalues\.\d+": "a document's p-values under other keys than its strongest",
+    r"hypotheses\.\d+\.documents": "documents that own tuples of the key: which they are is keyed",
+    r"shares\.tokens\.(low|estimate|high)": "the scores of single tuples are not on record",
+    r"quotes": "nothing here could be quoted",
+}
+
+
+def scanned(folder: Path, **changes: Any) -> Path:
+    write_key_file(folder / "owner.key", SECRET)
+    lines = (folder / "corpus.jsonl").read_text().splitlines()
+    (folder / "corpus.jsonl").write_text("\n".join([*lines[:3], "not JSON", *lines[3:]]) + "\n")
+    fields: dict[str, Any] = {
+        "paths": [str(folder / "corpus.jsonl")],
+        "specs": [spec()],
+        "key": f"file:{folder / 'owner.key'}",
+        "null_corpus": (),
+        "settings": skipping(),
+    }
+    scan(ScanJob(**(fields | changes)), folder / "out", InlineEngine())
+    return folder / "out" / "report.json"
+
+
+def skipping(**changes: Any) -> ScanSettings:
+    from detect.corpus.readers import ReadOptions
+
+    return ScanSettings(read=ReadOptions(skip_errors=True), decoys=15, **changes)
+
+
+def scan_of_one_key(folder: Path) -> Path:
+    write_jsonl(folder / "corpus.jsonl", [*documents(3, 150, 1, spec()), *documents(9, 150, 2)])
+    return scanned(folder)
+
+
+def scan_with_accounts(folder: Path) -> Path:
+    made = spec(global_share=0.5)
+    rows = [*documents(3, 200, 1, made, "acme"), *documents(9, 200, 2)]
+    write_jsonl(folder / "corpus.jsonl", rows)
+    return scanned(folder, specs=[made], settings=skipping(tenants=("acme", "zenith")))
+
+
+def scan_with_reference_and_control(folder: Path) -> Path:
+    write_jsonl(folder / "corpus.jsonl", [*documents(3, 150, 1, spec()), *documents(9, 150, 2)])
+    write_jsonl(folder / "reference.jsonl", documents(6, 150, 3, spec()))
+    write_jsonl(folder / "control.jsonl", documents(8, 150, 4))
+    beside = {"reference": [str(folder / "reference.jsonl")], "null_corpus": [str(folder / "control.jsonl")]}
+    return scanned(folder, **beside)
+
+
+# --------------------------------------------------------------------------------------------------------- traces
+
+SUSPECT = ModelSeen(name="./suspect", sha256="0" * 64, tokenizer="same")
+BASE = ModelSeen(name="./base", sha256="1" * 64, tokenizer="same")
+CONTEXTS = 80
+TRACES: Known = {
+    r"arguments\.\w+": "what was asked for, from which nothing on record is computed",
+    r"comparisons\.\d+\.(contexts|z|log10_pvalue)": "other readouts take the suspect's predictions",
+    r"controls\.models\.\d+\.(contexts|log10_pvalue|log10_evalue)": "controls take their models' predictions",
+    r"curve\.\d+\.(log10_pvalue|log10_evalue)": "totals on the way, before the last one, take the key",
+    r"readings\.\d+\.(documents|tokens|barred)": "they take the texts",
+    r"readings\.\d+\.(texts|prompts)_log10_pvalue": "blind tests of the texts take the key and the texts",
+    r"served\.bytes": "the file: --inputs compares",
+    r"share\.(standard_error|doses\.\d+\.standard_error)": "for the reader alone: the interval rests on students",
+    r"share\.(effect|doses\.\d+\.(share|effect))": "what students were trained on is their trainer's word; where an "
+    "end of the interval rests on others of them, it is the same",
+}
+SPLIT: Known = {
+    **DECOYS,
+    r"hypotheses\.\d+\.(contexts|tuples|expected|sd|total|log10_pvalue|log10_pvalue_lower|log10_evalue)": "which "
+    "contexts are the global key's, and so the law of each total, is keyed",
+    r"together": "the law of accounts' totals is that of their contexts, which are keyed",
+}
+ASKED: Known = {
+    r"plan\.offered": "the plan stands in the ledger, which is not here",
+    r"queries\.(requests|prompt_tokens)": "the ledger, which is not here",
+}
+
+
+def traced(folder: Path, made: Any, lean: dict[str, float], ring: KeyRing = RING, **seen: Any) -> Path:
+    known: Evidence = seen.pop("evidence", None) or evidence(made, lean, contexts=CONTEXTS)
+    basis = seen.pop("basis", "p-value")
+    marked = basis == "e-value"
+    reading = Reading(
+        name="text.jsonl",
+        sha256="2" * 64,
+        marked=marked,
+        documents=9,
+        tokens=900,
+        contexts=known.contexts,
+        texts_log10_pvalue=None if marked else -0.4,
+    )
+    settings = seen.pop("settings", TraceSettings(decoy_count=15, alpha=1e-3))
+    fields: dict[str, Any] = {
+        "mode": "weights",
+        "arguments": {"decoys": 15, "contexts": 500},
+        "commitment": None,
+        "student": SUSPECT,
+        "references": [Reference(model=BASE, share=1.0)],
+        "readings": [reading],
+        "served": None,
+        "readout": "entropy",
+        "comparisons": [compared("entropy", made, ring, known.tuples, basis)],
+        "share": not_identified("none"),
+        "plan": None,
+        "queries": None,
+    }
+    write_report(folder, known, made, ring, basis, settings, **(fields | seen))
+    return folder / "report.json"
+
+
+def trace_of_one_key(folder: Path) -> Path:
+    ring = KeyRing(RING.master_fingerprint, RING.selector, RING.global_key, {})
+    calibrated = dose_response(0.0)
+    effect, error = calibrated.effect or 0.0, calibrated.standard_error or 0.0
+    control = Control(
+        what="control model", model=BASE, log10_pvalue=-0.2, log10_evalue=-0.1, readout="entropy", contexts=70
+    )
+    share = estimated(effect, error, calibrated.doses)
+    return traced(folder, make_spec(global_share=1.0), {"global": 0.4}, ring, share=share, models=[control])
+
+
+def trace_that_leans_away(folder: Path) -> Path:
+    ring = KeyRing(RING.master_fingerprint, RING.selector, RING.global_key, {})
+    settings = TraceSettings(decoy_count=15, alpha=1e-3, sided="two-sided")
+    return traced(folder, make_spec(global_share=1.0), {"global": -0.5}, ring, settings=settings)
+
+
+def trace_of_accounts(folder: Path) -> Path:
+    ring = KeyRing(RING.master_fingerprint, RING.selector, None, RING.tenants)
+    return traced(folder, make_spec(global_share=0.0), {"acme": 0.15, "borea": 0.15}, ring)
+
+
+def trace_of_both(folder: Path) -> Path:
+    return traced(folder, make_spec(global_share=0.5), {"global": 0.4, "acme": 0.3})
+
+
+def trace_of_marked_answers(folder: Path) -> Path:
+    ring = KeyRing(RING.master_fingerprint, RING.selector, RING.global_key, {})
+    placebo = Control(
+        what="placebo key", model=SUSPECT, log10_pvalue=0.0, log10_evalue=-0.3, readout="entropy", contexts=70
+    )
+    return traced(folder, make_spec(global_share=1.0), {"global": 0.4}, ring, basis="e-value", models=[placebo])
+
+
+def refused_trace(folder: Path) -> Path:
+    return traced(folder, make_spec(global_share=0.5), {"global": 0.4}, objection="answers were seen before the plan")
+
+
+def trace_of_a_format(folder: Path) -> Path:
+    made, ring, _ = foreign.owner("transformers-synthid", vocabulary_size=5000, tokenizer="t")
+    known = evidence(make_spec(global_share=1.0), {}, contexts=CONTEXTS)
+    width = made.context_width
+    contexts = np.random.default_rng(1).choice(5000, (CONTEXTS, width)).astype(np.uint32)
+    tuples = known.tuples
+    own = type(tuples)(contexts, tuples.context, tuples.tokens, tuples.weights, np.full(CONTEXTS, 0))
+    return traced(folder, made, {}, ring, evidence=Evidence(own, known.steps))
+
+
+def trace_of_an_endpoint(folder: Path) -> Path:
+    ring = KeyRing(RING.master_fingerprint, RING.selector, RING.global_key, {})
+    known = evidence(make_spec(global_share=1.0), {"global": 0.4}, contexts=CONTEXTS)
+    reading = Reading(
+        name="the plan's prompts",
+        sha256="3" * 64,
+        marked=False,
+        documents=90,
+        tokens=4000,
+        contexts=known.contexts,
+        prompts_log10_pvalue=-0.2,
+    )
+    queries = Queries(
+        evidence="samples",
+        requests=95,
+        answers=90,
+        prompt_tokens=800,
+        completion_tokens=4000,
+        ledger_sha256="4" * 64,
+        ledger_head="5" * 64,
+        stopped="plan finished",
+    )
+    when = ("2026-02-02T09:00:00+00:00", "2026-02-02T10:30:00+00:00")
+    seen: dict[str, Any] = {
+        "mode": "api",
+        "readings": [reading],
+        "references": [],
+        "readout": "race",
+        "comparisons": [],
+        "plan": PlanSeen(sha256="3" * 64, created=when[0], first_query=when[1], seed="s", offered=500),
+        "queries": queries,
+    }
+    return traced(folder, make_spec(global_share=1.0), {}, ring, evidence=known, basis="e-value", **seen)
+
+
+# -------------------------------------------------------------------------------------------- plans and servers
+
+CHECKS: Known = {
+    r"answers\.\d+\.(prompt|tokens)": "what the server sent, and to which prompt, is not kept",
+    r"others\..+": "the smallest of them decides, and all of them take their keys",
+    r"(temperature|max_tokens)": "how the server was asked, from which nothing on record is computed",
+}
+BOTH_KEYS: Known = {
+    r"answers\.\d+\.log10_pvalue": "both keys have a part in it, which takes the keys",
+    r"keys\.\d+\.(tuples|log10_pvalue)": "which tuples are whose takes the keys",
+}
+
+
+def checked(folder: Path, share: float, tenant: str | None) -> Path:
+    made = server.spec(global_share=share)
+    keys = make_keys(server.MASTER, made, tenant)
+    answers = server.marked(server.spec(), "acme", 5, 60)
+    special = [Check(name="opting out", status="NOTE", reason="honoured")]
+    manner = Manner("http://h/v1", "m", tenant=tenant)
+    record = conclude(made, keys, answers, [], special, 1e-6, manner, "chat", "2026-11-26T00:00:00+00:00")
+    write_record(folder / "report.json", record)
+    return folder / "report.json"
+
+
+def check_of_one_key(folder: Path) -> Path:
+    return checked(folder, 1.0, None)
+
+
+def check_of_an_account(folder: Path) -> Path:
+    return checked(folder, 0.5, "acme")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+
+REPORTS: list[tuple[Callable[[Path], Path], Known]] = [
+    (scan_of_one_key, SCANS),
+    (scan_with_accounts, SCANS),
+    (scan_with_reference_and_control, SCANS),
+    (trace_of_one_key, TRACES),
+    (trace_that_leans_away, TRACES),
+    (trace_of_accounts, TRACES),
+    (trace_of_both, TRACES | SPLIT),
+    (trace_of_marked_answers, TRACES),
+    (trace_of_an_endpoint, TRACES | ASKED),
+    (trace_of_a_format, TRACES),
+    (refused_trace, TRACES | SPLIT),
+    (check_of_one_key, CHECKS),
+    (check_of_an_account, CHECKS | BOTH_KEYS),
+]
+
+
+@pytest.mark.parametrize(("make", "known"), REPORTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_no_edit_of_a_number_passes_that_others_give(
+    make: Callable[[Path], Path], known: Known, tmp_path: Path
+) -> None:
+    report = make(tmp_path)
+    found = verify_report(report)
+    assert found.holds, found.failed
+    assert next(check.outcome for check in found.checks if check.name == "code") == "ok"
+    passed = unseen(report, known)
+    assert not passed, "\n".join(passed)
+
+
+def test_no_edit_of_a_plan_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer contexts are simulated here, which change the numbers and not what follows from what."""
+    monkeypatch.setattr(planner, "SIMULATED", 60)
+    monkeypatch.setattr(planner, "_QUICK", 30)
+    look = Look(evidence="samples", reference="none")
+    question = Question(spec=make_spec(global_share=0.5), student=Student(share=0.3, training_tokens=1e5), look=look)
+    made: PowerPlan = plan(question)
+    write_record(tmp_path / "report.json", made)
+    found = verify_report(tmp_path / "report.json")
+    assert found.holds, found.failed
+    passed = unseen(tmp_path / "report.json", [r"assumed\.spec\.(epoch|vocabulary_size)"])  # change no mark
+    assert not passed, "\n".join(passed)
