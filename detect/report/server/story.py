@@ -144,11 +144,11 @@ def _answers(record: ServeCheck) -> Iterator[Leaf]:
     yield heading("Keys")
     yield text("All answers together, each (context, token) pair counted once (Fisher’s method).", soft=True)
     keys = [[name_cell(key_label(key.key)), cell(key.tuples), p_cell(key.log10_pvalue)] for key in record.keys]
-    yield Table("Keys over all answers", [column("Key", width=3), column("Tuples", "r"), column("p", "r")], keys)
+    yield Table("Keys over all answers", [column("Key"), column("Tuples", "r"), column("p", "r")], keys)
     if record.others:
         yield heading("Keys that must show nothing")
         others = [[name_cell(name), p_cell(log10_p)] for name, log10_p in record.others.items()]
-        yield Table("Keys that must show nothing", [column("Key", width=3), column("p", "r")], others)
+        yield Table("Keys that must show nothing", [column("Key"), column("p", "r")], others)
     yield heading("Answers")
     columns = [column(name, "r") for name in ("Prompt", "Tokens", "Tuples", "p")]
     rows = [
