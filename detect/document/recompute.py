@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from detect.document.detection import Settings, adjust, detect
-from detect.keyed.owners import tested_keys
-from detect.keyed.rings import rings_of
+from detect.keyed.held import held_keys, own_part
+from detect.laws.agreement import agree, slack
 from detect.records.detection import DecoyRun, Document, Hypothesis, Record, TokenView
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
 from detect.text.inputs import Suspect, from_text_alone, read_suspects
 from watermark.errors import DyetraceError, EvidenceError
-from watermark.keys import KeyRing, TenantKey, load_key
-from watermark.spec import WatermarkSpec
+from watermark.keys import KeyRing
 
-# Totals are integers and must agree exactly; log10 p comes from floating point that libraries round differently.
-_RELATIVE = 1e-6
 _SHOWN = 2e-3  # of a token's p-value, which is on record with four digits
 _LINE = "line "  # how documents of a file with several are called
 
@@ -112,45 +109,6 @@ def keys_on_record(record: Record) -> list[str]:
     return tenants if alone else [str(GLOBAL), *tenants]
 
 
-def ring_on_record(source: str, spec: WatermarkSpec, names: Collection[str]) -> KeyRing:
-    """The keys of a report that a party's key gives, and no others: its own test is of these alone.
-
-    Parameters
-    ----------
-    source
-        Where the key is.
-    spec
-        The report's.
-    names
-        Of all keys of the report.
-    """
-    keys = [KeyName.read(name) for name in names]
-    accounts = tuple(key.tenant for key in keys if key.tenant is not None)
-    own = isinstance(load_key(source), TenantKey)
-    return rings_of(source, [spec], () if own else accounts, global_key=GLOBAL in keys)[0]
-
-
-def held_keys(spec: WatermarkSpec, ring: KeyRing) -> list[str]:
-    """Names of the keys that a ring holds, as a report has them."""
-    return [str(name) for name in tested_keys(spec, ring)]
-
-
-def own_part(keys: Collection[str], held: Collection[str]) -> set[str] | None:
-    """Names of the keys of a report that a ring holds; None where it holds all, so that everything can be compared.
-
-    Raises
-    ------
-    DyetraceError
-        It holds none.
-    """
-    mine = set(keys) & set(held)
-    if keys and not mine:
-        raise DyetraceError(
-            f"the report does not concern this key: it tests {', '.join(sorted(keys)[:5])}, and not {', '.join(held)}"
-        )
-    return mine if mine < set(keys) else None
-
-
 def _tokens(a: Document, b: Document) -> Iterator[str]:
     if (a.sha256, a.tokens, a.prompt_tokens, a.tuples) != (b.sha256, b.tokens, b.prompt_tokens, b.tuples):
         yield f"{a.name}: other tokens or tuples ({a.tokens} and {a.tuples}; now {b.tokens} and {b.tuples})"
@@ -174,7 +132,7 @@ def _differences(a: Document, b: Document) -> Iterator[str]:
     if not _all_close(*numbers):
         yield f"{a.name}: other p-values (log10 p {a.log10_pvalue}, now {b.log10_pvalue})"
     if a.decoys is not None and b.decoys is not None:
-        if not _same_rank(a.decoys, b) or not close(a.decoys.log10_agreement, b.decoys.log10_agreement):
+        if not _same_rank(a.decoys, b) or not agree(a.decoys.log10_agreement, b.decoys.log10_agreement):
             yield f"{a.name}: another rank or agreement of decoys"
     if a.found != b.found:
         yield f"{a.name}: it is {'' if a.found else 'not '}found, and would {'not ' if a.found else ''}be now"
@@ -205,7 +163,7 @@ def _same_rank(before: DecoyRun, after: Document) -> bool:
         return False
     if now.drawn is not None or after.log10_pvalue is None:
         return now.drawn is None or before.rank == now.rank
-    tie = _RELATIVE * max(1.0, abs(after.log10_pvalue))
+    tie = slack(after.log10_pvalue)
     least, most = (sum(p <= after.log10_pvalue + d for p in now.log10_pvalues) for d in (-tie, tie))
     return least < before.rank <= most + 1
 
@@ -245,9 +203,4 @@ def _other_sums(before: Record, after: Record) -> Iterator[str]:
 
 
 def _all_close(before: Sequence[float | None], after: Sequence[float | None]) -> bool:
-    return len(before) == len(after) and all(map(close, before, after))
-
-
-def close(a: float | None, b: float | None) -> bool:
-    """Whether two log10 values agree up to what libraries round differently."""
-    return a == b or (a is not None and b is not None and abs(a - b) <= _RELATIVE * max(1.0, abs(a)))
+    return len(before) == len(after) and all(map(agree, before, after))

@@ -11,8 +11,9 @@ from detect.corpus.engines import make_engine
 from detect.corpus.recompute import held_of_scan, recompute_scan
 from detect.corpus.recompute import keys_on_record as keys_of_scan
 from detect.corpus.scan import Progress
-from detect.document.recompute import held_keys, keys_on_record, ring_on_record
+from detect.document.recompute import keys_on_record
 from detect.document.recompute import recompute as recompute_detection
+from detect.keyed.held import held_keys, ring_on_record
 from detect.records.detection import Record
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord

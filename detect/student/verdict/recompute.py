@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detect.document.recompute import close, own_part
+from detect.keyed.held import own_part
+from detect.laws.agreement import agree
 from detect.records.trace import TraceRecord
 from detect.student.verdict.conclude import Conclusion, conclude
 from detect.student.verdict.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
@@ -71,7 +72,7 @@ def _own_differences(before: TraceRecord, after: Conclusion, mine: set[str]) -> 
     tails = [[v for h in part for v in (h.log10_pvalue, h.log10_pvalue_lower)] for part in parts]
     evalues = [[h.log10_evalue for h in part] for part in parts]
     for what, pair in {"e-values": evalues, **({} if old else {"tails": tails})}.items():
-        if len(pair[0]) != len(pair[1]) or not all(map(close, *pair)):
+        if len(pair[0]) != len(pair[1]) or not all(map(agree, *pair)):
             yield f"other {what}"
 
 
@@ -81,12 +82,12 @@ def _differences(before: TraceRecord, after: Conclusion) -> Iterator[str]:
         yield "other totals"
     if (before.identified, before.found) != (after.identified, after.found):
         yield "other conclusions"
-    if before.together is not None and not close(before.together, after.together):  # older reports have none
+    if before.together is not None and not agree(before.together, after.together):  # older reports have none
         yield "other p-value of all accounts together"
     # Reports from before assumptions stood in them give exact tails beside e-values, and no more than that differs.
     old = before.basis == "e-value" and not before.assumptions
     for what, pair in _numbers(before, after, tails=not old).items():
-        if len(pair[0]) != len(pair[1]) or not all(map(close, *pair)):
+        if len(pair[0]) != len(pair[1]) or not all(map(agree, *pair)):
             yield f"other {what}"
 
 

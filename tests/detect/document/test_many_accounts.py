@@ -226,7 +226,8 @@ def test_any_sum_that_was_changed_is_noticed_by_those_who_can_compute_it(
 def test_reports_of_decoys_with_all_accounts_are_computed_as_they_were(case: Path, tmp_path: Path) -> None:
     """Older reports don't say how many accounts' keys a decoy has: as many as were tested."""
     made = _of_demo(spec(global_share=0.5))
-    from detect.document.recompute import recompute, ring_on_record
+    from detect.document.recompute import recompute
+    from detect.keyed.held import ring_on_record
     from detect.text.inputs import read_suspects
 
     suspects, read = read_suspects(str(case / "x.jsonl"))
