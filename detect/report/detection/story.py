@@ -46,14 +46,13 @@ from watermark.laws import Bernoulli, Exponential, Law
 
 TITLE = "Watermark detection report"
 ROWS = 1000  # of the table of documents
-DETAILS = 20  # up to this many documents are all shown in full; of more, those that have a token view
+DETAILS = 20  # up to this many documents are all shown in full; of more, the strongest and those with a token view
 BRIEF = 4  # up to this many documents a terminal has the facts of each, of more the table
 PLOTTED = 8  # from this many documents on their p-values are plotted
 KEYS = 12  # shown of each document, best first
 SUBKEYS = 8  # shown of each key, best first
-ON_PAPER = 6  # of the strongest documents, keys and decoys in a PDF
+ON_PAPER = 6  # of the strongest documents are always shown in full, and no more in a PDF
 REASONS = 3  # different reasons for refusal that are spelt out
-INPUTS = 5000
 # A token is tinted by the smallest of these that its p-value reaches. Without the key at most that share is.
 LEVELS = (0.3, 0.1, 0.03, 0.01, 0.001)
 _GREEN = 3  # tint of a token on the green list
@@ -86,7 +85,8 @@ def _documents(record: Record, answers: Sequence[Verdict]) -> Iterator[Section]:
     if not answers:
         yield Section("Documents", "documents", [text("There were none.")], True)
         return
-    full = {f"d{n}": a for n, a in enumerate(answers, 1) if a.document.view is not None or len(answers) <= DETAILS}
+    every = len(answers) <= DETAILS
+    full = {f"d{n}": a for n, a in enumerate(answers, 1) if every or n <= ON_PAPER or a.document.view is not None}
     short: list[Block] = (
         [Details(_name(a), "", list(_facts(record, a))) for a in answers] if len(answers) <= BRIEF else []
     )

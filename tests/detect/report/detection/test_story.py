@@ -170,6 +170,7 @@ def test_many_documents_become_a_table_of_the_strongest() -> None:
     assert "Documents, strongest first" in text and "The first 40 of 70 rows; the JSON record has all." in text
     page = on_page(shown_records()["many"])
     assert "corpus.jsonl:1<" in page and "P-values of all documents" in page
+    assert page.count("<details") == 6 and "For 6 documents. The JSON record has the numbers of all." in page
 
 
 def test_what_is_left_out_of_a_long_report_is_counted() -> None:
