@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
 from detect.records.written import clean
-from detect.report.paper.layout import labels, placed, stretches
-from detect.report.runs import to_html
-from detect.report.story import STANDING, Cell, Story, Table, Token
+from detect.report.paper.layout import Row, labels, placed, stretches
+from detect.report.runs import Runs, to_html
+from detect.report.story import STANDING, Cell, Column, Story, Table, Token
 
 _LONGEST = 300  # characters of a name among the facts and the headings
 
@@ -28,17 +28,37 @@ def page(story: Story) -> str:
     return _template().render(story=story, standing=STANDING)
 
 
-def _bodies(table: Table) -> list[list[list[tuple[int, str, Cell]]]]:
-    """Rows of cells, each with its column's number and name; rows that share their first cell have a body of theirs."""
-    names = labels(table)
+def _bodies(table: Table) -> Markup:
+    """All rows; those that share their first cell have a body of theirs."""
     rows = placed(table)
     grouped = any(row[0] is None for row in rows)
-    bodies: list[list[list[tuple[int, str, Cell]]]] = []
-    for row in rows:
-        if not bodies or (grouped and row[0] is not None):
-            bodies.append([])
-        bodies[-1].append([(i, names[i], cell) for i, cell in enumerate(row) if cell is not None])
-    return bodies
+    starts = [i for i, row in enumerate(rows) if not i or (grouped and row[0] is not None)]
+    names = [escape(clean(label)) for label in labels(table)]
+    written = ["".join(_row(row, table.columns, names) for row in rows[i:j]) for i, j in pairwise([*starts, len(rows)])]
+    return Markup("\n").join(Markup(f"<tbody>\n{body}</tbody>") for body in written)
+
+
+def _row(row: Row, columns: Sequence[Column], names: Sequence[Markup]) -> str:
+    """Each cell bears its column's name, for screens on which there is no room for columns."""
+    cells = [_cell(cell, i, columns[i].align == "r", names[i]) for i, cell in enumerate(row) if cell is not None]
+    part = ' class="part"' if row[-1] is None else ""
+    return f"<tr{part}>{''.join(cells)}</tr>\n"
+
+
+def _cell(cell: Cell, number: int, right: bool, name: Markup) -> str:
+    scope = "rowgroup" if cell.rows > 1 else "row"
+    tag, what = ("td", f'data-label="{name}"') if number else ("th", f'scope="{scope}"')
+    classes = " ".join([*(["key" if number else "name"] if cell.name else []), *(["r"] if right else [])])
+    given = f' class="{classes}"' if classes else ""
+    reach = f' rowspan="{cell.rows}"' if cell.rows > 1 else ""
+    return f"<{tag} {what}{given}{reach}>{_words(cell.text, cell.tone, cell.link)}</{tag}>"
+
+
+def _words(text: Runs, tone: str | None, link: str = "") -> Markup:
+    """Runs with the colour of a verdict, or as a link."""
+    if link:
+        return Markup('<a href="#{}">{}</a>').format(link, to_html(text))
+    return Markup('<span class="verdict {}">{}</span>').format(tone, to_html(text)) if tone else to_html(text)
 
 
 def _pieces(tokens: Sequence[Token]) -> Markup:
@@ -105,5 +125,6 @@ def _template() -> jinja2.Template:
         "short": lambda text: clean(text, _LONGEST),
         "stretches": stretches,
         "tint": _tint,
+        "words": _words,
     }
     return environment.get_template("story.html.j2")
