@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,9 +11,9 @@ from detect.records.written import clean
 from detect.report.closing import cell, name_cell
 from detect.report.paper.page import page
 from detect.report.story import Details, Section, Story, Table, Token, Tokens, column
+from tests.detect.report.paper.reading import Page
 from tests.detect.report.paper.stories import HOSTILE, NAME, PLAIN, everything, said_text
 
-ALONE = {"meta", "br"}  # elements without an end
 HARMLESS = {
     *("html", "head", "meta", "title", "style", "body", "header", "nav", "main", "section", "footer", "div", "span"),
     *("h1", "h2", "h3", "h4", "p", "ul", "li", "dl", "dt", "dd", "a", "b", "i", "sup", "sub", "code", "pre", "q"),
@@ -23,42 +22,27 @@ HARMLESS = {
 }
 
 
-@dataclass
-class Seen(HTMLParser):
-    """Elements of a page with their attributes, its text, and the cells of its tables."""
+class Seen(Page):
+    """A page with the cells of its tables."""
 
-    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
-    cells: list[tuple[dict[str, str | None], str]] = field(default_factory=list)
-    text: str = ""
-    open: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
+    def __init__(self, text: str) -> None:
+        self.cells: list[tuple[dict[str, str | None], str]] = []
+        super().__init__(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
+        super().handle_starttag(tag, attrs)
         if tag in ("th", "td"):
             self.cells.append((dict(attrs), ""))
-        if tag not in ALONE:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
-            return
-        self.text += data
+        super().handle_data(data)
         if "td" in self.open or "th" in self.open:
             self.cells[-1] = (self.cells[-1][0], self.cells[-1][1] + data)
 
 
 def seen(story: Story) -> Seen:
-    """What a reader of a story's page meets; every element is closed in its turn."""
-    found = Seen()
-    found.feed(page(story))
-    assert found.open == []
-    return found
+    """What a reader of a story's page meets."""
+    return Seen(page(story))
 
 
 def test_it_loads_nothing_and_runs_nothing() -> None:
