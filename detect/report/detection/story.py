@@ -87,34 +87,26 @@ def _documents(record: Record, answers: Sequence[Verdict]) -> Iterator[Section]:
         return
     every = len(answers) <= DETAILS
     full = {f"d{n}": a for n, a in enumerate(answers, 1) if every or n <= ON_PAPER or a.document.view is not None}
-    short: list[Block] = (
-        [Details(_name(a), "", list(_facts(record, a))) for a in answers] if len(answers) <= BRIEF else []
-    )
-    details: list[Block] = [Details(_name(a), i, list(_in_full(record, a, i))) for i, a in full.items()]
+    details: list[Block] = [Details(_name(a), ident, list(_in_full(record, a, ident))) for ident, a in full.items()]
+    short = [Details(_name(a), "", list(_facts(record, a))) for a in answers[:BRIEF]]
     if len(answers) == 1:
         yield Section("Document", "documents", details, True, brief=short)
         return
-    table = _table(record, answers, set(full))
+    yield _overview(record, answers, set(full), short if len(answers) <= BRIEF else ())
+    some = text("For $n documents. The JSON record has the numbers of all.", soft=True, n=len(full))
+    shown = details if len(full) == len(answers) else [some, *details]
+    yield Section("Evidence document by document", "details", shown, short="Evidence", on_paper=ON_PAPER)
+
+
+def _overview(record: Record, answers: Sequence[Verdict], linked: set[str], brief: Sequence[Block]) -> Section:
+    """All documents in one table; ``brief`` instead of it in a terminal, if there is anything in it."""
     intro = text(
         "“p” pays for all sub-keys and keys; “p, all documents” for the number of documents as well (Holm).", soft=True
     )
-    plot = list(_document_plot(record))
-    reasons = list(_reasons(answers))
-    hidden = len(answers) - ROWS
-    more = (
-        [text("$n more documents, with weaker results, are in the JSON record only.", n=hidden)] if hidden > 0 else []
-    )
-    blocks = [intro, table, *more, *reasons, *plot]
-    yield Section("Documents, strongest first", "documents", blocks, True, "Documents", short or [table, *reasons])
-    if full:
-        few = text("For $n documents. The JSON record has the numbers of all.", soft=True, n=len(full))
-        yield Section(
-            "Evidence document by document",
-            "details",
-            [few, *details] if len(full) < len(answers) else details,
-            short="Evidence",
-            on_paper=ON_PAPER,
-        )
+    table, reasons, hidden = _table(record, answers, linked), list(_reasons(answers)), len(answers) - ROWS
+    more = text("$n more documents, with weaker results, are in the JSON record only.", n=hidden)
+    blocks = [intro, table, *([more] if hidden > 0 else []), *reasons, *_document_plot(record)]
+    return Section("Documents, strongest first", "documents", blocks, True, "Documents", brief or [table, *reasons])
 
 
 def _name(answer: Verdict) -> Runs:
