@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from detect.cli.detection import publish_detection
 from detect.cli.options.detection import Demo
+from detect.cli.publishing import publish
 from detect.cli.working import doing, note
 from detect.demo import finish_demo, is_unfinished, run_demo
 from detect.interruption import leaves
@@ -25,6 +25,6 @@ def demo(asked: Demo) -> None:
 
     record = run_demo(asked.output, asked.scheme, tell)
     try:
-        publish_detection(record, asked.output, asked.as_json)
+        publish(record, asked.output, asked.as_json)
     finally:
         finish_demo(asked.output)

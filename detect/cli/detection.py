@@ -12,15 +12,10 @@ from detect.cli.working import doing, note
 from detect.document.blind import NOTHING
 from detect.document.detection import VIEWED_DOCUMENTS, Model, Settings
 from detect.document.detection import detect as run
-from detect.folders.published import DETECTION_FORMAT, check_folder, replace_report
+from detect.folders.published import DETECTION_FORMAT, check_folder
 from detect.keyed.opening import is_opened
 from detect.records.detection import Record
 from detect.records.made import made_by
-from detect.records.reading import encode_record
-from detect.report.detection.story import story
-from detect.report.paper.page import page
-from detect.report.paper.pdf import pdf as drawn_pdf
-from detect.report.paper.terminal import print_story
 from detect.text.artefacts import check_text
 from detect.text.inputs import from_text_alone, read_suspects
 from watermark.errors import DyetraceError, MachineError
@@ -81,7 +76,7 @@ def detect(asked: Detect) -> None:
         progress=_show_testing,
     )
     _tell_of_nothing(record)
-    publish_detection(record, output, asked.as_json, with_pdf)
+    publish(record, output, asked.as_json, pdf=with_pdf)
     if asked.fail:
         end_by_verdict(bool(record.found), _withheld(record))
 
@@ -154,14 +149,3 @@ def _makes_pdf(wanted: bool | None, output: Path | None) -> bool:
         note("no report.pdf will be written: it needs typst (pip install 'dyetrace[scan]')")
         return False
     return wanted is not False
-
-
-def publish_detection(record: Record, output: Path | None, as_json: bool, pdf: bool = False) -> None:
-    """Write a detection's report and show it."""
-    data, told = encode_record(record), story(record)
-
-    def write(folder: Path) -> dict[str, bytes]:
-        replace_report(folder, {"report.json": data, "report.html": page(told).encode()})
-        return {"report.pdf": drawn_pdf(told)} if pdf else {}
-
-    publish(output, data, write, lambda console: print_story(told, console), as_json)

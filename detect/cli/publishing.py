@@ -5,15 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from detect.cli.statuses import FOUND
 from detect.cli.working import doing, note, rest
+from detect.folders.published import NAMES, REPORT, add_drawings, replace_report
 from detect.interruption import leaves
+from detect.records.reading import encode_record
+from detect.records.report import Report
+from detect.report.kinds import kind_of
+from detect.report.paper.page import page
+from detect.report.paper.pdf import pdf as drawn_pdf
+from detect.report.paper.terminal import print_story
+from detect.report.story import Story
 from watermark.errors import DyetraceError, MachineError, UndecidedError, refused_write
 from watermark.interruption import held
 
@@ -48,27 +57,28 @@ def end_by_verdict(found: bool, withheld: str | None) -> None:
 
 
 def publish(
+    record: Report,
     output: Path | None,
-    report: bytes,
-    write: Callable[[Path], Mapping[str, bytes] | None],
-    show: Callable[[Any], None],
     as_json: bool,
+    *,
+    pdf: bool = False,
+    more: Mapping[str, bytes] | None = None,
     failed: DyetraceError | None = None,
 ) -> None:
-    """Write a report's files and print it: the result is said even where it can't be written.
+    """Draw and write a report's files and print it: the result is said even where it can't be written.
 
     Parameters
     ----------
+    record
+        Of any kind. A scan and a trace have written their report.json themselves; it is written here else.
     output
         The folder; None where the report is printed alone.
-    report
-        The bytes of report.json.
-    write
-        Writes to the folder; returns the drawings that are to be added, by name.
-    show
-        Prints the report to a console.
     as_json
-        Whether ``report`` is printed instead.
+        Whether report.json is printed, and no story of it.
+    pdf
+        Whether report.pdf is drawn besides report.html.
+    more
+        Other files for the folder, by name.
     failed
         Why the report was not written at all.
 
@@ -77,10 +87,11 @@ def publish(
     DyetraceError
         The folder failed; the result was printed before.
     """
+    report, told = encode_record(record), kind_of(record).story(record)
     if output is not None and failed is None:
         doing("drawing and writing the report")
         try:
-            _write(output, report, write)
+            _write(output, report, told, pdf, more or {})
         except DyetraceError as error:
             failed = error
         except OSError as error:
@@ -90,7 +101,7 @@ def publish(
         if as_json:
             click.echo(report.decode(), nl=False)
         else:
-            show(result_console())
+            print_story(told, result_console())
         sys.stdout.flush()
     except OSError as error:
         raise _cut_off(error, output, failed) from None
@@ -101,7 +112,6 @@ def publish(
 
 def result_console() -> Any:
     """A console for results, which says when nobody reads it any more where rich's own ends the program."""
-    from rich.console import Console
 
     class Telling(Console):
         def on_broken_pipe(self) -> None:
@@ -123,15 +133,19 @@ def _cut_off(error: OSError, output: Path | None, failed: DyetraceError | None) 
     return MachineError(f"cannot write standard output: {error.strerror or error}{kept}")
 
 
-def _write(output: Path, report: bytes, write: Callable[[Path], Mapping[str, bytes] | None]) -> None:
-    from detect.folders.published import NAMES, REPORT, add_drawings
-
+def _write(output: Path, report: bytes, told: Story, pdf: bool, more: Mapping[str, bytes]) -> None:
     path = output / REPORT
-    if path.is_file() and path.read_bytes() == report:  # a scan or a trace has written it; a detection does so below
+    written = path.is_file() and path.read_bytes() == report
+    if written:
         leaves(f"{path} is whole, and `dyetrace report render {path} -o {output}` draws it")
-    drawings = write(output)
+    files = {"report.html": page(told).encode(), **more}
+    if not written:
+        replace_report(output, {REPORT: report, **files})
+        files = {}
+    if pdf:
+        files["report.pdf"] = drawn_pdf(told)
     with held():
-        if drawings:
-            add_drawings(output, report, drawings)
+        if files:
+            add_drawings(output, report, files)
         leaves(f"the report in {output} is whole; nothing was left to do but print it")
     note(f"wrote {', '.join(name for name in NAMES if (output / name).exists())} to {output}")

@@ -18,21 +18,13 @@ from detect.cli.working import doing, note, rest
 from detect.corpus.engines import make_engine
 from detect.corpus.forecast import forecast, forecast_lines
 from detect.corpus.readers import ReadOptions, Source, find_sources
-from detect.corpus.run_times import RunTimes
 from detect.corpus.scan import HITS, ScanJob
 from detect.corpus.scan import scan as run
 from detect.corpus.settings import ScanSettings
 from detect.folders.published import SCAN_FORMAT, Unwritten, check_folder
 from detect.keyed.opening import is_opened
 from detect.records.made import made_by
-from detect.records.reading import encode_record
-from detect.records.scan import ScanRecord
-from detect.report.paper.page import page
-from detect.report.paper.pdf import pdf
-from detect.report.paper.terminal import print_story
-from detect.report.scan.story import story
 from detect.text.artefacts import check_text
-from watermark.errors import DyetraceError
 from watermark.spec import load_spec
 
 
@@ -84,7 +76,8 @@ def scan(asked: Scan) -> None:
         record = run(job, asked.output, engine, work=asked.work, keep_work=asked.keep_work, progress=progress)
     except Unwritten as error:
         record, failed = error.record, error
-    _publish(record, asked, progress.summary(asked.engine), failed)
+    times = {"run.json": msgspec.json.format(msgspec.json.encode(progress.summary(asked.engine))) + b"\n"}
+    publish(record, asked.output, asked.as_json, pdf=asked.pdf, more=times, failed=failed)
     if asked.fail:
         end_by_verdict(record.found, record.refused)
 
@@ -125,14 +118,3 @@ def _check_output(job: ScanJob, sources: Sequence[Source], asked: Scan) -> None:
             check_text(path, name)
     inputs = [*job.paths, *files, *job.reference, *job.null_corpus]
     check_folder(asked.output, SCAN_FORMAT, inputs=inputs, force=asked.force)
-
-
-def _publish(record: ScanRecord, asked: Scan, times: RunTimes, failed: DyetraceError | None) -> None:
-    told = story(record)
-
-    def drawn(_: Path) -> dict[str, bytes]:
-        drawings = {"report.html": page(told).encode(), **({"report.pdf": pdf(told)} if asked.pdf else {})}
-        return drawings | {"run.json": msgspec.json.format(msgspec.json.encode(times)) + b"\n"}
-
-    data = encode_record(record)
-    publish(asked.output, data, drawn, lambda console: print_story(told, console), asked.as_json, failed)

@@ -9,12 +9,7 @@ from detect.cli.options.trace import TraceEndpoint, TraceWeights
 from detect.cli.publishing import check_pdf, end_by_verdict, publish
 from detect.cli.working import say
 from detect.folders.published import TRACE_FORMAT, Unwritten, check_folder
-from detect.records.reading import encode_record
 from detect.records.trace import TraceRecord
-from detect.report.paper.page import page
-from detect.report.paper.pdf import pdf
-from detect.report.paper.terminal import print_story
-from detect.report.trace.story import story
 from detect.student.texts.served import crowding
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
@@ -45,12 +40,6 @@ def report(asked: TraceWeights | TraceEndpoint, trace: Callable[[], TraceRecord]
         record = trace()
     except Unwritten as error:
         record, failed = error.record, error
-
-    def drawn(_: Path) -> dict[str, bytes]:
-        told = story(record)
-        return {"report.html": page(told).encode()} | ({"report.pdf": pdf(told)} if asked.pdf else {})
-
-    data = encode_record(record)
-    publish(asked.output, data, drawn, lambda console: print_story(story(record), console), asked.as_json, failed)
+    publish(record, asked.output, asked.as_json, pdf=asked.pdf, failed=failed)
     if asked.fail:
         end_by_verdict(record.found, record.refused)

@@ -324,7 +324,7 @@ def test_a_demo_is_printed_as_the_detection_that_it_is(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = read_record(Record, case.folder / "detected" / "report.json")
-    monkeypatch.setattr("detect.demo.run_demo", lambda folder, scheme, say: record)
+    monkeypatch.setattr("detect.cli.demo.run_demo", lambda folder, scheme, say: record)
     done = run("demo", "-o", tmp_path / "demo", "--json")
     assert done.exit_code == 0, done.output
     check(json.loads(done.stdout), "detection")

@@ -336,14 +336,12 @@ def test_a_plan_tells_of_every_phase(owner: Path) -> None:
 @pytest.mark.usefixtures("talkative")
 def test_the_demo_tells_of_every_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its steps are said as they begin; here it is stopped before the work, which takes minutes."""
-    from detect import demo
-
     def stopped(folder: Path, scheme: str, say: Callable[[str], None]) -> None:
         say("1/4 the demo model")
         say("2/4 key, spec and commitment")
         raise ValueError
 
-    monkeypatch.setattr(demo, "run_demo", stopped)
+    monkeypatch.setattr("detect.cli.demo.run_demo", stopped)
     said = run("demo", "-o", tmp_path / "demo").stderr
     in_order(said, "1/4 the demo model", "2/4 key, spec and commitment")
     assert run("demo", "-o", tmp_path / "demo", "--quiet").stderr.count("\n") == 1  # the fault alone
