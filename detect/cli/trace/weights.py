@@ -52,7 +52,8 @@ def weights(asked: TraceWeights) -> None:
         ),
     )
     arguments = {
-        **asked.on_record("student", "texts", "references", "controls", "calibration", "served", "served_tenant"),
+        **asked.on_record("student", "texts", "references", "controls", "served", "served_tenant"),
+        "calibration": [f"{folder}={share}" for folder, share in asked.calibration],
         **asked.on_record("tenant", "taken", "complete", "placebo_answers", "readout", "contexts", "decoys", "dtype"),
         "tenants": list(ring.tenants),
     }
