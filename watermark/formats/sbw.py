@@ -12,7 +12,7 @@ from watermark.errors import DyetraceError
 from watermark.formats.parts.fingerprints import as_int64, fingerprints
 from watermark.formats.parts.native_keys import decimal_key, drawn
 from watermark.formats.parts.philox import LANES, pick, rounds
-from watermark.formats.parts.shapes import LARGEST_INT64, ReadOnly
+from watermark.formats.parts.shapes import LARGEST_INT64, Greens
 from watermark.formats.protocol import ABSENT, I64, U64, NativeKey
 from watermark.laws import Bernoulli
 from watermark.prf import U32
@@ -26,7 +26,7 @@ _HALF = 2**31
 
 
 @dataclass(frozen=True)
-class Sbw(ReadOnly):
+class Sbw(Greens):
     """Adds a bias to tokens whose Philox word, under a seed of the context, is green: low 31 bits < gamma (2^31 - 1).
 
     The seed is one of lm-watermarking's functions of the hash key and the tokens (Kirchenbauer et al. 2023 and 2024),
@@ -53,7 +53,6 @@ class Sbw(ReadOnly):
     gamma: float = 0.5
 
     name: ClassVar[str] = "sbw"
-    samples: ClassVar[bool] = False
     writer: ClassVar[str] = "vllm-sbw"
     system: ClassVar[str] = "sbw 1.0.0 and vllm-sbw 1.0.0"
     licence: ClassVar[str] = "EUPL-1.2; formula re-implemented"
@@ -84,15 +83,6 @@ class Sbw(ReadOnly):
     def law(self) -> Bernoulli:
         """Green with the probability that the threshold gives."""
         return Bernoulli(self.threshold / _HALF)
-
-    @property
-    def unit(self) -> float:
-        """One unit is one green token."""
-        return 1.0
-
-    def statistic(self, words: U32) -> I64:
-        """1 for green, else 0."""
-        return words.astype(np.int64)
 
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """1 where the token is green and a key had a say in it, else 0, (n,) uint32."""

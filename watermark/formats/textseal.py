@@ -13,7 +13,7 @@ from watermark.backends.numba_backend import jit
 from watermark.errors import DyetraceError
 from watermark.formats.parts.fingerprints import as_int64
 from watermark.formats.parts.native_keys import decimal_key, drawn, several
-from watermark.formats.parts.shapes import LARGEST_INT64, Race, ReadOnly, TwoKeyRace
+from watermark.formats.parts.shapes import LARGEST_INT64, Greens, Race, TwoKeyRace
 from watermark.formats.protocol import ABSENT, I64, U64, NativeKey
 from watermark.laws import Bernoulli
 from watermark.prf import U32
@@ -33,8 +33,30 @@ _WHY = (
 )
 
 
+class _Textseal:
+    """What its three marks share."""
+
+    system: ClassVar[str] = "textseal 0.0.5"
+    licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
+    exact: ClassVar[bool] = False
+    why_not_exact: ClassVar[str] = _WHY
+    seed_bits: ClassVar[int] = 0
+
+    def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
+        """The sum over context and token that a key is added to."""
+        return _sums(contexts, tokens)
+
+    def draw_key(self, seed: bytes) -> NativeKey:
+        """63 uniform bits; a key B follows, since keys at a fixed distance have fixed relations between their words."""
+        return (drawn(seed, "dyt:textseal", 63),)
+
+    def parse_key(self, text: str) -> NativeKey:
+        """textseal's ``secret_key``, a decimal number below 2^63."""
+        return (decimal_key(text, "textseal", LARGEST_INT64),)
+
+
 @dataclass(frozen=True)
-class TextsealGreen(ReadOnly):
+class TextsealGreen(_Textseal, Greens):
     """Adds a bias to green tokens, hash / 8,191 < ``gamma`` in float32 (textseal's watermark type "greenlist").
 
     The context is the last ``context_width`` tokens, the prompt's tail included; where there are fewer, 0 stands in
@@ -53,12 +75,6 @@ class TextsealGreen(ReadOnly):
     gamma: float = 0.5
 
     name: ClassVar[str] = "textseal-green"
-    samples: ClassVar[bool] = False
-    system: ClassVar[str] = "textseal 0.0.5"
-    licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
-    exact: ClassVar[bool] = False
-    why_not_exact: ClassVar[str] = _WHY
-    seed_bits: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         _check_width(self.name, self.context_width)
@@ -75,34 +91,13 @@ class TextsealGreen(ReadOnly):
         """Green with the share that the hashes give."""
         return Bernoulli(self.greens / VALUES)
 
-    @property
-    def unit(self) -> float:
-        """One unit is one green token."""
-        return 1.0
-
-    def statistic(self, words: U32) -> I64:
-        """1 for green, else 0."""
-        return words.astype(np.int64)
-
     def words(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """1 where the token is green, else 0, (n,) uint32."""
         return (_hashes(key[0], contexts, tokens) < np.uint32(self.greens)).astype(np.uint32)
 
-    def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
-        """The sum over context and token that the key is added to."""
-        return _sums(contexts, tokens)
-
-    def draw_key(self, seed: bytes) -> NativeKey:
-        """63 uniform bits."""
-        return (drawn(seed, "dyt:textseal", 63),)
-
-    def parse_key(self, text: str) -> NativeKey:
-        """textseal's ``secret_key``, a decimal number below 2^63."""
-        return (decimal_key(text, "textseal", LARGEST_INT64),)
-
 
 @dataclass(frozen=True)
-class TextsealGumbel(Race):
+class TextsealGumbel(_Textseal, Race):
     """Chooses argmax of r^(1/p), r = hash / 8,191 (textseal's watermark type "gumbelmax").
 
     Contexts as in `TextsealGreen`. A token's score is -log(1 - r) nats, rounded down to 2^-24; hashes of one key that
@@ -112,11 +107,6 @@ class TextsealGumbel(Race):
     context_width: int = 1
 
     name: ClassVar[str] = "textseal-gumbel"
-    system: ClassVar[str] = "textseal 0.0.5"
-    licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
-    exact: ClassVar[bool] = False
-    why_not_exact: ClassVar[str] = _WHY
-    seed_bits: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         _check_width(self.name, self.context_width)
@@ -129,21 +119,9 @@ class TextsealGumbel(Race):
         """Hashes of n tuples, 0 .. 8,190, (n,) uint32."""
         return _hashes(key[0], contexts, tokens)
 
-    def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
-        """The sum over context and token that the key is added to."""
-        return _sums(contexts, tokens)
-
-    def draw_key(self, seed: bytes) -> NativeKey:
-        """63 uniform bits."""
-        return (drawn(seed, "dyt:textseal", 63),)
-
-    def parse_key(self, text: str) -> NativeKey:
-        """textseal's ``secret_key``, a decimal number below 2^63."""
-        return (decimal_key(text, "textseal", LARGEST_INT64),)
-
 
 @dataclass(frozen=True)
-class TextsealDualKey(TwoKeyRace):
+class TextsealDualKey(_Textseal, TwoKeyRace):
     """Each token is chosen as `TextsealGumbel` does, by key A with probability ``mixing_alpha``, else by key B.
 
     Which key chose is not recorded (textseal's watermark type "textseal", also under its speculative decoding, where
@@ -164,10 +142,6 @@ class TextsealDualKey(TwoKeyRace):
     name: ClassVar[str] = "textseal-dual-key"
     writer: ClassVar[str] = "textseal"
     system: ClassVar[str] = "textseal's repository of 2026 (its package 0.0.5 has no dual keys)"
-    licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
-    exact: ClassVar[bool] = False
-    why_not_exact: ClassVar[str] = _WHY
-    seed_bits: ClassVar[int] = 0
 
     KEY_OFFSET: ClassVar[int] = 12345
     """Key B is key A plus this unless it is given."""
@@ -190,14 +164,6 @@ class TextsealDualKey(TwoKeyRace):
     def key_pair(self, key: NativeKey) -> tuple[NativeKey, NativeKey]:
         """Keys A and B, each as `single` takes it."""
         return (key[0],), (key[1] if len(key) > 1 else key[0] + self.KEY_OFFSET,)
-
-    def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
-        """The sum over context and token that the keys are added to."""
-        return _sums(contexts, tokens)
-
-    def draw_key(self, seed: bytes) -> NativeKey:
-        """63 uniform bits; key B follows, since keys at a fixed distance have fixed relations between their words."""
-        return (drawn(seed, "dyt:textseal", 63),)
 
     def parse_key(self, text: str) -> NativeKey:
         """textseal's ``secret_key``, and after a comma ``secret_key_b`` where it is set: decimal numbers below 2^63."""

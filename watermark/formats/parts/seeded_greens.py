@@ -9,7 +9,7 @@ import numpy as np
 from watermark.errors import DyetraceError
 from watermark.formats.parts.native_keys import decimal_key, drawn
 from watermark.formats.parts.permutation import Mask, greens
-from watermark.formats.parts.shapes import LARGEST_INT64, ReadOnly
+from watermark.formats.parts.shapes import LARGEST_INT64, Greens
 from watermark.formats.protocol import I64, U64, NativeKey
 from watermark.laws import Bernoulli
 from watermark.prf import U32
@@ -17,7 +17,7 @@ from watermark.prf import U32
 LARGEST_SEED = 2**64 - 1
 
 
-class SeededGreens(ReadOnly):
+class SeededGreens(Greens):
     """Greens are the first int(V gamma) entries of ``randperm(V)`` on torch's CPU generator, under a seed of the tuple.
 
     The generator keeps 32 bits of the seed. On a GPU the same seed gives another permutation: a text that was marked
@@ -27,7 +27,6 @@ class SeededGreens(ReadOnly):
     vocabulary_size: int
     gamma: float
 
-    samples: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     seed_bits: ClassVar[int] = 32
     largest_key: ClassVar[int] = LARGEST_INT64
@@ -48,15 +47,6 @@ class SeededGreens(ReadOnly):
     def law(self) -> Bernoulli:
         """Green with the share that the truncated count really gives."""
         return Bernoulli(self.count / self.vocabulary_size)
-
-    @property
-    def unit(self) -> float:
-        """One unit is one green token."""
-        return 1.0
-
-    def statistic(self, words: U32) -> I64:
-        """1 for green, else 0."""
-        return words.astype(np.int64)
 
     def seeds(self, key: NativeKey, contexts: I64, tokens: I64) -> U32:
         """The 32 bits of seed that each tuple's permutation is drawn from, shape (n,)."""

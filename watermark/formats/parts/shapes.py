@@ -1,8 +1,10 @@
-"""What formats of one kind share: they are read only; a race, a tournament's layers, or two keys score alike."""
+"""What formats of one kind share: read only; a green list, a race, a tournament's layers, or two keys score alike."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
 
 from watermark.errors import DyetraceError
 from watermark.formats.parts.native_keys import decimal_key, drawn, several
@@ -32,6 +34,21 @@ class ReadOnly:
         """Never: always a DyetraceError that says who writes this mark."""
         writer = self.writer or self.system
         raise DyetraceError(f"{self.name} is read, not written: mark with {writer} itself")
+
+
+class Greens(ReadOnly):
+    """A green list: words are 1 where the token is green, else 0."""
+
+    samples: ClassVar[bool] = False
+
+    @property
+    def unit(self) -> float:
+        """One unit is one green token."""
+        return 1.0
+
+    def statistic(self, words: U32) -> I64:
+        """1 for green, else 0."""
+        return words.astype(np.int64)
 
 
 class Race(ReadOnly):
