@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, PretrainedConfig
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor, WatermarkDetector, WatermarkingConfig
 
 from benchmarks.common import Report, json_option, quick_option, timings
+from detect.detector import Detector
 from detect.document.blind import blind_test, log10_pvalues
 from detect.keyed.scoring import totals
 from detect.text.distinct import distinct_tuples, first_occurrences, tuple_fingerprints
@@ -29,7 +30,7 @@ from detect.text.natural_text import KINDS, natural_documents
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
 from watermark.models.demo import demo_model_dir
-from watermark.models.tokenizer import load_tokenizer
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.prf import U32
 from watermark.registry import make_scheme
 from watermark.schemes.protocol import Scheme
@@ -142,6 +143,21 @@ def from_text(texts: Sequence[str], folder: Path, share: float) -> dict[str, Ste
     }
 
 
+def prepared(text: str, folder: Path) -> dict[str, Step]:
+    """A program's test of one text, 4 sub-keys and 100 decoys: made ready once, and made ready for each text."""
+    spec = WatermarkSpec(
+        vocabulary_size=vocabulary_size(folder),
+        tokenizer=tokenizer_fingerprint(folder),
+        key_fingerprint=KEY.fingerprint,
+    )
+    ring = KeyRing.from_master(KEY)
+    detector = Detector(spec, ring, folder)
+    return {
+        "a text, its detector made ready once": lambda: detector.test(text),
+        "a text, its detector made ready anew": lambda: Detector(spec, ring, folder).test(text),
+    }
+
+
 @click.command()
 @click.option("--tokens", "sizes", multiple=True, type=int, default=(1_000, 100_000, 10_000_000), show_default=True)
 @click.option("--threads", "threads", multiple=True, type=int, default=(1, 2), show_default=True)
@@ -216,6 +232,10 @@ def _from_text(report: Report, texts: Sequence[str], folder: Path, seconds: floa
         seconds,
         rounds,
     )
+    text = max(texts, key=len)[:2_000]
+    few = len(encoder.encode(text))
+    work = {name: (step, few) for name, step in prepared(text, folder).items()}
+    _add(report, f"1 thread, {few:,} tokens: ", work, "a text, its detector made ready anew", seconds, rounds)
 
 
 def _add(
