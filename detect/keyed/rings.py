@@ -78,22 +78,23 @@ def rings_of(
     key = load_key(source)
     if not counted and not any(is_format(spec.build_scheme()) or spec.global_share < 1 for spec in specs):
         _refuse_tenants(key, tenants)
-    rings = []
-    for spec in specs:
-        if is_format(spec.build_scheme()) or isinstance(key, ForeignKey):
-            rings.append(_foreign_ring(key, spec, tenants))
-            continue
-        if isinstance(key, SecretKey):
-            check_key(spec, key.fingerprint)
-            rings.append(KeyRing.from_master(key, spec.epoch, tuple(dict.fromkeys(tenants))))
-            continue
-        check_key(spec, key.master_fingerprint)
-        if key.epoch != spec.epoch:
-            raise DyetraceError(f"the tenant key is of epoch {key.epoch}, but the spec is of epoch {spec.epoch}")
-        if any(name != key.tenant for name in tenants):
-            raise DyetraceError(f"this key is of tenant {key.tenant!r} alone; other tenants need the master key")
-        rings.append(key.ring())
+    rings = [ring_of(key, spec, tenants) for spec in specs]
     return rings if global_key else [replace(ring, global_key=None) for ring in rings]
+
+
+def ring_of(key: AnyKey, spec: WatermarkSpec, tenants: Sequence[str]) -> KeyRing:
+    """The ring that a key gives for one spec; DyetraceError where it is not the spec's, or not that of the tenants."""
+    if is_format(spec.build_scheme()) or isinstance(key, ForeignKey):
+        return _foreign_ring(key, spec, tenants)
+    if isinstance(key, SecretKey):
+        check_key(spec, key.fingerprint)
+        return KeyRing.from_master(key, spec.epoch, tuple(dict.fromkeys(tenants)))
+    check_key(spec, key.master_fingerprint)
+    if key.epoch != spec.epoch:
+        raise DyetraceError(f"the tenant key is of epoch {key.epoch}, but the spec is of epoch {spec.epoch}")
+    if any(name != key.tenant for name in tenants):
+        raise DyetraceError(f"this key is of tenant {key.tenant!r} alone; other tenants need the master key")
+    return key.ring()
 
 
 def _refuse_tenants(key: AnyKey, tenants: tuple[str, ...]) -> None:
@@ -105,7 +106,7 @@ def _refuse_tenants(key: AnyKey, tenants: tuple[str, ...]) -> None:
         raise DyetraceError(f"{none}, and this is the key of account {key.tenant!r} alone; give the spec that has it")
 
 
-def _foreign_ring(key: AnyKey, spec: WatermarkSpec, tenants: tuple[str, ...]) -> KeyRing:
+def _foreign_ring(key: AnyKey, spec: WatermarkSpec, tenants: Sequence[str]) -> KeyRing:
     if not isinstance(key, ForeignKey):
         raise DyetraceError(
             f"the spec is of format {spec.scheme!r}, but this is a key of dyetrace; give the key file that "

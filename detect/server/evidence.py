@@ -21,7 +21,9 @@ import numpy.typing as npt
 
 from detect.document.blind import blind_test
 from detect.keyed.decoys import decoy_rings
+from detect.keyed.held import held_keys
 from detect.keyed.owners import tested_keys
+from detect.keyed.rings import ring_of
 from detect.laws import tails
 from detect.records.server_check import AnswerFound, KeyFound
 from detect.server.answers import Served
@@ -32,7 +34,7 @@ from watermark.keys import AnyKey, KeyRing, SecretKey
 from watermark.keys.foreign import ForeignKey
 from watermark.keys.rows import selector_threshold
 from watermark.laws import Exponential
-from watermark.spec import WatermarkSpec, check_key
+from watermark.spec import WatermarkSpec
 
 Floats = npt.NDArray[np.float64]
 
@@ -104,21 +106,12 @@ def make_keys(key: AnyKey, spec: WatermarkSpec, tenant: str | None, controls: Se
         raise DyetraceError("the spec has no accounts (global_share 1): leave --tenant and --control out")
     if tenant is not None and tenant in controls:
         raise DyetraceError(f"account {tenant!r} can't be both the one to find and a control; leave one out")
-    if isinstance(key, SecretKey):
-        check_key(spec, key.fingerprint)
-        ring = KeyRing.from_master(key, spec.epoch, () if tenant is None else (tenant,))
-        if accounts:
-            names = [*controls, *(f"no-such-account-{number}" for number in range(1, CONTROLS + 1))]
-            rings = [KeyRing.from_master(key, spec.epoch, (name,)) for name in names]
-            others = [replace(ring, global_key=None) for ring in rings]
-            return _not_empty(Keys(ring, others, names), spec)
-    else:
-        check_key(spec, key.master_fingerprint)
-        if key.epoch != spec.epoch:
-            raise DyetraceError(f"the tenant key is of epoch {key.epoch}, but the spec is of epoch {spec.epoch}")
-        if controls or tenant not in (None, key.tenant):
-            raise DyetraceError(f"this key is of tenant {key.tenant!r} alone; other accounts need the master key")
-        ring = key.ring()
+    named = [] if tenant is None else [tenant]
+    if isinstance(key, SecretKey) and accounts:
+        names = [*controls, *(f"no-such-account-{number}" for number in range(1, CONTROLS + 1))]
+        others = [replace(ring_of(key, spec, [name]), global_key=None) for name in names]
+        return _not_empty(Keys(ring_of(key, spec, named), others, names), spec)
+    ring = ring_of(key, spec, [*named, *controls])
     rings = decoy_rings("dyetrace serve-check", CONTROLS, spec, ring)
     return _not_empty(Keys(ring, rings, [f"decoy {number}" for number in range(1, CONTROLS + 1)]), spec)
 
@@ -155,7 +148,7 @@ def fresh_tuples(spec: WatermarkSpec, served: Sequence[Served]) -> list[Tuples]:
 
 def weigh(spec: WatermarkSpec, ring: KeyRing, tuples: Sequence[Tuples]) -> Evidence:
     """Test each answer's tuples for the keys of a ring."""
-    names = [str(name) for name in tested_keys(spec, ring)]
+    names = held_keys(spec, ring)
     counts = np.zeros((len(tuples), len(names)), dtype=np.int64)
     log10_ps = np.zeros((len(tuples), len(names)))
     for row, own in enumerate(tuples):

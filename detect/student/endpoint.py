@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from detect.keyed.held import held_keys
 from detect.keyed.owners import tested_keys
 from detect.models.forward import Model, model_hash
 from detect.models.soundness import check_sound
@@ -328,7 +329,7 @@ def _check(
         raise DyetraceError(
             f"the plan is for key {plan.key_fingerprint}, but this key is {ring.master_fingerprint}; give that key"
         )
-    if [str(name) for name in tested_keys(spec, ring)] != plan.hypotheses:
+    if held_keys(spec, ring) != plan.hypotheses:
         raise DyetraceError(f"the plan tests {', '.join(plan.hypotheses)}; name just those accounts with --tenant")
     if statistic_of(served, reference, counted_account(served, spec, ring, _account(plan))) != plan.statistic:
         raise DyetraceError(

@@ -13,7 +13,7 @@ from detect.cli.results import print_result
 from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, note, rest, say
-from detect.keyed.owners import tested_keys
+from detect.keyed.held import held_keys
 from detect.records.results import TracePlanned
 from detect.student.asking.plan import Budgets, PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
 from detect.student.asking.prompts import choose_prompts, prompts_of
@@ -51,7 +51,7 @@ def plan(asked: TracePlanning) -> None:
         ),
         readout="entropy" if asked.reference is None else "reference",
         statistic=statistic_of(asked.served, asked.reference, account),
-        hypotheses=[str(name) for name in tested_keys(made, ring)],
+        hypotheses=held_keys(made, ring),
         spec_id=made.spec_id,
         key_fingerprint=ring.master_fingerprint,
         commitment=read_commitment(asked.commitment_path),

@@ -1,1 +1,1 @@
-"""What a suspect reads, which of its positions count, and how often contexts were served."""
+"""Texts of a trace: whether they are what they are taken for and complete, and how often contexts were served."""
