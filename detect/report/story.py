@@ -254,7 +254,7 @@ class Story:
         Lists of sentences under headings of their own, on the first page.
     brief
         The answer in a terminal where it is told in other words: lines in plain ASCII, the first one in the tone's
-        colour. Empty: headline, lead and facts.
+        colour. Empty: the whole first page, that is headline, lead, facts and parts.
     program, made, footer, created
         What wrote the report and when, by whom and for which case, what stands at the foot of each page of paper, and
         the time of making as ISO 8601 ("" where there is none).

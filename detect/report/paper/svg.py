@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+from detect.records.written import clean
+
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 14, 40
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
@@ -20,7 +22,7 @@ def figure(ident: str, title: str, description: str, body: Iterable[str], height
     """Put a plot together: ``ident`` is the prefix of the ids inside it, the two texts say what is seen."""
     return Markup(
         f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-labelledby="{ident}-t {ident}-d">'
-        f'<title id="{ident}-t">{escape(title)}</title><desc id="{ident}-d">{escape(description)}</desc>'
+        f'<title id="{ident}-t">{escape(clean(title))}</title><desc id="{ident}-d">{escape(clean(description))}</desc>'
         f"{''.join(body)}</svg>"
     )
 

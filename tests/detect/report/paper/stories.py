@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from markupsafe import Markup
-
 from detect.report.closing import cell, code, digest_cell, e_cell, name_cell, p_cell, plotted
-from detect.report.paper import plots
+from detect.report.paper import plots, svg
 from detect.report.runs import Run, Runs, p_value, runs, said
 from detect.report.story import (
     Cell,
@@ -150,13 +148,13 @@ def _controls(hostile: str) -> list[Leaf]:
                 Item(said("No control corpus"), "absent"),
             ]
         ),
-        *plotted([(hostile_plot(), "A drawing."), (plots.decoy_curve([-0.1, -0.4, -1.2], -9.0, "c"), "Of decoys.")]),
+        *plotted(
+            [
+                (svg.figure("named", hostile, hostile, []), "A drawing."),
+                (plots.decoy_curve([-0.1, -0.4, -1.2], -9.0, "c"), "Of decoys."),
+            ]
+        ),
     ]
-
-
-def hostile_plot() -> Markup:
-    """A drawing with a name in it, escaped as drawings must."""
-    return plots.decoy_strip([-0.1, -0.4, -1.2], None, "hostile")
 
 
 def _method(hostile: str) -> list[Leaf]:
