@@ -3,9 +3,11 @@
 import ast
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -190,6 +192,17 @@ def test_the_contract_fails_on_a_back_arrow_even_within_a_function(tree, file, i
     done = lint(tree)
     assert done.returncode == 1
     assert said in done.stdout
+
+
+def test_the_documents_table_of_rooms_is_the_contracts():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract.get("containers") == ["detect"])
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "rooms.md").read_text(), re.MULTILINE)
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    contracted = [name for layer in layers for name in re.split(r" [|:] ", layer)]
+    assert sorted(documented) == sorted(contracted)
+    order = {name: number for number, layer in enumerate(layers) for name in re.split(r" [|:] ", layer)}
+    assert [order[name] for name in documented] == sorted(order.values())
 
 
 def test_ci_holds_the_code_against_the_contract():

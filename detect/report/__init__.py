@@ -1,1 +1,1 @@
-"""The record of a detection as JSON (`schema`), in a terminal (`terminal`) and as one HTML page (`html`)."""
+"""Reports: what each kind tells, the paper that it is drawn on, and how it is verified and computed anew."""
