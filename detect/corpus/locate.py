@@ -17,7 +17,7 @@ from detect.corpus.settle import read_kept
 from detect.corpus.work import Plan, WorkFolder
 from detect.keyed.batch import TestedKey
 from detect.keyed.calibration import method_of
-from detect.keyed.owners import owned
+from detect.keyed.owners import parted
 from detect.keyed.rings import KeySet
 from detect.keyed.scoring import counting, statistics_of
 from detect.records.scan import Hit, Segment
@@ -166,10 +166,7 @@ def pointed_to(log10_ps: ArrayLike, level: float) -> Mask:
 
 def _pointing(tuples: Tuples, keys: KeySet, level: float) -> tuple[tuple[TestedKey, Tuples, int, I64], list[str]]:
     """The key with the smallest p-value (its tuples, sub-key and statistics); all keys that are pointed to."""
-    parts = [
-        {of_global: tuples.take(mine) for of_global, mine in owned(spec, selector, tuples).items()}
-        for spec, selector in zip(keys.specs, keys.selectors, strict=True)
-    ]
+    parts = [parted(spec, selector, tuples) for spec, selector in zip(keys.specs, keys.selectors, strict=True)]
     log10_ps, subkeys = [], []
     for key in keys.keys:
         scheme = keys.schemes[key.spec]

@@ -27,6 +27,11 @@ def owned(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) -> dict[bool
     return _owned(spec, selector, len(tuples), tuples.nonces)
 
 
+def parted(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) -> dict[bool, Tuples]:
+    """The tuples that the global key marks (True), and those of the account's (False), by `KeyName.is_global`."""
+    return {of_global: tuples.take(mine) for of_global, mine in owned(spec, selector, tuples).items()}
+
+
 def owned_contexts(spec: WatermarkSpec, selector: SecretKey, contexts: prf.U32) -> dict[bool, Mask]:
     """`owned` of contexts by themselves, shape (n, h)."""
     return _owned(spec, selector, len(contexts), lambda key: prf.nonces(contexts, key))
@@ -75,5 +80,5 @@ class Candidate:
 
 def candidates(spec: WatermarkSpec, ring: KeyRing, tuples: Tuples) -> list[Candidate]:
     """Each tested key with the tuples whose contexts it marks."""
-    parts = {of_global: tuples.take(mine) for of_global, mine in owned(spec, ring.selector, tuples).items()}
+    parts = parted(spec, ring.selector, tuples)
     return [Candidate(name, key, parts[name.is_global]) for name, key in tested_keys(spec, ring).items()]
