@@ -30,9 +30,12 @@ def evidence(record: TraceRecord, folder: Path) -> str:
     if len(found.tuples) and int(found.tuples.contexts.shape[1]) != record.spec.context_width:
         refuse(f"the contexts of {EVIDENCE_FILE} are not as wide as those of the spec")
     _steps(record, found)
-    if record.mode == "weights":  # a context counts once for each sub-key that it was served under
-        distinct = len(np.unique(found.tuples.contexts, axis=0))
-        same("contexts of all texts", sum(reading.contexts for reading in record.readings), distinct)
+    read = sum(reading.contexts for reading in record.readings)
+    if record.served is None or record.mode == "api":
+        same("contexts of all texts", read, found.contexts)
+    # Where served answers are counted a context stands in the evidence under each sub-key that it was served under.
+    elif not len(np.unique(found.tuples.contexts, axis=0)) <= read <= found.contexts:
+        refuse(f"{read:,} contexts of all texts on record, which {EVIDENCE_FILE} does not hold")
     ring = _stand_in(record)
     of_global = 0 < record.spec.global_share
     seed, count = record.controls.decoy_seed, len(record.controls.decoy_log10_pvalues)

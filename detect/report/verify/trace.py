@@ -264,7 +264,6 @@ def seen(record: TraceRecord) -> str:
     same("answers that were read", reading.documents, asked.answers)
     if by_this_code(record):
         same("tokens of the answers", reading.tokens, asked.completion_tokens)
-    same("contexts of the answers", reading.contexts, record.contexts)
     if plan_seen is not None:
         same("the plan that was asked", reading.sha256, plan_seen.sha256)
     if any(marked) or reading.barred:
