@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from detect.cli.models import load_model, model_folder
 from detect.cli.options.detection import Detect
 from detect.cli.publishing import check_pdf, end_by_verdict, publish
-from detect.cli.reading import load_model, model_folder, read_commitment, tested_ring
+from detect.cli.reading import read_commitment, tested_ring
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, note
 from detect.document.blind import NOTHING

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from detect.cli.models import load_model, model_folder
 from detect.cli.options.marking import Generate
-from detect.cli.reading import load_model, model_folder
 from detect.cli.results import print_either
 from detect.cli.working import doing, note, rest
 from detect.interruption import leaves

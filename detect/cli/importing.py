@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from detect.cli.marking import described_spec, named_parameters
+from detect.cli.models import model_folder
 from detect.cli.options.marking import ImportSpec
-from detect.cli.reading import model_folder
 from detect.cli.results import print_either
 from detect.cli.working import say
 from detect.keyed.calibration import explanation

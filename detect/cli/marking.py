@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from detect.cli.models import model_folder
 from detect.cli.options.marking import Commit, Keygen, Spec, VerifyCommitment
-from detect.cli.reading import model_folder
 from detect.cli.results import print_either, print_result
 from detect.cli.working import say
 from detect.records.results import CommitmentChecked, CommitmentMade, KeyMade, SpecMade

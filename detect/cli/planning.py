@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from detect.cli.models import load_model
 from detect.cli.options.planning import Plan
 from detect.cli.publishing import result_console
-from detect.cli.reading import load_model
 from detect.cli.results import print_result
 from detect.cli.unused import refuse_unused
 from detect.cli.working import doing, note, rest, say

@@ -1,20 +1,15 @@
-"""What commands are given and read before their work: keys, accounts, models, a commitment."""
+"""What commands are given and read before their work: keys, accounts, a commitment."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import click
 
 from detect.cli.options.shared import Tested
-from detect.cli.working import note
 from detect.keyed.rings import rings_of
 from detect.text.artefacts import check_text
 from watermark.commitment import Commitment, load_commitment
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
-from watermark.models.demo import demo_model_dir
 from watermark.spec import WatermarkSpec
 
 
@@ -52,28 +47,3 @@ def read_names(path: Path | None) -> list[str]:
     if not names:
         raise DyetraceError(f"--tenants-file {path} names no account; write one a line, or leave it out")
     return names
-
-
-def model_folder(model_dir: str | None) -> Any:
-    """The given folder, or the demo model's, which is fetched when it isn't there yet."""
-    if model_dir is not None:
-        return model_dir
-    try:
-        return demo_model_dir(note)
-    except MachineError as error:
-        raise MachineError(f"{error}{_own_model()}") from None
-
-
-def _own_model() -> str:
-    """By which option of the running command another model than the demo's is given, if there is one."""
-    context = click.get_current_context(silent=True)
-    names = {name for p in (context.command.params if context else ()) for name in p.opts}
-    return next((f" ({name})" for name in ("--tokenizer", "--model") if name in names), "")
-
-
-def load_model(model_dir: str | None, dtype: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder, or of the demo model."""
-    from watermark.models.folder import load_model as load
-
-    note("loading the model")
-    return load(model_folder(model_dir), dtype, note)

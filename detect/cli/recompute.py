@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import click
 
+from detect.cli.models import model_folder
 from detect.cli.options.detection import Recompute
-from detect.cli.reading import absolute_source, model_folder
+from detect.cli.reading import absolute_source
 from detect.cli.results import print_result
 from detect.cli.stages import StageProgress
 from detect.cli.working import doing, rest, say

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from detect.cli.models import model_folder
 from detect.cli.options.scanning import Scan
 from detect.cli.publishing import check_pdf, end_by_verdict, goes_on, publish
-from detect.cli.reading import absolute_source, accounts_of, model_folder, read_commitment
+from detect.cli.reading import absolute_source, accounts_of, read_commitment
 from detect.cli.results import print_result
 from detect.cli.stages import StageProgress
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused

@@ -8,14 +8,6 @@ from click.core import ParameterSource
 from watermark.errors import DyetraceError
 
 
-def given(name: str) -> bool:
-    """Whether the running command's parameter of this name was given, and not left at its default."""
-    return click.get_current_context().get_parameter_source(name) in (
-        ParameterSource.COMMANDLINE,
-        ParameterSource.ENVIRONMENT,
-    )
-
-
 def refuse_unused(name: str, unused: bool, why: str) -> None:
     """Refuse a parameter that was given where it has no effect.
 
@@ -33,8 +25,9 @@ def refuse_unused(name: str, unused: bool, why: str) -> None:
     DyetraceError
         It was given, and has none.
     """
-    if unused and given(name):
-        raise DyetraceError(f"{option_name(name)} has no effect: {why}; leave it out")
+    source = click.get_current_context().get_parameter_source(name)
+    if unused and source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+        raise DyetraceError(f"{_option_name(name)} has no effect: {why}; leave it out")
 
 
 def refuse_seed_of_no_decoys(decoys: int) -> None:
@@ -42,7 +35,7 @@ def refuse_seed_of_no_decoys(decoys: int) -> None:
     refuse_unused("decoy_seed", decoys == 0, "--decoys 0 leaves no decoy keys to draw by it")
 
 
-def option_name(name: str) -> str:
+def _option_name(name: str) -> str:
     """How the running command calls a parameter, as it was given most likely: "--decoy-seed"."""
     context = click.get_current_context()
     parameter = next(one for one in context.command.params if one.name == name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
+from detect.cli.models import model_folder
 from detect.cli.options.trace import TraceEndpoint
 from detect.cli.publishing import goes_on
-from detect.cli.reading import model_folder, tested_ring
+from detect.cli.reading import tested_ring
 from detect.cli.results import print_result
 from detect.cli.trace.shared import check_output, check_served, report
 from detect.cli.unused import refuse_unused

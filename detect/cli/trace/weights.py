@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from detect.cli.models import model_folder
 from detect.cli.options.trace import TraceWeights
 from detect.cli.publishing import goes_on
-from detect.cli.reading import accounts_of, model_folder, read_commitment, tested_ring
+from detect.cli.reading import accounts_of, read_commitment, tested_ring
 from detect.cli.trace.shared import check_output, check_served, report
 from detect.cli.unused import refuse_seed_of_no_decoys
 from detect.cli.working import doing, is_watched, note
