@@ -19,6 +19,8 @@ KEPT = {
     "detection": ("report.json",),
     "scan": ("report.json", "documents.parquet", "hits.jsonl", "skipped.jsonl"),
     "trace": ("report.json", "evidence.npz"),
+    "power-plan": ("report.json",),
+    "server-check": ("report.json",),
 }
 KEY = "env:DYETRACE_GOLDEN_KEY"
 OPTIONS = ("--spec", "spec.json", "--key", KEY, "--tenant", "acme", "--tenant", "zenith", "--decoys", "20")
@@ -82,6 +84,7 @@ def make() -> None:
         Path("documents.jsonl").write_text("".join(lines))
         for name, words in COMMANDS.items():
             run(*words, "-o", name)
+        make_plan_and_check()
         for name in ("tokenizer.json", "spec.json", "documents.jsonl", "answers.jsonl"):
             shutil.copy(name, HERE / name)
         for name, files in KEPT.items():
@@ -90,6 +93,25 @@ def make() -> None:
             for file in files:
                 if Path(name, file).exists():
                     shutil.copy(Path(name, file), HERE / name / file)
+
+
+def make_plan_and_check() -> None:
+    """A plan of power as it is printed, and the check of a server that was never asked: its answers are made here."""
+    from detect.records.reading import write_record
+    from detect.server.ask import Manner
+    from detect.server.check import conclude
+    from detect.server.evidence import make_keys
+    from tests.detect.server.test_check import MASTER, marked, spec
+
+    for name in ("power-plan", "server-check"):
+        Path(name).mkdir()
+    plan = run("plan", "--spec", "spec.json", "--entropy", "0.8", "--contexts", "2000", "--share", "0.2", "--json")
+    Path("power-plan/report.json").write_text(plan)
+    keys = make_keys(MASTER, spec(), "acme")
+    manner = Manner("http://127.0.0.1:8000/v1", "a-model", tenant="acme")
+    answers = marked(spec(), "acme", 6, 80)
+    checked = conclude(spec(), keys, answers, [], [], 1e-6, manner, "chat", "2026-11-29T12:00:00+00:00")
+    write_record(Path("server-check/report.json"), checked)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from detect.cli import main
+from detect.records.reading import written
 from tests.golden.other_python import HERE, SECRET, compare
 from watermark.keys import SecretKey, write_key_file
 
@@ -27,6 +28,33 @@ def test_a_golden_report_holds_here(name: str, tmp_path: Path, monkeypatch: pyte
         main, ["recompute", f"{name}/report.json", "--key", f"file:{tmp_path / 'owner.key'}", *files]
     )
     assert again.exit_code == 0 and "every number the same" in again.output, again.output
+
+
+@pytest.mark.parametrize("name", ["power-plan", "server-check"])
+def test_a_golden_plan_and_check_are_read_verified_and_drawn(name: str, tmp_path: Path) -> None:
+    """Both as this release writes them, and as older ones did, which lacked fields."""
+    shutil.copytree(HERE / name, tmp_path / "new")
+    older = json.loads((HERE / name / "report.json").read_bytes())
+    for field in (
+        "assumed",
+        "how_to_check",
+        "made",
+        "spec",
+        *(["created", "versions"] if name == "power-plan" else []),
+    ):
+        older.pop(field, None)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "report.json").write_bytes(written(older))
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        report = str(folder / "report.json")
+        verified = CliRunner().invoke(main, ["report", "verify", report])
+        assert verified.exit_code == 0, verified.output
+        forms = ["--format", "html", "--format", "text", "--format", "markdown"]
+        drawn = CliRunner().invoke(main, ["report", "render", report, "-o", str(folder / "drawn"), *forms])
+        assert drawn.exit_code == 0, drawn.output
+        again = CliRunner().invoke(main, ["recompute", report, "--key", "env:NONE"])
+        assert again.exit_code == 2
+        assert "takes no key" in again.output or "nothing to test again" in again.output
 
 
 def test_last_bits_of_floats_may_differ_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
