@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from detect.cli import main, working
 from detect.cli.statuses import BAD_INPUT, INTERNAL, INTERRUPTED, MACHINE, Status
+from tests import stopping
 from tests.detect.marking_job import MarkingJob, marking_job
 from watermark.files.partial import partial_paths
 from watermark.keys import TenantKey, load_master, write_key_file
@@ -164,16 +163,13 @@ def _stop(*_: object) -> None:
     raise Stopped
 
 
-def started(job: MarkingJob, output: Path, *more: str) -> subprocess.Popen[str]:
-    arguments = job.generate("-o", output, "--max-new-tokens", "20", "--batch", "1", *more)
-    return subprocess.Popen([sys.executable, "-m", "detect.cli", *arguments], stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[1]
-        time.sleep(0.01)
+def stopped(job: MarkingJob, output: Path, answers: int) -> subprocess.Popen[str]:
+    """A run that has written so many answers in this process, and stands still."""
+    words = job.generate("-o", output, "--max-new-tokens", "20", "--batch", "1")
+    command = stopping.command(partial_paths(output)[0].name, answers, *words)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=stopping.ROOT)
+    stopping.wait_until_stopped(process)
+    return process
 
 
 @pytest.fixture
@@ -187,21 +183,15 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _more_than(output: Path, already: int) -> bool:
-    return lines(partial_paths(output)[0]) > already
-
-
 def test_after_kill_9_every_prompt_is_answered_exactly_once(long_job: MarkingJob) -> None:
     output = long_job.folder / "a.jsonl"
-    for already in (0, 5):
-        process = started(long_job, output)
-        wait_for(partial(_more_than, output, already), process)
+    for number in (1, 5):
+        process = stopped(long_job, output, number)
         process.kill()
         process.communicate()
         assert not output.exists()
-    process = started(long_job, output)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    done = run(*long_job.generate("-o", output, "--max-new-tokens", "20", "--batch", "1"))
+    assert done.exit_code == 0, done.output
     found = answers(output)
     assert [answer["prompt"] for answer in found] == long_job.prompts.read_text().splitlines()
     assert not any(path.exists() for path in partial_paths(output))
@@ -209,13 +199,11 @@ def test_after_kill_9_every_prompt_is_answered_exactly_once(long_job: MarkingJob
 
 def test_an_interrupt_says_what_is_kept_and_two_at_once_do_not_mix(long_job: MarkingJob) -> None:
     output = long_job.folder / "a.jsonl"
-    process = started(long_job, output)
-    wait_for(lambda: lines(partial_paths(output)[0]) > 0, process)
-    process.send_signal(signal.SIGSTOP)  # it holds the lock and can't finish meanwhile
+    process = stopped(long_job, output, 2)  # it holds the lock
     second = run(*long_job.generate("-o", output, "--max-new-tokens", "20", "--batch", "1"))
-    process.send_signal(signal.SIGCONT)
     assert second.exit_code == MACHINE.number and f"another dyetrace is writing {output}.partial" in second.stderr
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == INTERRUPTED.number
     there = lines(partial_paths(output)[0])

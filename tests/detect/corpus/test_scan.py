@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from detect.corpus.work import WORK, locked
 from detect.keyed.scoring import totals
 from detect.records.scan import Hit, ScanRecord
 from detect.text.distinct import distinct_tuples
+from tests import stopping
 from tests.detect.corpus.marked import SECRET, SETTINGS, InlineEngine, documents, spec, write_jsonl
 from tests.detect.undated import undated
 from watermark.errors import DyetraceError
@@ -197,11 +197,25 @@ def test_processes_give_the_same_report(
     assert report(tmp_path) == report(scanned[0])
 
 
-def command(corpus: Path, output: Path, *more: str) -> list[str]:
+def words(corpus: Path, output: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "detect.cli", "scan", str(corpus / "data"), "--spec", str(corpus / "spec.json"),
+        "scan", str(corpus / "data"), "--spec", str(corpus / "spec.json"),
         "--key", f"file:{corpus / 'owner.key'}", "-o", str(output), "--null-corpus", "none", "--no-pdf", *more,
     ]  # fmt: skip
+
+
+def command(corpus: Path, output: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "detect.cli", *words(corpus, output, *more)]
+
+
+def stopped(part: str, count: int, corpus: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+    """A scan in a session of its own, which stands still at that moment (see `tests.stopping`)."""
+    process = subprocess.Popen(
+        stopping.command(part, count, *words(corpus, output, *more)), cwd=stopping.ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    stopping.wait_until_stopped(process)
+    return process
 
 
 def test_a_scan_killed_at_any_moment_goes_on_and_ends_the_same(corpus: Path, tmp_path: Path) -> None:
@@ -209,14 +223,10 @@ def test_a_scan_killed_at_any_moment_goes_on_and_ends_the_same(corpus: Path, tmp
     subprocess.run(command(corpus, whole), check=True, capture_output=True)
     expected = report(whole)
     output = tmp_path / "killed"
-    for seconds in (0.5, 0.9, 1.3, 1.7, 2.1):
-        process = subprocess.Popen(
-            command(corpus, output, "--keep-work"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        time.sleep(seconds)
+    for moment in (1, 2, 3, 4, 5):  # files and folders that the command's own process has made
+        process = stopped(WORK, moment, corpus, output, "--keep-work")
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     subprocess.run(command(corpus, output), check=True, capture_output=True)
     assert report(output) == expected
     assert not (output / WORK).exists()
@@ -224,13 +234,9 @@ def test_a_scan_killed_at_any_moment_goes_on_and_ends_the_same(corpus: Path, tmp
 
 def test_an_interrupt_from_the_keyboard_is_one_line_and_the_scan_goes_on(corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    process = subprocess.Popen(
-        command(corpus, output), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while not (output / WORK / "plan.json").exists():  # the scan is under way
-        time.sleep(0.02)
-        assert process.poll() is None
+    process = stopped("plan.json", 1, corpus, output)  # the scan is under way
     os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
