@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from detect.records import results
 from detect.records.detection import RECORD_VERSION, Record
 from detect.records.power_plan import PLAN_VERSION as POWER_PLAN_VERSION
 from detect.records.power_plan import PowerPlan
+from detect.records.report import Report
 from detect.records.scan import SCAN_VERSION, Hit, ScanRecord
 from detect.records.server_check import CHECK_VERSION, ServeCheck
 from detect.records.trace import TRACE_VERSION, TraceRecord
@@ -129,7 +131,9 @@ def _result_name(kind: type[msgspec.Struct]) -> tuple[str, int]:
 def _built(kind: type[msgspec.Struct], name: str, version: int, title: str) -> dict[str, Any]:
     (schema,), kinds = msgspec.json.schema_components([kind])
     head = {"$schema": _DIALECT, "$id": f"urn:dyetrace:{name}:{version}", "title": title}
+    common = inspect.getdoc(Report) if issubclass(kind, Report) else None
     parts = {known: _described(part) for known, part in sorted(kinds.items())}
+    parts[kind.__name__] = _described(kinds[kind.__name__], common or "")
     _fix_version(parts[kind.__name__], version)
     return {**head, **schema, "$defs": parts}
 
@@ -143,11 +147,12 @@ def _fix_version(part: dict[str, Any], version: int) -> None:
     part["required"] = [*named, *part["required"]]
 
 
-def _described(part: dict[str, Any]) -> dict[str, Any]:
-    """Give each field what the type's docstring says of it."""
+def _described(part: dict[str, Any], common: str = "") -> dict[str, Any]:
+    """Give each field what the type's docstring says of it, or ``common``, that of the type which it extends."""
     summary, *attributes = _SECTION.split(part.get("description", ""), maxsplit=1)
+    attributes = [*_SECTION.split(common, maxsplit=1)[1:], *attributes]
     fields = {name: dict(field) for name, field in part.get("properties", {}).items()}
-    for names, text in _attributes(attributes[0] if attributes else ""):
+    for names, text in _attributes("\n".join(attributes)):
         for name in names:
             if name in fields:
                 fields[name]["description"] = text
