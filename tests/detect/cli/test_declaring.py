@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
-from typing import Literal, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import click
 import pytest
@@ -32,7 +32,7 @@ class Example(Shared, runs="nowhere:example"):
     output: Path = option("-o", "--output")
 
 
-def asked(*words: str) -> Options:
+def asked(*words: str) -> Example:
     made = command(Example, "example")
     with made.make_context("example", list(words)) as context:
         return Example(**context.params)
@@ -74,8 +74,8 @@ def test_what_a_job_has_fields_for_is_taken_by_its_name() -> None:
 def declared() -> list[type[Options]]:
     folder = Path(options.__file__).parent
     modules = [importlib.import_module(f"detect.cli.options.{path.stem}") for path in sorted(folder.glob("[a-z]*.py"))]
-    kinds = {kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass)}
-    return sorted((kind for kind in kinds if "runs" in vars(kind)), key=lambda kind: kind.runs)
+    kinds: set[Any] = {kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass)}
+    return sorted((kind for kind in kinds if "runs" in vars(kind)), key=lambda kind: str(kind.runs))
 
 
 @pytest.mark.parametrize("kind", declared(), ids=lambda kind: kind.runs)
