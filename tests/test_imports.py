@@ -197,12 +197,13 @@ def test_the_contract_fails_on_a_back_arrow_even_within_a_function(tree, file, i
 def test_the_documents_table_of_rooms_is_the_contracts():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract.get("containers") == ["detect"])
-    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "rooms.md").read_text(), re.MULTILINE)
-    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
-    contracted = [name for layer in layers for name in re.split(r" [|:] ", layer)]
-    assert sorted(documented) == sorted(contracted)
-    order = {name: number for number, layer in enumerate(layers) for name in re.split(r" [|:] ", layer)}
-    assert [order[name] for name in documented] == sorted(order.values())
+    contracted = [
+        (floor, name) for floor, layer in enumerate(reversed(layers), 1) for name in sorted(re.split(r" [|:] ", layer))
+    ]
+    rows = re.findall(r"^\| (\d+) \| (`.*?) \|", (ROOT / "docs" / "house.md").read_text(), re.MULTILINE)
+    documented = [(int(floor), name) for floor, row in rows for name in re.findall(r"`(\w+)/?`", row)]
+    assert [floor for floor, _ in documented] == sorted(floor for floor, _ in documented)
+    assert sorted(documented) == contracted
 
 
 def test_ci_holds_the_code_against_the_contract():
