@@ -9,16 +9,14 @@ from typing import Any
 
 import msgspec
 
+from detect.records.reading import FORMS
 from watermark.errors import DyetraceError
 from watermark.ledger_file import is_ledger
 
 _LARGEST = 64 << 20  # bytes of a report; a larger file is taken for what it is said to be
 _KEY = re.compile(rb"\s*(dyetrace-key-|-----BEGIN [A-Z ]*KEY-----|[0-9a-fA-F]{64}\s*\Z)")
 _FORMATS = {
-    "dyetrace-scan": "the report of a scan",
-    "dyetrace-trace": "the report of a trace",
-    "dyetrace-detection": "the report of a detection",
-    "dyetrace-serve-check": "the report of a serve-check",
+    **{form.format: f"the report of {form.name}" for form in FORMS},
     "dyetrace-report-signature": "a report's signature",
     "dyetrace-plan": "a plan",
     "dyetrace-partial-output": "the settings of an unfinished output",

@@ -378,7 +378,7 @@ def test_commands_make_keys_sign_verify_and_render(scan: Path, tmp_path: Path) -
     assert run("render", scan, "-o", out, *forms).exit_code == 0
     assert (out / "report.html").read_text().startswith("<!doctype html>")
     assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
-    assert (out / "report.txt").read_text().startswith("The mark was found in this corpus.\n")
+    assert "The mark was found in this corpus.\n" in (out / "report.txt").read_text()
 
 
 def test_verify_command_fails_with_what_does_not_hold(scan: Path) -> None:
