@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from detect.corpus.scan import scan
 from detect.corpus.work import WORK
 from tests.detect.corpus.marked import InlineEngine, documents, write_jsonl
-from tests.detect.corpus.test_scan import command, corpus, job, report  # noqa: F401 (a fixture)
+from tests.detect.corpus.test_scan import command, corpus, job, report, stopped  # noqa: F401 (a fixture)
 from watermark.errors import DyetraceError
 
 FOREIGN = (
@@ -112,19 +111,16 @@ def test_a_killed_scan_goes_on_to_the_same_bytes_and_no_foreign_file_is_lost(
 ) -> None:
     data, output, work, planted = places
     scan(job(data), tmp_path / "expected", InlineEngine())
-    asked = command(data, output, "--work", str(work), "--workers", "2")
-    process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (work / WORK / "gathered").exists():
-        time.sleep(0.02)
-        assert process.poll() is None
+    more = ("--work", str(work), "--workers", "2")
+    process = stopped("distinct.json", 1, data, output, *more)  # half of it is done
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert_untouched(planted)
     planted |= plant(work / WORK, INSIDE)
     half = work / WORK / "gathered" / f".{'0' * 32}.1.00000000"  # as a killed task leaves it
     half.mkdir()
     (half / "0.ids16").touch()
-    subprocess.run(asked, check=True, capture_output=True)
+    subprocess.run(command(data, output, *more), check=True, capture_output=True)
     assert_untouched(planted)
     assert not half.exists()
     assert report(output)[1:] == report(tmp_path / "expected")[1:]  # report.json has the command's own arguments
