@@ -93,16 +93,18 @@ def spelled(tokenizer: Any) -> dict[bytes, int]:
 
 def test_a_seed_gives_the_same_sample_alone_or_in_company(serve: Serve) -> None:
     """Padding and batch don't reach into a row."""
-    server = serve()
+    server = serve(largest_batch=8)
     wanted: dict[str, Any] = {"max_tokens": 8, "seed": 7, "messages": MESSAGES}
     alone = post(server, "/chat/completions", **wanted)["choices"][0]["message"]["content"]
     long = [{"role": "user", "content": "Tell me a very long story. " * 9}]
+    server.batcher._gather = 600.0  # until all eight are there
     with ThreadPoolExecutor(8) as pool:
         others = [pool.submit(post, server, "/chat/completions", max_tokens=3, messages=long) for _ in range(7)]
         beside = pool.submit(post, server, "/chat/completions", **wanted).result()
         for other in others:
             other.result()
-    assert max(server.batcher.sizes) > 1
+    assert server.batcher.sizes == [1, 8]
+    server.batcher._gather = 0.0
     assert beside["choices"][0]["message"]["content"] == alone
     other = post(server, "/chat/completions", **{**wanted, "seed": 8})["choices"][0]["message"]["content"]
     assert other != alone
