@@ -10,7 +10,7 @@ import msgspec
 
 from detect.records.trace import PlanSeen, TraceRecord
 from detect.report.verify.checks import NotDone, refuse, same
-from detect.student.asking.ledger import LEDGER_FILE, Chain, Entry, Ledger, verify_chain
+from detect.student.asking.ledger import LEDGER_FILE, Chain, Entry, verify_chain
 
 
 def ledger(record: TraceRecord, folder: Path) -> str:
@@ -23,14 +23,8 @@ def ledger(record: TraceRecord, folder: Path) -> str:
         return "no endpoint was asked"
     if not path.is_file():
         raise NotDone(f"{LEDGER_FILE}, which holds every answer, is not beside the report")
-    whole = verify_chain(path)
     seen = _Seen()
-    kept = Ledger(path, write=False)
-    try:
-        for entry in kept.entries():
-            seen.take(entry)
-    finally:
-        kept.close()
+    whole = verify_chain(path, seen.take)
     last = seen.numbers.get(asked.ledger_head)
     if last is None:
         refuse(f"no entry of {LEDGER_FILE} has the hash {asked.ledger_head}, which was that of its last one")

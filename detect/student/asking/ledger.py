@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -306,8 +306,8 @@ class Ledger:
             self._held = None
 
 
-def verify_chain(path: Path) -> Chain:
-    """Recompute every hash of a ledger.
+def verify_chain(path: Path, take: Callable[[Entry], None] = lambda _: None) -> Chain:
+    """Recompute every hash of a ledger, and hand over each entry that fits.
 
     Raises
     ------
@@ -316,12 +316,12 @@ def verify_chain(path: Path) -> Chain:
     """
     ledger = Ledger(path, write=False)
     try:
-        return _verified(ledger)
+        return _verified(ledger, take)
     finally:
         ledger.close()
 
 
-def _verified(ledger: Ledger) -> Chain:
+def _verified(ledger: Ledger, take: Callable[[Entry], None]) -> Chain:
     head, number = _GENESIS, 0
     plans: dict[str, Standing] = {}
     asked: dict[int, str] = {}
@@ -344,6 +344,7 @@ def _verified(ledger: Ledger) -> Chain:
                 plans[entry.plan] = Standing(known.number, known.entered, entry.time)
         elif entry.asked is None or asked.pop(entry.asked, None) != entry.key:
             raise EvidenceError(f"{where} is an outcome of no request; restore the file from a backup")
+        take(entry)
     return Chain(number, head, plans)
 
 
