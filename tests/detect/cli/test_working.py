@@ -336,6 +336,7 @@ def test_a_plan_tells_of_every_phase(owner: Path) -> None:
 @pytest.mark.usefixtures("talkative")
 def test_the_demo_tells_of_every_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its steps are said as they begin; here it is stopped before the work, which takes minutes."""
+
     def stopped(folder: Path, scheme: str, say: Callable[[str], None]) -> None:
         say("1/4 the demo model")
         say("2/4 key, spec and commitment")
