@@ -5,17 +5,16 @@ The sentences are ASCII, so that they survive any terminal; names of an examiner
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from detect.records import how_to_check as records
 from detect.records.made import Made
 from detect.records.report import Report
 from detect.records.written import format_time
-from detect.report.runs import Runs, plain, runs
+from detect.report.runs import Runs, runs
 from watermark.commitment import Commitment
 
 TITLE = "How to check this without us"
-AnyRecord = records.KeyedRecord
 
 
 def how_to_check(record: Report) -> list[Runs]:
@@ -26,11 +25,6 @@ def how_to_check(record: Report) -> list[Runs]:
 def short_check(record: Report) -> list[Runs]:
     """The same in one paragraph, for a terminal: the commands, and where the rest stands."""
     return [runs(sentence.template, **sentence.values) for sentence in records.short_check(record)]
-
-
-def in_words(lines: Sequence[Runs]) -> list[str]:
-    """The same as plain text."""
-    return [plain(line) for line in lines]
 
 
 def made_facts(record: Report) -> list[tuple[str, Runs]]:

@@ -11,9 +11,10 @@ from typing import Any, Protocol, TypedDict
 import msgspec
 from markupsafe import Markup
 
+from detect.records.how_to_check import KeyedRecord
 from detect.records.report import Report
 from detect.records.written import clean, format_time
-from detect.report.checking import TITLE, AnyRecord, how_to_check, made_line, short_check
+from detect.report.checking import TITLE, how_to_check, made_line, short_check
 from detect.report.paper import plots
 from detect.report.runs import Run, Runs, e_value, p_value, runs, said
 from detect.report.story import (
@@ -68,7 +69,7 @@ class Written(TypedDict):
     foot: Sequence[Runs]
 
 
-def written(record: AnyRecord, title: str, specs: Sequence[tuple[str, WatermarkSpec]]) -> Written:
+def written(record: KeyedRecord, title: str, specs: Sequence[tuple[str, WatermarkSpec]]) -> Written:
     """Which program, who, when and with which key, as fields of the story.
 
     Parameters
@@ -99,7 +100,7 @@ def by_whom(record: Report, title: str, key: str = "", about: str = "") -> Writt
 
 
 def closing(
-    record: AnyRecord, method: Sequence[Block], papers: Sequence[str], manifest: Sequence[Block]
+    record: KeyedRecord, method: Sequence[Block], papers: Sequence[str], manifest: Sequence[Block]
 ) -> list[Section]:
     """The last sections of every report: the method, how it is checked, its ``manifest``, and what it assumes."""
     return [
@@ -182,7 +183,7 @@ def files_table(caption: str, files: Sequence[File]) -> Table:
     return Table(caption, columns, rows, on_paper=1000)
 
 
-def key_pairs(record: AnyRecord, commitment: Commitment | None) -> Pairs:
+def key_pairs(record: KeyedRecord, commitment: Commitment | None) -> Pairs:
     """The key's fingerprint and its commitment, as facts of the manifest."""
     pairs = [("Key fingerprint", code(record.key_fingerprint))]
     if commitment is None:
@@ -198,7 +199,7 @@ def key_pairs(record: AnyRecord, commitment: Commitment | None) -> Pairs:
     return Pairs("Key and commitment", pairs)
 
 
-def environment(record: AnyRecord) -> list[tuple[str, Runs]]:
+def environment(record: KeyedRecord) -> list[tuple[str, Runs]]:
     """The last facts of a manifest: the record's format, the arguments of the run and the packages."""
     arguments = sorted(record.arguments.items())
     return [

@@ -51,14 +51,12 @@ DECOYS: Known = {
 SCANS: Known = {
     **FILES,
     **DECOYS,
-    r"arguments\.(limit|sample)": "what was asked for, from which nothing on record is computed",
+    r"arguments\.limit": "what was asked for, from which nothing on record is computed",
     r"controls\.null_corpus_log10_pvalue": "the totals of the control corpus are not on record",
     r"controls\.null_key_log10_pvalue": "of each document's p-value under the decoy key the record has the bin alone",
     r"controls\.null_(key|corpus)_discoveries": "the bins bound it, and no more",
     r"hypotheses\.\d+\.smallest_log10_pvalues\.\d+": "a document's p-values under other keys than its strongest",
-    r"hypotheses\.\d+\.documents": "documents that own tuples of the key: which they are is keyed",
     r"shares\.tokens\.(low|estimate|high)": "the scores of single tuples are not on record",
-    r"quotes": "nothing here could be quoted",
 }
 
 
@@ -110,9 +108,10 @@ BASE = ModelSeen(name="./base", sha256="1" * 64, tokenizer="same")
 CONTEXTS = 80
 TRACES: Known = {
     r"arguments\.\w+": "what was asked for, from which nothing on record is computed",
-    r"comparisons\.\d+\.(contexts|z|log10_pvalue)": "other readouts take the suspect's predictions",
+    r"comparisons\.1\.(contexts|z|log10_pvalue)": "other readouts than the verdict's own, which is the first "
+    "here, take the suspect's predictions",
     r"controls\.models\.\d+\.(contexts|log10_pvalue|log10_evalue)": "controls take their models' predictions",
-    r"curve\.\d+\.(log10_pvalue|log10_evalue)": "totals on the way, before the last one, take the key",
+    r"curve\.(?!15\.)\d+\.(log10_pvalue|log10_evalue)": "totals on the way take the key; the last is the end's",
     r"readings\.\d+\.(documents|tokens|barred)": "they take the texts",
     r"readings\.\d+\.(texts|prompts)_log10_pvalue": "blind tests of the texts take the key and the texts",
     r"served\.bytes": "the file: --inputs compares",
@@ -122,10 +121,11 @@ TRACES: Known = {
 }
 SPLIT: Known = {
     **DECOYS,
-    r"hypotheses\.\d+\.(contexts|tuples|expected|sd|total|log10_pvalue|log10_pvalue_lower|log10_evalue)": "which "
-    "contexts are the global key's, and so the law of each total, is keyed",
+    r"hypotheses\.\d+\.(total|log10_pvalue|log10_pvalue_lower|log10_evalue)": "which contexts are the global key's, and "
+    "so the law of each total, is keyed",
     r"together": "the law of accounts' totals is that of their contexts, which are keyed",
 }
+RANKED: Known = {r"comparisons\.0\.log10_pvalue": "a readout beside the verdict is ranked among decoys of its own"}
 ASKED: Known = {
     r"plan\.offered": "the plan stands in the ledger, which is not here",
     r"queries\.(requests|prompt_tokens)": "the ledger, which is not here",
@@ -155,7 +155,7 @@ def traced(folder: Path, made: Any, lean: dict[str, float], ring: KeyRing = RING
         "readings": [reading],
         "served": None,
         "readout": "entropy",
-        "comparisons": [compared("entropy", made, ring, known.tuples, basis)],
+        "comparisons": [compared(name, made, ring, known.tuples, basis) for name in ("entropy", "mass")],
         "share": not_identified("none"),
         "plan": None,
         "queries": None,
@@ -291,7 +291,7 @@ REPORTS: list[tuple[Callable[[Path], Path], Known]] = [
     (trace_of_both, TRACES | SPLIT),
     (trace_of_marked_answers, TRACES),
     (trace_of_an_endpoint, TRACES | ASKED),
-    (trace_of_a_format, TRACES),
+    (trace_of_a_format, TRACES | RANKED),
     (refused_trace, TRACES | SPLIT),
     (check_of_one_key, CHECKS),
     (check_of_an_account, CHECKS | BOTH_KEYS),
