@@ -121,8 +121,8 @@ TRACES: Known = {
 }
 SPLIT: Known = {
     **DECOYS,
-    r"hypotheses\.\d+\.(total|log10_pvalue|log10_pvalue_lower|log10_evalue)": "which contexts are the global key's, and "
-    "so the law of each total, is keyed",
+    r"hypotheses\.\d+\.(total|log10_pvalue|log10_pvalue_lower|log10_evalue)": "which contexts are the global key's "
+    "is keyed, and so is the law of each total",
     r"together": "the law of accounts' totals is that of their contexts, which are keyed",
 }
 RANKED: Known = {r"comparisons\.0\.log10_pvalue": "a readout beside the verdict is ranked among decoys of its own"}
