@@ -14,7 +14,7 @@ entry point in the group ``dyetrace.formats``). The class follows `watermark.for
 5. Be honest in ``exact``, ``why_not_exact`` and ``seed_bits``: where the words are no match for a cipher, p-values
    come from decoy keys of the format and not from the law (`detect.keyed.calibration`).
 
-A test compares words with the system's own code, and tests/detect/test_formats.py takes the format up by itself:
-p-values under fresh keys on prose, code and repetitive text must be uniform or larger. Then ``detect``, ``scan`` and
-``trace`` take a spec whose ``scheme`` is the format's name, with a key file from ``dyetrace spec import``.
+A test compares words with the system's own code, and tests/detect/document/test_formats.py takes the format up by
+itself: p-values under fresh keys on prose, code and repetitive text must be uniform or larger. Then ``detect``,
+``scan`` and ``trace`` take a spec whose ``scheme`` is the format's name, with a key file from ``dyetrace spec import``.
 """
