@@ -202,7 +202,7 @@ class Record(Report, frozen=True, kw_only=True):
     keys
         Of a family so large that documents hold its strongest keys alone: every key tested; else null.
     decoy_accounts
-        How many accounts' keys each decoy has (`detect.document.blind.accounts_of_decoys`); null in older reports: all.
+        How many accounts' keys each decoy has (`detect.keyed.decoys.accounts_of_decoys`); null in older reports: all.
     quotes
         Whether texts of the documents, and the ids that their records bear, may stand in the report; without them
         token views have empty texts.

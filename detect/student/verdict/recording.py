@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from detect.folders.published import Unwritten, replace_report
 from detect.keyed.calibration import explanation
 from detect.keyed.decoys import log10_control_limit
 from detect.keyed.owners import keys_to_test
 from detect.records.how_to_check import in_words
 from detect.records.made import made_by, now
+from detect.records.reading import encode_record
 from detect.records.report import versions
 from detect.records.scan import FileHash
 from detect.records.trace import Control, TraceRecord
@@ -138,12 +140,7 @@ def write_report(
         made=made,
         **seen,
     )
-    record = msgspec.structs.replace(
-        record, assumptions=assumptions(record), how_to_check=in_words(record)
-    )
-    from detect.folders.published import Unwritten, replace_report
-    from detect.records.reading import encode_record
-
+    record = msgspec.structs.replace(record, assumptions=assumptions(record), how_to_check=in_words(record))
     try:
         replace_report(output, {EVIDENCE_FILE: data, "report.json": encode_record(record)})
     except DyetraceError as error:

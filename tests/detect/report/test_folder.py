@@ -279,7 +279,7 @@ def test_a_result_is_printed_though_its_folder_fails(
     def full(*_: object) -> None:
         raise DyetraceError("cannot write: No space left on device")
 
-    monkeypatch.setattr(folders, "replace_report", full)
+    monkeypatch.setattr("detect.corpus.scan.replace_report", full)
     result = scan_to(tmp_path, keys, "marked.jsonl", "--json", "--no-pdf")
     assert result.exit_code == 5 and json.loads(result.stdout)["found"]
     assert result.stderr.splitlines()[-1].startswith("dyetrace: cannot write: No space left on device; the result was")
