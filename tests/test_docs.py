@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
+import detect
+import watermark
 from detect.cli import main
 from tests.watermark.formats.test_readme_table import row
+from watermark.engines.hook.settings import Settings
 from watermark.registry import FORMATS
 
 ROOT = Path(__file__).parent.parent
@@ -149,3 +154,40 @@ def test_the_page_of_formats_has_a_row_for_each_format() -> None:
     page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     start = page.index("| format | checked against |")
     assert page[start : page.index("\n\n", start)].splitlines()[2:] == [row(name) for name in FORMATS.built_in]
+
+
+def all_options(command: click.Command) -> Iterator[str]:
+    for parameter in command.params:
+        yield from (*parameter.opts, *parameter.secondary_opts)
+    if isinstance(command, click.Group):
+        for name in command.commands:
+            yield from all_options(command.commands[name])
+    for other in getattr(command, "instead", {}).values():
+        yield from all_options(other)
+
+
+OTHERS = {"--watermark-config", "--help"}
+"""Options of other programs, and the one that click adds to every command."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_that_a_page_names_are_some_commands(page: Path) -> None:
+    spans = re.findall(r"`(-[^`]*)`", _BLOCK.sub("", page.read_text(encoding="utf-8")))
+    named = {word for span in spans for word in re.findall(r"(?:^|\s)(--?[a-z][a-z-]*)", span)}
+    assert named <= {*all_options(main), *OTHERS}
+
+
+def test_every_setting_of_a_server_is_explained_with_its_default() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    assert [name for name in Settings.__struct_fields__ if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_that_a_python_example_imports_exist(page: Path) -> None:
+    blocks = [block for language, block in _BLOCK.findall(page.read_text(encoding="utf-8")) if language == "python"]
+    for node in (node for block in blocks if ">>>" not in block for node in ast.walk(ast.parse(block))):
+        match node:
+            case ast.ImportFrom(module="watermark", names=names):
+                assert all(hasattr(watermark, alias.name) for alias in names)
+            case ast.Attribute(value=ast.Name(id="detect"), attr=name):
+                assert hasattr(detect, name)
