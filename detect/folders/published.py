@@ -114,7 +114,7 @@ def check_folder(output: Path, kind: str | None, *, inputs: Iterable[str | Path]
     with _held(output):
         if kind is None:
             return
-        own = _own(output, _WRITTEN[kind])
+        own = _own(output, _WRITTEN.get(kind, frozenset()))
         if REPORT not in own:
             return
         old = _header(output / REPORT).format
