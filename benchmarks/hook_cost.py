@@ -20,7 +20,7 @@ from benchmarks.common import Report, clock, json_option, quick_option, set_thre
 from watermark.engines.transformers.context import next_contexts
 from watermark.engines.transformers.processor import WatermarkProcessor
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import RowKeys
+from watermark.rowkeys import RowKeys
 from watermark.schemes.marking import mark_rows
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec

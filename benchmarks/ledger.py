@@ -21,9 +21,9 @@ from benchmarks.common import Report, clock, json_option, quick_option
 from detect.student.verdict.weights import HALF
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import subkey
 from watermark.ledger import Ledger, answer_contexts
 from watermark.ledger_file import describe, new_file, new_header
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 Floats = npt.NDArray[np.float64]

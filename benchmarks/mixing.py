@@ -22,9 +22,9 @@ from detect.text.distinct import I64, Tuples, distinct_tuples
 from detect.text.encode import Encoder
 from detect.text.natural_text import natural_documents
 from watermark.keys import SecretKey
-from watermark.keys.rows import subkey
 from watermark.laws import Exponential
 from watermark.prf import U32
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 LEVELS = (1e-3, 1e-6)

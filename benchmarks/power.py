@@ -23,8 +23,8 @@ from detect.keyed.scoring import statistics_of
 from detect.laws.multiplicity import mean_log10_e, sidak_log10
 from detect.text.distinct import distinct_tuples
 from watermark.generate import Answer
-from watermark.keys.rows import subkey
 from watermark.prf import U32
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 RESAMPLES = 2_000

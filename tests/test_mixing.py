@@ -8,7 +8,7 @@ from benchmarks.mixing import Hiding, Mixture
 from detect.keyed.scoring import statistics_of
 from detect.text.distinct import distinct_tuples
 from watermark.keys import SecretKey
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 NOBODY = 50

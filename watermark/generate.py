@@ -17,7 +17,7 @@ import msgspec
 
 from watermark.errors import DyetraceError, MachineError
 from watermark.keys import KeyRing
-from watermark.keys.rows import key_words
+from watermark.rowkeys import key_words
 from watermark.spec import WatermarkSpec, check_tokenizer
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 The reference is numpy; `watermark.backends` holds the same function for numba, torch and Triton, bit for bit.
 
-The cipher is ChaCha with 8 rounds (Bernstein 2008), its state laid out as in RFC 8439, section 2.3: four constants,
-eight key words, the block counter, three nonce words. The nonce is the context, the counter is ``token >> 4`` and the
+The cipher is ChaCha with 8 rounds (`watermark.chacha`). The nonce is the context, the counter is ``token >> 4`` and the
 word is number ``token & 15`` of the block's sixteen, so that 16 neighbouring vocabulary entries share one block.
 
 Contexts are arrays of shape (n, h), oldest token first, with `MISSING` where a sequence begins. Nonces are arrays of
@@ -13,29 +12,31 @@ shape (3, n): one row per nonce word, which keeps every backend's loads contiguo
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from watermark.chacha import BLOCK_WORDS, MISSING, NONCE_WORDS, U32, chacha_block, words_at_reference
 
 if TYPE_CHECKING:
     from watermark.keys import SecretKey
 
-U32 = npt.NDArray[np.uint32]
-
-MISSING = 0xFFFFFFFF  # stands for a context token before the beginning of the sequence
-NONCE_WORDS = 3
-BLOCK_WORDS = 16
-ROUNDS = 8
-CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
-
-# One double round: four quarter rounds on columns, four on diagonals (RFC 8439, section 2.3).
-QUARTER_ROUNDS = (
-    (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
-    (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14),
-)  # fmt: skip
+__all__ = [
+    "BLOCK_WORDS",
+    "MISSING",
+    "NONCE_WORDS",
+    "U32",
+    "backend",
+    "chacha_block",
+    "context_key_words",
+    "nonces",
+    "prf_u32",
+    "words_among",
+    "words_at",
+    "words_at_reference",
+    "words_rows",
+]
 
 
 def prf_u32(key: SecretKey, context: list[int], token: int) -> int:
@@ -53,46 +54,6 @@ def prf_u32(key: SecretKey, context: list[int], token: int) -> int:
     contexts = np.array([context], dtype=np.uint32).reshape(1, len(context))
     nonce = _nonces(contexts, context_key_words(key, len(context)), words_at_reference, words_at_reference)
     return int(words_at_reference(key.words, nonce, np.array([token], dtype=np.uint32))[0])
-
-
-def chacha_block(key: U32, counter: U32, nonce: U32, rounds: int = ROUNDS) -> U32:
-    """ChaCha blocks (RFC 8439, section 2.3, with ``rounds`` in place of 20).
-
-    Parameters
-    ----------
-    key
-        Shape (8,) or (8, n).
-    counter
-        Shape (n,).
-    nonce
-        Shape (3, n).
-
-    Returns
-    -------
-    Shape (16, n), uint32.
-    """
-    n = len(counter)
-    state = np.empty((16, n), dtype=np.uint32)
-    state[:4] = np.array(CONSTANTS, dtype=np.uint32)[:, None]
-    state[4:12] = key.reshape(8, -1)
-    state[12] = counter
-    state[13:] = nonce
-    x = [row.copy() for row in state]
-    for _ in range(rounds // 2):
-        for a, b, c, d in QUARTER_ROUNDS:
-            x[a] += x[b]
-            x[d] = _rotate(x[d] ^ x[a], 16)
-            x[c] += x[d]
-            x[b] = _rotate(x[b] ^ x[c], 12)
-            x[a] += x[b]
-            x[d] = _rotate(x[d] ^ x[a], 8)
-            x[c] += x[d]
-            x[b] = _rotate(x[b] ^ x[c], 7)
-    return np.stack(x) + state
-
-
-def _rotate(x: U32, bits: int) -> U32:
-    return (x << np.uint32(bits)) | (x >> np.uint32(32 - bits))
 
 
 def context_key_words(key: SecretKey, width: int) -> U32 | None:
@@ -132,13 +93,6 @@ def _nonces(contexts: U32, context_key: U32 | None, at: Callable[..., U32], amon
     return chain
 
 
-def words_at_reference(key: U32, nonce: U32, tokens: U32) -> U32:
-    """`words_at` in numpy: the reference that the backends are checked against."""
-    block = chacha_block(key, tokens >> np.uint32(4), nonce)
-    words: U32 = block[tokens & np.uint32(15), np.arange(len(tokens))]
-    return words
-
-
 def words_at(key: U32, nonce: U32, tokens: U32) -> U32:
     """Words of n tuples under one key: key (8,), nonce (3, n), tokens (n,) -> (n,) uint32; the analyst's entry."""
     words: U32 = backend().words_at(key, nonce, tokens)
@@ -162,9 +116,13 @@ def backend() -> ModuleType:
     global _backend
     if _backend is None:
         try:
-            _backend = import_module("watermark.backends.numba_backend")
+            from watermark.backends import numba_backend
+
+            _backend = numba_backend
         except ImportError:
-            _backend = import_module("watermark.backends.numpy_backend")
+            from watermark.backends import numpy_backend
+
+            _backend = numpy_backend
     return _backend
 
 

@@ -34,7 +34,7 @@ from watermark.generate import (
 )
 from watermark.interruption import held
 from watermark.keys import KeyRing, load_master, source_path
-from watermark.keys.placebo import placebo
+from watermark.placebo import placebo
 from watermark.spec import WatermarkSpec, load_spec
 
 

@@ -42,7 +42,7 @@ from watermark.backends.numba_backend import jit
 from watermark.backends.numba_rows import tournament_layers
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, MarkingKey
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 from watermark.schemes.green_list import GreenList
 from watermark.schemes.gumbel import Gumbel
 from watermark.schemes.protocol import Scheme

@@ -34,8 +34,8 @@ from detect.records.key_name import KeyName
 from detect.text.distinct import I64, Tuples
 from watermark.formats.protocol import is_format
 from watermark.keys import KeyRing, MarkingKey, SecretKey
-from watermark.keys.rows import selector_threshold, subkey
 from watermark.laws import in_nats
+from watermark.rowkeys import selector_threshold, subkey
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec
 

@@ -34,10 +34,10 @@ from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import reads_prompt
 from watermark.keys import KeyRing
-from watermark.keys.rows import subkey
 from watermark.laws import in_nats
 from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.prf import U32
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec, check_key, check_tokenizer
 
 Progress = Callable[[int, int], None]

@@ -15,8 +15,8 @@ from detect.records.key_name import GLOBAL, KeyName
 from detect.text.distinct import Mask, Tuples
 from watermark import prf
 from watermark.errors import DyetraceError
-from watermark.keys.rows import selector_threshold
 from watermark.keys.secret import KeyRing, MarkingKey, SecretKey
+from watermark.rowkeys import selector_threshold
 from watermark.spec import WatermarkSpec
 
 NO_KEY = "no key to test: the spec marks with tenants' keys alone; name accounts with --tenant"

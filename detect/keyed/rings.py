@@ -13,7 +13,7 @@ from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import AnyKey, KeyRing, MarkingKey, SecretKey, TenantKey, load_key
 from watermark.keys.foreign import ForeignKey
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, check_key
 

@@ -78,11 +78,12 @@ def _record(path: Path, data: bytes, found: list[Report]) -> str:
     record = parse_report(data, path)
     found.append(record)
     _date(record.created)
-    plain = portable(record)
-    if data in _encoded(plain):
-        return "it is whole and does not contradict itself"
-    if data in _encoded(_without_newer(plain, msgspec.json.decode(data))):
-        return "it is whole and does not contradict itself, as an older release wrote it (it lacks newer fields)"
+    said, plain = msgspec.json.decode(data), portable(record)
+    if data in _encoded(said):  # whatever the order of its fields: an older release printed them in another one
+        if written(said) == written(plain):
+            return "it is whole and does not contradict itself"
+        if written(said) == written(_without_newer(plain, said)):
+            return "it is whole and does not contradict itself, as an older release wrote it (it lacks newer fields)"
     raise EvidenceError("report.json is not written as dyetrace writes it: it was changed by hand or by a program")
 
 

@@ -32,8 +32,8 @@ from watermark.errors import DyetraceError
 from watermark.formats.protocol import is_format
 from watermark.keys import AnyKey, KeyRing, SecretKey
 from watermark.keys.foreign import ForeignKey
-from watermark.keys.rows import selector_threshold
 from watermark.laws import Exponential
+from watermark.rowkeys import selector_threshold
 from watermark.spec import WatermarkSpec
 
 Floats = npt.NDArray[np.float64]

@@ -91,7 +91,7 @@ _MARKED = b"What models have read for `dyetrace trace weights`, which goes on fr
 
 @dataclass(frozen=True)
 class Placebo:
-    """Answers that were never served to anybody, and the watermark that they carry (`watermark.keys.placebo`)."""
+    """Answers that were never served to anybody, and the watermark that they carry (`watermark.placebo`)."""
 
     source: str
     spec: WatermarkSpec

@@ -20,8 +20,8 @@ from detect.student.asking.answers import Position, SuspectAnswer, TokenLogprob
 from watermark import prf
 from watermark.generate import Answer
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import selector_threshold, subkey
 from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
+from watermark.rowkeys import selector_threshold, subkey
 from watermark.spec import WatermarkSpec
 
 I64 = npt.NDArray[np.int64]

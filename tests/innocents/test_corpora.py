@@ -33,8 +33,8 @@ from tests.detect.calibration import fresh_keys
 from tests.detect.corpus.marked import SECRET, documents, keys_of, spec, write_jsonl
 from tests.detect.corpus.test_scan_calibration import block_of
 from watermark.keys import KeyRing, SecretKey, write_key_file
-from watermark.keys.rows import subkey
 from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec, write_spec
 
 LEVELS = (1e-2, 1e-3)

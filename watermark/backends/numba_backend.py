@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from watermark.backends.machine_code import keep
-from watermark.prf import BLOCK_WORDS, CONSTANTS, MISSING, QUARTER_ROUNDS, ROUNDS, U32
+from watermark.chacha import BLOCK_WORDS, CONSTANTS, MISSING, QUARTER_ROUNDS, ROUNDS, U32
 
 I64 = npt.NDArray[np.int64]
 
@@ -204,7 +204,7 @@ def _owned_keys(contexts: I64, selector: U32, threshold: int, keys: U32, out: U3
 
 
 def owned_keys(contexts: I64, selector: U32, threshold: int, keys: U32) -> tuple[U32, U32]:
-    """`watermark.keys.rows.RowKeys.at` for contexts of at most three tokens, in one call.
+    """`watermark.rowkeys.RowKeys.at` for contexts of at most three tokens, in one call.
 
     Parameters
     ----------

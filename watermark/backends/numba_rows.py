@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from watermark.backends.numba_backend import TILE, contiguous, jit, tile_words, words_span
-from watermark.prf import U32
+from watermark.chacha import U32
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]

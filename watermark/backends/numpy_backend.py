@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from watermark.prf import BLOCK_WORDS, U32, chacha_block, words_at_reference
+from watermark.chacha import BLOCK_WORDS, U32, chacha_block, words_at_reference
 
 _CHUNK = 1 << 14
 

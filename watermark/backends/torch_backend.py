@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from watermark.prf import BLOCK_WORDS, CONSTANTS, MISSING, NONCE_WORDS, ROUNDS, U32
+from watermark.chacha import BLOCK_WORDS, CONSTANTS, MISSING, NONCE_WORDS, ROUNDS, U32
 
 # Elements of one state word in a chunk, on a CPU: the state stays in cache, and is large enough for torch to
 # use several threads. Measured at 8 x 128,256 on 2 cores: 4.8 ms, against 14.5 for 2^12 and 9.1 for 2^16.

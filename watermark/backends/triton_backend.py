@@ -25,7 +25,7 @@ import torch
 import triton
 import triton.language as tl
 
-from watermark.prf import BLOCK_WORDS, CONSTANTS, ROUNDS
+from watermark.chacha import BLOCK_WORDS, CONSTANTS, ROUNDS
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)

@@ -15,8 +15,8 @@ from detect.student.verdict.evidence import TraceSettings
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
 from watermark.keys import load_master
-from watermark.keys.placebo import placebo as placebo_of
 from watermark.models.folder import check_folder
+from watermark.placebo import placebo as placebo_of
 from watermark.spec import load_spec
 
 

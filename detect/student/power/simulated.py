@@ -19,7 +19,7 @@ from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import Floats, Readout, gathered, readout
 from watermark import prf
 from watermark.keys import SecretKey
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 I64 = npt.NDArray[np.int64]

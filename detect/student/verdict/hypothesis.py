@@ -29,7 +29,7 @@ from detect.student.verdict.weights import STEPS, WeightedTuples
 from watermark import prf
 from watermark.formats.protocol import is_exact
 from watermark.keys import MarkingKey, SecretKey
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 Floats = npt.NDArray[np.float64]

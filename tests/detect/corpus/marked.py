@@ -16,7 +16,7 @@ from detect.corpus.tasks import Task, run
 from detect.keyed.rings import KeySet, key_set
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import selector_threshold, subkey
+from watermark.rowkeys import selector_threshold, subkey
 from watermark.spec import WatermarkSpec
 
 SECRET = SecretKey(hashlib.sha256(b"the key of these corpora").digest())

@@ -26,7 +26,7 @@ from tests.detect.calibration import log10_excess
 from tests.detect.corpus.marked import SECRET, documents, keys_of, spec, write_jsonl
 from tests.detect.corpus.test_scan_calibration import block_of
 from watermark.keys import KeyRing, SecretKey, write_key_file
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 from watermark.spec import write_spec
 
 SHARED = spec(global_share=0.5)

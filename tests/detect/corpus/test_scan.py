@@ -29,7 +29,7 @@ from tests.detect.corpus.marked import SECRET, SETTINGS, InlineEngine, documents
 from tests.detect.undated import undated
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, write_key_file
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec, write_spec
 
 REPORT = ("report.json", "documents.parquet", "hits.jsonl", "skipped.jsonl")

@@ -16,8 +16,8 @@ from tests.detect.calibration import fresh_keys, log10_excess
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import subkey
 from watermark.registry import make_scheme
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(bytes(range(32)))

@@ -24,8 +24,8 @@ from detect.text.distinct import Tuples, distinct_tuples
 from detect.text.inputs import Suspect
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from watermark.keys import KeyRing, write_key_file
-from watermark.keys.rows import subkey
 from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec, write_spec
 
 MANY = tuple(f"account-{number}" for number in range(WHOLE_FAMILY + 20))

@@ -10,8 +10,8 @@ from detect.text.distinct import distinct_tuples
 from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import subkey
 from watermark.registry import make_scheme
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(bytes(range(32)))

@@ -110,7 +110,7 @@ def test_keys_that_marked_nothing_have_uniform_p_values_even_where_answers_repea
 def marked(made: WatermarkSpec, tenant: str, count: int, length: int) -> list[Served]:
     """Answers of a model that knows 32 tokens, marked by the schemes' own transform."""
     torch = pytest.importorskip("torch")
-    from watermark.keys.rows import RowKeys
+    from watermark.rowkeys import RowKeys
     from watermark.schemes.marking import mark_rows
 
     ring = KeyRing.from_master(MASTER, made.epoch, (tenant,))

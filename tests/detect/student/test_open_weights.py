@@ -25,10 +25,10 @@ from detect.text.natural_text import natural_documents
 from watermark.errors import DyetraceError
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
-from watermark.keys.placebo import placebo
 from watermark.ledger import Ledger, answer_contexts
 from watermark.ledger_file import new_file, new_header
 from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
+from watermark.placebo import placebo
 from watermark.spec import WatermarkSpec, write_spec
 
 KEY = SecretKey(bytes(range(32)))

@@ -18,8 +18,8 @@ from scipy.stats import kstest
 from detect.laws.tails import log10_sf
 from watermark import prf
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import selector_threshold, subkey
 from watermark.laws import Exponential
+from watermark.rowkeys import selector_threshold, subkey
 from watermark.spec import WatermarkSpec
 
 Tuple = tuple[tuple[int, ...], int]

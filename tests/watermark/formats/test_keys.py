@@ -26,7 +26,7 @@ from watermark.keys import (
     write_key_file,
 )
 from watermark.keys.foreign import ForeignKey
-from watermark.keys.rows import key_words, subkey
+from watermark.rowkeys import key_words, subkey
 
 NUMBER = 15485863
 KEY = ForeignKey("vllm-gumbel", (NUMBER,), bytes(range(16)))

@@ -30,7 +30,7 @@ from watermark.keys import (
     parse_key,
     write_key_file,
 )
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 
 SECRET = bytes(range(32))
 KEY = SecretKey(SECRET)

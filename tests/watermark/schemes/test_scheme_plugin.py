@@ -14,9 +14,9 @@ from detect.document.blind import blind_test
 from detect.text.distinct import distinct_tuples
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import RowKeys
 from watermark.prf import words_rows
 from watermark.registry import SCHEMES, make_scheme, scheme_names
+from watermark.rowkeys import RowKeys
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, parse_spec
 

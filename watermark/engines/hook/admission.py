@@ -13,7 +13,7 @@ from typing import Any, Literal
 from watermark.engines.hook.settings import Settings
 from watermark.errors import DyetraceError
 from watermark.keys import check_tenant_name
-from watermark.keys.rows import selector_threshold
+from watermark.rowkeys import selector_threshold
 from watermark.spec import WatermarkSpec
 
 PREFIX = "dyetrace_"

@@ -16,8 +16,8 @@ import numpy as np
 from watermark import prf
 from watermark.engines.hook.epoch import Epoch
 from watermark.errors import DyetraceError
-from watermark.keys.rows import GLOBAL, TENANT, KeyWords, selector_threshold
 from watermark.prf import U32
+from watermark.rowkeys import GLOBAL, TENANT, KeyWords, selector_threshold
 
 Context = tuple[int, ...]
 _REMEMBERED_PROMPTS = 4096

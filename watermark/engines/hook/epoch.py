@@ -17,7 +17,7 @@ import numpy as np
 from watermark.engines.hook.settings import Settings
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, load_master
-from watermark.keys.rows import KeyWords, key_words
+from watermark.rowkeys import KeyWords, key_words
 from watermark.schemes.protocol import Scheme
 from watermark.spec import WatermarkSpec, check_key, load_spec
 

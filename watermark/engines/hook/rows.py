@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from watermark.backends.rows import settle_threads
 from watermark.engines.hook.answers import Answer
 from watermark.engines.hook.epoch import Epoch
-from watermark.keys.rows import RowKeys
+from watermark.rowkeys import RowKeys
 from watermark.schemes.marking import choose_rows, mark_rows
 
 if TYPE_CHECKING:

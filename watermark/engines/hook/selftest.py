@@ -8,7 +8,7 @@ from watermark.engines.hook.answers import Answer, statistics
 from watermark.engines.hook.epoch import Epoch
 from watermark.engines.hook.rows import Rows
 from watermark.errors import DyetraceError
-from watermark.keys.rows import selector_threshold
+from watermark.rowkeys import selector_threshold
 
 if TYPE_CHECKING:
     import torch

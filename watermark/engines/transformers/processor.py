@@ -25,7 +25,7 @@ from transformers.generation.configuration_utils import BaseWatermarkingConfig
 from watermark.engines.transformers.context import next_contexts, seen_before
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
-from watermark.keys.rows import RowKeys
+from watermark.rowkeys import RowKeys
 from watermark.schemes.marking import mark_rows
 from watermark.spec import WatermarkSpec
 

@@ -10,8 +10,8 @@ from watermark.engines.hook.admission import Admitted, Decoding
 from watermark.engines.hook.answers import Answer
 from watermark.engines.hook.epoch import Epoch
 from watermark.engines.hook.hook import Hook
-from watermark.keys.rows import RowKeys
 from watermark.prf import MISSING
+from watermark.rowkeys import RowKeys
 from watermark.schemes.marking import mark_rows
 
 _GREEDY = 1e-5  # vLLM takes lower temperatures for greedy

@@ -21,7 +21,7 @@ from tests.detect.calibration import assert_calibrated, fresh_keys
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import subkey
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 KEY = SecretKey(bytes(range(32)))

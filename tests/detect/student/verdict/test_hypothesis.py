@@ -17,10 +17,10 @@ from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import STEPS, WeightedTuples
 from tests.detect.calibration import fresh_keys
 from watermark.keys import SecretKey
-from watermark.keys.rows import subkey
 from watermark.laws import Lattice
 from watermark.prf import prf_u32
 from watermark.registry import make_scheme
+from watermark.rowkeys import subkey
 from watermark.schemes.green_list import GreenList
 from watermark.spec import WatermarkSpec
 

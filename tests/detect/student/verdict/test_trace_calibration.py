@@ -16,8 +16,8 @@ from detect.student.verdict.weights import Readout, WeightedTuples, gathered, re
 from tests.detect.calibration import assert_calibrated, fresh_keys, log10_excess
 from watermark import prf
 from watermark.keys import SecretKey
-from watermark.keys.rows import subkey
 from watermark.registry import make_scheme
+from watermark.rowkeys import subkey
 
 KEYS = 1_000
 CONTEXTS = 150

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.watermark.engines.operator import KEY, VOCABULARY, spec_of
 from watermark.engines.hook.answers import Answer, Context, HiddenTokensError, Subkeys, likeliest_subkey, statistics
 from watermark.engines.hook.epoch import Epoch
-from watermark.keys.rows import selector_threshold, subkey
 from watermark.prf import MISSING, prf_u32
+from watermark.rowkeys import selector_threshold, subkey
 
 EPOCH = Epoch(spec_of(global_share=0.5), KEY)
 PLAIN = Epoch(spec_of(), KEY)

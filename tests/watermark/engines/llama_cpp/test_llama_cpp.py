@@ -26,8 +26,8 @@ from watermark.engines.hook.hook import ALARMS, REQUESTS, TOKENS, Hook  # noqa: 
 from watermark.engines.llama_cpp.llama import MarkedLlama, asked  # noqa: E402
 from watermark.errors import DyetraceError  # noqa: E402
 from watermark.keys import KeyRing  # noqa: E402
-from watermark.keys.rows import RowKeys  # noqa: E402
 from watermark.models import demo as demo_model  # noqa: E402
+from watermark.rowkeys import RowKeys  # noqa: E402
 from watermark.schemes.marking import mark_rows  # noqa: E402
 
 VOCABULARY = 49152

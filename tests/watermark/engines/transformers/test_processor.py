@@ -22,8 +22,8 @@ from transformers.generation.logits_process import (
 from watermark.engines.transformers.processor import WatermarkConfig, WatermarkProcessor
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.rows import subkey
 from watermark.prf import MISSING, prf_u32
+from watermark.rowkeys import subkey
 from watermark.schemes.marking import mark_rows
 from watermark.schemes.tournament import Tournament
 from watermark.spec import WatermarkSpec

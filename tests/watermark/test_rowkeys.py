@@ -17,7 +17,7 @@ from watermark import prf
 from watermark.backends import torch_backend
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, TenantKey
-from watermark.keys.rows import RowKeys, selector_threshold, subkey
+from watermark.rowkeys import RowKeys, selector_threshold, subkey
 from watermark.spec import WatermarkSpec
 
 MASTER = SecretKey(bytes(range(32)))

@@ -6,7 +6,7 @@ import pytest
 
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
-from watermark.keys.placebo import placebo
+from watermark.placebo import placebo
 from watermark.spec import WatermarkSpec, check_key
 
 MASTER = SecretKey(bytes(range(32)))
