@@ -19,6 +19,7 @@ import msgspec
 from rich.console import Console
 
 from detect.folders.published import REPORT, check_folder, replace_report
+from detect.laws.multiplicity import holm_log10
 from detect.records.detection import Document, Record
 from detect.records.power_plan import PowerPlan
 from detect.records.reading import encode_record
@@ -170,9 +171,14 @@ class DetectionResult(Result[Record]):
     @property
     def log10_pvalue(self) -> float | None:
         """Of the strongest document: keys, documents, and the second test where there is a model are paid for."""
-        both = any(document.aware is not None for document in self.documents)
-        found = [_adjusted(document) for document in self.documents if document.refused is None]
-        return min(0.0, min(found) + (math.log10(2) if both else 0.0)) if found else None
+        given = [document for document in self.documents if document.refused is None]
+        if not given:
+            return None
+        blind = min(document.log10_pvalue_corpus or 0.0 for document in given)
+        if all(document.aware is None for document in self.documents):
+            return blind
+        aware = holm_log10([0.0 if d.aware is None else d.aware.log10_pvalue for d in self.documents])
+        return min(0.0, float(min(blind, *aware)) + math.log10(2))
 
     @property
     def found(self) -> bool:
@@ -218,11 +224,6 @@ def _is_of_report(path: Path) -> bool:
     record = read_any(report)[1]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return isinstance(record, Record) and any(given.sha256 == sha256 for given in record.inputs)
-
-
-def _adjusted(document: Document) -> float:
-    own = document.log10_pvalue_corpus or 0.0
-    return own if document.aware is None else min(own, document.aware.log10_pvalue)
 
 
 class ScanResult(Result[ScanRecord]):

@@ -206,17 +206,21 @@ def test_a_table_needs_no_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_found_is_the_p_value_at_the_level() -> None:
-    """With a model too: two tests share the level."""
+    """With a model too: two tests share the level, and both pay for the number of documents."""
     record = read_record(Record, GOLDEN / "detection" / "report.json")
     from detect.document.detection import adjust
 
     for log10_p, log10_aware in ((-7.0, 0.0), (-6.1, 0.0), (-6.1, -6.0), (0.0, -6.4), (-5.0, -6.29), (-1.0, -1.0)):
-        (document,) = record.documents[:1]
+        document = record.documents[0]
         aware = AwareResult(model="m", hypotheses=[], log10_pvalue=log10_aware, decoy_log10_evalues=[])
-        documents = adjust([replace(document, log10_pvalue=log10_p, hypotheses=[], aware=aware)], record.alpha)
-        result = result_of(replace(record, documents=documents))
-        assert result.log10_pvalue is not None
-        assert result.found == (result.log10_pvalue <= math.log10(record.alpha))
+        one = replace(document, log10_pvalue=log10_p, hypotheses=[], aware=aware)
+        other = replace(one, log10_pvalue=0.0, aware=replace(aware, log10_pvalue=0.0))
+        for documents in ([one], [one, other, other]):
+            result = result_of(replace(record, documents=adjust(documents, record.alpha)))
+            assert result.log10_pvalue is not None
+            assert result.found == (result.log10_pvalue <= math.log10(record.alpha))
+            paid = min(log10_p, log10_aware) + math.log10(2 * len(documents))
+            assert result.log10_pvalue == pytest.approx(min(0.0, paid))
 
 
 def test_a_scan_from_python_is_the_scan_of_the_command(tmp_path: Path) -> None:
