@@ -149,6 +149,27 @@ class WeightsJob:
     dtype: str = "bfloat16"
     settings: TraceSettings = field(default_factory=TraceSettings)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What was asked for, as the record holds it: enough to do the same again."""
+        return {
+            "student": str(self.student),
+            "texts": [str(text) for text in self.texts],
+            "references": [str(folder) for folder in self.references],
+            "controls": [str(folder) for folder in self.controls],
+            "served": None if self.served is None else str(self.served),
+            "served_tenant": self.served_tenant,
+            "calibration": [f"{folder}={share}" for folder, share in self.calibration],
+            "tenant": self.tenant,
+            "taken": self.taken,
+            "complete": None if self.complete is None else str(self.complete),
+            "placebo_answers": None if self.placebo is None else str(self.placebo.source),
+            "readout": self.readout,
+            "contexts": self.contexts,
+            "decoys": self.settings.decoy_count,
+            "dtype": self.dtype,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class _Text:
@@ -246,7 +267,6 @@ def trace_weights(
     output: Path,
     *,
     commitment: Commitment | None = None,
-    arguments: dict[str, Any] | None = None,
     made: Made | None = None,
     progress: Progress | None = None,
 ) -> TraceRecord:
@@ -262,7 +282,7 @@ def trace_weights(
         The spec's tokenizer.
     output
         Folder of the report.
-    commitment, arguments, made
+    commitment, made
         To put on record.
     progress
         Called with what is being done, positions done and in all; 0 of 0 where it can't be counted.
@@ -309,7 +329,7 @@ def trace_weights(
         basis,
         job.settings,
         mode="weights",
-        arguments=arguments or {},
+        arguments={**job.arguments, "tenants": list(ring.tenants)},
         made=made,
         commitment=commitment,
         student=models[0],

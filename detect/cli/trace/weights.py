@@ -52,12 +52,6 @@ def weights(asked: TraceWeights) -> None:
             asked.alpha, "two-sided" if asked.two_sided else "upper", asked.decoys, asked.decoy_seed
         ),
     )
-    arguments = {
-        **asked.on_record("student", "texts", "references", "controls", "served", "served_tenant"),
-        "calibration": [f"{folder}={share}" for folder, share in asked.calibration],
-        **asked.on_record("tenant", "taken", "complete", "placebo_answers", "readout", "contexts", "decoys", "dtype"),
-        "tenants": list(ring.tenants),
-    }
     inputs = [*asked.texts, asked.served, asked.complete, asked.placebo_answers, *models]
     check_output(asked.output, asked.pdf, inputs, asked.force)
     note("the report will quote no text; evidence.npz will hold, as token ids, the contexts of the texts that are read")
@@ -71,7 +65,6 @@ def weights(asked: TraceWeights) -> None:
             asked.tokenizer or model_folder(None),
             asked.output,
             commitment=commitment,
-            arguments=arguments,
             made=maker,
             progress=_show_reading,
         ),

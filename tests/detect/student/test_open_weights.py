@@ -273,6 +273,31 @@ def test_the_report_reads_back_and_its_evidence_gives_every_number_again(world: 
     assert evidence.contexts == record.contexts
 
 
+def test_the_record_says_how_it_was_made(world: World, found: Any) -> None:
+    record, _ = found
+    assert record.arguments == {
+        "student": str(world.folder / "of-marked"),
+        "texts": [str(world.folder / "prose.txt")],
+        "references": [str(world.folder / "base")],
+        "controls": [str(world.folder / "of-unmarked")],
+        "served": str(world.folder / "marked.jsonl"),
+        "served_tenant": None,
+        "calibration": [],
+        "tenant": None,
+        "taken": None,
+        "complete": None,
+        "placebo_answers": None,
+        "readout": None,
+        "contexts": 1_500,
+        "decoys": 20,
+        "dtype": "float32",
+        "tenants": [],
+    }
+    more = {"calibration": [(Path("tenth"), 0.1)], "placebo": Placebo("placebo.jsonl", world.spec, RING)}
+    arguments = world.job("base", **more).arguments
+    assert arguments["calibration"] == ["tenth=0.1"] and arguments["placebo_answers"] == "placebo.jsonl"
+
+
 def test_another_owners_key_finds_nothing_in_the_same_evidence(world: World, found: Any) -> None:
     _, output = found
     stranger = SecretKey(bytes(32))
