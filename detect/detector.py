@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Detector:
                 raise DyetraceError("a ring of keys names its own tenants: leave tenants out")
             ring = key
         else:
-            ring = rings_of(key, [spec], tuple(tenants))[0]
+            ring = rings_of(key, [spec], tenants)[0]
         settings = Settings(alpha=alpha, decoy_count=decoys, decoy_seed=decoy_seed, quotes=quotes)
         self._bench = prepare(
             spec, ring, tokenizer, settings, model=None if model is None else Model(model_name, model)
@@ -115,7 +116,7 @@ class Detector:
         Raises
         ------
         DyetraceError
-            A token id lies outside the vocabulary.
+            It is neither a string nor token ids, or a token id lies outside the vocabulary.
         """
         return self._tested([_line(text, prompt)])
 
@@ -127,6 +128,8 @@ class Detector:
         DyetraceError
             There is no text, or a token id lies outside the vocabulary.
         """
+        if isinstance(texts, str):  # else each of its letters would be a text
+            raise DyetraceError("this is one text: `Detector.test` tests one, and `test_all` takes a list of them")
         lines = [_line(text, None) for text in texts]
         if not lines:
             raise DyetraceError("there is no text to test")
@@ -150,12 +153,17 @@ class Detector:
 def _line(text: str | TokenIds, prompt: TokenIds | None) -> _Line:
     before = None if prompt is None else _ids(prompt)
     if isinstance(text, str):
-        return _Line(text, None, before)
+        return _Line(str(text), None, before)
     return _Line(None, _ids(text), before)
 
 
 def _ids(given: TokenIds) -> list[int]:
-    ids = [int(token) for token in given]
+    try:
+        if isinstance(given, str | bytes):
+            raise TypeError
+        ids = [index(token) for token in given]
+    except TypeError:
+        raise DyetraceError("a text is a string, or a list of token ids, which are whole numbers") from None
     if any(not 0 <= token < 2**32 for token in ids):
         raise DyetraceError("a token id lies outside 0 .. 2^32 - 1")
     return ids

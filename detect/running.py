@@ -146,7 +146,7 @@ def trace_weights(
     <TraceResult found=True log10_pvalue=-90.52 keys=1>
     """
     made = _spec(spec)
-    ring = rings_of(key, [made], tuple(tenants), counted=job.served is not None)[0]
+    ring = rings_of(key, [made], tenants, counted=job.served is not None)[0]
     record = run_trace_weights(job, made, ring, tokenizer, Path(output), progress=progress)
     return _drawn(TraceResult(record, Path(output)))
 
@@ -203,7 +203,7 @@ def trace_endpoint(
     <TraceResult found=False log10_pvalue=0.00 keys=1>
     """
     made = _spec(spec)
-    ring = rings_of(key, [made], tuple(tenants), counted=served is not None)[0]
+    ring = rings_of(key, [made], tenants, counted=served is not None)[0]
     record = run_trace_endpoint(
         plan if isinstance(plan, TracePlan) else load_plan(Path(plan)),
         made,

@@ -58,7 +58,7 @@ def key_set(specs: Sequence[WatermarkSpec], rings: Sequence[KeyRing]) -> KeySet:
 def rings_of(
     source: str,
     specs: Sequence[WatermarkSpec],
-    tenants: tuple[str, ...],
+    tenants: Sequence[str],
     *,
     counted: bool = False,
     global_key: bool = True,
@@ -75,9 +75,13 @@ def rings_of(
     DyetraceError
         The key is not that of the specs, a tenant's key was asked for others, or there are no tenants in the specs.
     """
+    if not isinstance(source, str):  # nothing is said of what may be the key itself
+        raise DyetraceError("a key is given by where it is: file:PATH, env:NAME or cmd:COMMAND")
+    if isinstance(tenants, str):  # else each of its letters would be an account
+        raise DyetraceError("tenants are several names: give a tuple or list of them")
     key = load_key(source)
     if not counted and not any(is_format(spec.build_scheme()) or spec.global_share < 1 for spec in specs):
-        _refuse_tenants(key, tenants)
+        _refuse_tenants(key, tuple(tenants))
     rings = [ring_of(key, spec, tenants) for spec in specs]
     return rings if global_key else [replace(ring, global_key=None) for ring in rings]
 

@@ -41,6 +41,11 @@ def detector(**settings: Any) -> detect.Detector:
     return detect.Detector(GOLDEN / "spec.json", KEY, GOLDEN / "tokenizer.json", **given)
 
 
+def anything(given: Any) -> Any:
+    """What no type checker would let through."""
+    return given
+
+
 def texts() -> list[str]:
     return [json.loads(line)["text"] for line in (GOLDEN / "documents.jsonl").read_text("utf-8").splitlines()]
 
@@ -148,7 +153,15 @@ def test_a_folder_of_another_kind_is_not_saved_over(tmp_path: Path) -> None:
     ("given", "line"),
     [
         (lambda: detector().test_all([]), "there is no text to test"),
+        (lambda: detector().test_all(texts()[0]), "this is one text"),
         (lambda: detector().test([5, 2**32]), "outside 0 .. 2"),
+        (lambda: detector().test(anything([5, 6.5])), "whole numbers"),
+        (lambda: detector().test(anything(["5"])), "whole numbers"),
+        (lambda: detector().test(anything(b"bytes")), "a text is a string"),
+        (lambda: detector().test(anything(None)), "a text is a string"),
+        (lambda: detector().test([5], prompt=anything("before")), "whole numbers"),
+        (lambda: detector(tenants="acme"), "tenants are several names"),
+        (lambda: detect.Detector(GOLDEN / "spec.json", anything(SECRET), GOLDEN), "by where it is"),
         (lambda: detector().test([5, 99_999]), "its ids come from another tokenizer"),
         (lambda: detector().test("half of a pair: \ud83d"), "no Unicode"),
         (lambda: detect.Detector(GOLDEN / "none.json", KEY, GOLDEN / "tokenizer.json"), "none.json"),
