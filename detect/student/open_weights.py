@@ -190,11 +190,13 @@ class _Text:
 
 
 class _Bench:
-    """Models by folder, their hashes, and their predictions of each text."""
+    """What is traced under which keys; models by folder, their hashes, and their predictions of each text."""
 
-    def __init__(self, job: WeightsJob, spec: WatermarkSpec, tokenizer: Any, keep: Path, progress: Progress) -> None:
-        self.spec, self.tokenizer = spec, tokenizer
-        self._job, self._keep, self._progress = job, keep, progress
+    def __init__(
+        self, job: WeightsJob, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, keep: Path, progress: Progress
+    ) -> None:
+        self.job, self.spec, self.ring, self.tokenizer = job, spec, ring, tokenizer
+        self._keep, self._progress = keep, progress
         self._seen: dict[Path, ModelSeen] = {}
         self._loaded: tuple[Path, Predictor] | None = None
 
@@ -210,7 +212,7 @@ class _Bench:
             same = tokenizer_fingerprint(str(folder)) == self.spec.tokenizer
             digest = model_hash(folder)
             self._seen[folder] = ModelSeen(name=str(folder), sha256=digest, tokenizer="same" if same else "aligned")
-            if folder in self._job.references and digest == self.seen(self._job.student).sha256:
+            if folder in self.job.references and digest == self.seen(self.job.student).sha256:
                 raise DyetraceError(
                     f"the suspect and the reference {folder} are the same model: nothing can be seen beside itself; "
                     "give its base model as --reference, or another one"
@@ -220,7 +222,7 @@ class _Bench:
     def predictions(self, folder: Path, of: _Text) -> Predictions:
         """What the model predicts at the positions of a text."""
         seen = self.seen(folder)
-        settings = (seen.sha256, template_hash(folder), self._job.dtype, self.spec.tokenizer, self.spec.context_width)
+        settings = (seen.sha256, template_hash(folder), self.job.dtype, self.spec.tokenizer, self.spec.context_width)
         name = hashlib.sha256(" ".join(map(str, settings)).encode()).hexdigest()
         label = f"{folder.name} reads {Path(of.text.name).name}"
         return predictions(
@@ -244,7 +246,7 @@ class _Bench:
         from watermark.models.folder import load_model
 
         self.begin(f"loading {folder.name}")
-        network, tokenizer = load_model(folder, self._job.dtype, partial(print, file=sys.stderr))
+        network, tokenizer = load_model(folder, self.job.dtype, partial(print, file=sys.stderr))
         import torch
 
         if torch.cuda.is_available():
@@ -303,9 +305,9 @@ def trace_weights(
         raise DyetraceError("the readout 'reference' needs --reference: the suspect's base model, or any other one")
     make_folder(output)
     claim(output / WORK, _MARKED, "give another folder with -o, or move it away")
-    bench = _Bench(job, spec, tokenizer, output / WORK, progress or (lambda what, done, total: None))
+    bench = _Bench(job, spec, ring, tokenizer, output / WORK, progress or (lambda what, done, total: None))
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
-    _controls_of(job, bench)  # before anything is read
+    _controls_of(bench)  # before anything is read
     encoder = Encoder.load(tokenizer)
     bench.begin("reading the texts")
     with open_served(job.served, spec, ring, encoder, job.served_tenant) as served:
@@ -318,8 +320,8 @@ def trace_weights(
     bench.begin("weighing what was read")
     evidence = _evidence([r.weights(chosen, shares) for r in readings])
     comparisons = _comparisons(spec, ring, readings, chosen, shares, basis)
-    share = _share(job, spec, ring, bench, texts, readings, shares)
-    controls = _controls(job, spec, ring, bench, texts, chosen, basis)
+    share = _share(bench, texts, readings, shares)
+    controls = _controls(bench, texts, chosen, basis)
     bench.begin("computing p-values under all keys and decoys")
     return write_report(
         output,
@@ -509,18 +511,11 @@ def _comparisons(
     return rows
 
 
-def _controls(
-    job: WeightsJob,
-    spec: WatermarkSpec,
-    ring: KeyRing,
-    bench: _Bench,
-    texts: Sequence[_Text],
-    chosen: Readout,
-    basis: Basis,
-) -> list[Control]:
+def _controls(bench: _Bench, texts: Sequence[_Text], chosen: Readout, basis: Basis) -> list[Control]:
     """The same test where no mark can be: of the references, of models that the analyst names, of placebo answers."""
-    models = [] if job.placebo is None else [_of_placebo(job, job.placebo, bench, chosen)]
-    controls = _controls_of(job, bench)
+    job = bench.job
+    models = [] if job.placebo is None else [_of_placebo(bench, job.placebo, chosen)]
+    controls = _controls_of(bench)
     for folder in (*job.references, *controls):
         others = [other for other in job.references if other != folder]
         if not others:  # a reference is compared with a control where there is no second one
@@ -529,12 +524,15 @@ def _controls(
         readings = _read(bench, folder, others, texts)
         what = "reference in the suspect's place" if folder in job.references else "control model"
         tuples = joined([r.weights(name, _shares(readings)) for r in readings])
-        models.append(_control(what, bench.seen(folder), spec, ring, tuples, basis, job.settings.sided, name))
+        models.append(
+            _control(what, bench.seen(folder), bench.spec, bench.ring, tuples, basis, job.settings.sided, name)
+        )
     return models
 
 
-def _controls_of(job: WeightsJob, bench: _Bench) -> list[Path]:
+def _controls_of(bench: _Bench) -> list[Path]:
     """The control models, each once; refused where one is the suspect or a reference, or two references are one."""
+    job = bench.job
     controls = list({bench.seen(folder).sha256: folder for folder in job.controls}.values())  # each model once
     named: dict[str, Path] = {}
     for folder in (*job.references, *controls):
@@ -549,9 +547,9 @@ def _controls_of(job: WeightsJob, bench: _Bench) -> list[Path]:
     return controls
 
 
-def _of_placebo(job: WeightsJob, given: Placebo, bench: _Bench, chosen: Readout) -> Control:
+def _of_placebo(bench: _Bench, given: Placebo, chosen: Readout) -> Control:
     """The suspect's own trace under the placebo key, on answers that were never served to anybody."""
-    encoder = Encoder.load(bench.tokenizer)
+    job, encoder = bench.job, Encoder.load(bench.tokenizer)
     alone = replace(job, texts=(given.source,), served=None, complete=None, placebo=None)
     texts = _texts(alone, given.spec, given.ring, encoder, None)
     if not all(t.text.marked for t in texts):
@@ -586,16 +584,9 @@ def _control(
     return Control(what=what, model=model, log10_pvalue=log10_p, log10_evalue=log10_e, readout=name, contexts=contexts)
 
 
-def _share(
-    job: WeightsJob,
-    spec: WatermarkSpec,
-    ring: KeyRing,
-    bench: _Bench,
-    texts: Sequence[_Text],
-    readings: Sequence[_Readings],
-    shares: F64,
-) -> TrainingShare:
+def _share(bench: _Bench, texts: Sequence[_Text], readings: Sequence[_Readings], shares: F64) -> TrainingShare:
     """The suspect's marked share by the calibration students, each of whom reads what the suspect read."""
+    job = bench.job
     if not job.calibration:
         return not_identified("it takes several students of each of two known marked shares or more (--calibrate)")
     first: dict[str, Path] = {}
@@ -608,13 +599,13 @@ def _share(
                 "moves the effect; train another student with another seed, or leave one out"
             )
         read = _read(bench, folder, job.references, texts)
-        effect, error = _effect(spec, ring, read, shares)
+        effect, error = _effect(bench, read, shares)
         doses.append(DosePoint(name=str(folder), share=share, effect=effect, standard_error=error))
-    return estimated(*_effect(spec, ring, readings, shares), doses)
+    return estimated(*_effect(bench, readings, shares), doses)
 
 
-def _effect(spec: WatermarkSpec, ring: KeyRing, readings: Sequence[_Readings], shares: F64) -> tuple[float, float]:
+def _effect(bench: _Bench, readings: Sequence[_Readings], shares: F64) -> tuple[float, float]:
     """Mean excess per context of the linear readout, and its standard error."""
-    test, _ = first_test(spec, ring, joined([r.differences(shares) for r in readings]))
-    key = next(iter(tested_keys(spec, ring).values()))
+    test, _ = first_test(bench.spec, bench.ring, joined([r.differences(shares) for r in readings]))
+    key = next(iter(tested_keys(bench.spec, bench.ring).values()))
     return effect_of(test.by_context(key), test.moments[0])

@@ -56,7 +56,6 @@ class Sbw(Greens):
     writer: ClassVar[str] = "vllm-sbw"
     system: ClassVar[str] = "sbw 1.0.0 and vllm-sbw 1.0.0"
     licence: ClassVar[str] = "EUPL-1.2; formula re-implemented"
-    exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = (
         "Philox itself is sound, but its seeds are products of the hash key with sums or hashes of tokens, and hash "
         "keys in use are short (the default has 24 bits and is published)"

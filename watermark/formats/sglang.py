@@ -42,7 +42,6 @@ class Sglang(Race):
     name: ClassVar[str] = "sglang"
     system: ClassVar[str] = "SGLang 0.5.23"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
-    exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 32
 
@@ -89,7 +88,6 @@ class SglangTwoKeys(Race):
     name: ClassVar[str] = "sglang-two-keys"
     system: ClassVar[str] = "SGLang 0.5.23"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
-    exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
     seed_bits: ClassVar[int] = 32
 

@@ -52,12 +52,10 @@ class SynthidText(Layers):
     writer: ClassVar[str] = "synthid-text"
     system: ClassVar[str] = "synthid-text's repository at addb4a1"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
-    exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = (
         "the layers of a tuple differ only by their keys in a linear congruence, and their bits go together (measured "
         "correlations up to 0.1), so that the variance of their sum is off by -5% to +17%, depending on the keys"
     )
-    seed_bits: ClassVar[int] = 0
     reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

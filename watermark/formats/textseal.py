@@ -38,9 +38,7 @@ class _Textseal:
 
     system: ClassVar[str] = "textseal 0.0.5"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
-    exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = _WHY
-    seed_bits: ClassVar[int] = 0
 
     def inputs(self, key: NativeKey, contexts: I64, tokens: I64) -> U64:
         """The sum over context and token that a key is added to."""

@@ -107,7 +107,6 @@ class ThreeBricksGumbel(Race):
 
     name: ClassVar[str] = "three-bricks-gumbel"
     system: ClassVar[str] = "three_bricks (commit e7b7909)"
-    exact: ClassVar[bool] = False
     seed_bits: ClassVar[int] = 32
     why_not_exact: ClassVar[str] = "torch keeps 32 bits of the seed, which is linear in the key and in the context"
     licence: ClassVar[str] = _LICENCE

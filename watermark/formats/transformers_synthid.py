@@ -58,12 +58,10 @@ class TransformersSynthid(Layers):
     purpose: ClassVar[str] = "dyt:hf-synthid"
     system: ClassVar[str] = "transformers 5.24.0"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
-    exact: ClassVar[bool] = False
     why_not_exact: ClassVar[str] = (
         "all g-values of all keys are shifts of one table of 65,536 known bits, so that they neither are fair nor vary "
         "as independent bits do"
     )
-    seed_bits: ClassVar[int] = 0
     reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -41,8 +41,6 @@ class VllmGumbel(Race):
     system: ClassVar[str] = "vLLM 0.32.0"
     licence: ClassVar[str] = "Apache-2.0; formula re-implemented"
     exact: ClassVar[bool] = True
-    why_not_exact: ClassVar[str] = ""
-    seed_bits: ClassVar[int] = 0
     reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -27,7 +27,6 @@ class SeededGreens(Greens):
     vocabulary_size: int
     gamma: float
 
-    exact: ClassVar[bool] = False
     seed_bits: ClassVar[int] = 32
     largest_key: ClassVar[int] = LARGEST_INT64
 

@@ -22,13 +22,17 @@ LARGEST_INT64 = 2**63 - 1
 
 
 class ReadOnly:
-    """A mark that another system writes."""
+    """A mark that another system writes; of a format that says no more p is its key's rank among decoys."""
 
     name: ClassVar[str]
     system: ClassVar[str]
     writer: ClassVar[str] = ""
     """Who writes it, where that is not ``system`` as it stands."""
+    exact: ClassVar[bool] = False
+    why_not_exact: ClassVar[str] = ""
+    seed_bits: ClassVar[int] = 0
     reads_prompt: ClassVar[bool] = True
+    samples: ClassVar[bool] = True
 
     def transform(self, logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Never: always a DyetraceError that says who writes this mark."""
@@ -53,8 +57,6 @@ class Greens(ReadOnly):
 
 class Race(ReadOnly):
     """An exponential race: a token's score is -log(1 - u) nats, as for our own `Gumbel`."""
-
-    samples: ClassVar[bool] = True
 
     @property
     def law(self) -> Exponential:
@@ -85,8 +87,6 @@ class OneOfTwoKeys(Protocol):
 
 class TwoKeyRace(ReadOnly):
     """A race under one of two keys, and no one knows which: both scores are blended."""
-
-    samples: ClassVar[bool] = True
 
     @property
     def single(self) -> OneOfTwoKeys:
@@ -130,7 +130,6 @@ class Layers(ReadOnly):
     context_width: int
     key_bits: int
 
-    samples: ClassVar[bool] = True
     purpose: ClassVar[str]
     """What decoys' keys are drawn for."""
 
