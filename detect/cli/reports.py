@@ -14,7 +14,7 @@ from detect.cli.working import doing, note, rest, say
 from detect.folders.published import add_drawings, check_folder, drawn_from
 from detect.records.reading import read_report
 from detect.records.report import Report
-from detect.records.results import CheckMade, Drawn, ReportChecked, ReportSigned, SigningKeyMade
+from detect.records.results import Drawn, ReportChecked, ReportSigned, SigningKeyMade
 from detect.records.scan import FileHash
 from detect.records.written import clean
 from detect.report import signature
@@ -88,8 +88,7 @@ def _drawn(record: Report, form: str) -> bytes:
 
 def _print_checks(path: Path, found: Verification, as_json: bool) -> None:
     if as_json:
-        checks = [CheckMade(name=check.name, outcome=check.outcome, line=check.line) for check in found.checks]
-        print_result(ReportChecked(path=str(path), holds=found.holds, checks=checks))
+        print_result(ReportChecked(path=str(path), holds=found.holds, checks=list(found.checks)))
         return
     for check in found.checks:
         click.echo(f"{check.outcome:<9}{check.name}: {_clean(check.line)}")

@@ -63,7 +63,7 @@ def recorded_path(name: str, folder: Path | None, report: Path, hashes: Collecti
         There is none.
     """
     found = [path for path in _candidates(name, folder, report) if _is_there(path)]
-    best = next((path for path in found if not hashes or not path.is_file() or _sha256(path) in hashes), None)
+    best = next((path for path in found if not hashes or not path.is_file() or file_sha256(path) in hashes), None)
     if best is None and folder is not None and len(hashes) == 1:
         best = with_hash(folder, (), next(iter(hashes)))
     if best is not None or found:
@@ -80,7 +80,7 @@ def with_hash(folder: Path, names: Iterable[str], sha256: str, size: int | None 
     """The file in a folder that has the SHA-256 on record: one of its names there, or else any, wherever it lies."""
     named = (path for name in names for path in within(folder, name) if path.is_file())
     others = (path for path in sorted(folder.rglob("*")) if _may_be(path, size))
-    return next((path for path in chain(named, others) if _sha256(path) == sha256), None)
+    return next((path for path in chain(named, others) if file_sha256(path) == sha256), None)
 
 
 def _may_be(path: Path, size: int | None) -> bool:
@@ -119,7 +119,8 @@ def _is_there(path: Path) -> bool:
     return path.is_file() or path.is_dir()
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex; DyetraceError where it can't be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

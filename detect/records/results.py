@@ -264,7 +264,7 @@ class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1")
     keys_unchecked: int
 
 
-class CheckMade(msgspec.Struct, frozen=True, kw_only=True):
+class Check(msgspec.Struct, frozen=True):
     """One thing that was looked at, how it came out, and a line about it."""
 
     name: str
@@ -287,7 +287,7 @@ class ReportChecked(_Result, frozen=True, kw_only=True, tag="dyetrace-report-ver
 
     path: str
     holds: bool
-    checks: list[CheckMade]
+    checks: list[Check]
 
 
 class Drawn(_Result, frozen=True, kw_only=True, tag="dyetrace-report-render-1"):

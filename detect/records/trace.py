@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from detect.records.key_name import TENANT
+from detect.records.key_name import TENANT, KeyName
 from detect.records.report import Report
 from detect.records.scan import FileHash, Interval
 from watermark.commitment import Commitment
@@ -127,6 +127,11 @@ class TraceHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     log10_evalue: float
     log10_pvalue_tested: float
     log10_pvalue_adjusted: float
+
+    @property
+    def z(self) -> float:
+        """How many standard deviations the total lies above its mean."""
+        return (self.total - self.expected) / self.sd if self.sd > 0 else 0.0
 
 
 def log10_naming_level(alpha: float, tenants: int) -> float:
@@ -414,3 +419,8 @@ class TraceRecord(Report, frozen=True, kw_only=True):
     files: list[FileHash]
     calibration: str | None = None
     served_marked: bool = False
+
+    @property
+    def accounts(self) -> list[TraceHypothesis]:
+        """The accounts' keys among those tested."""
+        return [h for h in self.hypotheses if not KeyName.read(h.key).is_global]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.assumptions import Assumption
-from detect.records.key_name import KeyName
 from detect.records.trace import Control, Reading, TraceRecord
 
 
@@ -194,7 +193,7 @@ def _of_endpoint(record: TraceRecord) -> Iterator[Assumption]:
 
 
 def _of_accounts(record: TraceRecord) -> Iterator[Assumption]:
-    if any(not KeyName.read(h.key).is_global for h in record.hypotheses):
+    if record.accounts:
         yield _made(
             "The server marked each account's answers with that account's key.",
             "The server's own records tell; `dyetrace serve-check` looks from outside.",

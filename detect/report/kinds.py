@@ -14,6 +14,7 @@ from detect.records.detection import Record
 from detect.records.power_plan import PowerPlan
 from detect.records.reading import Form, form_of
 from detect.records.report import Report
+from detect.records.results import Check
 from detect.records.scan import ScanRecord
 from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
@@ -25,7 +26,6 @@ from detect.report.server.story import story as server_story
 from detect.report.story import Story
 from detect.report.trace.story import story as trace_story
 from detect.report.verify import detection, power_plan, scan, server_check, trace
-from detect.report.verify.checks import Check
 
 _R = TypeVar("_R", bound=Report)
 

@@ -17,9 +17,10 @@ from detect.records.code_hash import code_sha256
 from detect.records.how_to_check import in_words
 from detect.records.reading import parse_report, portable, printed, read_bytes, written
 from detect.records.report import Report
+from detect.records.results import Check
 from detect.report.kinds import kind_of
 from detect.report.signature import check_signature, load_public_key, read_signature, signature_path
-from detect.report.verify.checks import Check, NotDone, check
+from detect.report.verify.checks import NotDone, check
 from detect.report.verify.words import by_this_code
 from watermark.errors import EvidenceError
 

@@ -13,14 +13,12 @@ from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.scan.wording import interval
 from detect.report.story import Fact
 from detect.report.trace.wording import (
-    deviations,
     identification,
     leans_against,
     number,
     phrase,
     signed,
     strongest_keys,
-    tenants_tested,
 )
 from detect.report.wording import SECRECY, capital, decoys_run, in_tosses, watermark_line
 
@@ -88,7 +86,7 @@ def facts(record: TraceRecord) -> list[Fact]:
         best = strongest_keys(record)[0]
         which = "under the strongest key" if record.hypotheses[1:] else ""
         shown.append(Fact("Words scored", f"{best.tuples:,}", which))
-        shown.append(Fact("Above the mean", f"{signed(deviations(best))} sd", "0 is expected"))
+        shown.append(Fact("Above the mean", f"{signed(best.z)} sd", "0 is expected"))
         if abs(record.log10_evalue) < 6:
             shown.append(Fact("e-value", format_e(record.log10_evalue), "1 or less is expected"))
     return shown
@@ -96,7 +94,7 @@ def facts(record: TraceRecord) -> list[Fact]:
 
 def parts(record: TraceRecord) -> list[tuple[str, list[Runs]]]:
     """What stands behind the answer."""
-    keys = len(tenants_tested(record))
+    keys = len(record.accounts)
     scheme = runs("<code>$scheme</code>", scheme=record.spec.scheme)
     accounts = f"{keys:,} account{'' if keys == 1 else 's'}" if keys else ""
     against = watermark_line([scheme], record.key_fingerprint, accounts)
@@ -129,7 +127,7 @@ def brief(record: TraceRecord) -> Iterator[Runs]:
     tosses = coin_tosses(record.log10_pvalue)
     if record.found and tosses > 9:
         yield runs(f"As likely as calling {tosses:,} tosses of a fair coin, each one right.")
-    if tenants_tested(record):
+    if record.accounts:
         yield said(identification(record), _SENTENCE)
 
 
@@ -244,7 +242,7 @@ def power_lines(record: TraceRecord) -> Iterator[Runs]:
 
 
 def _account(record: TraceRecord) -> Iterator[Runs]:
-    if not tenants_tested(record):
+    if not record.accounts:
         yield runs(
             "No account’s key was tested. The global key shows that the model learnt from the owner’s generator, and "
             "not from whose answers."
@@ -290,7 +288,7 @@ def _limits(record: TraceRecord) -> Iterator[Runs]:
         "It does not show that the suspect itself asked for the text. A mark passes on from a model to those that are "
         "trained on its answers, or made from its weights."
     )
-    if tenants_tested(record):
+    if record.accounts:
         yield runs(
             "A tenant’s key names the account that the text was generated for. It does not say who trained the model, "
             "nor that the account’s holder passed the text on."

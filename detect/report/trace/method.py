@@ -9,7 +9,6 @@ from detect.records.trace import TraceRecord
 from detect.report.method import calibration, decoy_keys, papers
 from detect.report.runs import level
 from detect.report.story import Leaf, formula, heading, text
-from detect.report.trace.wording import tenants_tested
 from detect.student.verdict.score import MOST_NATS, STEPS_PER_NAT
 from detect.student.verdict.weights import LARGEST_WEIGHT, STEPS
 from watermark.formats.protocol import is_format
@@ -219,7 +218,7 @@ def _keys(record: TraceRecord) -> Iterator[Leaf]:
         level=level(record.alpha),
     )
     yield formula("max<sub><i>j</i> ≤ <i>i</i></sub> (<i>m</i> − <i>j</i> + 1) <i>p</i><sub>(<i>j</i>)</sub>")
-    if tenants_tested(record):
+    if record.accounts:
         yield text(
             "Accounts whose text was used together may each stay below what names one of them. So the largest two, "
             "three, four and five of their totals are summed as well, and the hypothesis that none of the accounts "

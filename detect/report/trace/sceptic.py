@@ -12,7 +12,7 @@ from detect.records.written import format_time
 from detect.report.runs import Run, Runs, level, p_value, runs
 from detect.report.story import Block, Heading, Pairs, Section, Text
 from detect.report.trace.first_page import power_lines
-from detect.report.trace.wording import control_items, phrase, readouts, tenants_tested
+from detect.report.trace.wording import control_items, phrase, readouts
 
 _NULL = (
     "The suspect was made without knowledge of the key: neither the key nor any text that was generated with it had a "
@@ -234,7 +234,7 @@ def _keys(record: TraceRecord) -> Iterator[Runs]:
         )
     if record.spec.subkeys > 1:
         yield runs("Each key’s $n sub-keys are summed in one total, so that they are no choice.", n=record.spec.subkeys)
-    tenants = len(tenants_tested(record))
+    tenants = len(record.accounts)
     if tenants:
         yield runs(
             "An account is named only when its own p-value, so paid for, is at most $level. That rests on the words of "

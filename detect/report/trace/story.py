@@ -33,12 +33,10 @@ from detect.report.trace.method import PAPERS, method
 from detect.report.trace.sceptic import court
 from detect.report.trace.wording import (
     control_items,
-    deviations,
     number,
     readouts,
     signed,
     strongest_keys,
-    tenants_tested,
 )
 
 TITLE = "Student trace report"
@@ -113,7 +111,7 @@ def _keys(record: TraceRecord) -> Iterator[Leaf]:
             p_cell(k.log10_pvalue_tested),
             *([p_cell(k.log10_pvalue), p_cell(k.log10_pvalue_lower)] if tails else []),
             e_cell(k.log10_evalue),
-            cell(signed(deviations(k))),
+            cell(signed(k.z)),
             *(cell(n) for n in (k.contexts, k.tuples, k.total, signed(k.expected, ",.1f"), f"{k.sd:,.1f}")),
         ]
         for k in keys
@@ -195,7 +193,7 @@ def _effect(effect: float, error: float | None) -> list[Cell]:
 
 
 def _manifest(record: TraceRecord) -> Iterator[Block]:
-    own = " (or a tenant’s own)" if tenants_tested(record) else ""
+    own = " (or a tenant’s own)" if record.accounts else ""
     yield text(
         f"Anyone can run the first of these, and whoever has the key{own} the second, KEYFILE being its file, where "
         "<code>report.json</code> and <code>evidence.npz</code> lie in one folder:"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from detect.records.key_name import KeyName
 from detect.records.trace import ReadoutResult, TraceHypothesis, TraceRecord, contexts_needed
 from detect.records.written import key_phrase
 from detect.report import controls
@@ -18,20 +17,10 @@ def strongest_keys(record: TraceRecord) -> list[TraceHypothesis]:
     return sorted(record.hypotheses, key=lambda h: (h.log10_pvalue_adjusted, h.log10_pvalue_tested, h.log10_pvalue))
 
 
-def tenants_tested(record: TraceRecord) -> list[TraceHypothesis]:
-    """The accounts' keys among those tested."""
-    return [h for h in record.hypotheses if not KeyName.read(h.key).is_global]
-
-
 def leans_against(record: TraceRecord) -> bool:
     """Whether the strongest key's test rests on a total that is too small, as after a mark that was subtracted."""
     best = strongest_keys(record)[0]
     return record.sided == "two-sided" and best.log10_pvalue_lower < best.log10_pvalue
-
-
-def deviations(h: TraceHypothesis) -> float:
-    """How many standard deviations the total lies above its mean."""
-    return (h.total - h.expected) / h.sd if h.sd > 0 else 0.0
 
 
 def phrase(record: TraceRecord, h: TraceHypothesis) -> str:
@@ -44,7 +33,7 @@ def identification(record: TraceRecord) -> str:
     if not record.coalitions or record.identified:
         return record.identification
     log10_p = record.coalitions[0].log10_pvalue_adjusted
-    return one_of_them(len(tenants_tested(record)), log10_p, bound=record.basis == "e-value")
+    return one_of_them(len(record.accounts), log10_p, bound=record.basis == "e-value")
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -63,13 +52,12 @@ def readouts(record: TraceRecord) -> list[tuple[bool, ReadoutResult]]:
     rows = [(result.readout == record.readout, result) for result in record.comparisons]
     if not any(own for own, _ in rows) and record.hypotheses:
         first = record.hypotheses[0]
-        z = deviations(first)
         own = ReadoutResult(
             readout=record.readout,
             contexts=first.contexts,
-            z=z,
+            z=first.z,
             log10_pvalue=None if record.basis == "e-value" else first.log10_pvalue,
-            contexts_needed=contexts_needed(z, first.contexts),
+            contexts_needed=contexts_needed(first.z, first.contexts),
         )
         rows.append((True, own))
     return sorted(rows, key=lambda row: (row[1].contexts_needed or math.inf, -row[1].z, row[1].readout))

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NoReturn
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.laws.agreement import RELATIVE
+from detect.records.results import Check
 from watermark.errors import DyetraceError
 
 Floats = npt.NDArray[np.float64]
-Outcome = Literal["ok", "failed", "not done"]
 
 
 class NotDone(Exception):
     """A check that can't be done here, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at, how it came out, and a line about it."""
-
-    name: str
-    outcome: Outcome
-    line: str
 
 
 def check(name: str, look: Callable[[], str]) -> Check:
@@ -37,6 +30,11 @@ def check(name: str, look: Callable[[], str]) -> Check:
         return Check(name, "not done", str(reason))
     except DyetraceError as error:
         return Check(name, "failed", " ".join(str(error).split()))
+
+
+def each(looks: Mapping[str, Callable[..., str]], *given: object) -> Iterator[Check]:
+    """Look at the same in several ways, by their names."""
+    return (check(name, partial(look, *given)) for name, look in looks.items())
 
 
 def refuse(what: str) -> NoReturn:
@@ -59,6 +57,20 @@ def close(what: str, said: npt.ArrayLike, computed: npt.ArrayLike) -> None:
         i = int(np.argmin(equal))
         detail = f": log10 {a.flat[i]:.6g} on record, {b.flat[i]:.6g} computed" if a.shape == b.shape else ""
         refuse(f"{what} does not follow{detail}")
+
+
+def found_fits(found: bool, log10_p: float, alpha: float) -> None:
+    """Refuse an answer that isn't that of its p-value."""
+    if found != (log10_p <= math.log10(alpha)):
+        refuse(f"found is {found}, which does not fit the p-value and alpha")
+
+
+def sound_decoys(log10_ps: Sequence[float], log10_said: float, *, given: bool) -> None:
+    """Refuse another agreement of the decoys than that of their p-values, and one that forbids the answer ``given``."""
+    agreement = log10_agreement(np.array(log10_ps))
+    close("agreement of the decoys", [log10_said], [agreement])
+    if given and agreement < LOG10_CONTRADICTION:
+        refuse("the decoys contradict the test, and yet an answer is given")
 
 
 def slack(values: Floats) -> Floats:

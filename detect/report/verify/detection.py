@@ -23,9 +23,10 @@ from detect.laws.tails import log10_sf_pairs
 from detect.records.assumptions import Assumption
 from detect.records.detection import AwareHypothesis, DecoyRun, Document, Hypothesis, Record
 from detect.records.key_name import KeyName
+from detect.records.results import Check
 from detect.records.text_assumptions import of_detection
 from detect.report.verify import files
-from detect.report.verify.checks import Check, Floats, NotDone, check, close, refuse
+from detect.report.verify.checks import Floats, NotDone, check, close, each, refuse
 from detect.report.verify.specs import specs, stated
 from detect.report.verify.words import assumptions
 from watermark.errors import DyetraceError
@@ -40,8 +41,7 @@ def checks(record: Record, report: Path, folder: Path | None) -> Iterator[Check]
     """All checks of a detection's report, beside which no file lies."""
     read = [files.Read(source.name, source.sha256, source.bytes) for source in record.inputs]
     yield check("inputs", lambda: files.inputs(read, folder))
-    for name, look in {"specs": spec, "keys": keys, "answer": answer, "controls": controls}.items():
-        yield check(name, lambda look=look: look(record))  # type: ignore[misc]
+    yield from each({"specs": spec, "keys": keys, "answer": answer, "controls": controls}, record)
     said = record.calibration, explanation(record.spec.build_scheme(), by_rank=False)
     yield from assumptions(record, _ways(record), said)
     yield Check("totals", "not done", "whether the totals are those of the texts takes the key: `dyetrace recompute`")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from detect.records.recorded_inputs import with_hash, within
+from detect.records.recorded_inputs import file_sha256, with_hash, within
 from detect.records.scan import FileHash
 from detect.report.verify.checks import NotDone
 from watermark.errors import DyetraceError, EvidenceError
-
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +64,6 @@ def beside(folder: Path, listed: Sequence[FileHash], needed: frozenset[str]) -> 
 def _compare(path: Path, source: Read) -> None:
     if not path.is_file():
         raise DyetraceError(f"{source.name} is missing")
-    found = _sha256(path)
+    found = file_sha256(path)
     if source.bytes not in (None, path.stat().st_size) or found != source.sha256:
         raise EvidenceError(f"{source.name} is not the file of the report: SHA-256 {found}, not {source.sha256}")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
-    return digest.hexdigest()

@@ -10,7 +10,8 @@ import msgspec
 
 from detect.laws.agreement import RELATIVE
 from detect.records.power_plan import PlanRow, PowerPlan
-from detect.report.verify.checks import Check, NotDone, check, refuse, same
+from detect.records.results import Check
+from detect.report.verify.checks import NotDone, each, refuse, same
 from detect.student.power.planner import plan as make
 from detect.student.power.planner import question_of, tokens_to_read
 
@@ -23,8 +24,7 @@ _WHOLE = 1e-9  # relative, of whole numbers: they are rounded up from floating p
 def checks(plan: PowerPlan, report: Path, folder: Path | None) -> Iterator[Check]:
     """All checks of a plan, beside which no file lies and for which none need be read."""
     del report, folder
-    yield check("tokens", lambda: tokens(plan))
-    yield check("simulation", lambda: simulation(plan))
+    yield from each({"tokens": tokens, "simulation": simulation}, plan)
 
 
 def tokens(plan: PowerPlan) -> str:

@@ -22,12 +22,24 @@ from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.keyed.scoring import as_drawn
 from detect.laws.agreement import RELATIVE
 from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_rows_log10
-from detect.laws.tails import log10_sf_pairs
+from detect.laws.tails import log10_sf_many, log10_sf_pairs
 from detect.records.key_name import KeyName
+from detect.records.results import Check
 from detect.records.scan import HISTOGRAM_BINS, Hit, ScanHypothesis, ScanRecord, Skipped
 from detect.records.text_assumptions import of_scan
 from detect.report.verify import files
-from detect.report.verify.checks import Check, Floats, NotDone, check, close, refuse, same, slack
+from detect.report.verify.checks import (
+    Floats,
+    NotDone,
+    check,
+    close,
+    each,
+    found_fits,
+    refuse,
+    same,
+    slack,
+    sound_decoys,
+)
 from detect.report.verify.documents import Rows, SkippedRow, read_hits, read_rows, read_skipped
 from detect.report.verify.specs import specs, stated
 from detect.report.verify.words import assumptions, by_this_code
@@ -49,8 +61,7 @@ def checks(record: ScanRecord, report: Path, folder: Path | None) -> Iterator[Ch
     yield check("inputs", lambda: files.inputs(read, folder, below=below, named=record.quotes))
     whole = check("files", lambda: files.beside(report.parent, record.files, _FILES))
     yield whole
-    for name, look in {"specs": known, "keys": keys, "answer": answer, "controls": controls}.items():
-        yield check(name, lambda look=look: look(record))  # type: ignore[misc]
+    yield from each({"specs": known, "keys": keys, "answer": answer, "controls": controls}, record)
     yield from _of_files(record, report.parent, whole.outcome == "ok")
 
 
@@ -80,8 +91,7 @@ def _of_files(record: ScanRecord, folder: Path, whole: bool) -> Iterator[Check]:
     except DyetraceError as error:
         yield Check(names[0], "failed", str(error))
         return
-    for name, look in looks.items():
-        yield check(name, lambda look=look: look(record, rows))  # type: ignore[misc]
+    yield from each(looks, record, rows)
     yield check("hits", lambda: hits(record, rows, read_hits(folder / "hits.jsonl")))
     yield check("skipped", lambda: skipped(record, listed))
 
@@ -95,20 +105,29 @@ def keys(record: ScanRecord) -> str:
     """Each key's tests follow from its totals and from the smallest p-values on record."""
     for h in record.hypotheses:
         spec = record.specs[h.spec]
-        if not is_exact(spec.build_scheme()):
+        if is_exact(spec.build_scheme()):
+            _exact_key(spec, h)
+        else:
             _ranked_key(record, h)
-            continue
-        if [tally.subkey for tally in h.subkeys] != list(range(spec.subkeys)):
-            refuse(f"{h.key!r} must have the totals of {spec.subkeys} sub-keys")
-        totals = np.array([tally.total for tally in h.subkeys], dtype=np.int64)
-        alone = _log10_sf(spec, h.tuples, totals)
-        close(f"sub-key p-values of {h.key!r}", [tally.log10_pvalue for tally in h.subkeys], alone)
-        pooled = _log10_sf(spec, h.tuples * spec.subkeys, totals.sum(keepdims=True))
-        close(f"pooled p-value of {h.key!r}", [h.log10_pvalue_pooled], pooled)
-        close(f"rare-documents p-value of {h.key!r}", [h.log10_pvalue_rare], [_rare(h)])
         both = min(0.0, min(h.log10_pvalue_pooled, h.log10_pvalue_rare) + math.log10(2))
         close(f"p-value of {h.key!r}", [h.log10_pvalue], [both])
     return f"all tests of {len(record.hypotheses):,} keys follow from their totals"
+
+
+def _exact_key(spec: WatermarkSpec, h: ScanHypothesis) -> None:
+    """A key whose p-values are the law's tails: all of them follow from its totals."""
+    if [tally.subkey for tally in h.subkeys] != list(range(spec.subkeys)):
+        refuse(f"{h.key!r} must have the totals of {spec.subkeys} sub-keys")
+    totals = np.array([tally.total for tally in h.subkeys], dtype=np.int64)
+    alone = _log10_sf(spec, h.tuples, totals)
+    close(f"sub-key p-values of {h.key!r}", [tally.log10_pvalue for tally in h.subkeys], alone)
+    pooled = _log10_sf(spec, h.tuples * spec.subkeys, totals.sum(keepdims=True))
+    close(f"pooled p-value of {h.key!r}", [h.log10_pvalue_pooled], pooled)
+    try:
+        few = float(rare.log10_pvalue(np.array(h.smallest_log10_pvalues), h.documents))
+    except ValueError as error:
+        raise DyetraceError(f"the smallest p-values of {h.key!r} are not all there: {error}") from None
+    close(f"rare-documents p-value of {h.key!r}", [h.log10_pvalue_rare], [few])
 
 
 def _ranked_key(record: ScanRecord, h: ScanHypothesis) -> None:
@@ -119,15 +138,6 @@ def _ranked_key(record: ScanRecord, h: ScanHypothesis) -> None:
     smallest = h.smallest_log10_pvalues
     few = min(0.0, smallest[0] + math.log10(h.documents)) if smallest else 0.0
     close(f"rare-documents p-value of {h.key!r}", [h.log10_pvalue_rare], [few])
-    both = min(0.0, min(h.log10_pvalue_pooled, h.log10_pvalue_rare) + math.log10(2))
-    close(f"p-value of {h.key!r}", [h.log10_pvalue], [both])
-
-
-def _rare(h: ScanHypothesis) -> float:
-    try:
-        return float(rare.log10_pvalue(np.array(h.smallest_log10_pvalues), h.documents))
-    except ValueError as error:
-        raise DyetraceError(f"the smallest p-values of {h.key!r} are not all there: {error}") from None
 
 
 def answer(record: ScanRecord) -> str:
@@ -139,19 +149,15 @@ def answer(record: ScanRecord) -> str:
     if record.log10_pvalue is None:
         return "no answer is given; the keys' adjusted p-values are right"
     close("p-value of the corpus", [record.log10_pvalue], [min(adjusted, default=0.0)])
-    if record.found != (record.log10_pvalue <= math.log10(record.alpha)):
-        refuse(f"found is {record.found}, which does not fit the p-value and alpha")
+    found_fits(record.found, record.log10_pvalue, record.alpha)
     return "the p-value of the corpus and the answer follow from those of the keys"
 
 
 def controls(record: ScanRecord) -> str:
     """The decoys' agreement follows from their p-values, and a contradiction was not passed over."""
     found = record.controls
-    agreement = log10_agreement(np.array(found.decoy_log10_pvalues))
-    close("agreement of the decoys", [found.decoy_log10_agreement], [agreement])
+    sound_decoys(found.decoy_log10_pvalues, found.decoy_log10_agreement, given=record.refused is None)
     if record.refused is None:
-        if agreement < LOG10_CONTRADICTION:
-            refuse("the decoys contradict the test, and yet an answer is given")
         if (found.null_key_log10_pvalue or 0.0) < LOG10_CONTRADICTION:
             refuse("documents under a decoy key contradict the test, and yet an answer is given")
         if marked_control(found) is not None:
@@ -440,8 +446,6 @@ def _differences(record: ScanRecord, rows: Rows, hit: Hit, units: list[float]) -
 
 
 def _log10_sf(spec: WatermarkSpec, draws: int, totals: ArrayLike) -> Floats:
-    from detect.laws.tails import log10_sf_many
-
     scheme = spec.build_scheme()
     try:
         return log10_sf_many(scheme.law, draws, as_drawn(scheme, totals))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from detect.records.results import Check
 from detect.records.server_check import ServeCheck
 from detect.records.text_assumptions import of_serve_check
-from detect.report.verify.checks import Check, NotDone, check, close, refuse, same
+from detect.report.verify.checks import NotDone, close, each, refuse, same
 from detect.report.verify.words import assumptions, by_this_code
 from detect.server.check import judge, verdict
 from detect.server.evidence import Findings, fisher_log10
@@ -16,8 +17,7 @@ from detect.server.evidence import Findings, fisher_log10
 def checks(record: ServeCheck, report: Path, folder: Path | None) -> Iterator[Check]:
     """All checks of a server's check, beside which no file lies."""
     del report, folder
-    for name, look in {"spec": spec, "keys": keys, "lines": lines, "verdict": said}.items():
-        yield check(name, lambda look=look: look(record))  # type: ignore[misc]
+    yield from each({"spec": spec, "keys": keys, "lines": lines, "verdict": said}, record)
     prompts = len({answer.prompt for answer in record.answers})
     yield from assumptions(record, [of_serve_check(prompts, len(record.answers))])
     answers = "whether the answers give these numbers takes the key and the server: `dyetrace serve-check`"

@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
 from detect.keyed.calibration import explanation
-from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.laws.multiplicity import holm_log10, mean_log10_e
-from detect.records.key_name import KeyName
+from detect.records.results import Check
 from detect.records.scan import Interval
 from detect.records.trace import (
     Control,
@@ -25,7 +22,7 @@ from detect.records.trace import (
 from detect.records.trace_assumptions import assumptions as of_trace
 from detect.records.written import format_time
 from detect.report.verify import files
-from detect.report.verify.checks import Check, check, close, refuse, same
+from detect.report.verify.checks import check, close, each, found_fits, refuse, same, sound_decoys
 from detect.report.verify.evidence import evidence
 from detect.report.verify.ledger import ledger
 from detect.report.verify.specs import specs, stated
@@ -61,8 +58,7 @@ def checks(record: TraceRecord, report: Path, folder: Path | None) -> Iterator[C
         "readings": seen,
         "plan": plan,
     }
-    for name, look in looks.items():
-        yield check(name, lambda look=look: look(record))  # type: ignore[misc]
+    yield from each(looks, record)
     said = record.calibration, explanation(record.spec.build_scheme(), by_rank=True)
     yield from assumptions(record, [of_trace(record)], said)
     if whole.outcome == "ok":
@@ -108,8 +104,8 @@ def _within_bounds(record: TraceRecord, h: TraceHypothesis) -> None:
     """Refuse tails that no such total has, whatever the weights are, and e-values that don't go with them."""
     if record.calibration is not None:
         return  # ranks among decoys
-    z = (h.total - h.expected) / h.sd if h.sd > 0 else 0.0
-    tail, other = (h.log10_pvalue, h.log10_pvalue_lower) if z > 0 else (h.log10_pvalue_lower, h.log10_pvalue)
+    z, upper, lower = h.z, h.log10_pvalue, h.log10_pvalue_lower
+    tail, other = (upper, lower) if z > 0 else (lower, upper)
     if record.basis == "p-value":
         if tail > -math.log10(1 + z**2) + _BOTH_TAILS:  # Cantelli's bound
             refuse(f"{h.key!r} lies {z:+.1f} standard deviations from its mean, and its tail is too large for that")
@@ -130,19 +126,16 @@ def answer(record: TraceRecord) -> str:
         return "no answer is given"
     follows = trace_log10_pvalue([h.log10_pvalue_adjusted for h in record.hypotheses], record.together)
     close("p-value of the trace", [record.log10_pvalue], [follows])
-    if record.found != (record.log10_pvalue <= math.log10(record.alpha)):
-        refuse(f"found is {record.found}, which does not fit the p-value and alpha")
+    found_fits(record.found, record.log10_pvalue, record.alpha)
     return "the p-value of the trace and the answer follow from those of the keys"
 
 
 def identification(record: TraceRecord) -> str:
     """Who is named is who passes the level, and "one of them at least" is said only where that passes it."""
-    limit = log10_naming_level(record.alpha, sum(not KeyName.read(h.key).is_global for h in record.hypotheses))
-    passing = {
-        tenant_name(h.key)
-        for h in record.hypotheses
-        if not KeyName.read(h.key).is_global and h.log10_pvalue_adjusted <= limit and record.refused is None
-    }
+    tested = len(record.accounts)
+    limit = log10_naming_level(record.alpha, tested)
+    named = [h for h in record.accounts if h.log10_pvalue_adjusted <= limit and record.refused is None]
+    passing = {tenant_name(h.key) for h in named}
     said = {tenant_name(name) for name in record.identified}
     if said != passing:
         odd = sorted(said ^ passing)[0]
@@ -151,7 +144,6 @@ def identification(record: TraceRecord) -> str:
     for group in record.coalitions:  # of older reports
         if group.log10_pvalue_adjusted < group.log10_pvalue or group.log10_pvalue_adjusted > math.log10(record.alpha):
             refuse("accounts are said to have left a mark together, but the p-value of that is above the level")
-    tested = sum(not KeyName.read(h.key).is_global for h in record.hypotheses)
     says = identification_of(
         tested,
         record.identified,
@@ -172,10 +164,7 @@ def identification(record: TraceRecord) -> str:
 def controls(record: TraceRecord) -> str:
     """The decoys' agreement follows from their p-values, and a contradiction was not passed over."""
     found = record.controls
-    agreement = log10_agreement(np.array(found.decoy_log10_pvalues))
-    close("agreement of the decoys", [found.decoy_log10_agreement], [agreement])
-    if agreement < LOG10_CONTRADICTION and record.refused is None:
-        refuse("the decoys contradict the test, and yet an answer is given")
+    sound_decoys(found.decoy_log10_pvalues, found.decoy_log10_agreement, given=record.refused is None)
     failed = failed_control(found.models)
     if failed is not None and record.refused is None:
         refuse(f"an answer is given, and yet {failed}")
@@ -212,9 +201,8 @@ def forecasts(record: TraceRecord) -> str:
         expected = contexts_needed(result.z, result.contexts)
         _close_count(f"readout {result.readout!r}", result.contexts_needed, expected)
         if record.mode == "weights" and result.readout == record.readout:
-            z = (first.total - first.expected) / first.sd if first.sd > 0 else 0.0
             same("contexts of the verdict's readout", result.contexts, first.contexts)
-            close("lean by the verdict's readout", [result.z], [z])
+            close("lean by the verdict's readout", [result.z], [first.z])
             if result.log10_pvalue is not None and record.calibration is None:
                 close("p-value by the verdict's readout", [result.log10_pvalue], [first.log10_pvalue])
     return f"power and the contexts needed follow from the totals ({len(record.comparisons):,} readouts compared)"

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from detect.records.assumptions import Assumption
 from detect.records.code_hash import code_sha256
 from detect.records.report import Report
-from detect.report.verify.checks import Check, check, refuse
+from detect.records.results import Check
+from detect.report.verify.checks import check, refuse
 
 
 def by_this_code(record: Report) -> bool:
