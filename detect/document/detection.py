@@ -162,16 +162,65 @@ class Bench:
                 for digest, rows in zip(sums, by_key, strict=True):
                     digest.update(rows.tobytes())
             for one, blind in zip(read, tests, strict=True):
-                aware = _aware(one, self.spec, self.ring, settings, self.decoy_accounts, self.model, blind)
-                documents.append(_document(one, blind, aware))
+                documents.append(_document(one, blind, self._aware(one, blind)))
                 if progress is not None:
                     progress(len(documents), len(suspects))
         documents = adjust(documents, settings.alpha)
         if settings.view:
-            documents = _with_views(documents, suspects, self.encoder, self.spec, self.ring, settings.viewed)
+            documents = self._with_views(documents, suspects)
         if not settings.quotes:
             documents = _unquoted(documents, suspects)
         return Tested(documents, None if sums is None else [one.hexdigest() for one in sums])
+
+    def _aware(self, read: _Read, blind: BlindTest) -> AwareResult | None:
+        if self.model is None or blind.refused:
+            return None
+        from detect.document.aware import aware_test  # with torch, which takes seconds
+
+        found = aware_test(
+            self.spec,
+            self.ring,
+            likelihood(self.model.network, read.ids, self.spec.context_width, read.prompt),
+            model=self.model.name,
+            decoy_seed=self.settings.decoy_seed,
+            decoy_count=self.settings.decoy_count,
+            decoy_accounts=self.decoy_accounts,
+        )
+        if blind.keys <= WHOLE_FAMILY:
+            return found
+        ranked = sorted(found.hypotheses, key=lambda h: h.log10_pvalue)
+        limit = math.log10(self.settings.alpha)
+        kept = {h.key for rank, h in enumerate(ranked) if rank < KEPT or h.log10_pvalue_adjusted <= limit}
+        return msgspec.structs.replace(found, hypotheses=[h for h in found.hypotheses if h.key in kept])
+
+    def _with_views(self, documents: list[Document], suspects: Sequence[Suspect]) -> list[Document]:
+        """Add token views to the strongest documents, or to those named."""
+        tested = [i for i, d in enumerate(documents) if d.log10_pvalue is not None]
+        strongest = sorted(tested, key=lambda i: documents[i].log10_pvalue or 0.0)[:VIEWED_DOCUMENTS]
+        shown = set(strongest if self.settings.viewed is None else self.settings.viewed.intersection(tested))
+        return [
+            msgspec.structs.replace(document, view=self._view(document, suspects[i])) if i in shown else document
+            for i, document in enumerate(documents)
+        ]
+
+    def _view(self, document: Document, suspect: Suspect) -> TokenView:
+        best = min(document.hypotheses, key=lambda h: h.log10_pvalue)
+        part = min(best.subkeys, key=lambda s: s.log10_pvalue)
+        ids = _ids(suspect, self.encoder, self.spec)
+        tuples = _tuples(ids, _prompt(suspect), self.spec)
+        candidate = next(c for c in candidates(self.spec, self.ring, tuples) if str(c.name) == best.key)
+        scheme = self.spec.build_scheme()
+        counted = counting(scheme, candidate.key, candidate.tuples)
+        shown = counted.take(counted.positions < VIEWED_TOKENS)
+        pvalues: list[float | None] = [None] * min(len(ids), VIEWED_TOKENS)
+        statistics = statistics_of(scheme, subkey(candidate.key, part.subkey), shown)
+        unit = scheme.unit if in_nats(scheme.law) else 1
+        log10_ps = tails.log10_sf_many(scheme.law, 1, statistics * unit)
+        for position, log10_p in zip(shown.positions.tolist(), log10_ps.tolist(), strict=True):
+            pvalues[position] = float(f"{10**log10_p:.4g}")
+        decode = self.encoder.tokenizer.decode
+        texts = [decode([token], skip_special_tokens=False) for token in ids[:VIEWED_TOKENS].tolist()]
+        return TokenView(hypothesis=best.key, subkey=part.subkey, texts=texts, pvalues=pvalues)
 
 
 class Tested(NamedTuple):
@@ -330,36 +379,6 @@ def _document(read: _Read, blind: BlindTest, aware: AwareResult | None) -> Docum
     )
 
 
-def _aware(
-    read: _Read,
-    spec: WatermarkSpec,
-    ring: KeyRing,
-    settings: Settings,
-    decoy_accounts: int,
-    model: Model | None,
-    blind: BlindTest,
-) -> AwareResult | None:
-    if model is None or blind.refused:
-        return None
-    from detect.document.aware import aware_test  # with torch, which takes seconds
-
-    found = aware_test(
-        spec,
-        ring,
-        likelihood(model.network, read.ids, spec.context_width, read.prompt),
-        model=model.name,
-        decoy_seed=settings.decoy_seed,
-        decoy_count=settings.decoy_count,
-        decoy_accounts=decoy_accounts,
-    )
-    if blind.keys <= WHOLE_FAMILY:
-        return found
-    ranked = sorted(found.hypotheses, key=lambda h: h.log10_pvalue)
-    limit = math.log10(settings.alpha)
-    kept = {h.key for rank, h in enumerate(ranked) if rank < KEPT or h.log10_pvalue_adjusted <= limit}
-    return msgspec.structs.replace(found, hypotheses=[h for h in found.hypotheses if h.key in kept])
-
-
 def adjust(documents: list[Document], alpha: float) -> list[Document]:
     """Pay for the number of documents (Holm), and for asking with and without the model (each at alpha / 2).
 
@@ -381,36 +400,6 @@ def adjust(documents: list[Document], alpha: float) -> list[Document]:
     ]
 
 
-def _with_views(
-    documents: list[Document],
-    suspects: Sequence[Suspect],
-    encoder: Encoder,
-    spec: WatermarkSpec,
-    ring: KeyRing,
-    viewed: frozenset[int] | None,
-) -> list[Document]:
-    """Add token views to the strongest documents, or to those named."""
-    tested = [i for i, d in enumerate(documents) if d.log10_pvalue is not None]
-    strongest = sorted(tested, key=lambda i: documents[i].log10_pvalue or 0.0)[:VIEWED_DOCUMENTS]
-    shown = set(strongest if viewed is None else viewed.intersection(tested))
-    return [
-        msgspec.structs.replace(
-            document,
-            view=_view(
-                document,
-                _ids(suspects[i], encoder, spec),
-                _prompt(suspects[i]),
-                encoder,
-                spec,
-                ring,
-            ),
-        )
-        if i in shown
-        else document
-        for i, document in enumerate(documents)
-    ]
-
-
 def _unquoted(documents: list[Document], suspects: Sequence[Suspect]) -> list[Document]:
     """The documents without their texts, and without ids, which may be titles."""
     return [
@@ -423,23 +412,3 @@ def _unquoted(documents: list[Document], suspects: Sequence[Suspect]) -> list[Do
         )
         for document, suspect in zip(documents, suspects, strict=True)
     ]
-
-
-def _view(
-    document: Document, ids: U32, prompt: U32 | None, encoder: Encoder, spec: WatermarkSpec, ring: KeyRing
-) -> TokenView:
-    best = min(document.hypotheses, key=lambda h: h.log10_pvalue)
-    part = min(best.subkeys, key=lambda s: s.log10_pvalue)
-    tuples = _tuples(ids, prompt, spec)
-    candidate = next(c for c in candidates(spec, ring, tuples) if str(c.name) == best.key)
-    scheme = spec.build_scheme()
-    counted = counting(scheme, candidate.key, candidate.tuples)
-    shown = counted.take(counted.positions < VIEWED_TOKENS)
-    pvalues: list[float | None] = [None] * min(len(ids), VIEWED_TOKENS)
-    statistics = statistics_of(scheme, subkey(candidate.key, part.subkey), shown)
-    unit = scheme.unit if in_nats(scheme.law) else 1
-    log10_ps = tails.log10_sf_many(scheme.law, 1, statistics * unit)
-    for position, log10_p in zip(shown.positions.tolist(), log10_ps.tolist(), strict=True):
-        pvalues[position] = float(f"{10**log10_p:.4g}")
-    texts = [encoder.tokenizer.decode([token], skip_special_tokens=False) for token in ids[:VIEWED_TOKENS].tolist()]
-    return TokenView(hypothesis=best.key, subkey=part.subkey, texts=texts, pvalues=pvalues)

@@ -8,8 +8,8 @@ record.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,8 @@ def trace_endpoint(
     answered = asked = 0
     reached = False
     with (
-        _reader(plan, spec, ring, tokenizer, served, reference, tell) as (reader, seen, counted),
+        open_served(served, spec, ring, Encoder.load(tokenizer), _account(plan)) as counted,
+        nullcontext(_reader(plan, spec, tokenizer, counted, reference, tell)) as (reader, seen),
         Ledger(output / LEDGER_FILE) as ledger,
         ask_all(plan, ledger, key=api_key, budgets=budgets, settings=client, tell=tell) as asking,
     ):
@@ -343,22 +344,7 @@ def _account(plan: TracePlan) -> str | None:
     return None if account is None else str(account)
 
 
-@contextmanager
 def _reader(
-    plan: TracePlan,
-    spec: WatermarkSpec,
-    ring: KeyRing,
-    tokenizer: Any,
-    served: str | None,
-    reference: Path | None,
-    tell: Tell | None,
-) -> Iterator[tuple[AnswerReader, ModelSeen | None, ServedContexts | None]]:
-    """What turns answers into weights, the reference that it uses, and the served counts that it looks into."""
-    with open_served(served, spec, ring, Encoder.load(tokenizer), _account(plan)) as counted:
-        yield *_loaded_reader(plan, spec, tokenizer, counted, reference, tell), counted
-
-
-def _loaded_reader(
     plan: TracePlan,
     spec: WatermarkSpec,
     tokenizer: Any,
@@ -366,6 +352,7 @@ def _loaded_reader(
     reference: Path | None,
     tell: Tell | None,
 ) -> tuple[AnswerReader, ModelSeen | None]:
+    """What turns answers into weights, and the reference that it uses."""
     loaded = load_tokenizer(tokenizer)
     bare = AnswerReader(
         spec,

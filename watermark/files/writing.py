@@ -75,6 +75,7 @@ def _is_same(one: Path, other: Path) -> bool:
         return False
 
 
+@held()
 def write_atomically(path: Path, data: bytes, mode: int | None = None, *, replace: bool = True) -> None:
     """Write ``data`` to ``path``, whole or not at all.
 
@@ -94,11 +95,6 @@ def write_atomically(path: Path, data: bytes, mode: int | None = None, *, replac
     DyetraceError
         It can't be written, or is there and is not to be replaced.
     """
-    with held():
-        _write_atomically(path, data, mode, replace)
-
-
-def _write_atomically(path: Path, data: bytes, mode: int | None, replace: bool) -> None:
     try:
         if os.path.lexists(path) and not path.is_symlink() and not path.is_file():
             reason = "Is a directory" if path.is_dir() else "it is a device or a pipe"
@@ -107,10 +103,7 @@ def _write_atomically(path: Path, data: bytes, mode: int | None, replace: bool) 
     except OSError as error:
         raise refused_write(f"cannot write {path}", error) from None
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _fill(descriptor, data)
         os.chmod(temporary, _new_file_mode() if mode is None else mode)
         if replace:
             os.replace(temporary, path)
@@ -125,6 +118,7 @@ def _write_atomically(path: Path, data: bytes, mode: int | None, replace: bool) 
         raise
 
 
+@held()
 def move_new(source: Path, target: Path) -> None:
     """Give a file its name, where no other has that name: of two processes that try, one gets an error.
 
@@ -135,12 +129,6 @@ def move_new(source: Path, target: Path) -> None:
     OSError
         The file can't be moved.
     """
-    with held():
-        _move_new(source, target)
-        wrote(target)
-
-
-def _move_new(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except FileExistsError:
@@ -151,8 +139,10 @@ def _move_new(source: Path, target: Path) -> None:
         os.rename(source, target)
     else:
         os.unlink(source)
+    wrote(target)
 
 
+@held()
 def write_private(path: Path, data: bytes, mode: int = 0o600, what: str = "") -> None:
     """Write a file that never replaces another, readable by its owner alone unless ``mode`` says otherwise.
 
@@ -163,12 +153,7 @@ def write_private(path: Path, data: bytes, mode: int = 0o600, what: str = "") ->
     DyetraceError
         A file is there already, or it can't be written; then nothing is left of it.
     """
-    with held():
-        _write_private(path, data, mode, f"{what} {path}" if what else f"{path}")
-        wrote(path)
-
-
-def _write_private(path: Path, data: bytes, mode: int, name: str) -> None:
+    name = f"{what} {path}" if what else f"{path}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
@@ -176,13 +161,19 @@ def _write_private(path: Path, data: bytes, mode: int, name: str) -> None:
     except OSError as error:
         raise refused_write(f"cannot write {name}", error) from None
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _fill(descriptor, data)
     except OSError as error:
         os.unlink(path)
         raise refused_write(f"cannot write {name}", error) from None
+    wrote(path)
+
+
+def _fill(descriptor: int, data: bytes) -> None:
+    """Write all of a file, down to the disk, and close it."""
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _new_file_mode() -> int:

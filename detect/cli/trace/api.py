@@ -6,18 +6,17 @@ import click
 
 from detect.cli.models import model_folder
 from detect.cli.options.trace import TraceEndpoint
-from detect.cli.publishing import goes_on
+from detect.cli.publishing import goes_on, made_and_published
 from detect.cli.reading import tested_ring
 from detect.cli.results import print_result
-from detect.cli.trace.shared import check_output, check_served, report
+from detect.cli.trace.shared import check_output, check_served
 from detect.cli.unused import refuse_unused
 from detect.cli.working import doing, is_watched, note
 from detect.records.made import made_by
-from detect.records.results import AskingForecast
 from detect.student.asking.account import ClientSettings, estimate
 from detect.student.asking.credentials import load_api_key
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
-from detect.student.asking.plan import Budgets, TracePlan, load_plan, plan_sha256
+from detect.student.asking.plan import Budgets, TracePlan, load_plan
 from detect.student.endpoint import Standing, trace_endpoint
 from watermark.spec import load_spec
 
@@ -55,7 +54,7 @@ def api(asked: TraceEndpoint) -> None:
     )
     goes_on(f"all answers are kept in {ledger}")
     doing("reading the served answers, the reference and what is on record")
-    report(
+    made_and_published(
         asked,
         lambda: trace_endpoint(
             fixed,
@@ -79,7 +78,8 @@ def api(asked: TraceEndpoint) -> None:
 def _print_cost(asked: TraceEndpoint, fixed: TracePlan, budgets: Budgets) -> None:
     """What asking a plan would take."""
     path = asked.output / LEDGER_FILE
-    cost = estimate(fixed, Ledger(path, write=False) if path.exists() else None, budgets)
+    ledger = Ledger(path, write=False) if path.exists() else None
+    cost = estimate(fixed, ledger, budgets, name=str(asked.plan_path))
     if not asked.as_json:
         fits = "within" if cost.within_budget else "more than"
         click.echo(
@@ -87,20 +87,7 @@ def _print_cost(asked: TraceEndpoint, fixed: TracePlan, budgets: Budgets) -> Non
             f"prompt and {cost.completion_tokens:,} completion tokens, at most {cost.most_tokens:,}: {fits} the budget"
         )
         return
-    print_result(
-        AskingForecast(
-            plan=str(asked.plan_path),
-            plan_sha256=plan_sha256(fixed),
-            requests=cost.requests,
-            cached=cost.cached,
-            prompt_tokens=cost.prompt_tokens,
-            completion_tokens=cost.completion_tokens,
-            most_tokens=cost.most_tokens,
-            spent_requests=cost.spent.requests,
-            spent_tokens=cost.spent.tokens,
-            within_budget=cost.within_budget,
-        )
-    )
+    print_result(cost)
 
 
 class _LiveEvidence:

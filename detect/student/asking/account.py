@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from detect.records.results import AskingForecast
 from detect.student.asking.answers import read_response
 from detect.student.asking.ledger import Ledger, Spent
 from detect.student.asking.plan import Budgets, TracePlan, plan_sha256, prompt_bytes, request_body, request_key
@@ -97,34 +98,9 @@ class Account:
     stopped: Literal["plan finished", "budget spent", "closed"] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What asking a whole plan would take from here on.
-
-    Attributes
-    ----------
-    requests, cached
-        To be sent, and answered by the ledger already.
-    prompt_tokens, completion_tokens
-        Expected: as the answers on record went, or four bytes a token and answers of full length where there are none.
-    most_tokens
-        What they can cost at most.
-    spent
-        By this plan so far.
-    within_budget
-        Whether all of it fits the budgets even then.
-    """
-
-    requests: int
-    cached: int
-    prompt_tokens: int
-    completion_tokens: int
-    most_tokens: int
-    spent: Spent
-    within_budget: bool
-
-
-def estimate(plan: TracePlan, ledger: Ledger | None = None, budgets: Budgets | None = None) -> Estimate:
+def estimate(
+    plan: TracePlan, ledger: Ledger | None = None, budgets: Budgets | None = None, *, name: str = ""
+) -> AskingForecast:
     """Say what asking would cost, without asking; a server that knows no ``n`` takes a request for every sample.
 
     Parameters
@@ -135,9 +111,17 @@ def estimate(plan: TracePlan, ledger: Ledger | None = None, budgets: Budgets | N
         Answers on record; None where there are none yet.
     budgets
         Tighter than the plan's own.
+    name
+        The plan's file.
+
+    Returns
+    -------
+    AskingForecast
+        It expects tokens as the answers on record went, or four bytes a token and answers of full length where there
+        are none.
     """
-    limits = plan.budgets.tightened(budgets)
-    spent = Spent(0, 0) if ledger is None else ledger.spent(plan_sha256(plan))
+    limits, sha256 = plan.budgets.tightened(budgets), plan_sha256(plan)
+    spent = Spent(0, 0) if ledger is None else ledger.spent(sha256)
     missing: list[tuple[int, int]] = []
     cached = 0
     seen = _Seen()
@@ -155,13 +139,16 @@ def estimate(plan: TracePlan, ledger: Ledger | None = None, budgets: Budgets | N
     size = sum(prompt_bytes(plan, prompt) for prompt, _ in missing)
     samples = sum(count for _, count in missing)
     most = size + samples * plan.sampling.max_tokens
-    return Estimate(
+    return AskingForecast(
+        plan=name,
+        plan_sha256=sha256,
         requests=len(missing),
         cached=cached,
         prompt_tokens=round(size * seen.prompt_share),
         completion_tokens=round(samples * min(seen.completion_mean, plan.sampling.max_tokens)),
         most_tokens=most,
-        spent=spent,
+        spent_requests=spent.requests,
+        spent_tokens=spent.tokens,
         within_budget=(limits.requests is None or spent.requests + len(missing) <= limits.requests)
         and (limits.tokens is None or spent.tokens + most <= limits.tokens),
     )

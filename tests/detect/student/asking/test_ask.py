@@ -235,7 +235,7 @@ def test_a_dry_run_says_what_is_left_to_pay(serve: Serve, path: Path) -> None:
     with Ledger(path) as ledger:
         left = estimate(made, ledger)
         used = [json.loads(e.payload)["usage"]["prompt_tokens"] for e in ledger.entries() if e.kind == "answered"]
-    assert (left.requests, left.cached, left.spent.requests) == (6, 4, 4)
+    assert (left.requests, left.cached, left.spent_requests) == (6, 4, 4)
     assert left.prompt_tokens == pytest.approx(6 * sum(used) / 4, abs=2)
     assert len(server.received) == 4
 

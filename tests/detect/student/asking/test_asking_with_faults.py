@@ -74,7 +74,7 @@ def test_what_is_on_record_is_not_asked_again(serve: Serve, path: Path) -> None:
     assert len(server.received) == 12 and again == first and account.cached == 12
     with Ledger(path, write=False) as ledger:
         left = estimate(made, ledger)
-    assert (left.requests, left.cached, left.spent.requests) == (0, 12, 12)
+    assert (left.requests, left.cached, left.spent_requests) == (0, 12, 12)
 
 
 def test_a_server_that_ignores_n_is_asked_for_each_sample(serve: Serve, path: Path) -> None:
