@@ -10,6 +10,7 @@ from __future__ import annotations
 from detect.records.assumptions import Assumption
 from detect.records.detection import Record
 from detect.records.scan import ScanRecord
+from detect.records.written import counted
 from watermark.commitment import Commitment
 
 
@@ -26,21 +27,21 @@ def of_detection(record: Record, opened: bool, with_ids: int) -> list[Assumption
         Documents whose token ids were given.
     """
     documents = len(record.documents)
-    counted = f"{_count(len(record.inputs), 'file')} with {_count(documents, 'document')}"
+    given = f"{counted(len(record.inputs), 'file')} with {counted(documents, 'document')}"
     limit = record.arguments.get("limit")
     first = "" if limit is None else f" (of each file only the first {limit:,}, by place)"
     known = sum(document.prompt_tokens is not None for document in record.documents)
     found = [
         _drawn(),
         _fixed(record.commitment, opened),
-        _chosen(f"All that was given to this run is counted: {counted}{first}; nothing was left out after scoring."),
+        _chosen(f"All that was given to this run is counted: {given}{first}; nothing was left out after scoring."),
         _quoted("document"),
         _once_in_each(record),
         _tokenizer(documents - with_ids, with_ids),
         Assumption(
             says="Prompts are not evidence: what stands before a document gives contexts and is not scored itself.",
             checked=True,
-            how=f"{_count(known, 'document')} of {documents:,} came with the token ids of a prompt. A prompt that "
+            how=f"{counted(known, 'document')} of {documents:,} came with the token ids of a prompt. A prompt that "
             "stands in the document's own text is scored as text.",
         ),
     ]
@@ -92,8 +93,8 @@ def of_serve_check(prompts: int, answers: int) -> list[Assumption]:
         Assumption(
             says="Nobody put marked text into the prompts: an answer that repeats marked text is marked text.",
             checked=False,
-            how=f"The {_count(answers, 'answer')} to {_count(prompts, 'prompt')} are tested whole, and every one that "
-            "could be had is counted.",
+            how=f"The {counted(answers, 'answer')} to {counted(prompts, 'prompt')} are tested whole, and every one "
+            "that could be had is counted.",
         ),
         Assumption(
             says="A round is one look: of many rounds, some fail or pass by chance.",
@@ -173,19 +174,19 @@ def _tokenizer(texts: int, ids: int) -> Assumption:
     says = "The text was cut into tokens as the generator cuts them: the tokenizer is the spec's."
     if not ids:
         return Assumption(says=says, checked=True, how="The tokenizer's fingerprint is that of the spec.")
-    some = f"{_count(ids, 'document')} came as token ids, which were taken as they stand."
+    some = f"{counted(ids, 'document')} came as token ids, which were taken as they stand."
     if texts:
         some += f" For the other {texts:,}, the tokenizer's fingerprint is that of the spec."
     return Assumption(says=says, checked=False, how=f"{some} A wrong tokenizer hides marks, and makes none.")
 
 
 def _all_counted(record: ScanRecord, unreadable: int) -> str:
-    files, documents = _count(len(record.inputs), "file"), _count(record.documents, "document")
+    files, documents = counted(len(record.inputs), "file"), counted(record.documents, "document")
     skipped = sum(source.skipped for source in record.inputs)
     limit, sample = record.arguments.get("limit"), record.arguments.get("sample")
     parts = [f"All that was given to this run is counted: {files} with {documents}"]
     if skipped or unreadable:
-        parts.append(f"{_count(skipped, 'broken record')} and {_count(unreadable, 'unreadable file')} were skipped")
+        parts.append(f"{counted(skipped, 'broken record')} and {counted(unreadable, 'unreadable file')} were skipped")
     if limit is not None:
         parts.append(f"of each file only the first {limit:,}, by place")
     if isinstance(sample, float | int) and sample < 1:
@@ -205,8 +206,8 @@ def _controlled(record: ScanRecord) -> Assumption:
     return Assumption(
         says=says,
         checked=True,
-        how=f"A control corpus of {_count(controls.null_corpus_documents, 'document')} was tested under the true keys; "
-        "marked, it would have withheld the answer. That it holds no mark is its giver's word.",
+        how=f"A control corpus of {counted(controls.null_corpus_documents, 'document')} was tested under the true "
+        "keys; marked, it would have withheld the answer. That it holds no mark is its giver's word.",
     )
 
 
@@ -217,7 +218,3 @@ def _untaught() -> Assumption:
         how="Its guesses may be bad, or depend on the text in any way, without harm. A model that was trained on "
         "marked text has weights that depend on the key, and then the e-value promises nothing.",
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -102,6 +102,11 @@ def key_phrase(key: str) -> str:
     return f"{phrase} ({name.of_spec})" if name.of_spec else phrase
 
 
+def counted(number: int, what: str) -> str:
+    """Write how many of something there are: "1 document", "1,200 documents"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """Write a share: "5%", "12.3%", with two digits where it is small: "0.042%"."""
     value = 100 * share

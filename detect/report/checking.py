@@ -1,4 +1,4 @@
-"""How somebody else checks a report, and who made it: one wording for every kind of report and every form of it.
+"""Who made a report, and when its key was fixed: one wording for every kind of report and every form of it.
 
 The sentences are ASCII, so that they survive any terminal; names of an examiner or a case need not be.
 """
@@ -7,24 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detect.records import how_to_check as records
 from detect.records.made import Made
 from detect.records.report import Report
 from detect.records.written import format_time
 from detect.report.runs import Runs, runs
 from watermark.commitment import Commitment
-
-TITLE = "How to check this without us"
-
-
-def how_to_check(record: Report) -> list[Runs]:
-    """What another party does who has this report, in the order in which it may be done; a whole paragraph each."""
-    return [runs(sentence.template, **sentence.values) for sentence in records.how_to_check(record)]
-
-
-def short_check(record: Report) -> list[Runs]:
-    """The same in one paragraph, for a terminal: the commands, and where the rest stands."""
-    return [runs(sentence.template, **sentence.values) for sentence in records.short_check(record)]
 
 
 def made_facts(record: Report) -> list[tuple[str, Runs]]:

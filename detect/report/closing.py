@@ -5,37 +5,35 @@ Makers of cells and of lists of facts stand here as well, so that hashes, names 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypedDict
 
 import msgspec
 from markupsafe import Markup
 
-from detect.records.how_to_check import KeyedRecord
+from detect.records.how_to_check import KeyedRecord, how_to_check, short_check
 from detect.records.report import Report
 from detect.records.written import clean, format_time
-from detect.report.checking import TITLE, how_to_check, made_line, short_check
+from detect.report.checking import made_line
 from detect.report.paper import plots
 from detect.report.runs import Run, Runs, e_value, p_value, runs, said
 from detect.report.story import (
     Block,
     Cell,
     Code,
-    Column,
     Leaf,
     Pairs,
     Plot,
     Plots,
     Section,
     Table,
-    Text,
     Tone,
+    column,
     heading,
     lines,
     text,
 )
-from detect.report.wording import assumption_lines, commitment_date
-from watermark.commitment import Commitment
+from detect.report.wording import commitment_date
 from watermark.spec import WatermarkSpec
 
 DASH = "–"  # noqa: RUF001 (an en dash is meant): stands where there is nothing to say
@@ -60,8 +58,9 @@ class File(Protocol):
 
 
 class Written(TypedDict):
-    """Who wrote a report: fields of a story."""
+    """What a report is called, and who wrote it: fields of a story."""
 
+    title: str
     program: str
     made: str
     footer: str
@@ -91,6 +90,7 @@ def by_whom(record: Report, title: str, key: str = "", about: str = "") -> Writt
     who = {} if record.made is None else {"Examiner": record.made.examiner, "case": record.made.case}
     given = "; ".join(f"{what}: {clean(text, 200)}" for what, text in who.items() if text is not None)
     return {
+        "title": title,
         "program": ", ".join(part for part in (program, when) if part),
         "made": given[:1].upper() + given[1:],
         "footer": f"{program}, {title[:1].lower()}{title[1:]}" + (f"; key {clean(key, 64)}" if key else ""),
@@ -113,8 +113,9 @@ def closing(
 
 def checking(record: Report) -> Section:
     """How somebody else checks the report."""
-    short = [Text(line, soft=True) for line in short_check(record)]
-    return Section(TITLE, "check", [lines(how_to_check(record))], True, "How to check it", short)
+    whole = [runs(sentence.template, **sentence.values) for sentence in how_to_check(record)]
+    short = [text(sentence.template, soft=True, **sentence.values) for sentence in short_check(record)]
+    return Section("How to check this without us", "check", [lines(whole)], True, "How to check it", short)
 
 
 def assumed(record: Report) -> list[Section]:
@@ -125,7 +126,8 @@ def assumed(record: Report) -> list[Section]:
         "The numbers are the chances of such scores over the draw of the key. They mean what they say where this is "
         "true:"
     )
-    listed = lines([said(line, _SENTENCE) for line in assumption_lines(record.assumptions)])
+    each = [f"{one.says} ({one.status}: {one.how})" for one in record.assumptions]
+    listed = lines([said(line, _SENTENCE) for line in each])
     return [Section("What this verdict assumes", "assumes", [intro, listed], True, "What it assumes", [listed])]
 
 
@@ -171,32 +173,32 @@ def plotted(drawings: Iterable[tuple[Markup | None, str]]) -> list[Plots]:
 
 def files_table(caption: str, files: Sequence[File]) -> Table:
     """Files with their sizes and hashes."""
-    columns = [Column(runs("Name"), width=2), Column(runs("Bytes"), "r", rank=1), Column(runs("SHA-256"), width=3)]
+    columns = [column("Name", width=2), column("Bytes", "r", rank=1), column("SHA-256", width=3)]
+    names = ["standard input" if file.name == "-" else file.name for file in files]
     rows = [
-        [
-            name_cell("standard input" if file.name == "-" else file.name),
-            cell(file.bytes),
-            digest_cell(file.sha256),
-        ]
-        for file in files
+        [name_cell(name), cell(file.bytes), digest_cell(file.sha256)] for name, file in zip(names, files, strict=True)
     ]
     return Table(caption, columns, rows, on_paper=1000)
 
 
-def key_pairs(record: KeyedRecord, commitment: Commitment | None) -> Pairs:
-    """The key's fingerprint and its commitment, as facts of the manifest."""
-    pairs = [("Key fingerprint", code(record.key_fingerprint))]
+def watermark(record: KeyedRecord, specs: Sequence[tuple[str, WatermarkSpec]]) -> Iterator[Leaf]:
+    """What was looked for, as a part of the manifest: the key's fingerprint, its commitment, and the specs."""
+    yield heading("Watermark and key")
+    yield Pairs("Key and commitment", list(_key(record)))
+    for ident, spec in specs:
+        yield from spec_blocks(ident, spec)
+
+
+def _key(record: KeyedRecord) -> Iterator[tuple[str, Runs]]:
+    commitment = record.commitment
+    yield "Key fingerprint", code(record.key_fingerprint)
     if commitment is None:
-        return Pairs("Key and commitment", [*pairs, ("Commitment", runs("none"))])
-    pairs += [
-        ("Commitment, SHA-256", code(commitment.sha256)),
-        ("Committed to spec", code(commitment.spec_id)),
-        (
-            "Commitment, dated",
-            runs("$time; its file says so, and nothing proves it", time=format_time(commitment.created)),
-        ),
-    ]
-    return Pairs("Key and commitment", pairs)
+        yield "Commitment", runs("none")
+        return
+    yield "Commitment, SHA-256", code(commitment.sha256)
+    yield "Committed to spec", code(commitment.spec_id)
+    dated = runs("$time; its file says so, and nothing proves it", time=format_time(commitment.created))
+    yield "Commitment, dated", dated
 
 
 def environment(record: KeyedRecord) -> list[tuple[str, Runs]]:
@@ -239,9 +241,9 @@ def cell(given: str | int | Runs | None, *, tone: Tone | None = None, rows: int 
     return Cell(said(DASH if given is None else given, 400), tone=tone, rows=rows)
 
 
-def name_cell(given: str, *, link: str = "", rows: int = 1, limit: int = 300) -> Cell:
+def name_cell(given: str, *, link: str = "", rows: int = 1) -> Cell:
     """A name from outside: of a file, an account, a model."""
-    return Cell(said(given, limit), link=link, rows=rows, name=True)
+    return Cell(said(given), link=link, rows=rows, name=True)
 
 
 def digest_cell(given: str | None) -> Cell:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from detect.records.reading import written
 from watermark.errors import DyetraceError, EvidenceError, MachineError
 from watermark.files.writing import check_output, write_atomically, write_private
 from watermark.interruption import held
@@ -100,13 +101,8 @@ def sign(report: Path, key_source: str) -> Path:
     )
     target = signature_path(report)
     check_output(target, kind="a signature", is_kind=_is_signature, force=True)
-    write_atomically(target, encode_signature(made))
+    write_atomically(target, written(made))
     return target
-
-
-def encode_signature(signature: Signature) -> bytes:
-    """Encode as indented JSON with sorted keys and a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(signature, order="sorted"), indent=2) + b"\n"
 
 
 def read_signature(path: Path) -> Signature:
@@ -130,7 +126,7 @@ def read_signature(path: Path) -> Signature:
             "use the release that wrote it"
         )
     fields = ((signature.public_key, _PUBLIC_BYTES), (signature.sha256, 32), (signature.signature, 64))
-    if data != encode_signature(signature) or not all(_is_hex(text, size) for text, size in fields):
+    if data != written(signature) or not all(_is_hex(text, size) for text, size in fields):
         raise EvidenceError(f"signature {path} was damaged or altered; sign the report anew")
     return signature
 

@@ -235,6 +235,11 @@ class Fact:
     value: str
     note: str = ""
 
+    @property
+    def line(self) -> str:
+        """The number and what it stands beside, where they share a line."""
+        return f"{self.value} ({self.note})" if self.note else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Story:

@@ -10,9 +10,8 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from detect.records.assumptions import Assumption
 from detect.records.written import clean, coin_tosses, format_time
-from detect.report.runs import Runs, listed, runs
+from detect.report.runs import Runs, level, listed, p_value, runs
 from watermark.commitment import Commitment
 
 _NAMED_KEYS = 3  # that a document points to; more are counted
@@ -30,11 +29,6 @@ class Named(Protocol):
         """As it was given; "-" for standard input."""
 
 
-def assumption_lines(assumptions: Sequence[Assumption]) -> list[str]:
-    """What a verdict assumes, one line each: the sentence, then whether the run looked at it, and what it saw."""
-    return [f"{one.says} ({one.status}: {one.how})" for one in assumptions]
-
-
 def commitment_date(commitment: Commitment | None) -> str:
     """Say what there is of a commitment, whose date nothing proves."""
     return (
@@ -46,6 +40,14 @@ def in_tosses(log10_p: float) -> str:
     """How lucky a p-value is, as the end of a sentence about it; nothing where few tosses would do."""
     tosses = coin_tosses(log10_p)
     return f", the chance of calling {tosses:,} tosses of a fair coin, each one right" if tosses > 9 else ""
+
+
+def chance_of(scores: str, log10_p: float, alpha: float, *, found: bool) -> Runs:
+    """The answer's p-value in a sentence; ``scores`` says of what: "scores as high as these come about"."""
+    chance = runs(f"Without the key, {scores} with a chance of at most <b>$p</b>", p=p_value(log10_p))
+    if found:
+        return runs(f"$chance{in_tosses(log10_p)}.", chance=chance)
+    return runs("$chance. A mark is called found at $level or less.", chance=chance, level=level(alpha))
 
 
 def inputs_named(inputs: Sequence[Named], most: int = 5) -> Runs:
@@ -88,6 +90,26 @@ def decoys_run(count: int) -> Runs:
         "test the arithmetic, and can’t see that a text was chosen with the key.",
         n=count,
     )
+
+
+def limits_of_text(further: str, *, accounts: bool) -> list[Runs]:
+    """What no test of text shows; ``further``: what else a mark does not tell, the end of a sentence about that."""
+    return [
+        runs(
+            "A p-value is the chance of such scores if the text was written without the key. It is not the chance that "
+            "the text was written without the key."
+        ),
+        runs(
+            "A mark shows that text came out of a generator that held the key, or quotes such text. It does not show "
+            f"who asked for it, who passed it on, {further}."
+            + (" A tenant’s key names the account that the text was generated for." if accounts else "")
+        ),
+        runs(
+            "No mark found does not mean that people wrote the text. It may be too short, edited, translated, or from "
+            "another generator."
+        ),
+        SECRECY,
+    ]
 
 
 def keys_named(labels: Sequence[str]) -> str:

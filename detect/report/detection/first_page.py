@@ -9,12 +9,20 @@ from collections.abc import Iterator, Sequence
 from detect.document.blind import NOTHING
 from detect.document.pointing import level_per_test
 from detect.records.detection import Record
-from detect.records.written import clean
+from detect.records.written import clean, counted
 from detect.report.checking import commitment_line
 from detect.report.detection.wording import Verdict, ranked, score, several_keys
-from detect.report.runs import Runs, level, p_value, runs
+from detect.report.runs import Runs, level, runs
 from detect.report.story import Fact, Tone
-from detect.report.wording import SECRECY, capital, decoys_run, exactness, in_tosses, inputs_named, watermark_line
+from detect.report.wording import (
+    capital,
+    chance_of,
+    decoys_run,
+    exactness,
+    inputs_named,
+    limits_of_text,
+    watermark_line,
+)
 
 _SENTENCE = 300  # characters of one that names accounts
 
@@ -56,15 +64,8 @@ def lead(record: Record, answers: Sequence[Verdict]) -> Iterator[Runs]:
     if first.log10_pvalue is None:
         return
     strongest = "as high as the strongest document’s" if len(answers) > 1 else "this high"
-    chance = runs(
-        f"Without the key, a score {strongest} comes about with a chance of at most <b>$p</b>",
-        p=p_value(first.log10_pvalue),
-    )
-    if tone(answers) == "marked":
-        yield runs(f"$chance{in_tosses(first.log10_pvalue)}.", chance=chance)
-    else:
-        limit = level(level_per_test(record.documents, record.alpha))
-        yield runs("$chance. A mark is called found at $level or less.", chance=chance, level=limit)
+    limit, found = level_per_test(record.documents, record.alpha), tone(answers) == "marked"
+    yield chance_of(f"a score {strongest} comes about", first.log10_pvalue, limit, found=found)
 
 
 def brief(record: Record, answers: Sequence[Verdict]) -> Iterator[Runs]:
@@ -76,7 +77,7 @@ def brief(record: Record, answers: Sequence[Verdict]) -> Iterator[Runs]:
         + (f"; {refused:,} refused" if refused else "")
         + (f"; {empty:,} with nothing to test" if empty else ""),
         n=_count(answers, "marked"),
-        all=_documents(len(answers)),
+        all=counted(len(answers), "document"),
         level=level(record.alpha),
     )
     if record.calibration is not None:
@@ -104,18 +105,16 @@ def parts(record: Record) -> list[tuple[str, Sequence[Runs]]]:
     return [
         ("What was tested", list(_tested(record))),
         ("How sure the answer is", list(_sure(record))),
-        ("What it does not show", list(_limits(record))),
+        (
+            "What it does not show",
+            limits_of_text("or whether a quotation carries it", accounts=several_keys(record)),
+        ),
     ]
 
 
-def _documents(count: int) -> str:
-    return f"{count:,} document{'' if count == 1 else 's'}"
-
-
 def _tested(record: Record) -> Iterator[Runs]:
-    yield runs(
-        "$documents from $names.", documents=_documents(len(record.documents)), names=inputs_named(record.inputs)
-    )
+    documents = counted(len(record.documents), "document")
+    yield runs("$documents from $names.", documents=documents, names=inputs_named(record.inputs))
     scheme = runs("<code>$scheme</code>", scheme=record.spec.scheme)
     yield watermark_line(
         [scheme], record.key_fingerprint, "the accounts that were named" if several_keys(record) else ""
@@ -142,20 +141,3 @@ def _sure(record: Record) -> Iterator[Runs]:
         yield runs("No other check by decoy keys is needed: the p-value is the true key’s rank among them.")
     else:
         yield decoys_run(record.decoy_count)
-
-
-def _limits(record: Record) -> Iterator[Runs]:
-    yield runs(
-        "A p-value is the chance of such a score if the text was written without the key. It is not the chance that "
-        "the text was written without the key."
-    )
-    yield runs(
-        "A mark shows that text came out of a generator that held the key, or quotes such text. It does not show who "
-        "asked for it, who passed it on, or whether a quotation carries it."
-        + (" A tenant’s key names the account that the text was generated for." if several_keys(record) else "")
-    )
-    yield runs(
-        "No mark found does not mean that a person wrote the text. It may be too short, edited, translated, or from "
-        "another generator."
-    )
-    yield SECRECY

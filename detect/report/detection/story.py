@@ -44,7 +44,6 @@ from detect.report.story import (
 )
 from watermark.laws import Bernoulli, Exponential, Law
 
-TITLE = "Watermark detection report"
 ROWS = 1000  # of the table of documents
 DETAILS = 20  # up to this many documents are all shown in full; of more, the strongest and those with a token view
 BRIEF = 4  # up to this many documents a terminal has the facts of each, of more the table
@@ -65,7 +64,6 @@ def story(record: Record) -> Story:
     answers = verdicts(record)
     return Story(
         kind="detection",
-        title=TITLE,
         tone=first_page.tone(answers),
         headline=first_page.headline(answers),
         lead=list(first_page.lead(record, answers)),
@@ -76,7 +74,7 @@ def story(record: Record) -> Story:
             *closing.closing(record, list(method(record)), references(), list(_manifest(record))),
         ],
         brief=list(first_page.brief(record, answers)),
-        **closing.written(record, TITLE, [(record.spec_id, record.spec)]),
+        **closing.written(record, "Watermark detection report", [(record.spec_id, record.spec)]),
     )
 
 
@@ -366,9 +364,7 @@ def _manifest(record: Record) -> Iterator[Block]:
     yield Code(recompute_command(record))
     yield heading("Inputs", "inputs")
     yield closing.files_table("Input files", record.inputs)
-    yield heading("Watermark and key")
-    yield closing.key_pairs(record, record.commitment)
-    yield from closing.spec_blocks(record.spec_id, record.spec)
+    yield from closing.watermark(record, [(record.spec_id, record.spec)])
     yield heading("This run")
     facts = [
         ("Tests", said(", ".join(record.tests))),

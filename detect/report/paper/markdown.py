@@ -43,7 +43,7 @@ def _parts(story: Story) -> Iterator[str]:
     yield f"**{_plain(story.headline)}**"
     yield from map(_paragraph, story.lead)
     if story.facts:
-        yield _pairs([(fact.name, said(f"{fact.value} {fact.note}".strip())) for fact in story.facts])
+        yield _pairs([(fact.name, said(fact.line)) for fact in story.facts])
     for title, lines in story.parts:
         yield f"### {_plain(title)}"
         yield _list(lines)

@@ -128,7 +128,7 @@ class _Paper:
         yield from self._answer(story.tone, said(story.headline, 600), story.lead)
         if story.facts:
             yield ""
-            facts = [(fact.name, said(f"{fact.value} {fact.note}".strip())) for fact in story.facts]
+            facts = [(fact.name, said(fact.line)) for fact in story.facts]
             yield self._pairs(facts)
         for title, lines in story.parts:
             yield ""

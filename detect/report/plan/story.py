@@ -17,7 +17,6 @@ from detect.report.runs import Runs, level, runs, said
 from detect.report.story import Code, Fact, Leaf, Pairs, Plot, Plots, Section, Story, Table, column, text
 from detect.student.power.planner import POWER
 
-TITLE = "Plan of a trace"
 _LOOKED_AT = {"weights": "its weights", "logprobs": "an endpoint’s logprobs", "samples": "an endpoint’s samples"}
 _EVERY = 3  # points of the curve, of which one is written
 _BAR = 50  # characters of a power of 1
@@ -28,7 +27,6 @@ def story(plan: PowerPlan) -> Story:
     power = f"{plan.asked.power:.3g}"
     return Story(
         kind="plan",
-        title=TITLE,
         tone="unmarked",
         headline=f"Power {power} at {plan.contexts:,} contexts",
         lead=[_question(plan), _needed(plan)],
@@ -43,7 +41,7 @@ def story(plan: PowerPlan) -> Story:
             Section("Record", "record", list(_record(plan))),
         ],
         brief=list(_brief(plan)),
-        **closing.by_whom(plan, TITLE),
+        **closing.by_whom(plan, "Plan of a trace"),
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from detect.records.scan import ScanRecord
-from detect.records.written import coin_tosses, key_label, key_phrase, percent
+from detect.records.written import coin_tosses, counted, key_label, key_phrase, percent
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs, said
 from detect.report.scan.wording import (
@@ -19,14 +19,14 @@ from detect.report.scan.wording import (
     tenants_tested,
     untested,
 )
-from detect.report.story import Fact, Tone
+from detect.report.story import Fact
 from detect.report.wording import (
-    SECRECY,
     capital,
+    chance_of,
     decoys_run,
     exactness,
-    in_tosses,
     inputs_named,
+    limits_of_text,
     watermark_line,
 )
 
@@ -34,13 +34,6 @@ _KEYS = 6  # accounts spelt out
 _NAMED = 5  # named in a sentence; more are counted
 _BRIEF_INPUTS = 3  # named in a terminal
 _SENTENCE = 600  # characters of one that the record holds
-
-
-def tone(record: ScanRecord) -> Tone:
-    """The colour of the answer."""
-    if record.log10_pvalue is None:
-        return "refused"
-    return "marked" if record.found else "unmarked"
 
 
 def headline(record: ScanRecord) -> str:
@@ -111,26 +104,15 @@ def lead(record: ScanRecord) -> Iterator[Runs]:
     if not record.documents:
         return
     strongest = "the strongest key’s" if len(record.hypotheses) > 1 else "these"
-    if record.found:
-        yield runs(
-            f"Without the key, scores as high as {strongest} come about with a chance of at most <b>$p</b>"
-            f"{in_tosses(record.log10_pvalue)}.",
-            p=p_value(record.log10_pvalue),
-        )
-        if record.discoveries.benjamini_hochberg == 0:
-            yield runs("The mark is spread thinly: it shows in the corpus as a whole, and in no single document.")
-        return
-    yield runs(
-        f"Without the key, scores as high as {strongest} come about with a chance of at most <b>$p</b>. "
-        "A mark is called found at $level or less.",
-        p=p_value(record.log10_pvalue),
-        level=level(record.alpha),
-    )
-    if record.discoveries.benjamini_hochberg:
+    scores, listed_too = f"scores as high as {strongest} come about", record.discoveries.benjamini_hochberg
+    yield chance_of(scores, record.log10_pvalue, record.alpha, found=record.found)
+    if record.found and not listed_too:
+        yield runs("The mark is spread thinly: it shows in the corpus as a whole, and in no single document.")
+    if listed_too and not record.found:
         yield runs(
             "$n of the documents are listed below at a false-discovery rate of $rate. That list is a lead, not a "
             "finding about the corpus.",
-            n=record.discoveries.benjamini_hochberg,
+            n=listed_too,
             rate=percent(record.discoveries.rate),
         )
 
@@ -158,7 +140,7 @@ def facts(record: ScanRecord) -> list[Fact]:
 
 
 def _tested(record: ScanRecord) -> Iterator[Runs]:
-    documents = runs("$n document" if record.documents == 1 else "$n documents", n=record.documents)
+    documents = counted(record.documents, "document")
     yield runs("$documents from $names.", documents=documents, names=inputs_named(record.inputs))
     broken = skipped(record)
     if broken:
@@ -174,7 +156,7 @@ def _tested(record: ScanRecord) -> Iterator[Runs]:
         for spec in record.specs
     ]
     accounts = len({key_label(h.key) for h in tenants_tested(record)})
-    derived = f"{accounts:,} account{'' if accounts == 1 else 's'}" if accounts else ""
+    derived = counted(accounts, "account") if accounts else ""
     yield watermark_line(schemes, record.key_fingerprint, derived)
     yield commitment_line(record.commitment)
 
@@ -247,25 +229,14 @@ def _account(record: ScanRecord) -> Iterator[Runs]:
 
 
 def _limits(record: ScanRecord) -> Iterator[Runs]:
-    yield runs(
-        "A p-value is the chance of such scores if the text was written without the key. It is not the chance that the "
-        "text was written without the key."
-    )
-    yield runs(
-        "A mark shows that text came out of a generator that held the key, or quotes such text. It does not show who "
-        "asked for it, who passed it on, how it came into this corpus, or whether anyone knew."
-        + (" A tenant’s key names the account that the text was generated for." if tenants_tested(record) else "")
-    )
+    passed = "how it came into this corpus, or whether anyone knew"
+    yield from limits_of_text(passed, accounts=bool(tenants_tested(record)))
     if record.refused is None and record.discoveries.benjamini_hochberg:
         yield runs(
             "The list holds for the documents together. Any single one of them may be there by chance, the weaker ones "
             "sooner."
         )
-    yield runs(
-        "No mark found does not mean that people wrote the text. It may be too short, edited, translated, or from "
-        "another generator."
-        + ("" if record.refused else " A share without an upper limit counts only what the mark makes visible.")
-    )
-    yield SECRECY
+    if record.refused is None:
+        yield runs("A share without an upper limit counts only what the mark makes visible.")
     if skipped(record):
         yield runs("Records that were skipped were not tested.")

@@ -12,7 +12,7 @@ from detect.report.checking import made_facts
 from detect.report.closing import cell, name_cell, p_cell
 from detect.report.runs import Runs, e_value, level, p_value, runs
 from detect.report.scan import plots
-from detect.report.scan.first_page import brief, facts, headline, lead, parts, tone
+from detect.report.scan.first_page import brief, facts, headline, lead, parts
 from detect.report.scan.method import method, references
 from detect.report.scan.wording import (
     control_items,
@@ -28,7 +28,6 @@ from detect.report.story import (
     Block,
     Cell,
     Code,
-    Column,
     Details,
     Items,
     Leaf,
@@ -39,11 +38,11 @@ from detect.report.story import (
     Section,
     Story,
     Table,
+    column,
     heading,
     text,
 )
 
-TITLE = "Corpus scan report"
 PLOTTED, PLOTTED_ON_PAPER = 12, 6  # of the strongest documents, the score by position
 SPELT = 3  # of the strongest keys, all sub-keys
 SEGMENTS = 4  # of a document, in the table
@@ -58,8 +57,7 @@ def story(record: ScanRecord) -> Story:
     specs = list(zip(record.spec_ids, record.specs, strict=True))
     return Story(
         kind="corpus scan",
-        title=TITLE,
-        tone=tone(record),
+        tone="refused" if record.log10_pvalue is None else "marked" if record.found else "unmarked",
         headline=headline(record),
         lead=list(lead(record)),
         facts=facts(record),
@@ -72,7 +70,7 @@ def story(record: ScanRecord) -> Story:
             *closing.closing(record, method(record), references(), list(_manifest(record))),
         ],
         brief=list(brief(record)),
-        **closing.written(record, TITLE, specs),
+        **closing.written(record, "Corpus scan report", specs),
     )
 
 
@@ -98,14 +96,14 @@ def _documents(record: ScanRecord) -> Section:
         e=found.e_benjamini_hochberg,
     )
     columns = [
-        Column(runs("Place"), width=3),
-        Column(runs("Id"), width=2, rank=4),
-        Column(runs("Tokens"), "r", rank=1),
-        Column(runs("p"), "r"),
-        Column(runs("p, all"), "r", rank=3),
-        Column(runs("e-value"), "r", rank=6),
-        Column(runs("Key"), width=2, rank=2),
-        Column(runs("Segments"), width=2, rank=5),
+        column("Place", width=3),
+        column("Id", width=2, rank=4),
+        column("Tokens", "r", rank=1),
+        column("p", "r"),
+        column("p, all", "r", rank=3),
+        column("e-value", "r", rank=6),
+        column("Key", width=2, rank=2),
+        column("Segments", width=2, rank=5),
     ]
     rows = [_row(record, hit, number) for number, hit in enumerate(record.hits)]
     table = Table("Listed documents, the strongest first", columns, rows, DOCUMENTS_ON_PAPER, DOCUMENTS_ON_SCREEN)
@@ -185,13 +183,13 @@ def _keys(record: ScanRecord) -> Section:
         pointing=pointing_note(record),
     )
     columns = [
-        Column(runs("Key"), width=3),
-        Column(runs("p"), "r"),
-        Column(runs("p, pooled"), "r", rank=3),
-        Column(runs("p, rare documents"), "r", rank=4),
-        Column(runs("Tuples"), "r", rank=1),
-        Column(runs("Documents"), "r", rank=5),
-        Column(runs("Points to it"), "r", rank=2),
+        column("Key", width=3),
+        column("p", "r"),
+        column("p, pooled", "r", rank=3),
+        column("p, rare documents", "r", rank=4),
+        column("Tuples", "r", rank=1),
+        column("Documents", "r", rank=5),
+        column("Points to it", "r", rank=2),
     ]
     rows = [
         [
@@ -211,7 +209,7 @@ def _keys(record: ScanRecord) -> Section:
 
 
 def _subkeys(keys: list[ScanHypothesis]) -> Table:
-    columns = [Column(runs("Key")), *(Column(runs(name), "r") for name in ("Sub-key", "Sum, units", "p, alone"))]
+    columns = [column("Key"), *(column(name, "r") for name in ("Sub-key", "Sum, units", "p, alone"))]
     rows: list[list[Cell]] = []
     for key in keys:
         tallies = sorted(key.subkeys, key=lambda tally: tally.log10_pvalue)
@@ -262,7 +260,7 @@ def _amount(record: ScanRecord) -> Iterator[Block]:
         ]
         for label, share in (("tested documents", record.shares.documents), ("distinct tuples", record.shares.tokens))
     ]
-    columns = [Column(runs("Share of the")), *(Column(runs(name), "r") for name in ("At least", "Estimate", "At most"))]
+    columns = [column("Share of the"), *(column(name, "r") for name in ("At least", "Estimate", "At most"))]
     yield Table("Marked shares", columns, rows)
 
 
@@ -312,10 +310,7 @@ def _manifest(record: ScanRecord) -> Iterator[Block]:
             yield closing.files_table(title, files[:INPUTS])
     yield heading("Files of this report", "files")
     yield closing.files_table("Files that belong to this report", record.files)
-    yield heading("Watermark and key")
-    yield closing.key_pairs(record, record.commitment)
-    for ident, spec in zip(record.spec_ids, record.specs, strict=True):
-        yield from closing.spec_blocks(ident, spec)
+    yield from closing.watermark(record, list(zip(record.spec_ids, record.specs, strict=True)))
     yield heading("This scan")
     controls = record.controls
     decoys = runs(
@@ -338,10 +333,10 @@ def _manifest(record: ScanRecord) -> Iterator[Block]:
 def _inputs(record: ScanRecord) -> Table:
     counted = ("Records", "Skipped", "Documents", "Tokens", "Bytes")
     columns = [
-        Column(runs("Name"), width=2),
-        Column(runs("Read as")),
-        *(Column(runs(name), "r", rank=1) for name in counted),
-        Column(runs("SHA-256"), width=4),
+        column("Name", width=2),
+        column("Read as"),
+        *(column(name, "r", rank=1) for name in counted),
+        column("SHA-256", width=4),
     ]
     rows = [
         [
@@ -366,6 +361,6 @@ def _skipped(record: ScanRecord) -> Iterator[Leaf]:
     if not any(source.skipped for source in record.inputs):
         return
     yield heading("Skipped records", "skipped")
-    columns = [Column(runs("File")), Column(runs("Record"), "r"), Column(runs("Reason"))]
+    columns = [column("File"), column("Record", "r"), column("Reason")]
     yield Table("Broken records that were left out", columns, rows)
     yield text("The first of each file; <code>skipped.jsonl</code> has all.", soft=True)

@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from detect.records.server_check import Check, ServeCheck
@@ -10,7 +11,7 @@ from detect.records.written import clean, format_p, format_time, key_label
 from detect.report import closing
 from detect.report.checking import made_facts
 from detect.report.closing import cell, code, name_cell, p_cell
-from detect.report.runs import Runs, level, runs, said
+from detect.report.runs import Run, Runs, level, power, runs, said
 from detect.report.story import (
     Cell,
     Code,
@@ -27,7 +28,6 @@ from detect.report.story import (
 )
 from detect.server.check import LOG10_MARKED
 
-TITLE = "Check of a server"
 _STATUS: dict[str, tuple[str, Tone]] = {
     "PASS": ("as it should be", "marked"),
     "FAIL": ("not as it should be", "refused"),
@@ -35,6 +35,7 @@ _STATUS: dict[str, tuple[str, Tone]] = {
     "NOTE": ("for the operator to decide", "unmarked"),
 }
 _REASON = 1000
+_P = re.compile(r"(?<=p = )(10\^-[\d.]+\d)")
 
 
 def story(record: ServeCheck) -> Story:
@@ -42,7 +43,6 @@ def story(record: ServeCheck) -> Story:
     about = f"key {record.key_fingerprint}; spec {record.spec_id} ({record.scheme}, epoch {record.epoch})"
     return Story(
         kind="server check",
-        title=TITLE,
         tone="refused" if not record.passed else "marked" if record.decided else "unmarked",
         headline=record.verdict,
         lead=[_asked(record)],
@@ -56,7 +56,7 @@ def story(record: ServeCheck) -> Story:
             *closing.assumed(record),
         ],
         brief=[said(f"VERDICT: {record.verdict}"), *_brief(record)],
-        **closing.by_whom(record, TITLE, record.key_fingerprint, about),
+        **closing.by_whom(record, "Check of a server", record.key_fingerprint, about),
     )
 
 
@@ -137,7 +137,14 @@ def _checks(record: ServeCheck) -> Section:
 
 def _line(check: Check) -> list[Cell]:
     words, tone = _STATUS[check.status]
-    return [cell(check.name), cell(words, tone=tone), cell(said(check.reason, _REASON))]
+    return [cell(check.name), cell(words, tone=tone), cell(_typeset(check.reason))]
+
+
+def _typeset(reason: str) -> Runs:
+    """A reason's own "p = 10^-39.2" and "p <= 0.001" as the rest of the page writes them."""
+    cleaned = clean(reason, _REASON).replace("at p <= ", "at p ≤ ")
+    before, *rest = _P.split(cleaned)
+    return (Run(before), *(run for i, piece in enumerate(rest) for run in ((Run(piece),) if i % 2 else power(piece))))
 
 
 def _answers(record: ServeCheck) -> Iterator[Leaf]:
@@ -147,7 +154,8 @@ def _answers(record: ServeCheck) -> Iterator[Leaf]:
     yield Table("Keys over all answers", [column("Key"), column("Tuples", "r"), column("p", "r")], keys)
     if record.others:
         yield heading("Keys that must show nothing")
-        others = [[name_cell(name), p_cell(log10_p)] for name, log10_p in record.others.items()]
+        strongest_first = sorted(record.others.items(), key=lambda other: other[1])
+        others = [[name_cell(name), p_cell(log10_p)] for name, log10_p in strongest_first]
         yield Table("Keys that must show nothing", [column("Key"), column("p", "r")], others)
     yield heading("Answers")
     columns = [column(name, "r") for name in ("Prompt", "Tokens", "Tuples", "p")]

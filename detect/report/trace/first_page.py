@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from detect.records.key_name import KeyName
 from detect.records.trace import Reading, TraceRecord, tenant_name
-from detect.records.written import coin_tosses, format_e, percent
+from detect.records.written import coin_tosses, counted, format_e, percent
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.scan.wording import interval
@@ -96,7 +96,7 @@ def parts(record: TraceRecord) -> list[tuple[str, list[Runs]]]:
     """What stands behind the answer."""
     keys = len(record.accounts)
     scheme = runs("<code>$scheme</code>", scheme=record.spec.scheme)
-    accounts = f"{keys:,} account{'' if keys == 1 else 's'}" if keys else ""
+    accounts = counted(keys, "account") if keys else ""
     against = watermark_line([scheme], record.key_fingerprint, accounts)
     what = [*(line for _, line in tested(record)), against, commitment_line(record.commitment, "model")]
     told = [("What was tested", what), ("How sure the answer is", list(_sure(record)))]

@@ -39,7 +39,6 @@ from detect.report.trace.wording import (
     strongest_keys,
 )
 
-TITLE = "Student trace report"
 KEYS, KEYS_ON_PAPER, KEYS_ON_SCREEN = 200, 40, 8
 ROWS = 200  # of every other table; a PDF shows fewer
 _COMMANDS = """dyetrace report verify report.json --public-key OWNER.pub
@@ -50,7 +49,6 @@ def story(record: TraceRecord) -> Story:
     """Tell what the record of a trace says."""
     return Story(
         kind="trace",
-        title=TITLE,
         tone="refused" if record.log10_pvalue is None else "marked" if record.found else "unmarked",
         headline=headline(record),
         lead=list(lead(record)),
@@ -64,7 +62,7 @@ def story(record: TraceRecord) -> Story:
             *closing.closing(record, method(record), PAPERS, list(_manifest(record))),
         ],
         brief=list(brief(record)),
-        **closing.written(record, TITLE, [(record.spec_id, record.spec)]),
+        **closing.written(record, "Student trace report", [(record.spec_id, record.spec)]),
     )
 
 
@@ -205,9 +203,7 @@ def _manifest(record: TraceRecord) -> Iterator[Block]:
     yield _readings(record)
     yield heading("Files of this report", "files")
     yield closing.files_table("Files that belong to this report", record.files)
-    yield heading("Watermark and key")
-    yield closing.key_pairs(record, record.commitment)
-    yield from closing.spec_blocks(record.spec_id, record.spec)
+    yield from closing.watermark(record, [(record.spec_id, record.spec)])
     asked = list(_asked(record))
     if asked:
         yield heading("Plan and queries")
