@@ -25,14 +25,13 @@ from watermark.spec import WatermarkSpec, load_spec
 
 def detect(asked: Detect) -> None:
     """Test the documents, write the report and show it."""
-    output, source = asked.output, asked.source
+    output, source, maker = asked.output, asked.source, made_by(asked.examiner, asked.case)
     refuse_seed_of_no_decoys(asked.decoys)
     refuse_unused("model", not asked.aware, "it is for --aware; a tokenizer is given with --tokenizer")
     refuse_unused("force", output is None, "no report is written without -o")
     refuse_unused("pdf", output is None, "no report is written without -o")
     silent = output is None and not asked.as_json
     refuse_unused("no_quotes", silent, "what is printed without -o or --json quotes no text")
-    maker = made_by(asked.examiner, asked.case)
     settings = Settings(
         alpha=asked.alpha, decoy_count=asked.decoys, decoy_seed=asked.decoy_seed, quotes=not asked.no_quotes
     )

@@ -5,19 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from detect.cli.options.scanning import Scan
+from detect.cli.options.trace import TraceEndpoint, TraceWeights
 from detect.cli.statuses import FOUND
 from detect.cli.working import doing, note, rest
-from detect.folders.published import NAMES, REPORT, add_drawings, replace_report
+from detect.folders.published import NAMES, REPORT, Unwritten, add_drawings, replace_report
 from detect.interruption import leaves
 from detect.records.reading import encode_record
 from detect.records.report import Report
+from detect.records.scan import ScanRecord
+from detect.records.trace import TraceRecord
 from detect.report.kinds import kind_of
 from detect.report.paper.page import page
 from detect.report.paper.pdf import pdf as drawn_pdf
@@ -54,6 +58,22 @@ def end_by_verdict(found: bool, withheld: str | None) -> None:
         click.get_current_context().exit(FOUND.number)
     if withheld is not None:
         raise UndecidedError(f"no verdict was given, so --fail can't say whether the mark is there: {withheld}")
+
+
+def made_and_published(
+    asked: Scan | TraceWeights | TraceEndpoint,
+    make: Callable[[], ScanRecord | TraceRecord],
+    more: Callable[[], Mapping[str, bytes]] = dict,
+) -> None:
+    """Make a report that writes its own report.json, `publish` it with ``more`` files, and end as --fail asks for."""
+    failed = None
+    try:
+        record = make()
+    except Unwritten as error:
+        record, failed = error.record, error
+    publish(record, asked.output, asked.as_json, pdf=asked.pdf, more=more(), failed=failed)
+    if asked.fail:
+        end_by_verdict(record.found, record.refused)
 
 
 def publish(

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import msgspec
 
 from detect.cli.models import model_folder
 from detect.cli.options.scanning import Scan
-from detect.cli.publishing import check_pdf, end_by_verdict, goes_on, publish
+from detect.cli.publishing import check_pdf, goes_on, made_and_published
 from detect.cli.reading import absolute_source, accounts_of, read_commitment
 from detect.cli.results import print_result
 from detect.cli.stages import StageProgress
@@ -22,16 +21,17 @@ from detect.corpus.readers import ReadOptions, Source, find_sources
 from detect.corpus.scan import HITS, ScanJob
 from detect.corpus.scan import scan as run
 from detect.corpus.settings import ScanSettings
-from detect.folders.published import SCAN_FORMAT, Unwritten, check_folder
+from detect.folders.published import SCAN_FORMAT, check_folder
 from detect.keyed.opening import is_opened
 from detect.records.made import made_by
+from detect.records.reading import printed
 from detect.text.artefacts import check_text
 from watermark.spec import load_spec
 
 
 def scan(asked: Scan) -> None:
     """Scan, write the report and show it; with --dry-run say what it would cost."""
-    nulls = asked.null_corpus
+    nulls, maker = asked.null_corpus, made_by(asked.examiner, asked.case)
     refuse_seed_of_no_decoys(asked.decoys)
     refuse_unused("address", asked.engine != "ray", "it is the address of Ray's cluster, and goes with --engine ray")
     refuse_unused("null_corpus", "none" in nulls and len(nulls) > 1, "'none' beside other texts leaves none of them")
@@ -53,7 +53,7 @@ def scan(asked: Scan) -> None:
         opened=is_opened(asked.commitment_path, commitment, specs, asked.key),
         reference=asked.reference,
         null_corpus=() if "none" in nulls else nulls,
-        made=made_by(asked.examiner, asked.case),
+        made=maker,
         quotes=not asked.no_quotes,
     )
     alone = nulls == ("natural",) and job.tokenizer is None
@@ -69,18 +69,14 @@ def scan(asked: Scan) -> None:
             f"{where} will quote up to {HITS} passages of the suspect's texts, and hits.jsonl one of each document "
             "that is listed; add --no-quotes to leave them out"
         )
-    failed = None
     goes_on(f"what is finished is kept in {asked.work or asked.output}")
     progress = StageProgress()
     engine = make_engine(asked.engine, asked.workers, asked.address)
-    try:
-        record = run(job, asked.output, engine, work=asked.work, keep_work=asked.keep_work, progress=progress)
-    except Unwritten as error:
-        record, failed = error.record, error
-    times = {"run.json": msgspec.json.format(msgspec.json.encode(progress.summary(asked.engine))) + b"\n"}
-    publish(record, asked.output, asked.as_json, pdf=asked.pdf, more=times, failed=failed)
-    if asked.fail:
-        end_by_verdict(record.found, record.refused)
+    made_and_published(
+        asked,
+        lambda: run(job, asked.output, engine, work=asked.work, keep_work=asked.keep_work, progress=progress),
+        lambda: {"run.json": printed(progress.summary(asked.engine))},
+    )
 
 
 def _refuse_unread(sources: Sequence[Source]) -> None:

@@ -22,6 +22,7 @@ from detect.records import results
 from detect.records.detection import RECORD_VERSION, Record
 from detect.records.power_plan import PLAN_VERSION as POWER_PLAN_VERSION
 from detect.records.power_plan import PowerPlan
+from detect.records.reading import printed
 from detect.records.report import Report
 from detect.records.scan import SCAN_VERSION, Hit, ScanRecord
 from detect.records.server_check import CHECK_VERSION, ServeCheck
@@ -79,7 +80,7 @@ _RESULTS = (
 def schema(asked: Schema) -> None:
     """Print one schema, or the names of all."""
     if asked.name is not None:
-        click.echo(encode_schema(json_schema(asked.name)).decode(), nl=False)
+        click.echo(printed(json_schema(asked.name)).decode(), nl=False)
     elif asked.as_json:
         print_result(results.SchemaNames(names=schema_names()))
     else:
@@ -110,16 +111,11 @@ def json_schema(name: str) -> dict[str, Any]:
     raise DyetraceError(f"there is no schema {name!r}; `dyetrace schema` lists them")
 
 
-def encode_schema(schema: dict[str, Any]) -> bytes:
-    """Encode as indented JSON with a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
-
-
 def write_schemas(folder: Path) -> None:
     """Write all schemas to a folder, one NAME.json each, over those that are there."""
     make_folder(folder)
     for name in schema_names():
-        write_atomically(folder / f"{name}.json", encode_schema(json_schema(name)))
+        write_atomically(folder / f"{name}.json", printed(json_schema(name)))
 
 
 def _result_name(kind: type[msgspec.Struct]) -> tuple[str, int]:

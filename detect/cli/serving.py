@@ -6,7 +6,6 @@ import asyncio
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -18,6 +17,7 @@ from detect.cli.statuses import DOES_NOT_HOLD
 from detect.cli.working import doing, note, rest, say
 from detect.laws.level import check_alpha
 from detect.records import server_check
+from detect.records.made import now
 from detect.report.paper.terminal import print_story
 from detect.report.server.story import one_line, story
 from detect.server.answers import Reader
@@ -75,7 +75,7 @@ def serve_check(asked: ServeCheck) -> None:
 
     number = undecided = 0
     while True:
-        started, created = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        started, created = time.monotonic(), now()
         # Anew, with connections of its own: what balances load may then choose another worker.
         served, lacking, special, kind = asyncio.run(ask(number))
         doing("testing the answers")

@@ -77,25 +77,16 @@ class Committed(Options):
     )
 
 
-def _label(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A line that goes into a report as it stands."""
-    from detect.records.made import label
-
-    return None if value is None else label(value, f"--{parameter.name}")
-
-
 class Reporting(Options):
     """Of commands that make reports: by whom, what for, over which others, and how they end."""
 
     examiner: str | None = option(
         "--examiner",
-        callback=_label,
         help="Who makes the report: a line of plain text that it bears. No number depends on it.  "
         "[e.g. --examiner 'N. N., Institute of Dyes']",
     )
     case: str | None = option(
         "--case",
-        callback=_label,
         help="What the report is made for: a line of plain text that it bears. No number depends on it.  "
         "[e.g. --case '2026/7']",
     )

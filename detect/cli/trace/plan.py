@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, note, rest, say
 from detect.keyed.held import held_keys
+from detect.records.made import now
 from detect.records.results import TracePlanned
 from detect.student.asking.plan import Budgets, PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
 from detect.student.asking.prompts import choose_prompts, prompts_of
@@ -42,7 +42,7 @@ def plan(asked: TracePlanning) -> None:
     settings = asked.of(TracePlan) | {"per_request": min(asked.per_request, asked.samples)}
     fixed = TracePlan(
         **settings,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
         evidence="samples" if asked.logprobs is None else "logprobs",
         prompts=prompts,
         choice=choice,

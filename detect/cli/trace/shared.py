@@ -1,15 +1,13 @@
-"""What the commands that trace share: checks before the work, and the report after it."""
+"""What the commands that trace share: checks before the work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from detect.cli.options.trace import TraceEndpoint, TraceWeights
-from detect.cli.publishing import check_pdf, end_by_verdict, publish
+from detect.cli.publishing import check_pdf
 from detect.cli.working import say
-from detect.folders.published import TRACE_FORMAT, Unwritten, check_folder
-from detect.records.trace import TraceRecord
+from detect.folders.published import TRACE_FORMAT, check_folder
 from detect.student.texts.served import crowding
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
@@ -31,15 +29,3 @@ def check_output(output: Path, pdf: bool, inputs: Sequence[str | Path | None], f
     if pdf:
         check_pdf()
     check_folder(output, TRACE_FORMAT, inputs=[path for path in inputs if path is not None], force=force)
-
-
-def report(asked: TraceWeights | TraceEndpoint, trace: Callable[[], TraceRecord]) -> None:
-    """Trace, write the pages of the report and show it."""
-    failed = None
-    try:
-        record = trace()
-    except Unwritten as error:
-        record, failed = error.record, error
-    publish(record, asked.output, asked.as_json, pdf=asked.pdf, failed=failed)
-    if asked.fail:
-        end_by_verdict(record.found, record.refused)

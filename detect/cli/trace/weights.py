@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from detect.cli.models import model_folder
 from detect.cli.options.trace import TraceWeights
-from detect.cli.publishing import goes_on
+from detect.cli.publishing import goes_on, made_and_published
 from detect.cli.reading import accounts_of, read_commitment, tested_ring
-from detect.cli.trace.shared import check_output, check_served, report
+from detect.cli.trace.shared import check_output, check_served
 from detect.cli.unused import refuse_seed_of_no_decoys
 from detect.cli.working import doing, is_watched, note
 from detect.records.made import made_by
@@ -22,8 +22,8 @@ from watermark.spec import load_spec
 
 def weights(asked: TraceWeights) -> None:
     """Trace it and write the report."""
-    refuse_seed_of_no_decoys(asked.decoys)
     maker = made_by(asked.examiner, asked.case)
+    refuse_seed_of_no_decoys(asked.decoys)
     made = load_spec(asked.spec_path)
     commitment = read_commitment(asked.commitment_path)
     if asked.taken == "filtered":
@@ -56,7 +56,7 @@ def weights(asked: TraceWeights) -> None:
     check_output(asked.output, asked.pdf, inputs, asked.force)
     note("the report will quote no text; evidence.npz will hold, as token ids, the contexts of the texts that are read")
     goes_on(f"what the models have read is kept in {asked.output}")
-    report(
+    made_and_published(
         asked,
         lambda: trace_weights(
             job,
