@@ -15,10 +15,12 @@ from detect.report.detection.story import story as detection_story
 from detect.report.paper import pdf as paper
 from detect.report.runs import plain
 from detect.report.scan.story import story as scan_story
+from detect.report.server.story import story as server_story
 from detect.report.story import Details, Heading, Story, text
 from detect.report.trace.story import story as trace_story
 from tests.detect.report.detection import examples
 from tests.detect.report.scan import test_story as scans
+from tests.detect.report.server.examples import a_check
 from tests.detect.report.trace import test_story as traces
 
 PDFS: dict[str, Callable[[], Story]] = {
@@ -64,6 +66,12 @@ def test_pages_are_numbered_in_order_and_none_ends_with_a_heading(kind: str, lin
         [str(number), "of", str(len(found))] for number in range(1, len(found) + 1)
     ]
     assert len(titles) > 8 and [page[-2] for page in found if page[-2] in titles] == []
+
+
+def test_an_answer_that_fills_half_a_page_has_it_to_itself_and_a_shorter_one_shares_it(tmp_path: Path) -> None:
+    alone = pages_of(PDFS["trace"](), tmp_path)[0]
+    assert "The court of a sceptic" not in alone and "What it does not show" in alone
+    assert "What was looked at" in pages_of(server_story(a_check()), tmp_path)[0]
 
 
 def test_a_heading_that_is_left_alone_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

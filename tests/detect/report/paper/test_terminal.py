@@ -14,7 +14,7 @@ from detect.records.written import clean
 from detect.report.paper.layout import ELSEWHERE
 from detect.report.paper.terminal import print_story, text
 from detect.report.runs import runs, said
-from detect.report.story import Block, Code, Item, Items, Plots, Section, Story, Table, heading
+from detect.report.story import Block, Code, Fact, Item, Items, Plots, Section, Story, Table, heading
 from tests.detect.report.paper.stories import DIGEST, HOSTILE, PLAIN, everything, said_text, without_brief
 
 HEADS = ["Document", "Verdict", "documents", "e-value", "Tuples", "SHA-256"]
@@ -35,11 +35,17 @@ def joined(shown: str) -> str:
 
 def test_in_brief_it_shows_the_first_page_and_the_sections_that_are_brief() -> None:
     shown = joined(printed(everything("x", "y")))
-    for there in ("The mark is there, says x.", "A chance of at most 10^-38.2", "Strength 1.82 against 1.00", PLAIN):
+    for there in ("The mark is there, says x.", "A chance of at most 10^-38.2", "Strength 1.82 (against 1.00)", PLAIN):
         assert there in shown
     assert "marked 10^-38.2" in shown and "Only in brief." in shown and "key 0123, says x" in shown
     for left_out in ("Evidence", "Method", "Only in the whole.", "Every key."):
         assert left_out not in shown
+
+
+def test_what_a_number_stands_beside_is_told_apart_from_it() -> None:
+    facts = [Fact("e-value", "1.4", "1 or less is expected"), Fact("Tokens", "497")]
+    shown = joined(printed(replace(everything(), facts=facts, brief=[])))
+    assert "e-value 1.4 (1 or less is expected) Tokens 497 What was tested" in shown
 
 
 def test_an_answer_that_is_told_for_terminals_takes_the_first_pages_place() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
@@ -36,8 +37,9 @@ def test_a_terminal_says_the_verdict_first_and_each_line_in_one_line() -> None:
 def test_every_form_says_the_verdict_and_its_lines() -> None:
     record = a_check()
     for form in (printed(record), text(story(record)), markdown(story(record)), Page(page(story(record))).text):
-        for said in ("MARKED, for account acme", "p = 10^-39.2 over 144 tuples", "opting out", "honoured", "0.7"):
+        for said in ("MARKED, for account acme", "opting out", "honoured", "0.7"):
             assert said in form
+        assert "p = 10-39.2 over 144 tuples" in re.sub(r"</?sup>|\^", "", form.replace("\N{MINUS SIGN}", "-"))
         assert "Nobody put marked text into the prompts" in form
     for form in (text(story(record)), markdown(story(record)), Page(page(story(record))).text):
         for said in ("tenant acme", "zenith", record.url, record.key_fingerprint, "What it does not show"):
@@ -72,3 +74,13 @@ def test_a_round_of_a_canary_is_one_line_of_ascii() -> None:
     assert "MARKED, for account acme; global p = 10^-39.2" in one_line(a_check(), 1) and " PASS " in one_line(
         a_check(), 1
     )
+
+
+def test_reasons_are_written_as_the_page_writes_numbers_and_the_strongest_key_comes_first() -> None:
+    reason = "p = 10^-39.2 over 4; 2 of 2 at p <= 0.001, 10^-6 <= x"
+    checks = [Check(name="each answer", status="PASS", reason=reason)]
+    told = page(story(a_check(checks=checks, others={"b": -0.1, "c": -0.9, "a": -0.5})))
+    assert "10<sup>\N{MINUS SIGN}39.2</sup></span> over 4; 2 of 2 at p \N{LESS-THAN OR EQUAL TO} 0.001" in told
+    assert "10^-6 &lt;= x" in told
+    names = [told.rindex(f">{name}<") for name in "cab"]
+    assert names == sorted(names)
