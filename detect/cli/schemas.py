@@ -19,41 +19,40 @@ from detect.cli.results import print_result
 from detect.corpus.forecast import ScanForecast
 from detect.corpus.run_times import RunTimes
 from detect.records import results
-from detect.records.detection import RECORD_VERSION, Record
-from detect.records.power_plan import PLAN_VERSION as POWER_PLAN_VERSION
+from detect.records.detection import Record
 from detect.records.power_plan import PowerPlan
 from detect.records.reading import printed
 from detect.records.report import Report
-from detect.records.scan import SCAN_VERSION, Hit, ScanRecord
-from detect.records.server_check import CHECK_VERSION, ServeCheck
-from detect.records.trace import TRACE_VERSION, TraceRecord
-from detect.report.signature import SIGNATURE_VERSION, Signature
+from detect.records.scan import Hit, ScanRecord
+from detect.records.server_check import ServeCheck
+from detect.records.trace import TraceRecord
+from detect.report.signature import Signature
 from detect.report.verify.documents import SkippedRow
-from detect.student.asking.plan import PLAN_VERSION, TracePlan
+from detect.student.asking.plan import TracePlan
 from watermark.commitment import Commitment, Opening
 from watermark.errors import DyetraceError
 from watermark.files.writing import make_folder, write_atomically
 from watermark.generate import Answer
 from watermark.ledger_file import LedgerInfo
-from watermark.spec import SPEC_VERSION, WatermarkSpec
+from watermark.spec import WatermarkSpec
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECTION = re.compile(r"\n+Attributes\n-+\n")
-_DOCUMENTS: dict[str, tuple[type[msgspec.Struct], int, str]] = {
-    "detection": (Record, RECORD_VERSION, "dyetrace detection record"),
-    "scan": (ScanRecord, SCAN_VERSION, "dyetrace scan record"),
-    "trace": (TraceRecord, TRACE_VERSION, "dyetrace trace record"),
-    "trace-plan": (TracePlan, PLAN_VERSION, "dyetrace plan of a trace"),
-    "power-plan": (PowerPlan, POWER_PLAN_VERSION, "dyetrace plan of power"),
-    "serve-check": (ServeCheck, CHECK_VERSION, "dyetrace check of a server"),
-    "signature": (Signature, SIGNATURE_VERSION, "dyetrace signature of a report"),
-    "spec": (WatermarkSpec, SPEC_VERSION, "dyetrace watermark spec"),
-    "commitment": (Commitment, 1, "dyetrace commitment"),
-    "opening": (Opening, 1, "dyetrace opening of a commitment"),
-    "answer": (Answer, 1, "dyetrace answer: one line of generate's output"),
-    "scan-run": (RunTimes, 1, "dyetrace times of a scan's run: run.json"),
-    "hit": (Hit, SCAN_VERSION, "dyetrace hit: one line of a scan's hits.jsonl"),
-    "skipped": (SkippedRow, SCAN_VERSION, "dyetrace skipped record: one line of a scan's skipped.jsonl"),
+_DOCUMENTS: dict[str, tuple[type[msgspec.Struct], str]] = {
+    "detection": (Record, "dyetrace detection record"),
+    "scan": (ScanRecord, "dyetrace scan record"),
+    "trace": (TraceRecord, "dyetrace trace record"),
+    "trace-plan": (TracePlan, "dyetrace plan of a trace"),
+    "power-plan": (PowerPlan, "dyetrace plan of power"),
+    "serve-check": (ServeCheck, "dyetrace check of a server"),
+    "signature": (Signature, "dyetrace signature of a report"),
+    "spec": (WatermarkSpec, "dyetrace watermark spec"),
+    "commitment": (Commitment, "dyetrace commitment"),
+    "opening": (Opening, "dyetrace opening of a commitment"),
+    "answer": (Answer, "dyetrace answer: one line of generate's output"),
+    "scan-run": (RunTimes, "dyetrace times of a scan's run: run.json"),
+    "hit": (Hit, "dyetrace hit: one line of a scan's hits.jsonl"),
+    "skipped": (SkippedRow, "dyetrace skipped record: one line of a scan's skipped.jsonl"),
 }
 _RESULTS = (
     results.KeyMade,
@@ -101,8 +100,9 @@ def json_schema(name: str) -> dict[str, Any]:
         There is none.
     """
     if name in _DOCUMENTS:
-        kind, version, title = _DOCUMENTS[name]
-        return _built(kind, name, version, title)
+        kind, title = _DOCUMENTS[name]
+        versions = [field.default for field in msgspec.structs.fields(kind) if field.name == "version"]
+        return _built(kind, name, versions[0] if versions else 1, title)
     for kind in _RESULTS:
         its_name, version = _result_name(kind)
         if its_name == name:

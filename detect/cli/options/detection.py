@@ -19,6 +19,7 @@ from detect.cli.options.shared import (
     Working,
     alpha_option,
     spec_option,
+    tokenizer_option,
 )
 
 
@@ -38,11 +39,7 @@ class Detect(Tested, Decoys, Committed, Printed, Reporting, Quoting, Working, ru
     output: Path | None = option(
         "-o", "--output", help="Folder for report.json, report.html and report.pdf.  [e.g. -o evidence/]"
     )
-    tokenizer: str | None = option(
-        "--tokenizer",
-        help="Model folder or tokenizer.json of the spec; by default --model's, or the demo model's.  "
-        "[e.g. --tokenizer ./my-model]",
-    )
+    tokenizer: str | None = tokenizer_option("; by default --model's, or the demo model's")
     format: Literal["auto", "text", "jsonl"] = option(
         "--format", default="auto", help="What FILE holds; auto goes by its name.  [e.g. --format jsonl]"
     )
@@ -96,10 +93,7 @@ class Recompute(Keyed, Printed, Working, runs="recompute:recompute"):
     """
 
     report: Path = argument()
-    tokenizer: str | None = option(
-        "--tokenizer",
-        help="Model folder or tokenizer.json of the spec; by default the demo model's.  [e.g. --tokenizer ./my-model]",
-    )
+    tokenizer: str | None = tokenizer_option()
     inputs: Path | None = option(
         "--inputs",
         help="Folder with the files that were read; by default relative names are looked for from here, and from the "

@@ -18,6 +18,7 @@ from detect.cli.options.shared import (
     Tested,
     Working,
     alpha_option,
+    tokenizer_option,
 )
 
 
@@ -40,11 +41,7 @@ class Scan(Tested, Decoys, Committed, Drawn, Printed, Reporting, Quoting, Workin
         help="The watermark to look for; repeat it for several epochs.  [e.g. --spec epoch1.json --spec epoch2.json]",
     )
     output: Path = option("-o", "--output", help="Folder for the report.  [e.g. -o evidence/]")
-    tokenizer: str | None = option(
-        "--tokenizer",
-        help="Model folder or tokenizer.json of the spec, for text; by default the demo model's.  "
-        "[e.g. --tokenizer ./my-model]",
-    )
+    tokenizer: str | None = tokenizer_option(", for text; by default the demo model's")
     form: Literal["auto", "jsonl", "parquet", "arrow", "text"] = option(
         "--format", default="auto", help="What the files hold; auto goes by their names.  [e.g. --format jsonl]"
     )

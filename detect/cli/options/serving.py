@@ -16,6 +16,7 @@ from detect.cli.options.shared import (
     alpha_option,
     concurrency_option,
     spec_option,
+    tokenizer_option,
 )
 
 
@@ -53,11 +54,7 @@ class ServeCheck(Asking, Printed, Working, runs="serving:serve_check"):
         default="auto",
         help="Which endpoint to ask; auto tries chat first.  [e.g. --endpoint completions]",
     )
-    tokenizer: str | None = option(
-        "--tokenizer",
-        help="Model folder or tokenizer.json of the spec, for servers that send no token ids.  "
-        "[e.g. --tokenizer ./my-model]",
-    )
+    tokenizer: str | None = tokenizer_option(", for servers that send no token ids")
     prompts_path: str | None = option(
         "--prompts",
         help="File of prompts, one a line or JSONL with a prompt field; by default a built-in list.  "

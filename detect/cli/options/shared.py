@@ -171,6 +171,13 @@ def spec_option(what: str = "The watermark to look for.") -> Path:
     return declared
 
 
+def tokenizer_option(what: str = "; by default the demo model's") -> str | None:
+    """The tokenizer of the spec, as a field."""
+    told = f"Model folder or tokenizer.json of the spec{what}.  [e.g. --tokenizer ./my-model]"
+    declared: str | None = option("--tokenizer", help=told)
+    return declared
+
+
 def alpha_option(of: str) -> float:
     """The level of a test, as a field."""
     declared: float = option("--alpha", default=DEFAULT_ALPHA, help=f"{of}  [e.g. --alpha 1e-3]")

@@ -21,6 +21,7 @@ from detect.cli.options.shared import (
     concurrency_option,
     dtype_option,
     spec_option,
+    tokenizer_option,
 )
 from watermark.errors import DyetraceError
 
@@ -54,10 +55,7 @@ class _ServedTo(Options):
 
 class _Reported(Reporting, Drawn):
     output: Path = option("-o", "--output", help="Folder for the report.  [e.g. -o evidence/]")
-    tokenizer: str | None = option(
-        "--tokenizer",
-        help="Model folder or tokenizer.json of the spec; by default the demo model's.  [e.g. --tokenizer ./my-model]",
-    )
+    tokenizer: str | None = tokenizer_option()
 
 
 def _share_of(
@@ -206,10 +204,8 @@ class TracePlanning(_Served, _ServedTo, Decoys, Committed, _Traced, runs="trace.
     max_tokens: int = option(
         "--max-tokens", type=click.IntRange(1), default=200, help="Most tokens of an answer.  [e.g. --max-tokens 100]"
     )
-    tokenizer: str | None = option(
-        "--tokenizer",
-        help="Model folder or tokenizer.json of the spec: looks for the mark in the prompts already now, and not only "
-        "when they are about to be asked.  [e.g. --tokenizer ./my-model]",
+    tokenizer: str | None = tokenizer_option(
+        ": looks for the mark in the prompts already now, and not only when they are about to be asked"
     )
     alpha: float = alpha_option("Family-wise false-positive rate of 'found', over all keys.")
     target_log10_p: float = option(
