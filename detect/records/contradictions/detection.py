@@ -20,6 +20,9 @@ def _of_document(document: Document, where: str, quotes: bool) -> Iterator[str]:
     log10_ps.append(document.aware.log10_pvalue if document.aware else None)
     if any(log10_p is not None and log10_p > 0 for log10_p in log10_ps):
         yield f"log10 p-values of {where} must be 0 or less (got {log10_ps})"
+    decoys = [] if document.decoys is None else [*document.decoys.log10_pvalues, document.decoys.log10_agreement]
+    if any(log10_p > 0 for log10_p in decoys):
+        yield f"log10 p-values of the decoys of {where} must be 0 or less (got {max(decoys)})"
     if document.found and document.log10_pvalue is None:
         yield f"{where} is found, but has no p-value"
     view = document.view

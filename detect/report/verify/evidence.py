@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from detect.keyed.owners import tested_keys
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.trace import TraceHypothesis, TraceRecord
 from detect.report.verify.checks import NotDone, close, refuse, same
@@ -37,6 +38,8 @@ def evidence(record: TraceRecord, folder: Path) -> str:
     elif not len(np.unique(found.tuples.contexts, axis=0)) <= read <= found.contexts:
         refuse(f"{read:,} contexts of all texts on record, which {EVIDENCE_FILE} does not hold")
     ring = _stand_in(record)
+    tested = [str(name) for name in tested_keys(record.spec, ring)]
+    same("keys that were tested", sorted(h.key for h in record.hypotheses), sorted(tested))
     of_global = 0 < record.spec.global_share
     seed, count = record.controls.decoy_seed, len(record.controls.decoy_log10_pvalues)
     whole = key_test(record.spec, ring.selector, found.tuples, of_global=of_global, decoy_seed=seed, decoy_count=count)

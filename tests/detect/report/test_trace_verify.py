@@ -162,6 +162,25 @@ def test_keys_that_share_contexts_have_all_of_them_together(tmp_path: Path) -> N
         assert "evidence" in [c.name for c in verify_report(tmp_path / "report.json").failed]
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_key_that_marks_nothing_under_the_spec_cannot_have_been_tested(share: float, tmp_path: Path) -> None:
+    record = examples.clean_trace(tmp_path)
+    assert {h.key for h in record.hypotheses} == {"global", "tenant:acme"}
+    spec = replace(record.spec, global_share=share)
+    write_record(tmp_path / "report.json", replace(record, spec=spec, spec_id=spec.spec_id))
+    failed = {check.name: check.line for check in verify_report(tmp_path / "report.json").failed}
+    assert failed["evidence"].startswith("keys that were tested: ['global', 'tenant:acme'] on record")
+
+
+def test_no_key_that_marks_anything_is_found_as_well(tmp_path: Path) -> None:
+    record = examples.clean_trace(tmp_path)
+    spec = replace(record.spec, global_share=0.0)
+    alone = replace(record, hypotheses=record.hypotheses[:1], spec=spec, spec_id=spec.spec_id)
+    assert [h.key for h in alone.hypotheses] == ["global"]
+    write_record(tmp_path / "report.json", alone)
+    assert "evidence" in {check.name for check in verify_report(tmp_path / "report.json").failed}
+
+
 def test_evidence_of_another_kind_is_found(tmp_path: Path) -> None:
     record = examples.clean_trace(tmp_path)
     data = b"PK not an evidence file"
