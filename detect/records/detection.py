@@ -82,9 +82,10 @@ class DecoyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Keys that the rank is among: the true one, and all decoys that were drawn."""
         return 1 + (len(self.log10_pvalues) if self.drawn is None else self.drawn)
 
-    def rank_of(self, between: str = " of ") -> str:
+    @property
+    def place(self) -> str:
         """The true key's place in words, which every form of a report says: "1 of 10,001"."""
-        return f"{self.rank:,}{between}{self.among:,}"
+        return f"{self.rank:,} of {self.among:,}"
 
 
 class AwareHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

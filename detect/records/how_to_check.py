@@ -123,12 +123,15 @@ def short_check(record: Report) -> list[Sentence]:
     ]
 
 
-def _specs(record: KeyedRecord) -> list[WatermarkSpec]:
-    return record.specs if isinstance(record, ScanRecord) else [record.spec]
+def specs_of(record: KeyedRecord) -> list[tuple[str, WatermarkSpec]]:
+    """The specs that were looked for, with the ids on record."""
+    if isinstance(record, ScanRecord):
+        return list(zip(record.spec_ids, record.specs, strict=True))
+    return [(record.spec_id, record.spec)]
 
 
 def _accounts(record: KeyedRecord) -> bool:
-    return any(spec.global_share < 1 for spec in _specs(record))
+    return any(spec.global_share < 1 for _, spec in specs_of(record))
 
 
 def _files(beside: str) -> Sentence:
@@ -180,7 +183,7 @@ def _code(record: Report) -> Sentence:
 
 
 def _arithmetic(record: KeyedRecord) -> Sentence:
-    scheme = _specs(record)[0].build_scheme()
+    scheme = specs_of(record)[0][1].build_scheme()
     words, values = (
         ("as $system computes them", {"system": scheme.system})
         if is_format(scheme)

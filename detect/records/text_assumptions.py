@@ -115,27 +115,20 @@ def _drawn() -> Assumption:
 
 
 def _fixed(commitment: Commitment | None, opened: bool) -> Assumption:
-    says = "The key was fixed before the text was written, and before it was chosen for this test."
-    if commitment is None:
-        return Assumption(
-            says=says,
-            checked=False,
-            how="No commitment was given. One that was published before the text existed would show it.",
-        )
-    if opened:
-        return Assumption(
-            says=says,
-            checked=False,
-            how=f"The commitment was opened: it holds this spec and this key. Its date, {commitment.created}, is what "
-            "its file says, which nothing covers and anybody can edit: what shows when it was made is where and when "
-            "its SHA-256 was published.",
-        )
-    return Assumption(
-        says=says,
-        checked=False,
-        how="A commitment that names this spec and key is on record. It was not opened here, for its opening was not "
-        "beside it or the key is an account's; its owner opens it: `dyetrace verify-commitment`.",
+    how = (
+        "A commitment that names this spec and key is on record. It was not opened here, for its opening was not "
+        "beside it or the key is an account's; its owner opens it: `dyetrace verify-commitment`."
     )
+    if commitment is None:
+        how = "No commitment was given. One that was published before the text existed would show it."
+    elif opened:
+        how = (
+            f"The commitment was opened: it holds this spec and this key. Its date, {commitment.created}, is what "
+            "its file says, which nothing covers and anybody can edit: what shows when it was made is where and when "
+            "its SHA-256 was published."
+        )
+    says = "The key was fixed before the text was written, and before it was chosen for this test."
+    return Assumption(says=says, checked=False, how=how)
 
 
 def _chosen(counted: str) -> Assumption:

@@ -6,13 +6,15 @@ Makers of cells and of lists of facts stand here as well, so that hashes, names 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 from markupsafe import Markup
 
-from detect.records.how_to_check import KeyedRecord, how_to_check, short_check
+from detect.records.detection import Input
+from detect.records.how_to_check import KeyedRecord, how_to_check, short_check, specs_of
 from detect.records.report import Report
+from detect.records.scan import FileHash
 from detect.records.written import clean, format_time
 from detect.report.checking import made_line
 from detect.report.paper import plots
@@ -41,22 +43,6 @@ _ITEMS = 50  # of an argument that is a list
 _SENTENCE = 1500  # characters of an assumption
 
 
-class File(Protocol):
-    """A file that was read or written."""
-
-    @property
-    def name(self) -> str:
-        """As it was given."""
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-
-    @property
-    def sha256(self) -> str:
-        """Its hash."""
-
-
 class Written(TypedDict):
     """What a report is called, and who wrote it: fields of a story."""
 
@@ -68,18 +54,10 @@ class Written(TypedDict):
     foot: Sequence[Runs]
 
 
-def written(record: KeyedRecord, title: str, specs: Sequence[tuple[str, WatermarkSpec]]) -> Written:
-    """Which program, who, when and with which key, as fields of the story.
-
-    Parameters
-    ----------
-    title
-        Of the story: "Corpus scan report".
-    specs
-        With their ids.
-    """
+def written(record: KeyedRecord, title: str) -> Written:
+    """Which program, who, when and with which key, as fields of the story; its title is "Corpus scan report"."""
     key = record.key_fingerprint
-    schemes = ", ".join(f"{ident} ({spec.scheme})" for ident, spec in specs)
+    schemes = ", ".join(f"{ident} ({spec.scheme})" for ident, spec in specs_of(record))
     return by_whom(record, title, key, f"key {key}, {commitment_date(record.commitment)}; spec {schemes}")
 
 
@@ -171,7 +149,7 @@ def plotted(drawings: Iterable[tuple[Markup | None, str]]) -> list[Plots]:
     return [Plots(there)] if there else []
 
 
-def files_table(caption: str, files: Sequence[File]) -> Table:
+def files_table(caption: str, files: Sequence[Input | FileHash]) -> Table:
     """Files with their sizes and hashes."""
     columns = [column("Name", width=2), column("Bytes", "r", rank=1), column("SHA-256", width=3)]
     names = ["standard input" if file.name == "-" else file.name for file in files]
@@ -181,11 +159,11 @@ def files_table(caption: str, files: Sequence[File]) -> Table:
     return Table(caption, columns, rows, on_paper=1000)
 
 
-def watermark(record: KeyedRecord, specs: Sequence[tuple[str, WatermarkSpec]]) -> Iterator[Leaf]:
+def watermark(record: KeyedRecord) -> Iterator[Leaf]:
     """What was looked for, as a part of the manifest: the key's fingerprint, its commitment, and the specs."""
     yield heading("Watermark and key")
     yield Pairs("Key and commitment", list(_key(record)))
-    for ident, spec in specs:
+    for ident, spec in specs_of(record):
         yield from spec_blocks(ident, spec)
 
 
@@ -256,6 +234,6 @@ def p_cell(log10_p: float | None, *, rows: int = 1) -> Cell:
     return cell(None if log10_p is None else p_value(log10_p), rows=rows)
 
 
-def e_cell(log10_e: float | None, *, rows: int = 1) -> Cell:
+def e_cell(log10_e: float | None) -> Cell:
     """An e-value, rounded down; a dash where there is none."""
-    return cell(None if log10_e is None else e_value(log10_e), rows=rows)
+    return cell(None if log10_e is None else e_value(log10_e))

@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar
 
 from detect.records.detection import Record
 from detect.records.power_plan import PowerPlan
-from detect.records.reading import Form, form_of
 from detect.records.report import Report
 from detect.records.results import Check
 from detect.records.scan import ScanRecord
@@ -51,11 +50,6 @@ class Kind(Generic[_R]):
     story: Callable[[_R], Story]
     checks: Callable[[_R, Path, Path | None], Iterator[Check]]
     recompute: Callable[[_R, recompute.Request], recompute.Anew] | str
-
-    @property
-    def form(self) -> Form[_R]:
-        """How its records are written, and what readers call it."""
-        return form_of(self.record)
 
 
 KINDS: tuple[Kind[Any], ...] = (

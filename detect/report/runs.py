@@ -18,8 +18,6 @@ _TOKEN = re.compile(r"<(/?)(i|b|sub|sup|code|n)>|\$([a-z_]+)")
 _SINGLE = re.compile(r"[-\w.]+")
 _LONGEST = 300  # characters kept of a value
 
-Value = "str | int | Sequence[Run]"
-
 
 class Run(NamedTuple):
     """A stretch of text and the tags it stands in, outermost first: i, b, sub, sup, code, n (not broken over lines)."""

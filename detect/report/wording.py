@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from detect.records.detection import Input
+from detect.records.scan import ScannedInput
 from detect.records.written import clean, coin_tosses, format_time
 from detect.report.runs import Runs, level, listed, p_value, runs
 from watermark.commitment import Commitment
@@ -19,14 +21,6 @@ _RENAMED = {"tenants": "tenant", "roles": "role"}  # arguments named otherwise t
 
 SECRECY = runs("Whoever holds the key can make marked text. The answer is as good as the key’s secrecy.")
 """The last thing that a report does not show."""
-
-
-class Named(Protocol):
-    """A file that was read."""
-
-    @property
-    def name(self) -> str:
-        """As it was given; "-" for standard input."""
 
 
 def commitment_date(commitment: Commitment | None) -> str:
@@ -50,8 +44,8 @@ def chance_of(scores: str, log10_p: float, alpha: float, *, found: bool) -> Runs
     return runs("$chance. A mark is called found at $level or less.", chance=chance, level=level(alpha))
 
 
-def inputs_named(inputs: Sequence[Named], most: int = 5) -> Runs:
-    """The files that were read, in a sentence; of many the first few."""
+def inputs_named(inputs: Sequence[Input | ScannedInput], most: int = 5) -> Runs:
+    """The files that were read ("-" is standard input), in a sentence; of many the first few."""
     names = [
         runs("standard input") if one.name == "-" else runs("<code>$name</code>", name=one.name)
         for one in inputs[:most]

@@ -74,7 +74,7 @@ def story(record: Record) -> Story:
             *closing.closing(record, list(method(record)), references(), list(_manifest(record))),
         ],
         brief=list(first_page.brief(record, answers)),
-        **closing.written(record, "Watermark detection report", [(record.spec_id, record.spec)]),
+        **closing.written(record, "Watermark detection report"),
     )
 
 
@@ -364,7 +364,7 @@ def _manifest(record: Record) -> Iterator[Block]:
     yield Code(recompute_command(record))
     yield heading("Inputs", "inputs")
     yield closing.files_table("Input files", record.inputs)
-    yield from closing.watermark(record, [(record.spec_id, record.spec)])
+    yield from closing.watermark(record)
     yield heading("This run")
     facts = [
         ("Tests", said(", ".join(record.tests))),

@@ -90,7 +90,7 @@ class Verdict:
     def rank(self) -> str | None:
         """The true key's place among the decoys; None where there is none, or no answer."""
         decoys = self.document.decoys
-        return None if decoys is None or self.document.refused is not None else decoys.rank_of()
+        return None if decoys is None or self.document.refused is not None else decoys.place
 
 
 def _strength(h: Hypothesis) -> tuple[float, float]:

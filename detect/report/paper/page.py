@@ -93,10 +93,6 @@ def _lines(text: str) -> Markup:
     return Markup("\n").join(escape(clean(line)) for line in text.split("\n"))
 
 
-def _kind(block: object) -> str:
-    return type(block).__name__
-
-
 def _finalize(value: Any) -> Any:
     """Clean every string that the template puts out, other than finished markup."""
     return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -118,7 +114,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "bodies": _bodies,
-        "kind": _kind,
+        "kind": lambda block: type(block).__name__,
         "lines": _lines,
         "pieces": _pieces,
         "runs": to_html,

@@ -53,14 +53,14 @@ def decoy_strip(log10_decoys: Sequence[float], log10_true: float | None, ident: 
     def x(log10_p: float) -> float:
         return svg.LEFT + svg.PLOT_WIDTH * log10_p / end
 
-    bottom, middle = svg.HEIGHT - svg.BOTTOM, svg.TOP + svg.PLOT_HEIGHT * 0.08
+    middle = svg.TOP + svg.PLOT_HEIGHT * 0.08
     dots = [
         svg.circle(x(p), svg.TOP + svg.PLOT_HEIGHT * (0.3 + 0.6 * ((i * _GOLDEN) % 1)), 2.6, "decoy-dot")
         for i, p in enumerate(log10_decoys)
     ]
     body = [
         *(svg.tick_x(x(-value), svg.power(-value)) for value in svg.ticks(step, -end)),
-        svg.line(svg.LEFT, bottom, svg.WIDTH - svg.RIGHT, bottom, "axis"),
+        svg.across(svg.HEIGHT - svg.BOTTOM, "axis"),
         *dots,
         *_true_key(log10_true, lambda log10_p: (x(log10_p), middle)),
         svg.label(svg.LEFT - 8, svg.TOP + svg.PLOT_HEIGHT * 0.57, f"{len(log10_decoys)}", "end"),
@@ -101,9 +101,9 @@ def document_plot(results: Sequence[tuple[float, bool]], alpha: float, ident: st
     line = place(0, threshold)[1]
     body = [
         *(svg.tick_y(place(0, -value)[1], svg.power(-value)) for value in svg.ticks(step, top)),
-        svg.line(svg.LEFT, svg.HEIGHT - svg.BOTTOM, svg.WIDTH - svg.RIGHT, svg.HEIGHT - svg.BOTTOM, "axis"),
+        svg.across(svg.HEIGHT - svg.BOTTOM, "axis"),
         svg.polyline(chance, "chance"),
-        svg.line(svg.LEFT, line, svg.WIDTH - svg.RIGHT, line, "limit"),
+        svg.across(line, "limit"),
         svg.label(svg.WIDTH - svg.RIGHT, line - 5, "needed by the strongest", "end"),
         *(svg.circle(*place(i, ordered[i][0]), 3.0, "found-dot" if ordered[i][1] else "unfound-dot") for i in drawn),
         *(svg.tick_x(place(i, 0)[0], f"{i + 1:,}") for i in sorted({0, n // 2, n - 1})),

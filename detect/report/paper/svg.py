@@ -32,10 +32,10 @@ def unit(x: float, y: float) -> tuple[float, float]:
     return LEFT + PLOT_WIDTH * x, TOP + PLOT_HEIGHT * (1 - y)
 
 
-def step(span: float) -> float:
-    """Choose a distance of ticks for at most seven of them: 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(span / 6))
-    return next(factor * power for factor in (1, 2, 5, 10) if span <= 6 * factor * power)
+def step(span: float, parts: int = 6) -> float:
+    """Choose a distance of ticks that ``span`` holds at most ``parts`` times: 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(span / parts))
+    return next(factor * power for factor in (1, 2, 5, 10) if span <= parts * factor * power * (1 + 1e-9))
 
 
 def ticks(step: float, end: float) -> list[float]:
@@ -86,6 +86,11 @@ def label(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
+def across(y: float, kind: str) -> str:
+    """A level line from one side of the plot to the other."""
+    return line(LEFT, y, WIDTH - RIGHT, y, kind)
+
+
 def tick_x(x: float, text: str) -> str:
     """The label of a tick below the plot."""
     return label(x, HEIGHT - BOTTOM + 15, text, "middle")
@@ -93,8 +98,7 @@ def tick_x(x: float, text: str) -> str:
 
 def tick_y(y: float, text: str) -> str:
     """The label of a tick beside the plot, with its grid line."""
-    grid = line(LEFT, y, WIDTH - RIGHT, y, "grid")
-    return grid + label(LEFT - 6, y + 4, text, "end")
+    return across(y, "grid") + label(LEFT - 6, y + 4, text, "end")
 
 
 def axis_title_x(text: str) -> str:

@@ -69,17 +69,27 @@ def print_story(story: Story, console: Console, *, whole: bool = False) -> None:
         All of it but drawings and tinted texts. Else the answer as terminals have it (`Story.brief`, or the first page
         where there is none) and the sections that are shown in brief.
     """
-    paper = _Paper(console, whole)
-    for line in paper.story(story):
-        copied = isinstance(line, Shown) and bool(line.no_wrap)
-        console.print(line, highlight=False, crop=False, soft_wrap=copied)
+    if console.is_terminal:
+        _print(story, console, whole)
+        return
+    with console.capture() as shown:
+        _print(story, console, whole)
+    # Lines are filled up with blanks, which a terminal does not show and nobody wants in a file.
+    console.file.write("\n".join(line.rstrip() for line in shown.get().split("\n")))
+    console.file.flush()
 
 
 def text(story: Story) -> str:
     """A whole story as a text file."""
     lines = StringIO()
-    print_story(story, Console(file=lines, width=_WIDTH), whole=True)
-    return "".join(f"{line.rstrip()}\n" for line in lines.getvalue().splitlines())
+    print_story(story, Console(file=lines, width=_WIDTH, force_terminal=False), whole=True)
+    return lines.getvalue()
+
+
+def _print(story: Story, console: Console, whole: bool) -> None:
+    for line in _Paper(console, whole).story(story):
+        copied = isinstance(line, Shown) and bool(line.no_wrap)
+        console.print(line, highlight=False, crop=False, soft_wrap=copied)
 
 
 def _ascii(text: str) -> str:

@@ -115,12 +115,12 @@ def _rows(title: str, ident: str, rows: Sequence[PlanRow]) -> Section:
         column("Tokens to read", "r", rank=1),
         column("Answers", "r", rank=2),
     ]
-    table = Table(title, columns, [[cell(row.name), cell(f"{row.power:.3g}"), *map(cell, _needs(row))] for row in rows])
-    return Section(title, ident, [table], in_brief=True)
-
-
-def _needs(row: PlanRow) -> tuple[int | None, int | None, int | None]:
-    return row.contexts_needed, row.tokens_needed, row.queries_needed
+    cells = [
+        [cell(row.name), cell(f"{row.power:.3g}")]
+        + [cell(needed) for needed in (row.contexts_needed, row.tokens_needed, row.queries_needed)]
+        for row in rows
+    ]
+    return Section(title, ident, [Table(title, columns, cells)], in_brief=True)
 
 
 def _power(plan: PowerPlan) -> Section:

@@ -54,7 +54,7 @@ def histogram(bins: Sequence[int], ident: str, title: str) -> Markup:
 def shares(found: Shares, ident: str) -> Markup:
     """Draw the estimates of both shares with their intervals."""
     rows = [("tested documents", found.documents), ("distinct tuples", found.tokens)]
-    end = min(1.0, _nice(max(0.01, *(_right_end(share) for _, share in rows)) * 1.08))
+    end = min(1.0, svg.step(max(0.01, *(_right_end(share) for _, share in rows)) * 1.08, 1))
     height = 118
     body = []
     for i, (name, share) in enumerate(rows):
@@ -62,7 +62,7 @@ def shares(found: Shares, ident: str) -> Markup:
         body += [svg.label(svg.LEFT, y - 12, name, "start"), *_whisker(share, y, end)]
     floor = 30 + 40 * len(rows) - 18
     ticks = svg.ticks(svg.step(end), end)
-    body.append(svg.line(svg.LEFT, floor, svg.WIDTH - svg.RIGHT, floor, "axis"))
+    body.append(svg.across(floor, "axis"))
     body += [svg.label(_across(x, end), floor + 15, percent(x), "middle") for x in ticks]
     text = f"Documents: {interval(found.documents)}. Tuples: {interval(found.tokens)}."
     return svg.figure(ident, "Marked shares with their intervals", text, body, height)
@@ -91,12 +91,6 @@ def _across(share: float, end: float) -> float:
     return svg.LEFT + svg.PLOT_WIDTH * share / end
 
 
-def _nice(x: float) -> float:
-    """The next of 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(x))
-    return next(factor * power for factor in (1, 2, 5, 10) if x <= factor * power * (1 + 1e-9))
-
-
 def positions(hit: Hit, unit: str, ident: str) -> Markup:
     """Draw a document's mean score along its tokens, its marked segments shaded."""
     top, floor = 10.0, _STRIP - 36.0
@@ -123,8 +117,8 @@ def positions(hit: Hit, unit: str, ident: str) -> Markup:
         *shaded,
         *(svg.tick_y(y(value), f"{value:g}") for value in svg.ticks(step, high)),
         *bars,
-        svg.line(svg.LEFT, y(hit.expected), svg.WIDTH - svg.RIGHT, y(hit.expected), "chance"),
-        svg.line(svg.LEFT, floor, svg.WIDTH - svg.RIGHT, floor, "axis"),
+        svg.across(y(hit.expected), "chance"),
+        svg.across(floor, "axis"),
         *(svg.label(x(t), floor + 14, f"{t:,}", "middle") for t in sorted({0, tokens // 2, tokens})),
         svg.label(svg.LEFT + svg.PLOT_WIDTH / 2, _STRIP - 5, "token", "middle", "axis-title"),
     ]

@@ -54,7 +54,6 @@ SKIPPED = 10  # of each file
 
 def story(record: ScanRecord) -> Story:
     """Tell what the record of a scan says."""
-    specs = list(zip(record.spec_ids, record.specs, strict=True))
     return Story(
         kind="corpus scan",
         tone="refused" if record.log10_pvalue is None else "marked" if record.found else "unmarked",
@@ -70,7 +69,7 @@ def story(record: ScanRecord) -> Story:
             *closing.closing(record, method(record), references(), list(_manifest(record))),
         ],
         brief=list(brief(record)),
-        **closing.written(record, "Corpus scan report", specs),
+        **closing.written(record, "Corpus scan report"),
     )
 
 
@@ -310,7 +309,7 @@ def _manifest(record: ScanRecord) -> Iterator[Block]:
             yield closing.files_table(title, files[:INPUTS])
     yield heading("Files of this report", "files")
     yield closing.files_table("Files that belong to this report", record.files)
-    yield from closing.watermark(record, list(zip(record.spec_ids, record.specs, strict=True)))
+    yield from closing.watermark(record)
     yield heading("This scan")
     controls = record.controls
     decoys = runs(

@@ -17,7 +17,7 @@ _ROW = 34  # height of a row with its name above
 _START = 20.0  # where bars begin
 _TWO_SIDED = 1.96  # standard errors of a 95% interval
 _SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
-_AXIS = svg.line(svg.LEFT, svg.HEIGHT - svg.BOTTOM, svg.WIDTH - svg.RIGHT, svg.HEIGHT - svg.BOTTOM, "axis")
+_AXIS = svg.across(svg.HEIGHT - svg.BOTTOM, "axis")
 
 
 def evidence(record: TraceRecord, ident: str) -> Markup | None:
@@ -40,7 +40,7 @@ def evidence(record: TraceRecord, ident: str) -> Markup | None:
     line = place(0, level)[1]
     body = [
         *(svg.tick_y(place(0, value)[1], svg.power(-value)) for value in svg.ticks(step, top)),
-        svg.line(svg.LEFT, line, svg.WIDTH - svg.RIGHT, line, "limit"),
+        svg.across(line, "limit"),
         svg.label(svg.WIDTH - svg.RIGHT, line - 5, "level of the report", "end"),
         svg.polyline((place(*point) for point in es), "by-e"),
         svg.polyline((place(*point) for point in ps), "by-p") if ps else "",
@@ -176,7 +176,7 @@ def dose_response(share: TrainingShare, ident: str) -> Markup | None:
     if share.effect is not None:
         y = place(0, share.effect)[1]
         body += [
-            svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "true"),
+            svg.across(y, "true"),
             svg.label(svg.LEFT + 6, y - 5, "suspect", "start", "true-label"),
         ]
     for dose in share.doses:

@@ -62,7 +62,7 @@ def story(record: TraceRecord) -> Story:
             *closing.closing(record, method(record), PAPERS, list(_manifest(record))),
         ],
         brief=list(brief(record)),
-        **closing.written(record, "Student trace report", [(record.spec_id, record.spec)]),
+        **closing.written(record, "Student trace report"),
     )
 
 
@@ -203,7 +203,7 @@ def _manifest(record: TraceRecord) -> Iterator[Block]:
     yield _readings(record)
     yield heading("Files of this report", "files")
     yield closing.files_table("Files that belong to this report", record.files)
-    yield from closing.watermark(record, [(record.spec_id, record.spec)])
+    yield from closing.watermark(record)
     asked = list(_asked(record))
     if asked:
         yield heading("Plan and queries")

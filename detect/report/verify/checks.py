@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NoReturn
 
@@ -13,6 +13,8 @@ import numpy.typing as npt
 from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
 from detect.laws.agreement import RELATIVE
 from detect.records.results import Check
+from detect.records.scan import ScanRecord
+from detect.records.trace import TraceRecord
 from watermark.errors import DyetraceError
 
 Floats = npt.NDArray[np.float64]
@@ -30,6 +32,8 @@ def check(name: str, look: Callable[[], str]) -> Check:
         return Check(name, "not done", str(reason))
     except DyetraceError as error:
         return Check(name, "failed", " ".join(str(error).split()))
+    except (ArithmeticError, ValueError, OSError) as error:  # a forger may write any number, and any name of a file
+        return Check(name, "failed", f"with what is on record nothing can be computed ({type(error).__name__})")
 
 
 def each(looks: Mapping[str, Callable[..., str]], *given: object) -> Iterator[Check]:
@@ -59,17 +63,17 @@ def close(what: str, said: npt.ArrayLike, computed: npt.ArrayLike) -> None:
         refuse(f"{what} does not follow{detail}")
 
 
-def found_fits(found: bool, log10_p: float, alpha: float) -> None:
+def found_fits(record: ScanRecord | TraceRecord) -> None:
     """Refuse an answer that isn't that of its p-value."""
-    if found != (log10_p <= math.log10(alpha)):
-        refuse(f"found is {found}, which does not fit the p-value and alpha")
+    if record.log10_pvalue is not None and record.found != (record.log10_pvalue <= math.log10(record.alpha)):
+        refuse(f"found is {record.found}, which does not fit the p-value and alpha")
 
 
-def sound_decoys(log10_ps: Sequence[float], log10_said: float, *, given: bool) -> None:
-    """Refuse another agreement of the decoys than that of their p-values, and one that forbids the answer ``given``."""
-    agreement = log10_agreement(np.array(log10_ps))
-    close("agreement of the decoys", [log10_said], [agreement])
-    if given and agreement < LOG10_CONTRADICTION:
+def sound_decoys(record: ScanRecord | TraceRecord) -> None:
+    """Refuse another agreement of the decoys than that of their p-values, and an answer that it forbids."""
+    agreement = log10_agreement(np.array(record.controls.decoy_log10_pvalues))
+    close("agreement of the decoys", [record.controls.decoy_log10_agreement], [agreement])
+    if record.refused is None and agreement < LOG10_CONTRADICTION:
         refuse("the decoys contradict the test, and yet an answer is given")
 
 

@@ -56,7 +56,7 @@ def _ways(record: Record) -> Iterator[list[Assumption]]:
 def spec(record: Record) -> str:
     """The spec has the id on record; the arguments on record are those that the record goes by."""
     stated(record, alpha=record.alpha, decoys=record.decoy_count, decoy_seed=record.decoy_seed)
-    return specs(record, {record.spec_id: record.spec})
+    return specs(record)
 
 
 def keys(record: Record) -> str:

@@ -61,7 +61,7 @@ def checks(record: ScanRecord, report: Path, folder: Path | None) -> Iterator[Ch
     yield check("inputs", lambda: files.inputs(read, folder, below=below, named=record.quotes))
     whole = check("files", lambda: files.beside(report.parent, record.files, _FILES))
     yield whole
-    yield from each({"specs": known, "keys": keys, "answer": answer, "controls": controls}, record)
+    yield from each({"specs": specs, "keys": keys, "answer": answer, "controls": controls}, record)
     yield from _of_files(record, report.parent, whole.outcome == "ok")
 
 
@@ -94,11 +94,6 @@ def _of_files(record: ScanRecord, folder: Path, whole: bool) -> Iterator[Check]:
     yield from each(looks, record, rows)
     yield check("hits", lambda: hits(record, rows, read_hits(folder / "hits.jsonl")))
     yield check("skipped", lambda: skipped(record, listed))
-
-
-def known(record: ScanRecord) -> str:
-    """The specs have the ids on record."""
-    return specs(record, dict(zip(record.spec_ids, record.specs, strict=True)))
 
 
 def keys(record: ScanRecord) -> str:
@@ -149,14 +144,14 @@ def answer(record: ScanRecord) -> str:
     if record.log10_pvalue is None:
         return "no answer is given; the keys' adjusted p-values are right"
     close("p-value of the corpus", [record.log10_pvalue], [min(adjusted, default=0.0)])
-    found_fits(record.found, record.log10_pvalue, record.alpha)
+    found_fits(record)
     return "the p-value of the corpus and the answer follow from those of the keys"
 
 
 def controls(record: ScanRecord) -> str:
     """The decoys' agreement follows from their p-values, and a contradiction was not passed over."""
     found = record.controls
-    sound_decoys(found.decoy_log10_pvalues, found.decoy_log10_agreement, given=record.refused is None)
+    sound_decoys(record)
     if record.refused is None:
         if (found.null_key_log10_pvalue or 0.0) < LOG10_CONTRADICTION:
             refuse("documents under a decoy key contradict the test, and yet an answer is given")

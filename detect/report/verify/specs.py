@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from detect.records.how_to_check import KeyedRecord
+from detect.records.how_to_check import KeyedRecord, specs_of
 from detect.report.verify.checks import refuse
 from watermark.commitment import COMMITMENT_VERSION
-from watermark.spec import WatermarkSpec
 
 
-def specs(record: KeyedRecord, known: Mapping[str, WatermarkSpec]) -> str:
-    """Check those of a report, by their ids on record."""
+def specs(record: KeyedRecord) -> str:
+    """The specs have the ids on record."""
+    known = dict(specs_of(record))
     for ident, spec in known.items():
         if spec.spec_id != ident:
             refuse(f"a spec has id {spec.spec_id}, but the record says {ident}")

@@ -80,7 +80,7 @@ def _read(record: TraceRecord) -> list[files.Read]:
 
 def spec(record: TraceRecord) -> str:
     """The spec has the id on record and is of the key on record; its commitment is older than the trace."""
-    line = specs(record, {record.spec_id: record.spec})
+    line = specs(record)
     if record.commitment is not None and _after(record.commitment.created, record.created):
         refuse("the commitment on record is younger than the trace")
     return line
@@ -126,7 +126,7 @@ def answer(record: TraceRecord) -> str:
         return "no answer is given"
     follows = trace_log10_pvalue([h.log10_pvalue_adjusted for h in record.hypotheses], record.together)
     close("p-value of the trace", [record.log10_pvalue], [follows])
-    found_fits(record.found, record.log10_pvalue, record.alpha)
+    found_fits(record)
     return "the p-value of the trace and the answer follow from those of the keys"
 
 
@@ -164,7 +164,7 @@ def identification(record: TraceRecord) -> str:
 def controls(record: TraceRecord) -> str:
     """The decoys' agreement follows from their p-values, and a contradiction was not passed over."""
     found = record.controls
-    sound_decoys(found.decoy_log10_pvalues, found.decoy_log10_agreement, given=record.refused is None)
+    sound_decoys(record)
     failed = failed_control(found.models)
     if failed is not None and record.refused is None:
         refuse(f"an answer is given, and yet {failed}")

@@ -48,7 +48,7 @@ def drawn(report: Path, folder: Path, *forms: str) -> dict[str, bytes]:
     return {form: (folder / DRAWINGS[form]).read_bytes() for form in forms}
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.form.format)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.record.__name__)
 def test_every_kind_has_every_form_and_the_same_each_time(kind: Any, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     WRITE[kind.record](report)

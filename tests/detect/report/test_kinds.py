@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.records.reading import FORMS, read_report
+from detect.records.reading import FORMS, form_of, read_report
 from detect.records.report import Report
 from detect.report.kinds import KINDS, Kind, kind_of
 from detect.report.story import Story
@@ -45,7 +45,7 @@ def test_every_golden_report_has_a_story_and_checks(name: str) -> None:
     path = HERE / name / "report.json"
     _, record = read_report(path)
     kind = kind_of(record)
-    assert kind.form.format == record.format
+    assert form_of(kind.record).format == record.format
     assert isinstance(kind.story(record), Story)
     names = [check.name for check in kind.checks(record, Path(path), None)]
     assert names and len(set(names)) == len(names)
