@@ -130,6 +130,12 @@ def test_columns_of_the_highest_rank_go_first_where_there_is_no_room() -> None:
     assert all("10^-38.2" in table(printed(everything(), width)) for width in WIDTHS)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_no_line_of_a_file_or_a_pipe_ends_with_blanks(whole: bool) -> None:
+    shown = printed(everything(), whole=whole).split("\n")
+    assert len(shown) > 20 and [line for line in shown if line != line.rstrip()] == []
+
+
 def test_a_long_name_keeps_its_end() -> None:
     line = next(line for line in printed(everything("x"), 80).splitlines() if "marked" in line)
     assert re.match(r" \.\.\.\S*documents-0001\.jsonl:42 ", line), line
