@@ -82,7 +82,13 @@ def keygen(asked: SigningKey) -> None:
 
 
 def _drawn(record: Report, form: str) -> bytes:
-    drawn = _DRAW[form](kind_of(record).story(record))
+    try:
+        drawn = _DRAW[form](kind_of(record).story(record))
+    except (ArithmeticError, ValueError) as error:
+        raise EvidenceError(
+            f"there are numbers in the report that no run writes, and that can't be drawn ({type(error).__name__}): "
+            "dyetrace report verify says which don't hold"
+        ) from None
     return drawn if isinstance(drawn, bytes) else drawn.encode()
 
 

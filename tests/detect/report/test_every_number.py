@@ -5,13 +5,17 @@ Detections have the same test beside their other ones (`test_detection_verify`).
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from detect.cli import main
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.records.power_plan import PowerPlan
@@ -31,10 +35,11 @@ from detect.student.verdict.recording import write_report
 from detect.student.verdict.share import estimated, not_identified
 from tests.detect import foreign
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
-from tests.detect.report.edits import unseen
+from tests.detect.report.edits import changed, unseen
 from tests.detect.report.trace_examples import dose_response
 from tests.detect.server import test_check as server
 from tests.detect.student.verdict.test_conclude import RING, evidence, make_spec
+from tests.golden.make import HERE as GOLDEN
 from watermark.keys import KeyRing, write_key_file
 
 Known = dict[str, str]
@@ -322,3 +327,28 @@ def test_no_edit_of_a_plan_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found.holds, found.failed
     passed = unseen(tmp_path / "report.json", [r"assumed\.spec\.(epoch|vocabulary_size)"])  # change no mark
     assert not passed, "\n".join(passed)
+
+
+# ------------------------------------------------------------------------------------------- numbers out of all bounds
+
+MONSTERS: dict[str, tuple[str, tuple[Any, ...], Any]] = {
+    "a detection's p-value": ("detection", ("documents", 8, "decoys", "log10_pvalues", 0), 1e308),
+    "a scan's level": ("scan", ("alpha",), 5e-324),
+    "a score of a hit": ("scan", ("hits", 0, "expected"), -1e308),
+    "a trace's e-value": ("trace", ("hypotheses", 2, "log10_evalue"), -1e308),
+    "a file's name": ("trace", ("files", 0, "name"), "x" * 5000),
+    "a server's answer": ("server-check", ("keys", 1, "log10_pvalue"), -1e308),
+    "no key that must show nothing": ("server-check", ("others",), {}),
+}
+
+
+@pytest.mark.parametrize("what", MONSTERS)
+def test_numbers_that_nothing_can_be_computed_with_are_a_fault_of_the_report(what: str, tmp_path: Path) -> None:
+    kind, where, value = MONSTERS[what]
+    shutil.copytree(GOLDEN / kind, tmp_path, dirs_exist_ok=True)
+    report = tmp_path / "report.json"
+    report.write_bytes(changed(json.loads(report.read_bytes()), where, value))
+    assert not verify_report(report).holds
+    forms = ["--format", "html", "--format", "text", "--format", "markdown"]
+    drawn = CliRunner().invoke(main, ["report", "render", str(report), "-o", str(tmp_path / "drawn"), *forms])
+    assert drawn.exit_code in (0, 3) and "internal error" not in drawn.output, drawn.output
