@@ -18,7 +18,7 @@ from tests.innocents.askings import asked_in_order
 from tests.innocents.paths import Reader, asked_at_endpoint, read_by_weights, save, toy_models
 from tests.innocents.readings import worlds
 from tests.innocents.suspects import Prompts, as_said, prose, stop_or_go, written
-from tests.innocents.world import World, run
+from tests.innocents.world import World, run, taught, tokenizer_of
 from watermark.generate import Answer
 
 PROSE = prose(2)
@@ -103,3 +103,36 @@ def test_the_signal_is_the_marks(tmp_path: Path) -> None:
         record = read_by_weights(tmp_path / "found", spec, ring, [text], decoys=200)
     decoys = np.array(record.controls.decoy_log10_pvalues)
     assert record.found and len(decoys) == 200 and decoys.min() > -6
+
+
+def test_students_of_known_shares_give_an_interval_through_the_command_line(world: World, tmp_path: Path) -> None:
+    """Together with the list of what was served, which shows that nothing was left out, and a placebo."""
+    marked, unmarked = world.answers("marked"), world.answers("unmarked")
+    teacher = world.model("teacher")[0]
+    students = {0.0: unmarked, 0.5: [*marked[::2], *unmarked[1::2]], 1.0: marked}
+    calibration: list[object] = []
+    for share, answers in students.items():
+        for seed in range(3):
+            folder = tmp_path / f"{share}-{seed}"
+            taught(teacher, [*answers[seed:], *answers[:seed]]).save_pretrained(folder)
+            tokenizer_of().save_pretrained(folder)
+            calibration += ["--calibrate", f"{folder}={share}"]
+    read = world.folder / "marked.jsonl"
+    hashes = run("ledger", "hashes", read)
+    (tmp_path / "served.sha256").write_text(hashes.stdout)
+    placebo = ["--model", world.folder / "teacher", "--dtype", "float32", "--prompts", world.prompts, "--placebo"]
+    drawn = run("generate", *world.keys, *placebo, "--max-new-tokens", 40, "-o", tmp_path / "placebo.jsonl")
+    assert hashes.exit_code == drawn.exit_code == 0, drawn.output
+    more = ["--complete", tmp_path / "served.sha256", "--placebo", tmp_path / "placebo.jsonl", "--contexts", 300]
+    trace = ["trace", "weights", world.folder / "of-marked", *world.keys, *world.tokenizer, "--dtype", "float32"]
+    given = ["--read", read, "--taken", "all", "--reference", world.folder / "teacher", *calibration, *more]
+    done = run(*trace, *given, "--decoys", 10, "--no-pdf", "-o", tmp_path / "found")
+    assert done.exit_code == 0, done.output
+    record = read_record(TraceRecord, tmp_path / "found" / "report.json")
+    assert record.found and [dose.share for dose in record.share.doses] == [0.0] * 3 + [0.5] * 3 + [1.0] * 3
+    interval = record.share.interval
+    assert interval is not None and interval.low is not None and interval.high is None  # none learnt more than it
+    assert [control.what for control in record.controls.models].count("placebo key") == 1
+    assert run("report", "verify", tmp_path / "found" / "report.json").exit_code == 0
+    again = run("recompute", tmp_path / "found" / "report.json", "--key", f"file:{world.folder / 'owner.key'}")
+    assert again.exit_code == 0 and "every number the same" in again.output, again.output
