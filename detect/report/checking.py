@@ -5,9 +5,6 @@ The sentences are ASCII, so that they survive any terminal; names of an examiner
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from detect.records.made import Made
 from detect.records.report import Report
 from detect.records.written import format_time
 from detect.report.runs import Runs, runs
@@ -16,15 +13,11 @@ from watermark.commitment import Commitment
 
 def made_facts(record: Report) -> list[tuple[str, Runs]]:
     """When, by whom and with which code a report was made: names and values; older reports know less."""
-    made = record.made or Made(code_sha256="")
     facts = [("Made", runs("$time, by the maker's clock", time=format_time(record.created)))] if record.created else []
-    if made.examiner is not None:
-        facts.append(("Examiner", runs("$name", name=made.examiner)))
-    if made.case is not None:
-        facts.append(("Case", runs("$name", name=made.case)))
+    facts += [(what.capitalize(), runs("$name", name=text)) for what, text in for_whom(record)]
     facts.append(("dyetrace", runs("version $number", number=record.versions.get("dyetrace", "not on record"))))
-    if made.code_sha256:
-        facts.append(("Code, SHA-256", runs("<code>$hash</code>", hash=made.code_sha256)))
+    if record.made is not None:
+        facts.append(("Code, SHA-256", runs("<code>$hash</code>", hash=record.made.code_sha256)))
     if not getattr(record, "quotes", True):
         facts.append(("Quotes", runs("none: no text of the suspect's, and no id of its records")))
     return facts
@@ -32,16 +25,16 @@ def made_facts(record: Report) -> list[tuple[str, Runs]]:
 
 def made_line(record: Report) -> str:
     """The same in a line: "made 2026-11-29 17:16 UTC by dyetrace 0.1.0, code 4f2a91c07be3; examiner N. N.; case 7"."""
-    line = ", ".join(_when_and_what(record.created, record.versions.get("dyetrace"), record.made))
-    said = {} if record.made is None else {"examiner": record.made.examiner, "case": record.made.case}
-    return "; ".join([line, *(f"{what} {text}" for what, text in said.items() if text is not None)])
+    when = f" {format_time(record.created)}" if record.created else ""
+    line = f"made{when} by dyetrace {record.versions.get('dyetrace') or 'of an unknown version'}"
+    code = "" if record.made is None else f", code {record.made.code_sha256[:12]}"
+    return "; ".join([line + code, *(f"{what} {text}" for what, text in for_whom(record))])
 
 
-def _when_and_what(created: str, version: str | None, made: Made | None) -> Iterator[str]:
-    when = f" {format_time(created)}" if created else ""
-    yield f"made{when} by dyetrace {version or 'of an unknown version'}"
-    if made is not None:
-        yield f"code {made.code_sha256[:12]}"
+def for_whom(record: Report) -> list[tuple[str, str]]:
+    """The examiner and the case of a report, as far as they are on record, each with a word for it."""
+    said = [] if record.made is None else [("examiner", record.made.examiner), ("case", record.made.case)]
+    return [(what, text) for what, text in said if text is not None]
 
 
 def commitment_line(commitment: Commitment | None, suspect: str = "text") -> Runs:

@@ -16,9 +16,9 @@ from detect.records.how_to_check import KeyedRecord, how_to_check, short_check, 
 from detect.records.report import Report
 from detect.records.scan import FileHash
 from detect.records.written import clean, format_time
-from detect.report.checking import made_line
+from detect.report.checking import for_whom, made_line
 from detect.report.paper import plots
-from detect.report.runs import Run, Runs, e_value, p_value, runs, said
+from detect.report.runs import Run, Runs, commanded, e_value, p_value, runs, said
 from detect.report.story import (
     Block,
     Cell,
@@ -35,7 +35,7 @@ from detect.report.story import (
     lines,
     text,
 )
-from detect.report.wording import commitment_date
+from detect.report.wording import capital, commitment_date
 from watermark.spec import WatermarkSpec
 
 DASH = "–"  # noqa: RUF001 (an en dash is meant): stands where there is nothing to say
@@ -65,12 +65,11 @@ def by_whom(record: Report, title: str, key: str = "", about: str = "") -> Writt
     """The same of any record: with the fingerprint of a key, and a line about key and spec."""
     program = f"dyetrace {clean(record.versions.get('dyetrace', ''), 40)}"
     when = clean(format_time(record.created), 40) if record.created else ""
-    who = {} if record.made is None else {"Examiner": record.made.examiner, "case": record.made.case}
-    given = "; ".join(f"{what}: {clean(text, 200)}" for what, text in who.items() if text is not None)
+    given = "; ".join(f"{what}: {clean(text, 200)}" for what, text in for_whom(record))
     return {
         "title": title,
         "program": ", ".join(part for part in (program, when) if part),
-        "made": given[:1].upper() + given[1:],
+        "made": capital(given),
         "footer": f"{program}, {title[:1].lower()}{title[1:]}" + (f"; key {clean(key, 64)}" if key else ""),
         "created": record.created,
         "foot": [said(line, _SENTENCE) for line in (about, made_line(record))] if about else [],
@@ -105,7 +104,7 @@ def assumed(record: Report) -> list[Section]:
         "true:"
     )
     each = [f"{one.says} ({one.status}: {one.how})" for one in record.assumptions]
-    listed = lines([said(line, _SENTENCE) for line in each])
+    listed = lines([commanded(line, _SENTENCE) for line in each])
     return [Section("What this verdict assumes", "assumes", [intro, listed], True, "What it assumes", [listed])]
 
 

@@ -86,30 +86,33 @@ def calibration(said: str | None) -> list[Leaf]:
     return [] if said is None else [text("$said.", said=said.rstrip("."))]
 
 
-def _words(spec: WatermarkSpec) -> Leaf | None:
-    """What makes the words of a foreign format."""
+def words(spec: WatermarkSpec, then: str) -> Leaf:
+    """What gives each token its word, and ``then`` what comes of it: the end of the paragraph."""
     scheme = spec.build_scheme()
-    if not is_format(scheme):
-        return None
+    before = "token" if spec.context_width == 1 else f"{spec.context_width} tokens"
+    if is_format(scheme):
+        return text(
+            "The mark is that of $system (format <code>$name</code>). Each token, together with the $before before it, "
+            "has a word that this system computes from them and its key, and that dyetrace computes in the same way, "
+            f"bit for bit. {then}",
+            system=scheme.system,
+            name=scheme.name,
+            before=before,
+        )
     return text(
-        "The mark is that of $system (format <code>$name</code>). Each token, together with the $h before it, has a "
-        "word that this system computes from them and its key, and that dyetrace computes in the same way, bit for "
-        "bit. The generator preferred tokens with favourable words; the score counts how favourable the words of the "
-        "text are.",
-        system=scheme.system,
-        name=scheme.name,
-        h="token" if spec.context_width == 1 else f"{spec.context_width} tokens",
+        "Each token, together with the $before before it, is put through a keyed pseudo-random function (ChaCha8) that "
+        "gives a 32-bit word, and so a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these "
+        f"words are independent and uniform. {then}",
+        before=before,
     )
 
 
 def score_blocks(spec: WatermarkSpec) -> Iterator[Leaf]:
     """How a token scores under a spec, and the law of the sum."""
-    yield _words(spec) or text(
-        "Each token, together with the $h before it, is put through a keyed pseudo-random function (ChaCha8) that "
-        "gives a 32-bit word, and so a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these "
-        "words are independent and uniform. The generator preferred tokens with favourable words; the score counts how "
-        "favourable the words of the text are.",
-        h="token" if spec.context_width == 1 else f"{spec.context_width} tokens",
+    yield words(
+        spec,
+        "The generator preferred tokens with favourable words; the score counts how favourable the words of the text "
+        "are.",
     )
     law = spec.build_scheme().law
     if isinstance(law, Exponential):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from detect.records.reading import written
+from detect.records.reading import read_bytes, written
 from watermark.errors import DyetraceError, EvidenceError, MachineError
 from watermark.files.writing import check_output, write_atomically, write_private
 from watermark.interruption import held
@@ -92,7 +92,7 @@ def sign(report: Path, key_source: str) -> Path:
     DyetraceError
         The report or the key can't be read, or the source holds no Ed25519 key. No message shows any of the key.
     """
-    data = _report_bytes(report)
+    data = read_bytes(report)
     key = _load_signing_key(key_source)
     made = Signature(
         public_key=key.public_key().public_bytes_raw().hex(),
@@ -199,13 +199,6 @@ def _load_signing_key(source: str) -> Ed25519PrivateKey:
 def _looks_like_key(text: str) -> bool:
     """Whether this is a key and not the name of a place: PEM, its inner line, or bare hex digits."""
     return "-----" in text or "\n" in text or text.startswith("MC4CAQ") or _is_hex(text.lower(), 32)
-
-
-def _report_bytes(report: Path) -> bytes:
-    try:
-        return report.read_bytes()
-    except OSError as error:
-        raise DyetraceError(f"cannot read report {report}: {error.strerror}") from None
 
 
 def _is_signature(path: Path) -> bool:

@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.trace import TraceRecord
-from detect.report.method import calibration, decoy_keys, papers
+from detect.report.method import calibration, decoy_keys, papers, words
 from detect.report.runs import level
 from detect.report.story import Leaf, formula, heading, text
 from detect.student.verdict.score import MOST_NATS, STEPS_PER_NAT
 from detect.student.verdict.weights import LARGEST_WEIGHT, STEPS
-from watermark.formats.protocol import is_format
 from watermark.laws import Bernoulli, Exponential, Hypoexponential, WeightedBits
 from watermark.spec import WatermarkSpec
 
@@ -88,21 +87,11 @@ def _weights(record: TraceRecord) -> Iterator[Leaf]:
 
 def _score(record: TraceRecord) -> Iterator[Leaf]:
     yield heading("The score of a word")
-    scheme = record.spec.build_scheme()
-    if is_format(scheme):
-        yield text(
-            "The mark is that of $system (format <code>$name</code>), which gives a word for each context and token.",
-            system=scheme.system,
-            name=scheme.name,
-        )
-    else:
-        yield text(
-            "A keyed pseudo-random function (ChaCha8) gives a 32-bit word for each context, token and sub-key, and so "
-            "a number <i>u</i> = (word + ½) / 2<sup>32</sup>. To anyone without the key these words are independent "
-            "and uniform."
-        )
-    yield text(
-        "The generator preferred tokens with favourable words, and who learnt from its text prefers them a little too."
+    own = "Each sub-key makes words of its own. " if record.spec.subkeys > 1 else ""
+    yield words(
+        record.spec,
+        f"{own}The generator preferred tokens with favourable words, and who learnt from its text prefers them a "
+        "little too.",
     )
     yield from calibration(record.calibration)
     yield _of_words(record.spec)
@@ -263,5 +252,3 @@ def _controls(record: TraceRecord) -> Iterator[Leaf]:
     decoys, agreement = len(controls.decoy_log10_pvalues), controls.decoy_log10_agreement
     test = "The first key’s test, with the same weights,"
     yield decoy_keys(decoys, controls.decoy_seed, test, "suspect", "the result", agreement)
-    if not decoys:
-        return
