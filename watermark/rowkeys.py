@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from watermark import prf
 from watermark.errors import DyetraceError
@@ -24,6 +25,21 @@ TENANT, GLOBAL = 0, 1
 def selector_threshold(spec: WatermarkSpec) -> int:
     """A context belongs to the global key when its selector word (token 0) is below this; 2^32 means all of them."""
     return round(spec.global_share * 2**32)
+
+
+def marks_globally(
+    spec: WatermarkSpec, selector: SecretKey, count: int, nonces: Callable[[prf.U32 | None], prf.U32]
+) -> npt.NDArray[np.bool_]:
+    """Which of ``count`` contexts the global key marks, (n,); the account's key marks the others.
+
+    ``nonces`` gives their nonces, (3, n), under the words of a key that compresses wide contexts.
+    """
+    threshold = selector_threshold(spec)
+    if threshold in (0, 2**32):
+        return np.full(count, threshold > 0)
+    of_contexts = nonces(prf.context_key_words(selector, spec.context_width))
+    words: prf.U32 = prf.words_at(selector.words, of_contexts, np.zeros(count, dtype=np.uint32))
+    return words < np.uint32(threshold)
 
 
 @overload

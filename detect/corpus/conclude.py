@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from detect.corpus import rare, share
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Floats, Tally, no_documents
-from detect.keyed.calibration import rank_log10
-from detect.keyed.decoys import LOG10_CONTRADICTION, log10_agreement
+from detect.keyed.calibration import rank_log10, ranks_of_decoys_log10
+from detect.keyed.decoys import LOG10_CONTRADICTION, contradicted, log10_agreement
 from detect.keyed.rings import KeySet
 from detect.keyed.scoring import as_drawn
 from detect.laws import tails
@@ -176,9 +176,7 @@ def controls(
     if is_exact(scheme):
         log10_ps = pooled_log10(scheme, n, tally.decoy_totals[:, :subkeys])
     else:
-        sums = np.sort(tally.decoy_totals[:, 0])
-        as_large = len(sums) - np.searchsorted(sums, tally.decoy_totals[:, 0])
-        log10_ps = rank_log10(as_large - 1, len(sums) - 1) if len(sums) else np.empty(0)
+        log10_ps = ranks_of_decoys_log10(tally.decoy_totals[:, 0])
     own = documents.null_log10_pvalue[documents.tuples > 0]
     none = no_documents(keys.subkeys) if null is None else null.documents
     null_log10_ps = none.log10_pvalue[none.tuples > 0]
@@ -220,16 +218,10 @@ def refusal(keys: KeySet, tested: int, found: Controls) -> str | None:
     if not tested:
         return "nothing to test: no document has a token with a known context"
     if is_exact(keys.schemes[0]):  # ranks among decoys agree with them by construction
-        agreements = {
-            "decoy keys": found.decoy_log10_agreement,
-            "documents under a decoy key": found.null_key_log10_pvalue or 0.0,
-        }
-        for what, log10_p in agreements.items():
-            if log10_p < LOG10_CONTRADICTION:
-                return (
-                    f"the {what} contradict the test: their p-values are too small to be uniform "
-                    f"(log10 p of agreement {log10_p:.1f})"
-                )
+        of_documents = found.null_key_log10_pvalue or 0.0
+        why = contradicted(found.decoy_log10_agreement) or contradicted(of_documents, "documents under a decoy key")
+        if why is not None:
+            return why
     return marked_control(found)
 
 

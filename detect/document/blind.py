@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from detect.keyed.batch import CHUNK, Batch, TestedKey, document_sums
 from detect.keyed.calibration import bounded_log10, method_of, ranked_log10, staged_rank, stages
-from detect.keyed.decoys import LOG10_CONTRADICTION, decoy_globals, decoy_rings, log10_agreement
+from detect.keyed.decoys import contradicted, decoy_globals, decoy_rings, log10_agreement
 from detect.keyed.owners import candidates, keys_to_test, tested_keys
 from detect.keyed.scoring import as_drawn, tallies
 from detect.laws import tails
@@ -84,12 +84,7 @@ class BlindTest:
         """Why the p-value must not be printed, or None."""
         if not self.tuples:
             return f"{NOTHING}: the document has no token with a known context"
-        if self.decoys is not None and self.decoys.log10_agreement < LOG10_CONTRADICTION:
-            return (
-                "the decoy keys contradict the test: their p-values are too small to be uniform "
-                f"(log10 p of agreement {self.decoys.log10_agreement:.1f})"
-            )
-        return None
+        return None if self.decoys is None else contradicted(self.decoys.log10_agreement)
 
 
 def log10_pvalues(scheme: Scheme, tuples: Tuples, sums: I64) -> Floats:

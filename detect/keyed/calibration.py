@@ -97,6 +97,12 @@ def rank_log10(as_extreme: npt.ArrayLike, decoys: npt.ArrayLike) -> Floats:
     return np.asarray(np.log10((1.0 + np.asarray(as_extreme)) / (1.0 + np.asarray(decoys))))
 
 
+def ranks_of_decoys_log10(totals: npt.NDArray[np.int64]) -> Floats:
+    """Log10 of each decoy's own rank among all of them, by their totals: (n,) -> (n,)."""
+    as_large = len(totals) - np.searchsorted(np.sort(totals), totals)
+    return rank_log10(as_large - 1, len(totals) - 1)
+
+
 def ranked_log10(scheme: Scheme, key: MarkingKey, tuples: Tuples, as_extreme: int, decoys: int) -> float:
     """Log10 of a rank's p-value; where no decoy is as extreme, the format's own bound where that is smaller.
 

@@ -28,6 +28,16 @@ def log10_control_limit(controls: int) -> float:
     return LOG10_CONTRADICTION - math.log10(max(1, controls))
 
 
+def contradicted(log10_agreement: float, what: str = "decoy keys") -> str | None:
+    """Why p-values under unused keys allow no answer, by the log10 p of their agreement; None where they allow one."""
+    if log10_agreement < LOG10_CONTRADICTION:
+        return (
+            f"the {what} contradict the test: their p-values are too small to be uniform "
+            f"(log10 p of agreement {log10_agreement:.1f})"
+        )
+    return None
+
+
 _MANY = 10_000  # p-values; the exact law takes time in proportion
 _KEYS = 1000  # accounts' keys that all decoys have together, at most
 

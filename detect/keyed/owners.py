@@ -5,18 +5,14 @@ A decoy and a foreign format's key stand for a global key that marks every conte
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from detect.records.key_name import GLOBAL, KeyName
 from detect.text.distinct import Mask, Tuples
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys.secret import KeyRing, MarkingKey, SecretKey
-from watermark.rowkeys import selector_threshold
+from watermark.rowkeys import marks_globally, selector_threshold
 from watermark.spec import WatermarkSpec
 
 NO_KEY = "no key to test: the spec marks with tenants' keys alone; name accounts with --tenant"
@@ -24,7 +20,8 @@ NO_KEY = "no key to test: the spec marks with tenants' keys alone; name accounts
 
 def owned(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) -> dict[bool, Mask]:
     """Which tuples the global key marks (True), and which the account's (False): masks (n,), by `KeyName.is_global`."""
-    return _owned(spec, selector, len(tuples), tuples.nonces)
+    mine = marks_globally(spec, selector, len(tuples), tuples.nonces)
+    return {True: mine, False: ~mine}
 
 
 def parted(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) -> dict[bool, Tuples]:
@@ -34,19 +31,7 @@ def parted(spec: WatermarkSpec, selector: SecretKey, tuples: Tuples) -> dict[boo
 
 def owned_contexts(spec: WatermarkSpec, selector: SecretKey, contexts: prf.U32) -> dict[bool, Mask]:
     """`owned` of contexts by themselves, shape (n, h)."""
-    return _owned(spec, selector, len(contexts), lambda key: prf.nonces(contexts, key))
-
-
-def _owned(
-    spec: WatermarkSpec, selector: SecretKey, count: int, nonces: Callable[[prf.U32 | None], prf.U32]
-) -> dict[bool, Mask]:
-    threshold = selector_threshold(spec)
-    if threshold in (0, 2**32):
-        mine = np.full(count, threshold > 0)
-    else:
-        of_contexts = nonces(prf.context_key_words(selector, spec.context_width))
-        words: npt.NDArray[np.uint32] = prf.words_at(selector.words, of_contexts, np.zeros(count, dtype=np.uint32))
-        mine = words < np.uint32(threshold)
+    mine = marks_globally(spec, selector, len(contexts), lambda key: prf.nonces(contexts, key))
     return {True: mine, False: ~mine}
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from detect.keyed.decoys import LOG10_CONTRADICTION, decoy_rings, log10_agreement
+from detect.keyed.calibration import ranks_of_decoys_log10
+from detect.keyed.decoys import contradicted, decoy_rings, log10_agreement
 from detect.keyed.owners import keys_to_test, tested_keys
 from detect.laws.multiplicity import holm_log10, mean_log10_e
 from detect.records.key_name import GLOBAL, KeyName
@@ -331,7 +332,7 @@ def decoy_controls(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, setti
     log10_ps: Floats = np.zeros(0)
     if keys and len(test.tuples):
         sums = test.totals(keys)
-        log10_ps = test.log10_pvalues(sums) if exact else _ranks(sums)
+        log10_ps = test.log10_pvalues(sums) if exact else ranks_of_decoys_log10(sums)
     return TraceControls(
         decoy_seed=settings.decoy_seed,
         decoy_log10_pvalues=log10_ps.tolist(),
@@ -340,21 +341,10 @@ def decoy_controls(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing, setti
     )
 
 
-def _ranks(totals: I64) -> Floats:
-    """Each decoy's rank among all of them, as log10 p."""
-    as_large = len(totals) - np.searchsorted(np.sort(totals), totals)
-    return np.asarray(np.log10(as_large / len(totals)))
-
-
 def _refusal(evidence: Evidence, decoys: TraceControls) -> str | None:
     if not len(evidence.tuples):
         return "nothing to test: the readings gave no weighted tuple"
-    if decoys.decoy_log10_agreement < LOG10_CONTRADICTION:
-        return (
-            "the decoy keys contradict the test: their p-values are too small to be uniform "
-            f"(log10 p of agreement {decoys.decoy_log10_agreement:.1f})"
-        )
-    return None
+    return contradicted(decoys.decoy_log10_agreement)
 
 
 def tails(test: WeightedTest, total: int, basis: Basis) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from watermark import prf
 from watermark.engines.hook.epoch import Epoch
 from watermark.errors import DyetraceError
 from watermark.prf import U32
-from watermark.rowkeys import GLOBAL, TENANT, KeyWords, selector_threshold
+from watermark.rowkeys import GLOBAL, TENANT, KeyWords, marks_globally
 
 Context = tuple[int, ...]
 _REMEMBERED_PROMPTS = 4096
@@ -197,21 +197,12 @@ def statistics(
     contexts = np.array([context for context, _ in tuples], dtype=np.uint32).reshape(n, width)
     tokens = np.array([token for _, token in tuples], dtype=np.uint32)
     words = epoch.key_words(tenant, subkey)
-    mine = _owners(epoch, contexts)
+    of_global = marks_globally(epoch.spec, epoch.selector, n, lambda key: prf.nonces(contexts, key))
     found = np.empty(n, dtype=np.int64)
     for owner in (TENANT, GLOBAL):
-        chosen = mine == owner
+        chosen = of_global == (owner == GLOBAL)
         if chosen.any():
             compress = None if words.context_keys is None else words.context_keys[owner]
             nonces = np.ascontiguousarray(prf.nonces(contexts[chosen], compress))
             found[chosen] = epoch.scheme.statistic(prf.words_at(words.keys[owner], nonces, tokens[chosen]))
     return found
-
-
-def _owners(epoch: Epoch, contexts: U32) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    threshold = selector_threshold(epoch.spec)
-    if threshold in (0, 2**32):
-        return np.full(len(contexts), GLOBAL if threshold else TENANT)
-    nonces = prf.nonces(contexts, prf.context_key_words(epoch.selector, epoch.spec.context_width))
-    words = prf.words_at(epoch.selector.words, nonces, np.zeros(len(contexts), dtype=np.uint32))
-    return np.where(words < np.uint32(threshold), GLOBAL, TENANT)
