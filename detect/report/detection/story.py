@@ -312,8 +312,8 @@ def _text(record: Record, answer: Verdict, view: TokenView) -> Iterator[Leaf]:
         key = "the strongest of the keys tested"
     yield heading("Text", level=4)
     yield text(
-        "Coloured by how surprising each token’s score is without the key (hover for p), under sub-key $subkey of "
-        "$key. Not counted: repeats, tokens whose context is unknown, and contexts of another key."
+        "How surprising each token’s score is without the key, under sub-key $subkey of $key. Not counted: "
+        "repeats, tokens whose context is unknown, and contexts of another key."
         + ("" if record.quotes else " The text is not quoted: a dot stands for each token.")
         + (" The first $n of $all tokens." if len(view.texts) < document.tokens else ""),
         soft=True,
@@ -328,7 +328,7 @@ def _text(record: Record, answer: Verdict, view: TokenView) -> Iterator[Leaf]:
         legend = [(_GREEN, "on the green list"), (0, "not on it")]
     else:
         legend = [(tint, f"p ≤ {bound:g}") for tint, bound in enumerate(LEVELS, 1)]
-    yield Tokens(tokens, [*legend, (-1, "not counted")])
+    yield Tokens(tokens, [*legend, (-1, "not counted; hover over the others for p")])
     yield from _shares(view, law)
 
 

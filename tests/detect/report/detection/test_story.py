@@ -14,6 +14,7 @@ from rich.console import Console
 from detect.document.pointing import level_per_test
 from detect.laws.strength import fewest_tuples
 from detect.records import written
+from detect.records.assumptions import Assumption
 from detect.records.detection import (
     DecoyRun,
     Hypothesis,
@@ -24,9 +25,11 @@ from detect.records.detection import (
 )
 from detect.report.detection import wording
 from detect.report.detection.story import story
+from detect.report.paper.markdown import markdown
 from detect.report.paper.page import page as draw
 from detect.report.paper.pdf import _content
 from detect.report.paper.terminal import print_story
+from detect.report.paper.terminal import text as as_text
 from detect.report.runs import plain
 from tests.detect.report.detection.examples import (
     HEX,
@@ -230,6 +233,23 @@ def test_strength_is_the_mean_score() -> None:
     document = msgspec.structs.replace(make_document(), hypotheses=[hypothesis])
     strength = wording.score(make_spec(), wording.Verdict(document, "marked", "marked", -1.0))
     assert strength is not None and strength.text == "1.50 nats per token (1.00 expected without the key)"
+
+
+def test_only_the_page_which_has_the_tinted_text_speaks_of_hovering_over_it() -> None:
+    told = story(make_record(make_document(texts=["The", " dye", " is"] * 8)))
+    assert "hover over the others for p" in draw(told)
+    assert "under sub-key 2 of the global key" in markdown(told)
+    assert not any("hover" in form or "Coloured" in form for form in (markdown(told), as_text(told)))
+
+
+def test_commands_in_what_a_verdict_assumes_are_set_as_code() -> None:
+    assumption = Assumption(says="One `is`", checked=True, how="`dyetrace scan` counts; ` stays alone")
+    odd, even = (
+        draw(story(make_record(make_document(), assumptions=[msgspec.structs.replace(assumption, how=how)])))
+        for how in (assumption.how, "`dyetrace scan <b>` counts")
+    )
+    assert "One `is` (checked here: `dyetrace scan` counts; ` stays alone)" in odd
+    assert "One <code>is</code> (checked here: <code>dyetrace scan &lt;b&gt;</code> counts)" in even
 
 
 def test_recompute_command_names_all_but_the_key() -> None:
