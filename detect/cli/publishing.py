@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from detect.cli.options.scanning import Scan
 from detect.cli.options.trace import TraceEndpoint, TraceWeights
 from detect.cli.statuses import FOUND
 from detect.cli.working import doing, note, rest
-from detect.folders.published import NAMES, REPORT, Unwritten, add_drawings, replace_report
+from detect.folders.published import NAMES, REPORT, Unwritten, add_drawings, check_folder, replace_report
 from detect.interruption import leaves
 from detect.records.reading import encode_record
 from detect.records.report import Report
@@ -37,6 +37,15 @@ def check_pdf() -> None:
         import typst  # noqa: F401
     except ImportError:
         raise MachineError("a PDF needs typst: pip install 'dyetrace[scan]', or add --no-pdf") from None
+
+
+def check_place(
+    asked: Scan | TraceWeights | TraceEndpoint, report_format: str, inputs: Iterable[str | Path | None]
+) -> None:
+    """Find before the work what would come in the way of the report after it."""
+    if asked.pdf:
+        check_pdf()
+    check_folder(asked.output, report_format, inputs=[path for path in inputs if path is not None], force=asked.force)
 
 
 def goes_on(kept: str) -> None:

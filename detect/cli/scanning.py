@@ -9,7 +9,7 @@ import click
 
 from detect.cli.models import model_folder
 from detect.cli.options.scanning import Scan
-from detect.cli.publishing import check_pdf, goes_on, made_and_published
+from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.reading import absolute_source, accounts_of, read_commitment
 from detect.cli.results import print_result
 from detect.cli.stages import StageProgress
@@ -21,7 +21,7 @@ from detect.corpus.readers import ReadOptions, Source, find_sources
 from detect.corpus.scan import HITS, ScanJob
 from detect.corpus.scan import scan as run
 from detect.corpus.settings import ScanSettings
-from detect.folders.published import SCAN_FORMAT, check_folder
+from detect.folders.published import SCAN_FORMAT
 from detect.keyed.opening import is_opened
 from detect.records.made import made_by
 from detect.records.reading import printed
@@ -106,12 +106,9 @@ def _print_forecast(job: ScanJob, asked: Scan) -> None:
 
 
 def _check_output(job: ScanJob, sources: Sequence[Source], asked: Scan) -> None:
-    """Find before the work what would come in the way of the report after it."""
-    if asked.pdf:
-        check_pdf()
+    """Find before the work what was given in the wrong place, or would come in the way of the report after it."""
     files = [source.path for source in sources]
     for name, paths in (("PATHS", files), ("--reference", job.reference), ("--null-corpus", job.null_corpus)):
         for path in paths:
             check_text(path, name)
-    inputs = [*job.paths, *files, *job.reference, *job.null_corpus]
-    check_folder(asked.output, SCAN_FORMAT, inputs=inputs, force=asked.force)
+    check_place(asked, SCAN_FORMAT, [*job.paths, *files, *job.reference, *job.null_corpus])

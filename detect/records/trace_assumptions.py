@@ -10,26 +10,20 @@ from detect.records.trace import Control, Reading, TraceRecord
 
 def assumptions(record: TraceRecord) -> list[Assumption]:
     """All of them: of the key, of what was read, of the models, and of the way there."""
-    parts = [_of_key(record), _of_texts(record), _of_served(record)]
-    parts.append(_of_endpoint(record) if record.mode == "api" else _of_models(record))
-    parts.append(_of_accounts(record))
-    return [one for part in parts for one in part]
-
-
-def _made(says: str, how: str, *, checked: bool) -> Assumption:
-    return Assumption(says=says, checked=checked, how=how)
+    asked = _of_endpoint if record.mode == "api" else _of_models
+    return [one for part in (_of_key, _of_texts, _of_served, asked, _of_accounts) for one in part(record)]
 
 
 def _of_key(record: TraceRecord) -> Iterator[Assumption]:
-    yield _made(
-        "The key was drawn at random, and nobody who had a hand in the suspect had it.",
-        "No statistic can tell; ask who held the key and since when.",
+    yield Assumption(
+        says="The key was drawn at random, and nobody who had a hand in the suspect had it.",
+        how="No statistic can tell; ask who held the key and since when.",
         checked=False,
     )
     committed = record.commitment
-    yield _made(
-        "The key was fixed before the suspect was made.",
-        "No commitment is on record."
+    yield Assumption(
+        says="The key was fixed before the suspect was made.",
+        how="No commitment is on record."
         if committed is None
         else f"A commitment is on record. Its date, {committed.created}, is what its file says, which nothing covers "
         "and anybody can edit: what shows when it was made is where and when its SHA-256 was published.",
@@ -41,36 +35,36 @@ def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
     marked = [reading for reading in record.readings if reading.marked]
     plain = [reading for reading in record.readings if not reading.marked and record.mode == "weights"]
     for reading in marked:
-        yield _made(
-            f"The answers of {reading.name} were taken from those that were served without regard to what they say, "
-            "how long they are, or whether they ended.",
-            _taken(reading),
+        yield Assumption(
+            says=f"The answers of {reading.name} were taken from those that were served without regard to what they "
+            "say, how long they are, or whether they ended.",
+            how=_taken(reading),
             checked=reading.complete is not None,
         )
-        yield _made(
-            f"The answers of {reading.name} were bet on in the order in which they were served.",
-            "Their order in the file, and that of several files on the command line; ids that are numbers, or a list "
-            "of hashes, would have contradicted another one. A later prompt may speak of an earlier answer; what came "
-            "first must be bet on first.",
+        yield Assumption(
+            says=f"The answers of {reading.name} were bet on in the order in which they were served.",
+            how="Their order in the file, and that of several files on the command line; ids that are numbers, or a "
+            "list of hashes, would have contradicted another one. A later prompt may speak of an earlier answer; what "
+            "came first must be bet on first.",
             checked=False,
         )
     for reading in plain:
-        yield _made(
-            f"The text of {reading.name} does not carry the mark.",
-            f"Its blind test gives p = {_p(reading.texts_log10_pvalue)}.",
+        yield Assumption(
+            says=f"The text of {reading.name} does not carry the mark.",
+            how=f"Its blind test gives p = {_p(reading.texts_log10_pvalue)}.",
             checked=True,
         )
-        yield _made(
-            f"The text of {reading.name} was not chosen with the key.",
-            "Only who chose it knows.",
+        yield Assumption(
+            says=f"The text of {reading.name} was not chosen with the key.",
+            how="Only who chose it knows.",
             checked=False,
         )
     for reading in record.readings:
         if record.mode == "weights" and reading.prompts_log10_pvalue is not None:
-            yield _made(
-                f"What stands in the prompts of {reading.name} was not copied into what the suspect predicts.",
-                f"{reading.barred:,} contexts whose text stands in a prompt did not count; the prompts' own blind test "
-                f"gives p = {_p(reading.prompts_log10_pvalue)}.",
+            yield Assumption(
+                says=f"What stands in the prompts of {reading.name} was not copied into what the suspect predicts.",
+                how=f"{reading.barred:,} contexts whose text stands in a prompt did not count; the prompts' own blind "
+                f"test gives p = {_p(reading.prompts_log10_pvalue)}.",
                 checked=True,
             )
 
@@ -94,10 +88,10 @@ def _of_served(record: TraceRecord) -> Iterator[Assumption]:
     if record.served is None:
         return
     marked = record.served_marked
-    yield _made(
-        f"What {record.served.name} counts was recorded as it was served, without regard to what the answers say.",
-        "That a context was served is all that counts of it, so that the verdict is an e-value's; whether answers are "
-        "missing was not looked at."
+    yield Assumption(
+        says=f"What {record.served.name} counts was recorded as it was served, without regard to what the answers say.",
+        how="That a context was served is all that counts of it, so that the verdict is an e-value's; whether answers "
+        "are missing was not looked at."
         if marked
         else "Its answers don't name this spec, and their blind test shows no mark.",
         checked=not marked,
@@ -105,33 +99,34 @@ def _of_served(record: TraceRecord) -> Iterator[Assumption]:
 
 
 def _of_models(record: TraceRecord) -> Iterator[Assumption]:
-    yield _made(
-        "The models were loaded with the weights of their folders, and predict each token from earlier ones alone.",
-        "All parameters fitted, and later tokens moved no prediction.",
+    yield Assumption(
+        says="The models were loaded with the weights of their folders, and predict each token from earlier ones "
+        "alone.",
+        how="All parameters fitted, and later tokens moved no prediction.",
         checked=True,
     )
     controls = record.controls.models
     for reference in record.references:
         own = [c for c in controls if c.what.startswith("reference") and c.model.sha256 == reference.model.sha256]
-        yield _made(
-            f"The reference {reference.model.name} never learnt from text with this mark.",
-            _of_reference(own[0]) if own else "It was not traced.",
+        yield Assumption(
+            says=f"The reference {reference.model.name} never learnt from text with this mark.",
+            how=_of_reference(own[0]) if own else "It was not traced.",
             checked=bool(own) and own[0].readout == "reference",
         )
     placebo = [control for control in controls if control.what == "placebo key"]
-    yield _made(
-        "What is measured is training, and neither copying nor the way in which texts were chosen.",
-        f"The same trace under a placebo key, on answers that nobody was served, gives p = "
+    yield Assumption(
+        says="What is measured is training, and neither copying nor the way in which texts were chosen.",
+        how=f"The same trace under a placebo key, on answers that nobody was served, gives p = "
         f"{_p(placebo[0].log10_pvalue)} over {placebo[0].contexts:,} contexts, where the verdict has "
         f"{record.contexts:,}. What was chosen by hand among the true answers alone it does not see."
         if placebo
         else "No placebo key was run (--placebo).",
         checked=bool(placebo) and 2 * placebo[0].contexts >= record.contexts,
     )
-    yield _made(
-        "Texts, references, readout and the number of contexts were fixed before anything was seen, and this is the "
-        "only trace of this suspect.",
-        "Whoever traces again with other settings until one fits has looked that many times.",
+    yield Assumption(
+        says="Texts, references, readout and the number of contexts were fixed before anything was seen, and this is "
+        "the only trace of this suspect.",
+        how="Whoever traces again with other settings until one fits has looked that many times.",
         checked=False,
     )
 
@@ -152,51 +147,51 @@ def _of_reference(control: Control) -> str:
 def _of_endpoint(record: TraceRecord) -> Iterator[Assumption]:
     plan, asked = record.plan, record.queries
     if plan is not None and plan.seed is not None:
-        yield _made(
-            "The prompts that were asked were picked by a public seed.",
-            f"The plan took them from {plan.offered:,} by the seed {plan.seed!r}; that it is the only seed that was "
-            "tried is for its maker to show.",
+        yield Assumption(
+            says="The prompts that were asked were picked by a public seed.",
+            how=f"The plan took them from {plan.offered:,} by the seed {plan.seed!r}; that it is the only seed that "
+            "was tried is for its maker to show.",
             checked=True,
         )
-    yield _made(
-        "The prompts that were offered were written and chosen without regard to answers under this key: no later turn "
-        "of a conversation that speaks of an earlier answer, and no choice by what was answered.",
-        "Only who wrote and who chose them knows. Offer the first turns of conversations, or prompts of your own.",
+    yield Assumption(
+        says="The prompts that were offered were written and chosen without regard to answers under this key: no later "
+        "turn of a conversation that speaks of an earlier answer, and no choice by what was answered.",
+        how="Only who wrote and who chose them knows. Offer the first turns of conversations, or prompts of your own.",
         checked=False,
     )
     for reading in record.readings:
-        yield _made(
-            "The prompts do not carry the mark.",
-            f"Their blind test gives p = {_p(reading.prompts_log10_pvalue)}, and their contexts did not count.",
+        yield Assumption(
+            says="The prompts do not carry the mark.",
+            how=f"Their blind test gives p = {_p(reading.prompts_log10_pvalue)}, and their contexts did not count.",
             checked=reading.prompts_log10_pvalue is not None,
         )
-    yield _made(
-        "The plan was made before any of the answers was seen.",
-        f"{asked.before_plan:,} answers were on record before it in this ledger; answers that were asked for "
+    yield Assumption(
+        says="The plan was made before any of the answers was seen.",
+        how=f"{asked.before_plan:,} answers were on record before it in this ledger; answers that were asked for "
         "elsewhere, and other runs of this plan, are not seen."
         if asked is not None
         else "No queries are on record.",
         checked=asked is not None,
     )
-    yield _made(
-        "Nothing with the mark was put before the suspect but what it was asked: no hidden system prompt, retrieval or "
-        "memory that holds served answers.",
-        "Only the endpoint's keeper knows.",
+    yield Assumption(
+        says="Nothing with the mark was put before the suspect but what it was asked: no hidden system prompt, "
+        "retrieval or memory that holds served answers.",
+        how="Only the endpoint's keeper knows.",
         checked=False,
     )
     for reference in record.references:
-        yield _made(
-            f"The reference {reference.model.name} never learnt from text with this mark.",
-            "Trace it by its weights to see.",
+        yield Assumption(
+            says=f"The reference {reference.model.name} never learnt from text with this mark.",
+            how="Trace it by its weights to see.",
             checked=False,
         )
 
 
 def _of_accounts(record: TraceRecord) -> Iterator[Assumption]:
     if record.accounts:
-        yield _made(
-            "The server marked each account's answers with that account's key.",
-            "The server's own records tell; `dyetrace serve-check` looks from outside.",
+        yield Assumption(
+            says="The server marked each account's answers with that account's key.",
+            how="The server's own records tell; `dyetrace serve-check` looks from outside.",
             checked=False,
         )
 

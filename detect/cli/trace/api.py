@@ -6,12 +6,13 @@ import click
 
 from detect.cli.models import model_folder
 from detect.cli.options.trace import TraceEndpoint
-from detect.cli.publishing import goes_on, made_and_published
+from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.reading import tested_ring
 from detect.cli.results import print_result
-from detect.cli.trace.shared import check_output, check_served
+from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_unused
 from detect.cli.working import doing, is_watched, note
+from detect.folders.published import TRACE_FORMAT
 from detect.records.made import made_by
 from detect.student.asking.account import ClientSettings, estimate
 from detect.student.asking.credentials import load_api_key
@@ -46,7 +47,7 @@ def api(asked: TraceEndpoint) -> None:
         "decoys": fixed.decoys,
         "decoy_seed": fixed.decoy_seed,
     }
-    check_output(asked.output, asked.pdf, [asked.served, asked.reference], asked.force)
+    check_place(asked, TRACE_FORMAT, [asked.served, asked.reference])
     ledger = asked.output / LEDGER_FILE
     note(
         "the report will quote no text; evidence.npz will hold, as token ids, contexts of the answers in their order, "

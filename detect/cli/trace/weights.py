@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from detect.cli.models import model_folder
 from detect.cli.options.trace import TraceWeights
-from detect.cli.publishing import goes_on, made_and_published
+from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.reading import accounts_of, read_commitment, tested_ring
-from detect.cli.trace.shared import check_output, check_served
+from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys
 from detect.cli.working import doing, is_watched, note
+from detect.folders.published import TRACE_FORMAT
 from detect.records.made import made_by
 from detect.student.open_weights import Placebo, WeightsJob, trace_weights
 from detect.student.verdict.evidence import TraceSettings
@@ -53,7 +54,7 @@ def weights(asked: TraceWeights) -> None:
         ),
     )
     inputs = [*asked.texts, asked.served, asked.complete, asked.placebo_answers, *models]
-    check_output(asked.output, asked.pdf, inputs, asked.force)
+    check_place(asked, TRACE_FORMAT, inputs)
     note("the report will quote no text; evidence.npz will hold, as token ids, the contexts of the texts that are read")
     goes_on(f"what the models have read is kept in {asked.output}")
     made_and_published(
