@@ -19,7 +19,7 @@ from detect.records.detection import Record
 from detect.records.made import made_by
 from detect.text.artefacts import check_text
 from detect.text.inputs import from_text_alone, read_suspects
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import MachineError
 from watermark.spec import WatermarkSpec, load_spec
 
 
@@ -136,16 +136,13 @@ def _withheld(record: Record) -> str | None:
 
 def _makes_pdf(wanted: bool | None, output: Path | None) -> bool:
     """Whether there will be a PDF, before any work is done for it; said where it is left out unasked."""
-    if output is None:
-        if wanted:
-            raise DyetraceError("--pdf writes to the report's folder: give one with -o, or leave --pdf out")
+    if output is None or wanted is False:
         return False
     try:
-        if wanted is not False:
-            check_pdf()
+        check_pdf()
     except MachineError:
         if wanted:
             raise
         note("no report.pdf will be written: it needs typst (pip install 'dyetrace[scan]')")
         return False
-    return wanted is not False
+    return True

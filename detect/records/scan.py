@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from detect.records.detection import Input, SubkeyTally
+from detect.records.key_name import KeyName
 from detect.records.report import Report
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
@@ -339,3 +340,8 @@ class ScanRecord(Report, frozen=True, kw_only=True):
     pairs_paid: int = 0
     quotes: bool = True
     reference_inputs: list[Input] = msgspec.field(default_factory=list)
+
+    @property
+    def accounts(self) -> list[ScanHypothesis]:
+        """The accounts' keys among those tested."""
+        return [h for h in self.hypotheses if not KeyName.read(h.key).is_global]

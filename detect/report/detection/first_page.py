@@ -102,13 +102,11 @@ def facts(record: Record, answers: Sequence[Verdict]) -> list[Fact]:
 
 def parts(record: Record) -> list[tuple[str, Sequence[Runs]]]:
     """What stands behind the answer: lists of sentences under headings."""
+    limits = limits_of_text("or whether a quotation carries it", accounts=several_keys(record))
     return [
         ("What was tested", list(_tested(record))),
         ("How sure the answer is", list(_sure(record))),
-        (
-            "What it does not show",
-            limits_of_text("or whether a quotation carries it", accounts=several_keys(record)),
-        ),
+        ("What it does not show", limits),
     ]
 
 
@@ -116,9 +114,8 @@ def _tested(record: Record) -> Iterator[Runs]:
     documents = counted(len(record.documents), "document")
     yield runs("$documents from $names.", documents=documents, names=inputs_named(record.inputs))
     scheme = runs("<code>$scheme</code>", scheme=record.spec.scheme)
-    yield watermark_line(
-        [scheme], record.key_fingerprint, "the accounts that were named" if several_keys(record) else ""
-    )
+    derived = "the accounts that were named" if several_keys(record) else ""
+    yield watermark_line([scheme], record.key_fingerprint, derived)
     yield commitment_line(record.commitment)
 
 

@@ -13,6 +13,8 @@ from detect.report.runs import level
 from detect.report.story import Leaf, formula, heading, text
 from watermark.laws import Bernoulli, Exponential, Law
 
+PAPERS = papers("Aaronson", "Holm", "Kirchenbauer", "Loader", "Šidák")
+
 
 def method(record: Record) -> Iterator[Leaf]:
     """Write the method of this record's tests."""
@@ -42,11 +44,6 @@ def method(record: Record) -> Iterator[Leaf]:
     if any(document.aware for document in record.documents):
         yield heading("With the owner’s model")
         yield from _aware(law)
-
-
-def references() -> list[str]:
-    """Papers that the method names, in full."""
-    return papers("Aaronson", "Holm", "Kirchenbauer", "Loader", "Šidák")
 
 
 def _repeats(record: Record) -> Leaf:

@@ -13,7 +13,7 @@ from detect.report import closing, controls
 from detect.report.checking import made_facts
 from detect.report.closing import cell, code, e_cell, name_cell, p_cell
 from detect.report.detection import first_page
-from detect.report.detection.method import method, references
+from detect.report.detection.method import PAPERS, method
 from detect.report.detection.wording import (
     Verdict,
     recompute_command,
@@ -71,7 +71,7 @@ def story(record: Record) -> Story:
         parts=first_page.parts(record),
         sections=[
             *_documents(record, answers),
-            *closing.closing(record, list(method(record)), references(), list(_manifest(record))),
+            *closing.closing(record, list(method(record)), PAPERS, list(_manifest(record))),
         ],
         brief=list(first_page.brief(record, answers)),
         **closing.written(record, "Watermark detection report"),

@@ -108,13 +108,8 @@ def _brief_needs(asked: PlanRow) -> str:
 
 
 def _rows(title: str, ident: str, rows: Sequence[PlanRow]) -> Section:
-    columns = [
-        column("What is read", width=3),
-        column("Power", "r"),
-        column(f"Contexts for {POWER}", "r"),
-        column("Tokens to read", "r", rank=1),
-        column("Answers", "r", rank=2),
-    ]
+    ranks = {"Power": 0, f"Contexts for {POWER}": 0, "Tokens to read": 1, "Answers": 2}
+    columns = [column("What is read", width=3), *(column(name, "r", rank=rank) for name, rank in ranks.items())]
     cells = [
         [cell(row.name), cell(f"{row.power:.3g}")]
         + [cell(needed) for needed in (row.contexts_needed, row.tokens_needed, row.queries_needed)]

@@ -16,7 +16,6 @@ from detect.report.scan.wording import (
     pointing_note,
     skipped,
     skipped_reasons,
-    tenants_tested,
     untested,
 )
 from detect.report.story import Fact
@@ -155,7 +154,7 @@ def _tested(record: ScanRecord) -> Iterator[Runs]:
         )
         for spec in record.specs
     ]
-    accounts = len({key_label(h.key) for h in tenants_tested(record)})
+    accounts = len({key_label(h.key) for h in record.accounts})
     derived = counted(accounts, "account") if accounts else ""
     yield watermark_line(schemes, record.key_fingerprint, derived)
     yield commitment_line(record.commitment)
@@ -201,7 +200,7 @@ def _amount(record: ScanRecord) -> Iterator[Runs]:
 
 
 def _account(record: ScanRecord) -> Iterator[Runs]:
-    tenants = tenants_tested(record)
+    tenants = record.accounts
     found = found_keys(record)
     for key in found[:_KEYS]:
         yield runs(
@@ -230,7 +229,7 @@ def _account(record: ScanRecord) -> Iterator[Runs]:
 
 def _limits(record: ScanRecord) -> Iterator[Runs]:
     passed = "how it came into this corpus, or whether anyone knew"
-    yield from limits_of_text(passed, accounts=bool(tenants_tested(record)))
+    yield from limits_of_text(passed, accounts=bool(record.accounts))
     if record.refused is None and record.discoveries.benjamini_hochberg:
         yield runs(
             "The list holds for the documents together. Any single one of them may be there by chance, the weaker ones "

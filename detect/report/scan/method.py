@@ -13,6 +13,11 @@ from detect.report.runs import level
 from detect.report.story import Leaf, formula, heading, text
 from watermark.spec import WatermarkSpec
 
+PAPERS = papers(
+    *("Aaronson", "Benjamini", "Berk", "Holm", "Kirchenbauer", "Loader"),
+    *("Meinshausen", "Noé", "Šidák", "Storey", "Wang"),
+)
+
 
 def method(record: ScanRecord) -> list[Leaf]:
     """Write the method of this record's scan."""
@@ -37,14 +42,6 @@ def method(record: ScanRecord) -> list[Leaf]:
         *_segments(),
         *([] if record.calibration is not None else [heading("Controls"), *_controls(record)]),
     ]
-
-
-def references() -> list[str]:
-    """Papers that the method names, in full."""
-    return papers(
-        *("Aaronson", "Benjamini", "Berk", "Holm", "Kirchenbauer", "Loader"),
-        *("Meinshausen", "Noé", "Šidák", "Storey", "Wang"),
-    )
 
 
 def _question() -> Iterator[Leaf]:

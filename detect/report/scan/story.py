@@ -13,7 +13,7 @@ from detect.report.closing import cell, name_cell, p_cell
 from detect.report.runs import Runs, e_value, level, p_value, runs
 from detect.report.scan import plots
 from detect.report.scan.first_page import brief, facts, headline, lead, parts
-from detect.report.scan.method import method, references
+from detect.report.scan.method import PAPERS, method
 from detect.report.scan.wording import (
     control_items,
     named_in,
@@ -66,7 +66,7 @@ def story(record: ScanRecord) -> Story:
             _keys(record),
             Section("Distribution and shares", "amount", list(_amount(record))),
             _controls(record),
-            *closing.closing(record, method(record), references(), list(_manifest(record))),
+            *closing.closing(record, method(record), PAPERS, list(_manifest(record))),
         ],
         brief=list(brief(record)),
         **closing.written(record, "Corpus scan report"),
@@ -181,15 +181,8 @@ def _keys(record: ScanRecord) -> Section:
         n=len(keys),
         pointing=pointing_note(record),
     )
-    columns = [
-        column("Key", width=3),
-        column("p", "r"),
-        column("p, pooled", "r", rank=3),
-        column("p, rare documents", "r", rank=4),
-        column("Tuples", "r", rank=1),
-        column("Documents", "r", rank=5),
-        column("Points to it", "r", rank=2),
-    ]
+    ranks = {"p": 0, "p, pooled": 3, "p, rare documents": 4, "Tuples": 1, "Documents": 5, "Points to it": 2}
+    columns = [column("Key", width=3), *(column(name, "r", rank=rank) for name, rank in ranks.items())]
     rows = [
         [
             name_cell(key_label(key.key)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from detect.records.key_name import KeyName
 from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
 from detect.records.written import key_label, percent
 from detect.report import controls
@@ -29,11 +28,6 @@ def found_keys(record: ScanRecord) -> list[ScanHypothesis]:
     """The keys whose mark was found, smallest p-value first."""
     limit = math.log10(record.alpha)
     return [h for h in strongest_keys(record) if record.found and h.log10_pvalue_adjusted <= limit]
-
-
-def tenants_tested(record: ScanRecord) -> list[ScanHypothesis]:
-    """The accounts' keys among those tested."""
-    return [h for h in record.hypotheses if not KeyName.read(h.key).is_global]
 
 
 def named_in(record: ScanRecord, hit: Hit) -> str:
