@@ -17,7 +17,7 @@ from transformers import PretrainedConfig
 from transformers.generation import SynthIDTextWatermarkLogitsProcessor, WatermarkDetector, WatermarkingConfig
 
 from benchmarks.common import Report, json_option, quick_option, set_threads, threads_option, timings
-from detect.laws.tails import log10_sf, log10_sf_weighted
+from detect.laws.tails import log10_sf, log10_sf_weighted_many
 from detect.text.distinct import distinct_tuples
 from detect.text.encode import Encoder
 from detect.text.natural_text import KINDS, natural_documents
@@ -64,7 +64,7 @@ def one_test(scheme: Format, key: tuple[int, ...], ids: U32) -> float:
     statistic = scheme.statistic(scheme.words(key, contexts[first], tokens[first]))  # type: ignore[arg-type]
     if scheme.context_width == 0:
         counts = tuples.counts[first]
-        return log10_sf_weighted(scheme.law, counts, int(statistic @ counts))  # type: ignore[arg-type]
+        return float(log10_sf_weighted_many(scheme.law, counts, [statistic @ counts])[0])  # type: ignore[arg-type]
     total = int(statistic.sum())
     return log10_sf(scheme.law, len(first), total * scheme.unit if isinstance(scheme.law, Exponential) else total)
 

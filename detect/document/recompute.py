@@ -10,7 +10,7 @@ import msgspec
 
 from detect.document.detection import Settings, adjust, detect
 from detect.keyed.held import held_keys, own_part
-from detect.laws.agreement import agree, slack
+from detect.laws.agreement import agree, all_agree, slack
 from detect.records.detection import DecoyRun, Document, Hypothesis, Record, TokenView
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
@@ -129,7 +129,7 @@ def _differences(a: Document, b: Document) -> Iterator[str]:
         yield f"{a.name}: {a.tested:,} keys tested, now {b.tested:,}"
     decoys = [d.decoys.log10_pvalues if d.decoys else [] for d in (a, b)]
     numbers = [[d.log10_pvalue, d.log10_pvalue_corpus, *more] for d, more in zip((a, b), decoys, strict=True)]
-    if not _all_close(*numbers):
+    if not all_agree(*numbers):
         yield f"{a.name}: other p-values (log10 p {a.log10_pvalue}, now {b.log10_pvalue})"
     if a.decoys is not None and b.decoys is not None:
         if not _same_rank(a.decoys, b) or not agree(a.decoys.log10_agreement, b.decoys.log10_agreement):
@@ -190,7 +190,7 @@ def _hypotheses(
         numbers = [
             [*(s.log10_pvalue for s in h.subkeys), h.log10_pvalue, *more] for h, more in zip((a, b), paid, strict=True)
         ]
-        if not _all_close(*numbers):
+        if not all_agree(*numbers):
             yield f"{document.name}: other p-values under {a.key}"
 
 
@@ -200,7 +200,3 @@ def _other_sums(before: Record, after: Record) -> Iterator[str]:
     for key in before.keys or ():
         if now.get(key.key, key.sha256) != key.sha256:
             yield f"other sums of statistics under {key.key} in some document"
-
-
-def _all_close(before: Sequence[float | None], after: Sequence[float | None]) -> bool:
-    return len(before) == len(after) and all(map(agree, before, after))

@@ -83,8 +83,8 @@ def log10_sf_many(law: Law, n: int, totals: ArrayLike) -> Floats:
     return log10_sf_pairs(law, np.full(np.shape(totals), n), totals)
 
 
-def log10_sf_weighted(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLike, total: int) -> float:
-    """Log10 of P(S >= total) for S = sum_j ``weights[j]`` X_j with independent draws X_j of ``law``.
+def log10_sf_weighted_many(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLike, totals: ArrayLike) -> Floats:
+    """Log10 of P(S >= total), for each total, for S = sum_j ``weights[j]`` X_j with independent draws X_j of ``law``.
 
     Parameters
     ----------
@@ -92,24 +92,19 @@ def log10_sf_weighted(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLik
         The law of one draw.
     weights
         Integers of shape (n,), of either sign and chosen without the key, such as the counts of n token types.
-    total
-        The observed weighted sum, an integer.
+    totals
+        The observed weighted sums, integers.
 
     Returns
     -------
-    float
-        As `log10_sf`.
+    array
+        float64 in the shape of ``totals``; as `log10_sf`.
 
     Raises
     ------
     ValueError
         If a weight is no integer, or the sum is spread over too many separate values.
     """
-    return float(log10_sf_weighted_many(law, weights, np.asarray([total]))[0])
-
-
-def log10_sf_weighted_many(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLike, totals: ArrayLike) -> Floats:
-    """`log10_sf_weighted` of many totals of the same weights: float64, in the shape of ``totals``."""
     check_law(law)
     distinct, counts = np.unique(whole_numbers(weights), return_counts=True)
     lattice_sum = LatticeSum.of(law, distinct, counts)

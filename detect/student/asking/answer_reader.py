@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detect.models.forward import F64, I64, KEPT, Predictions
-from detect.models.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_fingerprints
+from detect.models.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_at, context_fingerprints
 from detect.models.shown import context_texts, stands_in
 from detect.student.asking.answers import SuspectAnswer
 from detect.student.asking.plan import prompt_text
@@ -126,10 +126,9 @@ class AnswerReader:
         fingerprint = np.concatenate(prints)
         self.taken.update(fingerprint.tolist())
         where = Positions(document, position, fingerprint)
-        sequences = [d.sequence for d in documents]
-        pairs = list(zip(document.tolist(), position.tolist(), strict=True))
-        contexts = np.array([sequences[d][p - width : p] for d, p in pairs], dtype=np.uint32)
-        said = np.array([sequences[d][p] for d, p in pairs], dtype=np.int64)
+        contexts = context_at(documents, where, width)
+        pairs = zip(document.tolist(), position.tolist(), strict=True)
+        said = np.array([documents[d].sequence[p] for d, p in pairs], dtype=np.int64)
         # An endpoint that leaves out some logprobs is read by what it said.
         shown = all(answer.tokens is not None for answer, _ in spans)
         reference = None

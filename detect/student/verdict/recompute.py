@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detect.keyed.held import own_part
-from detect.laws.agreement import agree
+from detect.laws.agreement import agree, all_agree
 from detect.records.trace import TraceRecord
 from detect.student.verdict.conclude import Conclusion, conclude
 from detect.student.verdict.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
@@ -72,7 +72,7 @@ def _own_differences(before: TraceRecord, after: Conclusion, mine: set[str]) -> 
     tails = [[v for h in part for v in (h.log10_pvalue, h.log10_pvalue_lower)] for part in parts]
     evalues = [[h.log10_evalue for h in part] for part in parts]
     for what, pair in {"e-values": evalues, **({} if old else {"tails": tails})}.items():
-        if len(pair[0]) != len(pair[1]) or not all(map(agree, *pair)):
+        if not all_agree(*pair):
             yield f"other {what}"
 
 
@@ -87,7 +87,7 @@ def _differences(before: TraceRecord, after: Conclusion) -> Iterator[str]:
     # Reports from before assumptions stood in them give exact tails beside e-values, and no more than that differs.
     old = before.basis == "e-value" and not before.assumptions
     for what, pair in _numbers(before, after, tails=not old).items():
-        if len(pair[0]) != len(pair[1]) or not all(map(agree, *pair)):
+        if not all_agree(*pair):
             yield f"other {what}"
 
 

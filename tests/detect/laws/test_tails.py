@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
-from detect.laws.tails import log10_sf, log10_sf_many, log10_sf_weighted, log10_sf_weighted_many
+from detect.laws.tails import log10_sf, log10_sf_many, log10_sf_weighted_many
 from watermark.laws import Bernoulli, Exponential, Lattice, Law, WeightedBits
 
 LAYERS = WeightedBits(tuple(range(30, 0, -1)))
@@ -29,6 +30,10 @@ TABLE = Lattice((-3, 0, 4, 5), (0.125, 0.5, 0.25, 0.125))
 
 
 Ways = dict[int, int]  # how many of some number of equally likely outcomes give each sum
+
+
+def log10_sf_weighted(law: Bernoulli | WeightedBits | Lattice, weights: ArrayLike, total: int) -> float:
+    return float(log10_sf_weighted_many(law, weights, [total])[0])
 
 
 def ways_of(law: Bernoulli | WeightedBits | Lattice) -> Ways:
