@@ -3,7 +3,7 @@
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from detect.records.scan import ScanRecord
 from detect.records.written import percent
@@ -53,14 +53,12 @@ def _question() -> Iterator[Leaf]:
     )
 
 
-def _schemes(record: ScanRecord) -> Iterator[WatermarkSpec]:
-    """One spec of each scheme: epochs differ in their keys alone."""
-    seen: set[object] = set()
+def _schemes(record: ScanRecord) -> Iterable[WatermarkSpec]:
+    """One spec of each scheme, the first: epochs differ in their keys alone."""
+    found: dict[object, WatermarkSpec] = {}
     for spec in record.specs:
-        law = spec.build_scheme().law
-        if law not in seen:
-            seen.add(law)
-            yield spec
+        found.setdefault(spec.build_scheme().law, spec)
+    return found.values()
 
 
 def _repeats(record: ScanRecord) -> Iterator[Leaf]:
