@@ -262,7 +262,7 @@ class Family:
             return [test(tuples, self._seed, self._decoys) for tuples in parts]
         batch = Batch.of(parts)
         with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-            counts, sums, log10_ps = self._score(pool, batch, parts, self._ring.selector, self._keys)
+            counts, sums, log10_ps = self._score(pool, batch, parts, self._keys)
             decoys = self._decoy_log10_pvalues(pool, batch, parts)
         owners = np.array([key.name.is_global for key in self._keys], dtype=bool)
         return [
@@ -276,12 +276,7 @@ class Family:
         ]
 
     def _score(
-        self,
-        pool: ThreadPoolExecutor,
-        batch: Batch,
-        parts: Sequence[Tuples],
-        selector: SecretKey,
-        keys: Sequence[TestedKey],
+        self, pool: ThreadPoolExecutor, batch: Batch, parts: Sequence[Tuples], keys: Sequence[TestedKey]
     ) -> tuple[dict[bool, I64], I64, Floats]:
         """Counts by owner (D,), sums and their law's log10 tails (K, S, D)."""
         size = max(1, _GROUP // max(1, len(parts) * self._spec.subkeys))
@@ -294,7 +289,7 @@ class Family:
 
         def score(task: tuple[Sequence[TestedKey], Batch]) -> tuple[dict[bool, I64], I64]:
             group, span = task
-            return document_sums(span, self._spec, self._scheme, selector, group)
+            return document_sums(span, self._spec, self._scheme, self._ring.selector, group)
 
         scored = list((pool.map if worth else map)(score, [(group, span) for group in groups for span in spans]))
         by_group = [scored[start : start + len(spans)] for start in range(0, len(scored), len(spans))]
@@ -331,7 +326,7 @@ class Family:
         spec = self._spec
         if selector_threshold(spec) in (0, 2**32):  # decoys differ by their keys alone
             keys = [key for _, family in self._families for key in family]
-            _, _, log10_ps = self._score(pool, batch, parts, self._ring.selector, keys)
+            _, _, log10_ps = self._score(pool, batch, parts, keys)
             smallest = log10_ps.reshape(len(self._families), -1, len(parts)).min(axis=1)
         else:
             smallest = np.array(list(pool.map(partial(self._smallest_tail, batch), self._families)))

@@ -27,7 +27,7 @@ from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.rowkeys import RowKeys
 from watermark.schemes.marking import mark_rows
-from watermark.spec import WatermarkSpec
+from watermark.spec import WatermarkSpec, check_key
 
 OnUnmarkable = Literal["error", "pass"]
 
@@ -117,8 +117,6 @@ class WatermarkConfig(BaseWatermarkingConfig):  # type: ignore[misc]
         fresh_share: float = 0.0,
         on_unmarkable: OnUnmarkable = "error",
     ) -> None:
-        from watermark.spec import check_key
-
         check_key(spec, ring.master_fingerprint)
         if not 0.0 <= fresh_share < 1.0:
             raise DyetraceError(f"fresh_share must lie in [0, 1) (got {fresh_share})")
