@@ -37,7 +37,7 @@ TORCH = "torchinductor_"  # begins the name of a cache of torch's own, which an 
 LEFT_SECONDS = 20.0  # in which all processes must be gone
 END_SECONDS = 90.0  # in which a command must end after Ctrl-C or SIGTERM
 EARLY = "early: the interpreter itself was still starting, and what it says of Ctrl-C then is its own"
-_FIRST = ("detect/__init__.py", "detect/start.py", "detect/interruption.py", "watermark/__init__.py",
+_FIRST = ("detect/__init__.py", "detect/cli/start.py", "detect/interruption.py", "watermark/__init__.py",
           "watermark/interruption.py")  # fmt: skip
 
 

@@ -51,6 +51,6 @@ def _stop_after(part: str, count: int) -> None:
 if __name__ == "__main__":
     _stop_after(sys.argv[1], int(sys.argv[2]))
     del sys.argv[1:3]
-    from detect.start import main
+    from detect.cli.start import main
 
     main()

@@ -13,7 +13,7 @@ import pytest
 
 import detect
 import watermark
-from detect.cli import main
+from detect.cli.main import main
 from tests.watermark.formats.test_readme_table import row
 from watermark.engines.hook.settings import Settings
 from watermark.registry import FORMATS

@@ -113,7 +113,7 @@ def test_help_loads_nothing_heavy(arguments):
     output = works(f"""
 import sys
 sys.argv = ["dyetrace", *{arguments}]
-from detect.cli import main
+from detect.cli.main import main
 try:
     main()
 except SystemExit as end:
@@ -260,7 +260,7 @@ def test_a_detect_package_that_was_overwritten_is_one_clear_error(tmp_path):
     shutil.copytree(FOLDERS["watermark"], tmp_path / "watermark")
     shutil.copytree(FOLDERS["detect"], tmp_path / "detect")
     (tmp_path / "detect" / "__init__.py").write_text("__version__ = '0.1'\n")
-    done = python("from detect.cli import main", tmp_path)
+    done = python("from detect.cli.main import main", tmp_path)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1
     assert last.startswith(f"ImportError: the package 'detect' in {tmp_path / 'detect'} is not dyetrace's own")

@@ -11,7 +11,7 @@ import click
 import pytest
 
 import watermark
-from detect.cli import main
+from detect.cli.main import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.report import versions
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,6 @@
 """``python -m detect.cli`` is the `dyetrace` command."""
 
-from detect.start import main
+from detect.cli.start import main
 
 if __name__ == "__main__":
     main()

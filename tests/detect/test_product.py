@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import detect
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.detection import AwareResult, Record
 from detect.records.reading import read_record
 from detect.records.scan import ScanRecord

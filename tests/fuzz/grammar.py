@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import click
 
-from detect.cli import main
+from detect.cli.main import main
 from tests.fuzz.workshop import OTHER
 
 KEY, MODEL, SPEC = "file:../mine/owner.key", "../mine/model", "../mine/spec.json"

@@ -43,7 +43,7 @@ def make(folder: Path) -> None:
 def _run(*words: str, status: int = 0, stdin: str | None = None) -> str:
     from click.testing import CliRunner
 
-    from detect.cli import main
+    from detect.cli.main import main
 
     done = CliRunner().invoke(main, words, input=stdin)
     assert done.exit_code == status, (words, done.output, done.exception)

@@ -166,20 +166,20 @@ def _call(task: Task) -> int:
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, f"__{name}__", getattr(sys, name))
     sys.argv = ["dyetrace", *task.words]
-    import detect.cli
-    from detect.start import main
+    import detect.cli.main as command
+    from detect.cli.start import main
 
     if not task.workers:
         _run_tasks_here()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    run = detect.cli.main
+    run = command.main
 
     def begun() -> Any:
         os.write(_LAST, b".")  # from here on it may be interrupted
         os.close(_LAST)
         return run()
 
-    detect.cli.main = begun  # type: ignore[assignment]
+    command.main = begun  # type: ignore[assignment]
     code = 0
     try:
         main()

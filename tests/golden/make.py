@@ -41,7 +41,7 @@ def run(*words: str) -> str:
     """A command, which must succeed; its standard output."""
     from click.testing import CliRunner
 
-    from detect.cli import main
+    from detect.cli.main import main
 
     done = CliRunner().invoke(main, words)
     if done.exit_code:

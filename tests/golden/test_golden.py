@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.reading import written
 from tests.golden.other_python import HERE, SECRET, compare
 from watermark.keys import SecretKey, write_key_file

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from scipy.special import bdtr, bdtrc
 from tokenizers import Tokenizer
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.corpus import conclude, score
 from detect.corpus.settings import ScanSettings
 from detect.corpus.tally import Documents, Tally

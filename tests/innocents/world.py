@@ -13,7 +13,7 @@ import msgspec
 from click.testing import CliRunner, Result
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from detect.cli import main
+from detect.cli.main import main
 from watermark.generate import Answer, Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
 from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.cli.statuses import DOES_NOT_HOLD, FOUND
 from detect.records.detection import Record
 from detect.records.reading import read_record

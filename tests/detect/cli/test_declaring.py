@@ -11,8 +11,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main, options
+from detect.cli import options
 from detect.cli.declaring import Options, argument, command, option
+from detect.cli.main import main
 
 
 class Shared(Options):

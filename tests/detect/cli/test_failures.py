@@ -124,7 +124,7 @@ def test_a_damaged_report_is_one_line_everywhere(
 ) -> None:
     from click.testing import CliRunner
 
-    from detect.cli import main
+    from detect.cli.main import main
 
     head = f'{{"format": "dyetrace-{kind}", "version": 1, "refused": '.encode()
     body = {"not UTF-8": b'"\xff"}', "nested": b"[" * 90_000 + b"]" * 90_000 + b"}", "cut": b'"abc'}[damage]
@@ -142,7 +142,7 @@ def test_a_damaged_report_is_one_line_everywhere(
 def test_deeply_nested_json_is_one_line(command: str, what: str, folder: Path, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from detect.cli import main
+    from detect.cli.main import main
 
     nested = tmp_path / "nested.jsonl"
     nested.write_bytes(b'{"text": ' + b"[" * 90_000 + b"]" * 90_000 + b"}\n")

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main, working
+from detect.cli import working
+from detect.cli.main import main
 from detect.cli.statuses import BAD_INPUT, INTERNAL, INTERRUPTED, MACHINE, Status
 from tests import stopping
 from tests.detect.marking_job import MarkingJob, marking_job

@@ -21,8 +21,8 @@ import os, signal, sys
 from pathlib import Path
 import click
 from detect import interruption
-from detect.cli import main
-from detect.start import main as start
+from detect.cli.main import main
+from detect.cli.start import main as start
 from watermark.files.writing import write_atomically, write_private
 from watermark.interruption import held, unwinding
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from watermark.keys import KeyRing, SecretKey
 from watermark.ledger import Ledger
 from watermark.spec import WatermarkSpec

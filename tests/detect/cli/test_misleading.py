@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.reading import write_record
 from detect.report.signature import sign, write_signing_key
 from detect.student.asking.plan import write_plan

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from tests.detect.marking_job import MarkingJob, marking_job
 from watermark.keys import KeyRing, load_master
 from watermark.ledger import Ledger

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
 from benchmarks.distillation.server import Server
-from detect.cli import main
+from detect.cli.main import main
 from detect.cli.schemas import json_schema, schema_names, write_schemas
 from detect.records.detection import Record
 from detect.records.reading import read_record

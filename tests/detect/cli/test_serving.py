@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Fault
-from detect.cli import main, working
+from detect.cli import working
+from detect.cli.main import main
 from detect.server.ask import PROMPTS
 from detect.student.asking import trouble
 from tests.detect.marking_server import MASTER, MarkingServer, spec_of

@@ -16,8 +16,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import detect.start
-from detect.cli import main
+import detect.cli.start
+from detect.cli.main import main
 from detect.cli.publishing import end_by_verdict
 from detect.cli.reading import read_names
 from detect.cli.statuses import (
@@ -43,7 +43,7 @@ def test_the_documentation_has_the_table_that_the_commands_have() -> None:
     assert f"\n{table()}\n" in page
     numbers = [status.number for status in STATUSES]
     assert numbers == sorted(set(numbers))
-    assert (detect.start.INTERNAL, detect.start.MACHINE) == (INTERNAL.number, MACHINE.number)
+    assert (detect.cli.start.INTERNAL, detect.cli.start.MACHINE) == (INTERNAL.number, MACHINE.number)
 
 
 @pytest.fixture
@@ -167,8 +167,9 @@ def test_fail_tells_found_from_not_found_and_from_no_verdict(
 def test_packages_that_cannot_be_loaded_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "rich").mkdir()
     (tmp_path / "click.py").write_text("raise ImportError('No module named click')\n")
+    code = "import sys; sys.path.insert(0, '.'); from detect.cli.start import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.path.insert(0, '.'); from detect.start import main; main()", "--help"],
+        [sys.executable, "-c", code, "--help"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == MACHINE.number

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.reading import encode_record
 from detect.student.asking.plan import Budgets, write_plan
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl

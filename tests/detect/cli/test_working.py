@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.distillation.server import Server
-from detect.cli import main, working
+from detect.cli import working
+from detect.cli.main import main
 from detect.cli.working import Working, doing, rest, say
 from tests.detect.marking_server import MASTER, MarkingServer, spec_of
 from tests.detect.student.asking.conftest import serve, tiny_model  # noqa: F401 (the model that API traces are tried on)

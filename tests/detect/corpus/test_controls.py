@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.cli.statuses import DOES_NOT_HOLD, UNDECIDED
 from detect.corpus import score
 from detect.corpus.conclude import marked_control, null_key_log10

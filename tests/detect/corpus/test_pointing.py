@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.corpus import conclude, score
 from detect.corpus.locate import pointed_to
 from detect.corpus.score import document_tests

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.cli.statuses import BAD_INPUT, DOES_NOT_HOLD, FOUND
 from detect.corpus import score
 from detect.corpus.forecast import forecast

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.document.blind import blind_test, law_tails

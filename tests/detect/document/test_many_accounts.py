@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.document.blind import WHOLE_FAMILY, Family, blind_test, law_tails
 from detect.document.detection import KEPT, Settings, detect
 from detect.document.pointing import blind_and_aware

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from tests.detect.corpus.marked import SECRET, documents, spec
 from watermark.keys import TenantKey, write_key_file
 from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size

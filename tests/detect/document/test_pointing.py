@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.document.pointing import pointing
 from detect.records.detection import Hypothesis, Record
 from detect.records.reading import read_record

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.corpus.engines import make_engine
 from detect.corpus.scan import ScanJob, scan
 from detect.document.detection import Settings, detect

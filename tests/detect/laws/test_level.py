@@ -6,7 +6,7 @@ import click
 import msgspec
 import pytest
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.corpus.settings import ScanSettings
 from detect.document.detection import Settings
 from detect.laws.level import DEFAULT_ALPHA, check_alpha

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.models.forward import Model
 from detect.models.network import logits_at, windows
 from detect.models.reading import Positions, ReadingDocument, ReadingText, positions

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.corpus.recompute import recompute_scan
 from detect.records.detection import Record
 from detect.records.reading import read_record

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.code_hash import code_sha256
 from detect.records.detection import Record
 from detect.records.reading import read_record, write_record

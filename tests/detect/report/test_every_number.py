@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.records.power_plan import PowerPlan

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.corpus.scan import scan
 from detect.folders import own as own_folder
 from detect.folders import published as folders

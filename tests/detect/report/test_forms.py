@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.cli.options.reports import DRAWINGS
 from detect.records.detection import Record
 from detect.records.power_plan import PowerPlan

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from watermark.keys import SecretKey, write_key_file
 
 OLDER = Path(__file__).parent / "older"

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.how_to_check import in_words
 from detect.records.made import made_by
 from detect.records.reading import encode_record, parse_record, read_record, write_record

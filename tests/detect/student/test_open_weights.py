@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.reading import read_record
 from detect.records.trace import TraceRecord
 from detect.student.open_weights import WORK, Placebo, WeightsJob, trace_weights

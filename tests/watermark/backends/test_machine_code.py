@@ -100,6 +100,6 @@ def test_a_full_disk_costs_the_machine_code_alone() -> None:
 def test_the_command_runs_without_a_home(unwritable: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     shutil.copytree(ROOT / "detect", tmp_path / "copy" / "detect", ignore=shutil.ignore_patterns("__pycache__"))
-    code = f"from detect.cli import main; main(['keygen', {str(tmp_path / 'a.key')!r}])"
+    code = f"from detect.cli.main import main; main(['keygen', {str(tmp_path / 'a.key')!r}])"
     done = run(unwritable, f"import watermark.engines.hook.hook, detect.keyed.scoring; {code}")
     assert done.returncode == 0 and done.stderr.count("\n") == 1, done.stderr

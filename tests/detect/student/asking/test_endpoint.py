@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 import detect
 from benchmarks.distillation.server import Server
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.reading import read_record, write_record
 from detect.records.trace import TraceRecord
 from detect.report.verification import verify_report

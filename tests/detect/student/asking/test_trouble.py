@@ -343,7 +343,7 @@ def test_the_commands_defaults_are_the_clients() -> None:
     """Each names them once: the options, for the help, and the client, for programs."""
     import click
 
-    from detect.cli import main
+    from detect.cli.main import main
     from detect.server.ask import Manner
 
     context = click.Context(main)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.power_plan import PowerPlan
 from detect.student.power import simulated
 from detect.student.power.planner import (

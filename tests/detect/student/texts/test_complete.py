@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.student.texts.complete import check_complete, hash_lines
 from watermark.errors import DyetraceError
 from watermark.generate import Answer

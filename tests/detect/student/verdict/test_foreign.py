@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from detect.cli import main
+from detect.cli.main import main
 from detect.records.reading import read_record
 from detect.records.trace import TraceRecord
 from detect.report.verification import verify_report

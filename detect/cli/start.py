@@ -7,9 +7,8 @@ import sys
 from typing import Any
 
 from detect import interruption
+from detect.cli import TRACEBACK_VARIABLE
 
-TRACEBACK_VARIABLE = "DYETRACE_TRACEBACK"
-"""Set it to have the details of a fault of dyetrace itself printed."""
 INTERNAL, MACHINE = 1, 5
 """Statuses of `detect.cli.statuses`, which may be among what can't be loaded."""
 
@@ -24,7 +23,7 @@ def main() -> Any:
     """
     interruption.begin()
     try:
-        from detect.cli import main as run
+        from detect.cli.main import main as run
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
