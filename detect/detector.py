@@ -91,6 +91,11 @@ class Detector:
         model: Any = None,
         model_name: str = "the owner's model",
     ) -> None:
+        try:
+            msgspec.convert((alpha, decoys, decoy_seed, quotes, model_name), tuple[float, int, str, bool, str])
+        except msgspec.ValidationError as error:
+            asked = "alpha, decoys, decoy_seed, quotes, model_name"
+            raise DyetraceError(f"the detector can't be made: {error} of ({asked})") from None
         spec = spec if isinstance(spec, WatermarkSpec) else load_spec(Path(spec))
         if isinstance(key, KeyRing):
             if tenants:
@@ -116,7 +121,7 @@ class Detector:
         Raises
         ------
         DyetraceError
-            It is neither a string nor token ids, or a token id lies outside the vocabulary.
+            It is neither a string nor token ids, or a token id of it lies outside the vocabulary.
         """
         return self._tested([_line(text, prompt)])
 

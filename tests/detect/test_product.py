@@ -167,6 +167,8 @@ def test_a_folder_of_another_kind_is_not_saved_over(tmp_path: Path) -> None:
         (lambda: detect.Detector(GOLDEN / "none.json", KEY, GOLDEN / "tokenizer.json"), "none.json"),
         (lambda: detect.Detector(GOLDEN / "spec.json", "env:NOBODY_SET_IT", GOLDEN), "NOBODY_SET_IT"),
         (lambda: detector(alpha=1), "alpha"),
+        (lambda: detector(decoy_seed=5), "Expected `str`, got `int`"),
+        (lambda: detector(quotes="no"), "Expected `bool`, got `str`"),
         (lambda: detect.read_report(GOLDEN / "none"), "cannot read"),
         (lambda: detect.read_report(GOLDEN / "spec.json"), "format"),
     ],
