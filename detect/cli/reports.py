@@ -50,7 +50,7 @@ def render(asked: Render) -> None:
     drawings = {}
     for form in dict.fromkeys(asked.forms):
         doing(f"drawing {DRAWINGS[form]}")
-        drawings[DRAWINGS[form]] = _drawn(record, form)
+        drawings[DRAWINGS[form]] = _drawn(record, form, asked.path)
     rest()
     for name in {DRAWINGS["text"], DRAWINGS["markdown"]} & drawings.keys():
         drawings[name] += drawn_from(data)
@@ -81,10 +81,12 @@ def keygen(asked: SigningKey) -> None:
     print_either(public, result, asked.as_json)
 
 
-def _drawn(record: Report, form: str) -> bytes:
+def _drawn(record: Report, form: str, path: Path) -> bytes:
     try:
         drawn = _DRAW[form](kind_of(record).story(record))
     except (ArithmeticError, ValueError) as error:
+        if verify_report(path).holds:  # the fault is ours
+            raise
         raise EvidenceError(
             f"there are numbers in the report that no run writes, and that can't be drawn ({type(error).__name__}): "
             "dyetrace report verify says which don't hold"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from detect.cli import reports
 from detect.cli.main import main
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.settings import ScanSettings
@@ -352,3 +353,12 @@ def test_numbers_that_nothing_can_be_computed_with_are_a_fault_of_the_report(wha
     forms = ["--format", "html", "--format", "text", "--format", "markdown"]
     drawn = CliRunner().invoke(main, ["report", "render", str(report), "-o", str(tmp_path / "drawn"), *forms])
     assert drawn.exit_code in (0, 3) and "internal error" not in drawn.output, drawn.output
+
+
+def test_a_fault_in_drawing_is_not_taken_for_the_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any) -> bytes:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setitem(reports._DRAW, "html", broken)
+    done = CliRunner().invoke(main, ["report", "render", str(GOLDEN / "scan" / "report.json"), "-o", str(tmp_path)])
+    assert done.exit_code == 1 and "internal error" in done.stderr
