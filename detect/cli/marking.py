@@ -40,7 +40,7 @@ def keygen(asked: Keygen) -> None:
             raise DyetraceError("--epoch goes with --tenant: a master key serves all epochs")
         new = SecretKey.generate()
         made = KeyMade(path=str(asked.path), kind="master", fingerprint=new.fingerprint)
-        name = new.fingerprint
+        what = f"fingerprint {new.fingerprint}); keep it secret and backed up: without it nothing can be proven"
     else:
         if asked.key is None:
             raise DyetraceError("--tenant needs the master key: add --key file:PATH")
@@ -52,9 +52,12 @@ def keygen(asked: Keygen) -> None:
             tenant=asked.tenant,
             epoch=new.epoch,
         )
-        name = f"{new.master_fingerprint}, tenant {asked.tenant}, epoch {new.epoch}"
+        what = (
+            f"account {asked.tenant}, epoch {new.epoch}, of the key {new.master_fingerprint}); keep it secret: whoever "
+            "has it can mark as this account. It can be derived again from the owner's key"
+        )
     write_key_file(asked.path, new)
-    say(f"wrote {asked.path} (fingerprint {name}); keep it secret and backed up: without it nothing can be proven")
+    say(f"wrote {asked.path} ({what}")
     print_either(made.fingerprint, made, asked.as_json)
 
 
