@@ -28,7 +28,7 @@ from detect.records.report import Report
 from detect.records.scan import Hit, ScanRecord
 from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
-from detect.report.kinds import kind_of
+from detect.report.kinds import story_of
 from detect.report.paper.notebook import fragment
 from detect.report.paper.page import page
 from detect.report.paper.terminal import print_story
@@ -79,7 +79,7 @@ class Result(ABC, Generic[_R]):
     def summary(self) -> str:
         """The answer and what stands behind it, as the command line prints them."""
         text = io.StringIO()
-        print_story(kind_of(self.record).story(self.record), Console(file=text, width=_WIDTH))
+        print_story(story_of(self.record), Console(file=text, width=_WIDTH))
         return text.getvalue()
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -105,7 +105,7 @@ class Result(ABC, Generic[_R]):
         output = Path(folder)
         check_folder(output, self.record.format, force=force)
         data = encode_record(self.record)
-        drawn = page(kind_of(self.record).story(self.record)).encode()
+        drawn = page(story_of(self.record)).encode()
         replace_report(output, {**self._files(), "report.html": drawn, "report.json": data})
         return output / "report.json"
 
@@ -130,11 +130,13 @@ class Result(ABC, Generic[_R]):
 
     def _files(self) -> Mapping[str, bytes]:
         """What belongs to the report beside its record."""
-        names = [file.name for file in getattr(self.record, "files", ())]
-        if names and self.folder is None:
+        return {file.name: self._file(file.name) for file in getattr(self.record, "files", ())}
+
+    def _file(self, name: str) -> bytes:
+        if self.folder is None:
             raise DyetraceError("the files of this report are not at hand: read it with `detect.read_report`")
         try:
-            return {name: (self.folder or Path()).joinpath(name).read_bytes() for name in names}
+            return self.folder.joinpath(name).read_bytes()
         except OSError as error:
             raise DyetraceError(
                 f"cannot read {error.filename}, which belongs to this report: {error.strerror}; restore it"
@@ -148,7 +150,7 @@ class Result(ABC, Generic[_R]):
         return ""
 
     def _repr_html_(self) -> str:
-        return fragment(kind_of(self.record).story(self.record))
+        return fragment(story_of(self.record))
 
 
 @dataclass(frozen=True, repr=False)
@@ -253,7 +255,7 @@ class ScanResult(Result[ScanRecord]):
         """A row for each document of the corpus, as `documents.parquet` has them."""
         from pyarrow import parquet
 
-        rows: list[dict[str, Any]] = parquet.read_table(io.BytesIO(self._files()["documents.parquet"])).to_pylist()
+        rows: list[dict[str, Any]] = parquet.read_table(io.BytesIO(self._file("documents.parquet"))).to_pylist()
         return rows
 
     def _counts(self) -> str:

@@ -17,7 +17,7 @@ from detect.corpus.settings import ScanSettings
 from detect.folders.published import add_drawings
 from detect.keyed.rings import rings_of
 from detect.records.reading import encode_record
-from detect.report.kinds import kind_of
+from detect.report.kinds import story_of
 from detect.report.paper.page import page
 from detect.result import ScanResult, TraceResult
 from detect.student.asking.account import ClientSettings
@@ -227,6 +227,6 @@ def _spec(given: Spec) -> WatermarkSpec:
 def _drawn(result: _R) -> _R:
     """Add the page to the folder of a report."""
     assert result.folder is not None
-    drawn = page(kind_of(result.record).story(result.record)).encode()
+    drawn = page(story_of(result.record)).encode()
     add_drawings(result.folder, encode_record(result.record), {"report.html": drawn})
     return result

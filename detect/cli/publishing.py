@@ -22,7 +22,7 @@ from detect.records.reading import encode_record
 from detect.records.report import Report
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
-from detect.report.kinds import kind_of
+from detect.report.kinds import story_of
 from detect.report.paper.page import page
 from detect.report.paper.pdf import pdf as drawn_pdf
 from detect.report.paper.terminal import print_story
@@ -116,7 +116,7 @@ def publish(
     DyetraceError
         The folder failed; the result was printed before.
     """
-    report, told = encode_record(record), kind_of(record).story(record)
+    report, told = encode_record(record), story_of(record)
     if output is not None and failed is None:
         doing("drawing and writing the report")
         try:

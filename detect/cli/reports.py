@@ -18,7 +18,7 @@ from detect.records.results import Drawn, ReportChecked, ReportSigned, SigningKe
 from detect.records.scan import FileHash
 from detect.records.written import clean
 from detect.report import signature
-from detect.report.kinds import kind_of
+from detect.report.kinds import story_of
 from detect.report.paper.markdown import markdown
 from detect.report.paper.page import page
 from detect.report.paper.pdf import pdf
@@ -83,7 +83,7 @@ def keygen(asked: SigningKey) -> None:
 
 def _drawn(record: Report, form: str, path: Path) -> bytes:
     try:
-        drawn = _DRAW[form](kind_of(record).story(record))
+        drawn = _DRAW[form](story_of(record))
     except (ArithmeticError, ValueError) as error:
         if verify_report(path).holds:  # the fault is ours
             raise

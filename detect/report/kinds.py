@@ -75,3 +75,8 @@ KINDS: tuple[Kind[Any], ...] = (
 def kind_of(record: _R) -> Kind[_R]:
     """The kind of a record."""
     return next(kind for kind in KINDS if kind.record is type(record))
+
+
+def story_of(record: Report) -> Story:
+    """What is said of a record, whatever its kind."""
+    return kind_of(record).story(record)

@@ -18,7 +18,7 @@ from detect.records.reading import read_report, write_record
 from detect.records.scan import ScanRecord
 from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
-from detect.report.kinds import KINDS, kind_of
+from detect.report.kinds import KINDS, story_of
 from detect.report.runs import plain
 from tests.detect.report.paper.reading import Page
 from tests.detect.report.plan.examples import a_plan
@@ -54,7 +54,7 @@ def test_every_kind_has_every_form_and_the_same_each_time(kind: Any, tmp_path: P
     WRITE[kind.record](report)
     found = drawn(report, tmp_path, *DRAWINGS)
     assert found == drawn(report, tmp_path, *DRAWINGS) == drawn(report, tmp_path / "elsewhere", *DRAWINGS)
-    story = kind_of(read_report(report)[1]).story(read_report(report)[1])
+    story = story_of(read_report(report)[1])
     assert found["pdf"].startswith(b"%PDF")
     for form in (Page(found["html"].decode()).text, found["text"].decode(), found["markdown"].decode()):
         said = " ".join(form.replace("\\", "").split())
