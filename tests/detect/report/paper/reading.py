@@ -1,8 +1,17 @@
-"""Pages as a browser reads them."""
+"""Reports as a browser and a terminal show them, and what holds of every page, whatever it reports."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from html.parser import HTMLParser
+from io import StringIO
+from typing import Literal
+
+from rich.console import Console
+
+from detect.report.paper.terminal import print_story
+from detect.report.story import Story
 
 
 class Page(HTMLParser):
@@ -33,3 +42,43 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
             self.text += data
+
+
+def assert_that_it_loads_nothing(text: str) -> None:
+    """A page is whole by itself: no script, no picture, no address but places in it."""
+    page = Page(text)
+    names = [tag for tag, _ in page.tags]
+    assert not {"script", "img", "iframe", "link", "object", "embed", "base", "form"} & set(names)
+    assert "@import" not in text and "url(" not in text
+    for tag, attributes in page.tags:
+        assert not {name for name in attributes if name in ("src", "srcset", "data") or name.startswith("on")}
+        assert "href" not in attributes or (tag == "a" and (attributes["href"] or "").startswith("#"))
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def assert_that_all_can_read_it(text: str) -> None:
+    """Headings in order, links and labels that lead somewhere, tables and drawings that say what they show."""
+    page = Page(text)
+    assert page.tags[0] == ("html", {"lang": "en"})
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    idents = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(idents) == len(set(idents))
+    named = " ".join(a.get("aria-labelledby") or "" for _, a in page.tags).split()
+    linked = [(a.get("href") or "#")[1:] for tag, a in page.tags if tag == "a"]
+    assert {*named, *linked} <= set(idents)
+    assert next(a for tag, a in page.tags if tag == "a")["href"] == "#answer"  # the skip link
+    assert all("scope" in a for tag, a in page.tags if tag == "th")
+    assert all(a.get("role") == "img" and "aria-labelledby" in a for tag, a in page.tags if tag == "svg")
+    assert text.count("<svg") == text.count("<desc")
+    assert text.count("<table") == text.count("<caption")
+
+
+def printed(story: Story, width: int = 100, colour: bool = False) -> str:
+    """What a terminal of that width shows of a story."""
+    out = StringIO()
+    system: Literal["truecolor"] | None = "truecolor" if colour else None
+    print_story(story, Console(file=out, width=width, force_terminal=colour, color_system=system))
+    return out.getvalue()
