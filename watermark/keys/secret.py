@@ -20,7 +20,9 @@ from watermark.keys.foreign import ForeignKey
 
 KEY_BYTES = 32
 
-Purpose = Literal["epoch", "global", "tenant", "selector", "subkey", "context", "decoy", "ledger", "placebo"]
+Purpose = Literal[
+    "epoch", "global", "tenant", "selector", "subkey", "context", "decoy", "ledger", "placebo", "coin", "pairs"
+]
 
 
 class SecretKey:

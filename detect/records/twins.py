@@ -1,0 +1,207 @@
+"""The record of a test by twins: what `report.json` holds, from which every other form of the report is drawn.
+
+`twins.npz` beside it (named here with its SHA-256) holds every pair's differences and sign in the order of the bets, so
+that another party computes each number again without the suspect, the ledger or a key.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from detect.records.report import Report
+from detect.records.scan import FileHash, Interval
+from detect.records.trace import CurvePoint, ModelSeen, PlanSeen, Queries
+
+TWINS_VERSION = 1
+
+
+class LedgerSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The private ledger of pairs.
+
+    Attributes
+    ----------
+    name, head, pairs
+        The file, the last hash of its chain, and how many pairs it holds in all.
+    root
+        Merkle root of the hashes of all its pairs (`dyetrace twins commit`), hex.
+    committed
+        What was published of it and when, where that was before the first query: the root; null where nothing was.
+    key_fingerprint
+        Names the twin key.
+    """
+
+    name: str
+    head: str
+    pairs: int
+    root: str
+    committed: str | None
+    key_fingerprint: str
+
+
+class PairCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which of the ledger's pairs entered; all of it was decided without a coin.
+
+    Attributes
+    ----------
+    eligible
+        Of the accounts and times asked for.
+    sampled
+        Of these, chosen by the public seed.
+    tied, follow_ups, erased
+        Of these, left out: equal twins, prompts that quote an answer of another pair, pairs that were erased.
+    used
+        Bet on: no more than the plan's limit, the first in time.
+    asked, silent
+        Of these, asked before the end, and of those asked without any usable difference.
+    """
+
+    eligible: int
+    sampled: int
+    tied: int
+    follow_ups: int
+    erased: int
+    used: int
+    asked: int
+    silent: int
+
+
+class MeasureFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One number of a pair over all pairs: how often it spoke for the served twin, and against.
+
+    Attributes
+    ----------
+    log10_pvalue
+        Exact sign test, one-sided, ties dropped; for information where the verdict rests on the bets.
+    """
+
+    name: str
+    wins: int
+    losses: int
+    ties: int
+    log10_pvalue: float
+
+
+class AccountFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One account's own coins, with the choice among accounts paid for in ``log10_evalue_adjusted``."""
+
+    account: str
+    pairs: int
+    wins: int
+    losses: int
+    log10_evalue: float
+    log10_evalue_adjusted: float
+
+
+class LawControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A control of regenerated twins: who preferred served ones though it can't have learnt from them, and how often.
+
+    Attributes
+    ----------
+    name
+        "the owner's model", "unrelated model ...", "classifier".
+    log10_pvalue
+        Two-sided and exact, that these are fair coins.
+    bias_upper
+        Upper 99% limit of |P(win) - 1/2|.
+    """
+
+    name: str
+    pairs: int
+    wins: int
+    losses: int
+    log10_pvalue: float
+    bias_upper: float
+
+
+class LawTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether regenerated twins follow the law of the served answers.
+
+    Attributes
+    ----------
+    bias
+        The largest P(win) - 1/2 that the verdict allows for under its null.
+    veto
+        Why no verdict is given; null where none is needed.
+    """
+
+    controls: list[LawControl]
+    bias: float
+    veto: str | None
+
+
+class ShownPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A pair for the page: what was asked, both answers, what the suspect said (null where it was not let speak)."""
+
+    id: str
+    prompt: str
+    served: str
+    withheld: str
+    suspect: str | None
+    difference: float
+
+
+class TwinRecord(Report, frozen=True, kw_only=True):
+    """A whole test by twins.
+
+    Attributes
+    ----------
+    arguments
+        Options of the command, by name, those that change the result.
+    level
+        "withheld" (exact), or "regenerated" (rests on the law test too).
+    mode, ask
+        Weights or an endpoint, and what was read of it.
+    suspect, reference
+        The models; the reference is null where there was none.
+    accounts
+        By account, where some were named; else empty.
+    target_log10
+        Log10 of the e-value at which asking might end.
+    log10_evalue
+        Of the bets, over all pairs in the order of time, whatever was learnt on the way.
+    log10_pvalue
+        min(0, -log10_evalue): valid whenever one looks. Null when it is refused.
+    measures
+        Beside the bets, each alone.
+    share
+        Of the pairs, how many were used, as far as wins over pairs tell; null where it is not identified.
+    curve
+        Evidence after so many pairs.
+    law
+        For regenerated twins alone.
+    shown
+        Some pairs, most telling first; empty where the report is to quote no text.
+    identified
+        Accounts whose adjusted e-value reaches 1 / alpha.
+    files
+        Files that belong to the report.
+    """
+
+    format: Literal["dyetrace-twins"] = "dyetrace-twins"
+    version: int = TWINS_VERSION
+    arguments: dict[str, str | int | float | bool | list[str] | None]
+    level: Literal["withheld", "regenerated"]
+    mode: Literal["weights", "api"]
+    ask: Literal["logprobs", "parting", "answers"]
+    suspect: ModelSeen
+    reference: ModelSeen | None
+    ledger: LedgerSeen
+    pairs: PairCounts
+    measures: list[MeasureFound]
+    accounts: list[AccountFound]
+    identified: list[str]
+    target_log10: float
+    log10_evalue: float
+    log10_pvalue: float | None
+    refused: str | None
+    found: bool
+    share: Interval | None
+    share_reason: str
+    curve: list[CurvePoint]
+    law: LawTest | None
+    shown: list[ShownPair]
+    plan: PlanSeen | None
+    queries: Queries | None
+    files: list[FileHash]

@@ -1,0 +1,1 @@
+"""A gateway in front of any OpenAI-compatible server: for a share of requests it draws twins and serves one."""
