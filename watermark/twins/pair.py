@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -44,7 +45,8 @@ class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     id
         The nonce, 32 hex digits, drawn at random before either answer existed.
     made
-        When it was complete, UTC.
+        When the request came, UTC with microseconds, before either answer existed: bets go in this order, and when an
+        answer ends must have no say in it (`request_time`).
     account
         Whose request it was; null for nobody's in particular.
     request
@@ -110,6 +112,11 @@ class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 def new_nonce() -> str:
     """A fresh pair's name: 16 random bytes, hex."""
     return secrets.token_hex(NONCE_BYTES)
+
+
+def request_time() -> str:
+    """Now, as `Pair.made` has it: to be taken when the request comes, with the nonce."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def coin_key(secret: SecretKey) -> SecretKey:
