@@ -1,0 +1,168 @@
+"""What a test by twins rests on: every pair's differences and its sign, in the order of the bets, in a file.
+
+Whoever has it computes the bets, the sign tests, the curve and the accounts again, without the suspect, the ledger or a
+key; with the ledger and the key the signs as well.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from watermark.errors import DyetraceError, EvidenceError
+
+F64 = npt.NDArray[np.float64]
+I8 = npt.NDArray[np.int8]
+I32 = npt.NDArray[np.int32]
+
+EVIDENCE_FILE = "twins.npz"
+_VERSION = 1
+_ID_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TwinEvidence:
+    """The pairs that were bet on, in the order of the bets, which is that of their requests.
+
+    Attributes
+    ----------
+    ids
+        Of the pairs, n of them, 32 hex digits each.
+    made
+        When their requests came (`Pair.made`), ascending.
+    columns
+        Names of the k numbers of a measure, the first the one that stands for it.
+    differences
+        First side less second, shape (n, k); 0 says nothing.
+    covariate_names, covariates
+        What else flips with a pair and was regressed out, shape (n, c); c is 0 where there was none.
+    signs
+        1 where the first side was served, -1 where the second, shape (n,).
+    accounts
+        Names of the accounts that were looked at one by one, ascending.
+    account
+        Which of them a pair is of, shape (n,); -1 for none of them.
+    """
+
+    ids: tuple[str, ...]
+    made: tuple[str, ...]
+    columns: tuple[str, ...]
+    differences: F64
+    covariate_names: tuple[str, ...]
+    covariates: F64
+    signs: I8
+    accounts: tuple[str, ...]
+    account: I32
+
+    def __len__(self) -> int:
+        """How many pairs."""
+        return len(self.ids)
+
+
+def encode_evidence(evidence: TwinEvidence) -> bytes:
+    """The bytes of the file; the same evidence gives the same bytes."""
+    ids = np.frombuffer(b"".join(map(bytes.fromhex, evidence.ids)), dtype=np.uint8)
+    arrays = {
+        "version": np.array(_VERSION),
+        "ids": ids.reshape(len(evidence), _ID_BYTES),
+        "made": _strings(evidence.made),
+        "columns": _strings(evidence.columns),
+        "differences": evidence.differences.astype("<f8"),
+        "covariate_names": _strings(evidence.covariate_names),
+        "covariates": evidence.covariates.astype("<f8"),
+        "signs": evidence.signs.astype("i1"),
+        "accounts": _strings(evidence.accounts),
+        "account": evidence.account.astype("<i4"),
+    }
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, array in arrays.items():
+            data = io.BytesIO()
+            np.save(data, array, allow_pickle=False)
+            # A fixed date: zip files hold one, and equal evidence should be equal files.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), data.getvalue())
+    return out.getvalue()
+
+
+def read_evidence(path: Path) -> TwinEvidence:
+    """Read the file.
+
+    Raises
+    ------
+    DyetraceError
+        It can't be read, is damaged, or its arrays don't fit together.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        # From memory: of a damaged file numpy would leave the handle open.
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile, zlib and numpy each raise their own kinds
+        raise EvidenceError(f"{path} is damaged ({type(error).__name__}); restore it from a copy") from None
+    try:
+        if int(arrays["version"]) != _VERSION:
+            raise DyetraceError(f"{path} has version {int(arrays['version'])}, but this dyetrace reads {_VERSION}")
+        found = TwinEvidence(
+            ids=tuple(row.tobytes().hex() for row in arrays["ids"].astype(np.uint8)),
+            made=_texts(arrays["made"]),
+            columns=_texts(arrays["columns"]),
+            differences=arrays["differences"].astype(np.float64),
+            covariate_names=_texts(arrays["covariate_names"]),
+            covariates=arrays["covariates"].astype(np.float64),
+            signs=arrays["signs"].astype(np.int8),
+            accounts=_texts(arrays["accounts"]),
+            account=arrays["account"].astype(np.int32),
+        )
+    except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+        raise EvidenceError(
+            f"{path} is not the evidence of a test by twins ({error}); give the report's own {EVIDENCE_FILE}"
+        ) from None
+    wrong = _wrong(found)
+    if wrong:
+        raise EvidenceError(f"{path} is damaged: {wrong}; restore it from a copy")
+    return found
+
+
+def _strings(given: tuple[str, ...]) -> npt.NDArray[np.bytes_]:
+    r"""Strings as UTF-8 with a full stop at the end, since numpy drops a trailing ``\0``."""
+    return np.array([f"{one}.".encode("utf-8", "backslashreplace") for one in given], dtype=np.bytes_)
+
+
+def _texts(array: npt.NDArray[np.bytes_]) -> tuple[str, ...]:
+    return tuple(bytes(one).decode().removesuffix(".") for one in array.tolist())
+
+
+def _wrong(found: TwinEvidence) -> str:
+    """What doesn't fit; "" where all does."""
+    n = len(found.ids)
+    shapes = (
+        found.differences.shape == (n, len(found.columns))
+        and found.covariates.shape == (n, len(found.covariate_names))
+        and found.signs.shape == found.account.shape == (n,)
+        and len(found.made) == n
+        and all(len(one) == 2 * _ID_BYTES for one in found.ids)
+    )
+    if not shapes or not found.columns:
+        return "its arrays don't fit together"
+    if not (np.isfinite(found.differences).all() and np.isfinite(found.covariates).all()):
+        return "a difference is not a finite number"
+    if not np.isin(found.signs, (-1, 1)).all():
+        return "a sign is neither 1 nor -1"
+    if not ((found.account >= -1) & (found.account < len(found.accounts))).all():
+        return "a pair is of an account that is not there"
+    if len(set(found.ids)) != n:
+        return "a pair stands in it twice"
+    if any(one > other for one, other in pairwise(zip(found.made, found.ids, strict=True))):
+        return "its pairs are not in the order of their requests"
+    if any(one >= other for one, other in pairwise(found.accounts)):
+        return "its accounts are not in order"
+    return ""
