@@ -49,12 +49,15 @@ class PairCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Of the accounts and times asked for.
     sampled
         Of these, chosen by the public seed.
-    tied, follow_ups, erased
-        Of these, left out: equal twins, prompts that quote an answer of another pair, pairs that were erased.
+    tied, follow_ups
+        Of these, left out: equal twins, and prompts that quote an answer of another pair.
+    erased
+        Pairs of the ledger whose text was erased, so that nobody can ask about them; not among the eligible.
     used
-        Bet on: no more than the plan's limit, the first in time.
+        Planned: the rest of the sample, no more than the plan's limit, the first in time.
     asked, silent
-        Of these, asked before the end, and of those asked without any usable difference.
+        Of these, bet on before the end (the rows of ``twins.npz``), and of those the ones without any usable
+        difference.
     """
 
     eligible: int
@@ -72,8 +75,13 @@ class MeasureFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     Attributes
     ----------
+    name
+        A column of ``twins.npz``; the first one stands for the measure.
+    wins, losses, ties
+        Pairs in which it spoke for the served twin, for the withheld one, and for neither.
     log10_pvalue
-        Exact sign test, one-sided, ties dropped; for information where the verdict rests on the bets.
+        Exact sign test, one-sided, ties dropped; of a coin as far from fair as ``law.bias`` allows, where there is a
+        law test. For information: the verdict rests on the bets.
     """
 
     name: str
@@ -84,7 +92,17 @@ class MeasureFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class AccountFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One account's own coins, with the choice among accounts paid for in ``log10_evalue_adjusted``."""
+    """One account's own coins.
+
+    Attributes
+    ----------
+    pairs, wins, losses
+        The account's among the pairs that were bet on, and how the first number spoke in them.
+    log10_evalue
+        Of the bets on these pairs alone, in their order.
+    log10_evalue_adjusted
+        The same divided by the number of accounts, which pays for the choice among them.
+    """
 
     account: str
     pairs: int
@@ -131,8 +149,38 @@ class LawTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     veto: str | None
 
 
+class WatermarkLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A trace of the watermark in the same suspect: a second line of evidence, under another secret.
+
+    Attributes
+    ----------
+    report_sha256
+        Of that trace's report.json.
+    log10_evalue
+        Its own.
+    log10_evalue_together
+        Of both lines.
+    rule
+        "product" where the trace read no answer that the coins decided about; else "mean", which is an e-value
+        whatever two lines have in common.
+    """
+
+    report_sha256: str
+    log10_evalue: float
+    log10_evalue_together: float
+    rule: Literal["product", "mean"]
+
+
 class ShownPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A pair for the page: what was asked, both answers, what the suspect said (null where it was not let speak)."""
+    """A pair for the page: what was asked, both answers, and what the suspect said.
+
+    Attributes
+    ----------
+    suspect
+        Null where it was not let speak.
+    difference
+        The first number of the measure, positive where it spoke for the served twin.
+    """
 
     id: str
     prompt: str
@@ -156,7 +204,7 @@ class TwinRecord(Report, frozen=True, kw_only=True):
     suspect, reference
         The models; the reference is null where there was none.
     accounts
-        By account, where some were named; else empty.
+        Those that were named, ascending by name; else empty.
     target_log10
         Log10 of the e-value at which asking might end.
     log10_evalue
@@ -167,12 +215,18 @@ class TwinRecord(Report, frozen=True, kw_only=True):
         Beside the bets, each alone.
     share
         Of the pairs, how many were used, as far as wins over pairs tell; null where it is not identified.
+    share_reason
+        How it was estimated, or why it is not identified.
     curve
-        Evidence after so many pairs.
+        Evidence after so many pairs; its p-values are the first number's sign tests, for the eye.
     law
         For regenerated twins alone.
     shown
         Some pairs, most telling first; empty where the report is to quote no text.
+    quotes
+        Whether pairs may be shown.
+    watermark
+        The other line of evidence, where the same suspect was traced for the watermark too.
     identified
         Accounts whose adjusted e-value reaches 1 / alpha.
     files
@@ -205,3 +259,5 @@ class TwinRecord(Report, frozen=True, kw_only=True):
     plan: PlanSeen | None
     queries: Queries | None
     files: list[FileHash]
+    quotes: bool = True
+    watermark: WatermarkLine | None = None
