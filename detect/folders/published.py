@@ -26,10 +26,12 @@ from watermark.interruption import held, wrote
 REPORT = "report.json"
 SIGNATURE = "report.json.sig"
 DETECTION_FORMAT, SCAN_FORMAT, TRACE_FORMAT = "dyetrace-detection", "dyetrace-scan", "dyetrace-trace"
+TWINS_FORMAT = "dyetrace-twins"
 _KINDS = {
     DETECTION_FORMAT: "a detection",
     SCAN_FORMAT: "a scan",
     TRACE_FORMAT: "a trace",
+    TWINS_FORMAT: "a test by twins",
     "dyetrace-power-plan": "a plan of power",
     "dyetrace-serve-check": "a check of a server",
 }
@@ -50,13 +52,14 @@ _DRAWN: dict[str, Callable[[bytes], bool]] = {
 }
 DRAWINGS = ("report.html", "report.pdf", "report.txt", "report.md")
 # What belongs to a report, if its report.json says so.
-_LISTED = ("documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz")
+_LISTED = ("documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz", "twins.npz")
 NAMES = (REPORT, *_LISTED, *_DRAWN)
 """All names that a report's files may have."""
 _WRITTEN = {
     DETECTION_FORMAT: frozenset[str](),
     SCAN_FORMAT: frozenset(["documents.parquet", "hits.jsonl", "skipped.jsonl", "run.json"]),
     TRACE_FORMAT: frozenset(["evidence.npz"]),
+    TWINS_FORMAT: frozenset(["twins.npz"]),
 }
 
 STAGE = ".dyetrace-report"

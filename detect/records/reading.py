@@ -14,13 +14,14 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from detect.records.contradictions import detection, power_plan, scan, server_check, trace
+from detect.records.contradictions import detection, power_plan, scan, server_check, trace, twins
 from detect.records.detection import RECORD_VERSION, Record
 from detect.records.power_plan import PLAN_VERSION, PowerPlan
 from detect.records.report import Report, versions
 from detect.records.scan import SCAN_VERSION, ScanRecord
 from detect.records.server_check import CHECK_VERSION, ServeCheck
 from detect.records.trace import TRACE_VERSION, TraceRecord
+from detect.records.twins import TWINS_VERSION, TwinRecord
 from watermark.errors import DyetraceError, EvidenceError
 from watermark.files.writing import write_atomically
 
@@ -56,6 +57,7 @@ FORMS: tuple[Form[Any], ...] = (
     Form(TraceRecord, "dyetrace-trace", TRACE_VERSION, "a trace", trace.contradictions),
     Form(PowerPlan, "dyetrace-power-plan", PLAN_VERSION, "a plan of power", power_plan.contradictions),
     Form(ServeCheck, "dyetrace-serve-check", CHECK_VERSION, "a check of a server", server_check.contradictions),
+    Form(TwinRecord, "dyetrace-twins", TWINS_VERSION, "a test by twins", twins.contradictions),
 )
 """All kinds of reports."""
 
