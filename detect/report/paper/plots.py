@@ -1,18 +1,22 @@
-"""The plots of a detection report: small, without scripts, and drawn from numbers alone (see `svg`)."""
+"""Plots that several kinds of reports share: small, without scripts, from numbers and cleaned names (see `svg`)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from detect.records.written import format_p
+from detect.records.trace import CurvePoint
+from detect.records.written import clean, format_p
 from detect.report.paper import svg
 
 _DOTS = 400  # documents drawn one by one; of more, an even selection
 _GOLDEN = 0.6180339887498949
 _OUTSIDE = 0.05  # chance that sound decoys leave the shaded area
+_NAME = 26  # characters of a name in a plot
+_ROW = 34  # height of a row with its name above
+START = 20.0  # where bars begin
 
 
 def decoy_curve(log10_decoys: Sequence[float], log10_true: float | None, ident: str) -> Markup:
@@ -123,3 +127,95 @@ def _true_key(log10_p: float | None, place: Callable[[float], tuple[float, float
     right = x < svg.LEFT + svg.PLOT_WIDTH * 0.7
     label = svg.label(x + 9 if right else x - 9, y + 4, "true key", "start" if right else "end", "true-label")
     return [svg.line(x, y, x, svg.HEIGHT - svg.BOTTOM, "true"), svg.diamond(x, y), label]
+
+
+def growth(points: Sequence[CurvePoint], alpha: float, unit: str, ident: str, exact: str = "p-value") -> Markup | None:
+    """Draw evidence as it grew: p-values, inverse e-values, and the level; None where there is no curve.
+
+    Parameters
+    ----------
+    points
+        After so many of what was read or asked.
+    alpha
+        Level of the test.
+    unit
+        What the points count: "answers".
+    ident
+        Prefix of the ids inside the plot.
+    exact
+        What the p-values are called.
+    """
+    if not points:
+        return None
+    level = -math.log10(alpha)
+    ps = [(p.count, -p.log10_pvalue) for p in points if p.log10_pvalue is not None]
+    es = [(p.count, max(0.0, p.log10_evalue)) for p in points]
+    highest = max(level, *(y for _, y in ps + es)) * 1.08
+    step = svg.step(highest)
+    top, last = step * math.ceil(highest / step), points[-1]
+    end = max(1, last.count)
+
+    def place(count: float, y: float) -> tuple[float, float]:
+        return svg.unit(count / end, y / top)
+
+    line = place(0, level)[1]
+    body = [
+        *(svg.tick_y(place(0, value)[1], svg.power(-value)) for value in svg.ticks(step, top)),
+        svg.across(line, "limit"),
+        svg.label(svg.WIDTH - svg.RIGHT, line - 5, "level of the report", "end"),
+        svg.polyline((place(*point) for point in es), "by-e"),
+        svg.polyline((place(*point) for point in ps), "by-p") if ps else "",
+        svg.across(svg.HEIGHT - svg.BOTTOM, "axis"),
+        *(svg.tick_x(place(count, 0)[0], f"{count:,.0f}") for count in svg.ticks(few(end), end)),
+        svg.axis_title_x(f"{unit}, in the order in which they came"),
+        svg.axis_title_y("p-value, smaller upward"),
+    ]
+    for i, (name, kind) in enumerate([*([(exact, "by-p")] if ps else []), ("1 / e-value", "by-e")]):
+        x = svg.LEFT + 4 + 90 * i
+        body += [svg.polyline([(x, 6), (x + 22, 6)], kind), svg.label(x + 28, 10, name, "start")]
+    ends = f"{exact} {format_p(last.log10_pvalue)}, " if last.log10_pvalue is not None else ""
+    text = (
+        f"Evidence after so many {unit}, up to {last.count:,}: at the end {ends}inverse of the e-value "
+        f"{format_p(min(0.0, -last.log10_evalue))}; the level is {format_p(math.log10(alpha))}."
+    )
+    return svg.figure(ident, "Evidence as it grew", text, body)
+
+
+def few(end: float) -> float:
+    """A distance of ticks for at most four numbers with commas side by side."""
+    step = svg.step(end)
+    return step if end / step <= 4 else svg.step(end * 2)
+
+
+Bar = tuple[str, float | None, bool, str]
+"""The name above a bar, where it ends, if there is one, whether it is the one that counts, and a note at its end."""
+Ticks = list[tuple[float, str]]
+"""Places in the drawing and what stands at them."""
+
+
+def bars(
+    ident: str, title: str, text: str, given: Sequence[Bar], ticks: Ticks, axis: str, level: float | None = None
+) -> Markup:
+    """Draw bars from left to right; ends, ticks and the dashed ``level`` are places in the drawing."""
+    floor = 12.0 + _ROW * len(given)
+    body = [svg.line(x, 6, x, floor, "grid") for x, _ in ticks]
+    for i, (name, end, own, note) in enumerate(given):
+        y = 8 + _ROW * i
+        body.append(svg.label(START + 3, y + 11, name, "start"))
+        if end is not None:
+            body.append(svg.rectangle(START, y + 16, end, y + 26, "found-bar" if own else "bar"))
+        body.append(svg.label((end or START) + 5, y + 25, note, "start"))
+        if level is not None:
+            body.append(svg.line(level, y + 13, level, y + 29, "limit"))
+    body += [
+        svg.line(START, 6, START, floor, "axis"),
+        *(svg.label(x, floor + 15, tick, "middle") for x, tick in ticks),
+        svg.label((START + svg.WIDTH - svg.RIGHT) / 2, floor + 33, axis, "middle", "axis-title"),
+    ]
+    return svg.figure(ident, title, text, body, floor + 40)
+
+
+def short(name: str) -> str:
+    """A name, cleaned, cut and escaped."""
+    name = clean(name)
+    return str(escape(name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from detect.records.trace import TraceRecord, TrainingShare, tenant_name
 from detect.records.written import clean, format_p, key_label, percent
 from detect.report.paper import svg
+from detect.report.paper.plots import START, Bar, bars, few, growth, short
 from detect.report.trace.wording import number, readouts, strongest_keys
 
 KEYS = 8
-_NAME = 26  # characters of a name in a plot
-_ROW = 34  # height of a row with its name above
-_START = 20.0  # where bars begin
 _TWO_SIDED = 1.96  # standard errors of a 95% interval
 _SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 _AXIS = svg.across(svg.HEIGHT - svg.BOTTOM, "axis")
@@ -22,82 +20,7 @@ _AXIS = svg.across(svg.HEIGHT - svg.BOTTOM, "axis")
 
 def evidence(record: TraceRecord, ident: str) -> Markup | None:
     """Draw the evidence as it grew: p-values, inverse e-values, and the level; None where there is no curve."""
-    points = record.curve
-    if not points:
-        return None
-    unit = "answers" if record.mode == "api" else "contexts"
-    level = -math.log10(record.alpha)
-    ps = [(p.count, -p.log10_pvalue) for p in points if p.log10_pvalue is not None]
-    es = [(p.count, max(0.0, p.log10_evalue)) for p in points]
-    highest = max(level, *(y for _, y in ps + es)) * 1.08
-    step = svg.step(highest)
-    top, last = step * math.ceil(highest / step), points[-1]
-    end = max(1, last.count)
-
-    def place(count: float, y: float) -> tuple[float, float]:
-        return svg.unit(count / end, y / top)
-
-    line = place(0, level)[1]
-    body = [
-        *(svg.tick_y(place(0, value)[1], svg.power(-value)) for value in svg.ticks(step, top)),
-        svg.across(line, "limit"),
-        svg.label(svg.WIDTH - svg.RIGHT, line - 5, "level of the report", "end"),
-        svg.polyline((place(*point) for point in es), "by-e"),
-        svg.polyline((place(*point) for point in ps), "by-p") if ps else "",
-        _AXIS,
-        *(svg.tick_x(place(count, 0)[0], f"{count:,.0f}") for count in svg.ticks(_few(end), end)),
-        svg.axis_title_x(f"{unit}, in the order in which they came"),
-        svg.axis_title_y("p-value, smaller upward"),
-    ]
-    for i, (name, kind) in enumerate([*([("p-value", "by-p")] if ps else []), ("1 / e-value", "by-e")]):
-        x = svg.LEFT + 4 + 90 * i
-        body += [svg.polyline([(x, 6), (x + 22, 6)], kind), svg.label(x + 28, 10, name, "start")]
-    ends = f"p-value {format_p(last.log10_pvalue)}, " if last.log10_pvalue is not None else ""
-    text = (
-        f"Evidence after so many {unit}, up to {last.count:,}: at the end {ends}inverse of the e-value "
-        f"{format_p(min(0.0, -last.log10_evalue))}; the level is {format_p(math.log10(record.alpha))}."
-    )
-    return svg.figure(ident, "Evidence as it grew", text, body)
-
-
-def _few(end: float) -> float:
-    """A distance of ticks for at most four numbers with commas side by side."""
-    step = svg.step(end)
-    return step if end / step <= 4 else svg.step(end * 2)
-
-
-_Bar = tuple[str, float | None, bool, str]
-"""The name above a bar, where it ends, if there is one, whether it is the one that counts, and a note at its end."""
-_Ticks = list[tuple[float, str]]
-"""Places in the drawing and what stands at them."""
-
-
-def _bars(
-    ident: str, title: str, text: str, bars: list[_Bar], ticks: _Ticks, axis: str, level: float | None = None
-) -> Markup:
-    """Draw bars from left to right; ends, ticks and the dashed ``level`` are places in the drawing."""
-    floor = 12.0 + _ROW * len(bars)
-    body = [svg.line(x, 6, x, floor, "grid") for x, _ in ticks]
-    for i, (name, end, own, note) in enumerate(bars):
-        y = 8 + _ROW * i
-        body.append(svg.label(_START + 3, y + 11, name, "start"))
-        if end is not None:
-            body.append(svg.rectangle(_START, y + 16, end, y + 26, "found-bar" if own else "bar"))
-        body.append(svg.label((end or _START) + 5, y + 25, note, "start"))
-        if level is not None:
-            body.append(svg.line(level, y + 13, level, y + 29, "limit"))
-    body += [
-        svg.line(_START, 6, _START, floor, "axis"),
-        *(svg.label(x, floor + 15, tick, "middle") for x, tick in ticks),
-        svg.label((_START + svg.WIDTH - svg.RIGHT) / 2, floor + 33, axis, "middle", "axis-title"),
-    ]
-    return svg.figure(ident, title, text, body, floor + 40)
-
-
-def _short(name: str) -> str:
-    """A name, cleaned, cut and escaped."""
-    name = clean(name)
-    return str(escape(name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"))
+    return growth(record.curve, record.alpha, "answers" if record.mode == "api" else "contexts", ident)
 
 
 def keys(record: TraceRecord, ident: str) -> Markup:
@@ -106,18 +29,18 @@ def keys(record: TraceRecord, ident: str) -> Markup:
     # Where several accounts were tested a key has half of the level, and all accounts together the other half.
     limit = math.log10(record.alpha / 2 if record.together is not None else record.alpha)
     highest = max(-limit, *(-h.log10_pvalue_adjusted for h in shown)) * 1.06
-    step = _few(highest)
-    across = (svg.WIDTH - svg.RIGHT - _START) / (step * math.ceil(highest / step))
-    bars: list[_Bar] = []
+    step = few(highest)
+    across = (svg.WIDTH - svg.RIGHT - START) / (step * math.ceil(highest / step))
+    drawn: list[Bar] = []
     for h in shown:
         passes = h.log10_pvalue_adjusted <= limit
         found = record.found and (passes if h.key == "global" else tenant_name(h.key) in named)
-        bars.append((_short(key_label(h.key)), _START - across * h.log10_pvalue_adjusted, found, ""))
+        drawn.append((short(key_label(h.key)), START - across * h.log10_pvalue_adjusted, found, ""))
     said = "; ".join(f"{clean(key_label(h.key), 60)} {format_p(h.log10_pvalue_adjusted)}" for h in shown)
     text = f"Adjusted p-values of keys: {said}. The level is {format_p(math.log10(record.alpha))}."
-    ticks = [(_START + across * v, svg.power(-v)) for v in svg.ticks(step, step * math.ceil(highest / step))]
+    ticks = [(START + across * v, svg.power(-v)) for v in svg.ticks(step, step * math.ceil(highest / step))]
     axis = "adjusted p-value, smaller to the right"
-    return _bars(ident, "P-value of each key", text, bars, ticks, axis, _START - across * limit)
+    return bars(ident, "P-value of each key", text, drawn, ticks, axis, START - across * limit)
 
 
 def comparison(record: TraceRecord, ident: str) -> Markup | None:
@@ -130,14 +53,14 @@ def comparison(record: TraceRecord, ident: str) -> Markup | None:
     high = math.ceil(math.log10(max(wanted)) + 0.35)
 
     def x(exponent: float) -> float:
-        return _START + (svg.WIDTH - 32 - _START) * (exponent - low) / (high - low)
+        return START + (svg.WIDTH - 32 - START) * (exponent - low) / (high - low)
 
-    bars: list[_Bar] = []
+    drawn: list[Bar] = []
     for own, result in rows:
         needed = result.contexts_needed
         end, note = (x(math.log10(needed)), f"{needed:,}") if needed else (None, "shows nothing")
-        name = _short(result.readout) + (", used for the verdict" if own else "")
-        bars.append((name, end, own, note))
+        name = short(result.readout) + (", used for the verdict" if own else "")
+        drawn.append((name, end, own, note))
     powers = range(low, high + 1, max(1, math.ceil((high - low) / 6)))
     said = "; ".join(
         f"{clean(r.readout, 60)} {f'{r.contexts_needed:,}' if r.contexts_needed else 'no number'}" for _, r in rows
@@ -145,7 +68,7 @@ def comparison(record: TraceRecord, ident: str) -> Markup | None:
     text = f"Contexts at which each readout would reach a p-value of 10^-10: {said}."
     ticks = [(x(v), f"{10**v:,}" if v >= 0 else "") for v in powers]
     axis = f"contexts for a p-value of {svg.power(-10)}"
-    return _bars(ident, "Contexts that each readout needs", text, bars, ticks, axis)
+    return bars(ident, "Contexts that each readout needs", text, drawn, ticks, axis)
 
 
 def dose_response(share: TrainingShare, ident: str) -> Markup | None:
