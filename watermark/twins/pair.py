@@ -132,3 +132,26 @@ def coin_proof(key: SecretKey, nonce: str) -> str:
 def tossed(proof: str) -> Literal[0, 1]:
     """Which answer a coin's proof says is served: its lowest bit."""
     return 1 if int(proof[-1], 16) & 1 else 0
+
+
+def is_twinned(key: SecretKey, nonce: str, share: float) -> bool:
+    """Whether a request is one of the share that gets a twin: its nonce decides, and nothing of its text or its coin.
+
+    Parameters
+    ----------
+    key
+        The coin key.
+    nonce
+        The request's, drawn when it came.
+    share
+        Of all requests, 0 to 1.
+
+    Examples
+    --------
+    >>> key = coin_key(SecretKey(bytes(32)))
+    >>> sum(is_twinned(key, f"{i:032x}", 0.25) for i in range(1000))
+    243
+    """
+    message = b"dyetrace-twinned\0" + bytes.fromhex(nonce)
+    number = hmac.new(bytes.fromhex(key.reveal_hex()), message, "sha256").digest()[:8]
+    return int.from_bytes(number) < round(share * 2**64)
