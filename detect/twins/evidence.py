@@ -48,6 +48,9 @@ class TwinEvidence:
         Names of the accounts that were looked at one by one, ascending.
     account
         Which of them a pair is of, shape (n,); -1 for none of them.
+    combination
+        Weights of a score of all columns that was fixed before any of these pairs existed, shape (k,); None where there
+        is none (`detect.twins.bets.Bettor`).
     """
 
     ids: tuple[str, ...]
@@ -59,6 +62,7 @@ class TwinEvidence:
     signs: I8
     accounts: tuple[str, ...]
     account: I32
+    combination: F64 | None = None
 
     def __len__(self) -> int:
         """How many pairs."""
@@ -80,6 +84,8 @@ def encode_evidence(evidence: TwinEvidence) -> bytes:
         "accounts": _strings(evidence.accounts),
         "account": evidence.account.astype("<i4"),
     }
+    if evidence.combination is not None:
+        arrays["combination"] = evidence.combination.astype("<f8")
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, array in arrays.items():
@@ -121,6 +127,7 @@ def read_evidence(path: Path) -> TwinEvidence:
             signs=arrays["signs"].astype(np.int8),
             accounts=_texts(arrays["accounts"]),
             account=arrays["account"].astype(np.int32),
+            combination=arrays["combination"].astype(np.float64) if "combination" in arrays else None,
         )
     except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
         raise EvidenceError(
@@ -151,9 +158,10 @@ def _wrong(found: TwinEvidence) -> str:
         and len(found.made) == n
         and all(len(one) == 2 * _ID_BYTES for one in found.ids)
     )
-    if not shapes or not found.columns:
+    score = np.zeros(len(found.columns)) if found.combination is None else found.combination
+    if not shapes or not found.columns or score.shape != (len(found.columns),):
         return "its arrays don't fit together"
-    if not (np.isfinite(found.differences).all() and np.isfinite(found.covariates).all()):
+    if not all(np.isfinite(numbers).all() for numbers in (found.differences, found.covariates, score)):
         return "a difference is not a finite number"
     if not np.isin(found.signs, (-1, 1)).all():
         return "a sign is neither 1 nor -1"

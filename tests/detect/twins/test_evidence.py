@@ -30,6 +30,7 @@ def evidence(**changes: Any) -> TwinEvidence:
         signs=np.array([1, -1, 1], dtype=np.int8),
         accounts=("acme", "zenith"),
         account=np.array([0, -1, 1], dtype=np.int32),
+        combination=np.array([0.5, 2.0]),
     )
     return dataclasses.replace(whole, **changes)
 
@@ -44,6 +45,12 @@ def test_what_is_written_is_read_again_and_equal_evidence_is_equal_bytes(tmp_pat
     path.write_bytes(encode_evidence(evidence()))
     assert same(read_evidence(path), evidence())
     assert encode_evidence(read_evidence(path)) == path.read_bytes()
+
+
+def test_a_combination_need_not_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "twins.npz"
+    path.write_bytes(encode_evidence(evidence(combination=None)))
+    assert read_evidence(path).combination is None
 
 
 def test_no_pair_at_all_is_evidence_too(tmp_path: Path) -> None:
@@ -69,6 +76,8 @@ def test_names_of_any_kind_survive(names: list[str], tmp_path_factory: pytest.Te
         ({"signs": np.array([1, 0, 1], np.int8)}, "neither 1 nor -1"),
         ({"differences": np.array([[1.0, np.nan]] * 3)}, "not a finite number"),
         ({"differences": np.ones((2, 2))}, "don't fit together"),
+        ({"combination": np.ones(3)}, "don't fit together"),
+        ({"combination": np.array([1.0, np.inf])}, "not a finite number"),
         ({"columns": (), "differences": np.ones((3, 0))}, "don't fit together"),
         ({"ids": (IDS[0], IDS[0], IDS[2])}, "stands in it twice"),
         ({"made": MADE[::-1]}, "not in the order"),
