@@ -21,8 +21,9 @@ from detect.report.kinds import story_of
 from detect.report.paper.page import page
 from detect.result import ScanResult, TraceResult
 from detect.student.asking.account import ClientSettings
+from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import load_api_key
-from detect.student.asking.plan import Budgets, TracePlan, load_plan
+from detect.student.asking.plan import TracePlan, load_plan
 from detect.student.endpoint import Standing
 from detect.student.endpoint import trace_endpoint as run_trace_endpoint
 from detect.student.open_weights import WeightsJob

@@ -28,9 +28,10 @@ from detect.records.trace import ModelSeen, PlanSeen, Queries, Reading, ReadoutR
 from detect.student.asking.account import Account, ClientSettings
 from detect.student.asking.answer_reader import AnswerReader, asked_contexts
 from detect.student.asking.asking import ask_all
+from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
-from detect.student.asking.plan import Budgets, TracePlan, plan_sha256, prompt_messages, prompt_text
+from detect.student.asking.plan import TracePlan, plan_sha256, prompt_messages, prompt_text
 from detect.student.asking.trouble import Tell
 from detect.student.texts.marked import LOG10_MARKED, marked_log10
 from detect.student.texts.served import ServedContexts, counted_account, open_served, served_file

@@ -15,9 +15,10 @@ from detect.cli.working import doing, is_watched, note
 from detect.folders.published import TRACE_FORMAT
 from detect.records.made import made_by
 from detect.student.asking.account import ClientSettings, estimate
+from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import load_api_key
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
-from detect.student.asking.plan import Budgets, TracePlan, load_plan
+from detect.student.asking.plan import TracePlan, load_plan
 from detect.student.endpoint import Standing, trace_endpoint
 from watermark.spec import load_spec
 

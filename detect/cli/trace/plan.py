@@ -15,7 +15,8 @@ from detect.cli.working import doing, note, rest, say
 from detect.keyed.held import held_keys
 from detect.records.made import now
 from detect.records.results import TracePlanned
-from detect.student.asking.plan import Budgets, PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
+from detect.student.asking.budget import Budgets
+from detect.student.asking.plan import PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
 from detect.student.asking.prompts import choose_prompts, prompts_of
 from detect.student.endpoint import check_prompts, statistic_of
 from detect.student.texts.served import counted_account, read_answers, served_file

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from detect.records.results import AskingForecast
 from detect.student.asking.answers import read_response
+from detect.student.asking.budget import Budgets
 from detect.student.asking.ledger import Ledger, Spent
-from detect.student.asking.plan import Budgets, TracePlan, plan_sha256, prompt_bytes, request_body, request_key
+from detect.student.asking.questions import Questions, Request
 
 _BYTES_PER_TOKEN = 4  # of prompts, until the endpoint has counted some
 _LOOKED_AT = 200  # answers on record from which an estimate learns
@@ -51,7 +52,7 @@ class Account:
     Attributes
     ----------
     prompts
-        Released, whether their answers could be used or not.
+        Steps (a trace's prompts, pairs of twins) released, whether their answers could be used or not.
     answers
         Usable ones, those from the ledger included.
     cached
@@ -63,7 +64,7 @@ class Account:
     unusable
         Answers that gave no text, and samples that could not be had at all, by reason.
     without_logprobs
-        Usable answers that came without the logprobs that were asked for.
+        Usable answers that came without something that the plan counts on, such as logprobs.
     repeated
         Answers whose text another sample of their prompt has too; many of them mean that the endpoint caches answers.
     prompt_tokens, completion_tokens
@@ -99,13 +100,13 @@ class Account:
 
 
 def estimate(
-    plan: TracePlan, ledger: Ledger | None = None, budgets: Budgets | None = None, *, name: str = ""
+    questions: Questions[Any], ledger: Ledger | None = None, budgets: Budgets | None = None, *, name: str = ""
 ) -> AskingForecast:
     """Say what asking would cost, without asking; a server that knows no ``n`` takes a request for every sample.
 
     Parameters
     ----------
-    plan
+    questions
         What would be asked.
     ledger
         Answers on record; None where there are none yet.
@@ -120,32 +121,30 @@ def estimate(
         It expects tokens as the answers on record went, or four bytes a token and answers of full length where there
         are none.
     """
-    limits, sha256 = plan.budgets.tightened(budgets), plan_sha256(plan)
+    limits, sha256 = questions.budgets.tightened(budgets), questions.sha256
     spent = Spent(0, 0) if ledger is None else ledger.spent(sha256)
-    missing: list[tuple[int, int]] = []
+    missing: list[Request] = []
     cached = 0
     seen = _Seen()
-    for prompt in range(len(plan.prompts)):
-        for first in range(0, plan.samples, plan.per_request):
-            count = min(plan.per_request, plan.samples - first)
-            body = request_body(plan, prompt, first, count)
-            entry = None if ledger is None else ledger.answer(request_key(plan, body, first))
+    for step in range(questions.steps):
+        for samples in questions.samples_of(step):
+            request = questions.request(step, samples.start, len(samples))
+            entry = None if ledger is None else ledger.answer(request.key)
             if entry is None:
-                missing.append((prompt, count))
+                missing.append(request)
                 continue
             cached += 1
             if cached <= _LOOKED_AT:
-                seen.add(prompt_bytes(plan, prompt), entry.payload, count)
-    size = sum(prompt_bytes(plan, prompt) for prompt, _ in missing)
-    samples = sum(count for _, count in missing)
-    most = size + samples * plan.sampling.max_tokens
+                seen.add(request.prompt_bytes, entry.payload, request.count)
+    size = sum(request.prompt_bytes for request in missing)
+    most = sum(request.bound for request in missing)
     return AskingForecast(
         plan=name,
         plan_sha256=sha256,
         requests=len(missing),
         cached=cached,
         prompt_tokens=round(size * seen.prompt_share),
-        completion_tokens=round(samples * min(seen.completion_mean, plan.sampling.max_tokens)),
+        completion_tokens=round(sum(r.count * min(seen.completion_mean, r.most_tokens) for r in missing)),
         most_tokens=most,
         spent_requests=spent.requests,
         spent_tokens=spent.tokens,

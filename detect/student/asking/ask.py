@@ -6,25 +6,16 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Generic
 
 from detect.student.asking.account import Account, ClientSettings
-from detect.student.asking.answers import Response, SuspectAnswer, read_response
-from detect.student.asking.budget import Budget, BudgetSpent, Reservation
-from detect.student.asking.client import Endpoint, Reply, largest_body
+from detect.student.asking.answers import Response, read_response
+from detect.student.asking.budget import Budget, Budgets, BudgetSpent, Reservation
+from detect.student.asking.client import Endpoint, Reply
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import Draft, Ledger
 from detect.student.asking.pace import Pace, Stopped, backoff, retry_after
-from detect.student.asking.plan import (
-    Budgets,
-    TracePlan,
-    canonical_plan,
-    endpoint_url,
-    plan_sha256,
-    prompt_bytes,
-    request_body,
-    request_key,
-)
+from detect.student.asking.questions import Questions, Request, T, Taken
 from detect.student.asking.reach import Unreachable, cannot_reach, shown_host
 from detect.student.asking.recorder import Recorder
 from detect.student.asking.trouble import Tell, Trouble
@@ -37,70 +28,70 @@ _THROTTLED = 4.0  # times the first backoff, where an endpoint is throttled and 
 _KEPT = "Ctrl-C keeps what is answered"
 
 
-class Asker:
+class Asker(Generic[T]):
     """A plan being asked, for use inside one event loop: `start`, `next` until None, `stop`.
 
     Parameters
     ----------
-    plan, ledger, key, budgets, settings, tell
+    questions, ledger, key, budgets, settings, tell
         As for `detect.student.asking.asking.ask_all`.
     """
 
     def __init__(
         self,
-        plan: TracePlan,
+        questions: Questions[T],
         ledger: Ledger,
         key: ApiKey | None,
         budgets: Budgets | None,
         settings: ClientSettings,
         tell: Tell | None = None,
     ) -> None:
+        canonical = questions.canonical
         if key is not None:
-            _refuse_secret(plan, key)
+            _refuse_secret(canonical, key)
         self.account = Account()
-        self._plan, self._ledger, self._key, self._settings = plan, ledger, key, settings
-        self._sha256 = plan_sha256(plan)
-        entered = ledger.enter_plan(self._sha256, canonical_plan(plan))
+        self._questions, self._ledger, self._key, self._settings = questions, ledger, key, settings
+        self._sha256, self._steps = questions.sha256, questions.steps
+        entered = ledger.enter_plan(self._sha256, canonical)
         self.account.before_plan = ledger.answered_before(entered.number)
         spent = ledger.spent(self._sha256)
-        self._budget = Budget(plan.budgets.tightened(budgets), spent.requests, spent.tokens)
+        self._budget = Budget(questions.budgets.tightened(budgets), spent.requests, spent.tokens)
         self._pace = Pace(settings.start, settings.most)
-        self._trouble = Trouble(shown_host(plan.url), settings.timeout, _KEPT, tell)
+        self._host = shown_host(questions.url)
+        self._trouble = Trouble(self._host, settings.timeout, _KEPT, tell)
         self._next = 0
-        self._tasks: deque[asyncio.Task[list[SuspectAnswer]]] = deque()
-        self._ready: deque[list[SuspectAnswer]] = deque()
+        self._tasks: deque[asyncio.Task[list[T]]] = deque()
+        self._ready: deque[list[T]] = deque()
         self._fatal: DyetraceError | None = None
         self._ended = asyncio.Event()
         self._went_well = self._given_up = 0  # in this run
         self._failed_at_first = 0  # before anything went well, whichever request it was
         self._slower = 1.0  # factor of the next pause
         self._known_to_work = False  # in this run or, by the ledger, in an earlier one
-        self._useful = self._scored = 0  # responses with a text, and with logprobs
+        self._useful = self._complete = 0  # responses with usable answers, and with some that lack nothing
         self._useless: Counter[str] = Counter()
         self._last_trouble = ""
 
     async def start(self) -> None:
         """Open the connections."""
-        alternatives = self._plan.sampling.top_logprobs + 1 if self._plan.evidence == "logprobs" else 0
-        tokens = self._plan.per_request * self._plan.sampling.max_tokens
         self._recorder = Recorder(self._ledger)
         self._endpoint = Endpoint(
-            endpoint_url(self._plan),
+            self._questions.url,
             self._key,
             connections=self._settings.most,
             timeout=self._settings.timeout,
-            largest=largest_body(tokens, alternatives),
+            largest=self._questions.largest_body,
         )
 
-    async def next(self) -> list[SuspectAnswer] | None:
-        """The next prompt's answers, as `_next_answers` has them; what is wrong while none comes is told."""
+    async def next(self) -> list[T] | None:
+        """The next step's answers, as `_next_answers` has them; what is wrong while none comes is told."""
         async with self._trouble.watched():
             return await self._next_answers()
 
-    async def _next_answers(self) -> list[SuspectAnswer] | None:
-        """The usable answers to the next prompt, in the order of samples; None after the last.
+    async def _next_answers(self) -> list[T] | None:
+        """The usable answers of the next step, in the order of samples; None after the last.
 
-        Once the budget is spent, prompts without answers after the last that has some are left out.
+        Once the budget is spent, steps without answers after the last that has some are left out.
 
         Raises
         ------
@@ -110,10 +101,8 @@ class Asker:
         if self._ready and self._ready[-1]:
             return self._release()
         while True:
-            while (
-                len(self._tasks) < self._window() and self._next < len(self._plan.prompts) and not self._ended.is_set()
-            ):
-                self._tasks.append(asyncio.create_task(self._prompt(self._next)))
+            while self._next < self._steps and len(self._tasks) < self._window() and not self._ended.is_set():
+                self._tasks.append(asyncio.create_task(self._step(self._next)))
                 self._next += 1
             if not self._tasks:
                 if self._fatal is not None:
@@ -154,35 +143,35 @@ class Asker:
         return self.account
 
     def _window(self) -> int:
-        """Prompts that may be under way: enough to keep the endpoint busy, few enough to waste little at the target."""
-        requests = -(-self._plan.samples // self._plan.per_request)
+        """Steps that may be under way: enough to keep the endpoint busy, few enough to waste little at the target."""
+        requests = max(1, len(self._questions.samples_of(self._next)))
         return 2 + int(2 * self._pace.limit) // requests
 
-    def _release(self) -> list[SuspectAnswer]:
+    def _release(self) -> list[T]:
         answers, account = self._ready.popleft(), self.account
         account.prompts += 1
         account.answers += len(answers)
-        account.repeated += len(answers) - len({answer.text for answer in answers})
+        account.repeated += self._questions.repeated(answers)
         return answers
 
-    async def _prompt(self, prompt: int) -> list[SuspectAnswer]:
-        plan = self._plan
-        firsts = range(0, plan.samples, plan.per_request)
-        parts = [self._samples(prompt, first, min(first + plan.per_request, plan.samples)) for first in firsts]
+    async def _step(self, step: int) -> list[T]:
+        parts = [self._samples(step, samples) for samples in self._questions.samples_of(step)]
         return [answer for part in await _together(parts) for answer in part]
 
-    async def _samples(self, prompt: int, first: int, end: int) -> list[SuspectAnswer]:
-        """Samples [first, end) of a prompt; a server that knows no ``n`` sends one, and is asked again."""
-        found: list[SuspectAnswer] = []
-        sample = first
-        while sample < end:
+    async def _samples(self, step: int, samples: range) -> list[T]:
+        """Some samples of a step; a server that knows no ``n`` sends one, and is asked again."""
+        found: list[T] = []
+        sample = samples.start
+        while sample < samples.stop:
+            request = self._questions.request(step, sample, samples.stop - sample)
             try:
-                got = await self._answer(prompt, sample, end - sample)
+                got = await self._answer(request)
                 if got is None:
-                    self.account.unusable["no answer to be had"] += end - sample
+                    self.account.unusable["no answer to be had"] += request.count
                     break
-                number, response = got
-                found += self._usable(prompt, sample, number, response)
+                response, taken = got
+                self._count(response, taken)
+                found += taken.answers
             except (Stopped, BudgetSpent):
                 if self._fatal is not None:
                     raise self._fatal from None
@@ -194,81 +183,61 @@ class Asker:
                     self._fatal = error
                 self._pace.close()
                 self._ended.set()
-                raise self._fatal from None  # what went wrong first, whichever prompt is waited for
+                raise self._fatal from None  # what went wrong first, whichever step is waited for
             sample += max(1, len(response.choices))
         return found
 
-    async def _answer(self, prompt: int, sample: int, count: int) -> tuple[int, Response] | None:
+    async def _answer(self, request: Request) -> tuple[Response, Taken[T]] | None:
         """From the ledger, or else from the endpoint."""
-        body = request_body(self._plan, prompt, sample, count)
-        key = request_key(self._plan, body, sample)
-        entry = self._ledger.answer(key)
+        entry = self._ledger.answer(request.key)
         if entry is None:
-            return await self._send(prompt, sample, count, body, key)
+            return await self._send(request)
         self.account.cached += 1
         self._known_to_work = True
-        self._budget.learn(self._bound(prompt, count), entry.tokens)
-        response = _read(entry.payload, count, entry.meta.get("problem"))
-        self._check_use(response)
-        return entry.number, response
+        self._budget.learn(request.bound, entry.tokens)
+        response = _read(entry.payload, request.count, entry.meta.get("problem"))
+        return response, self._taken(request, entry.number, entry.payload, response)
 
-    def _usable(self, prompt: int, sample: int, entry: int, response: Response) -> list[SuspectAnswer]:
+    def _count(self, response: Response, taken: Taken[T]) -> None:
         account = self.account
         account.prompt_tokens += response.prompt_tokens or 0
         account.completion_tokens += response.completion_tokens or 0
         if response.model and len(account.models) < _MOST_MODELS:
             account.models.add(response.model)
-        if not response.choices:
-            account.unusable[response.problem or "no choices"] += 1
-        found = []
-        for place, choice in enumerate(response.choices):
-            if choice.problem is not None:
-                account.unusable[choice.problem] += 1
-                continue
-            account.without_logprobs += self._plan.evidence == "logprobs" and choice.tokens is None
-            found.append(
-                SuspectAnswer(
-                    prompt=prompt,
-                    sample=sample + place,
-                    text=choice.text,
-                    tokens=choice.tokens,
-                    finish_reason=choice.finish_reason,
-                    prompt_tokens=response.prompt_tokens,
-                    completion_tokens=response.completion_tokens,
-                    entry=entry,
-                )
-            )
-        return found
+        account.unusable.update(taken.unusable)
+        account.without_logprobs += taken.lacking
 
-    def _check_use(self, response: Response) -> None:
-        """Stop early where an endpoint's answers are of no use at all: they cost money."""
-        usable = [choice for choice in response.choices if choice.problem is None]
-        self._useful += bool(usable)
-        self._scored += any(choice.tokens is not None for choice in usable)
-        host = shown_host(self._plan.url)
-        if usable and self._plan.evidence == "logprobs" and not self._scored:
-            raise DyetraceError(f"{host} sends no logprobs, which the plan counts on; make a plan without --logprobs")
+    def _taken(self, request: Request, entry: int, payload: bytes, response: Response) -> Taken[T]:
+        """What a reply gave; stop early where an endpoint's answers are of no use at all: they cost money."""
+        taken = self._questions.take(request, entry, payload, response)
+        self._useful += bool(taken.answers)
+        self._complete += len(taken.answers) > taken.lacking
+        if taken.answers and taken.needed is not None and not self._complete:
+            raise DyetraceError(f"{self._host} sends {taken.needed}")
         if self._useful:
-            return
-        self._useless[response.problem or response.choices[0].problem or ""] += 1
+            return taken
+        self._useless[taken.unusable[0] if taken.unusable else ""] += 1
         (reason, times), *_ = self._useless.most_common(1)
         if times >= _UNUSABLE_AT_FIRST:
             raise DyetraceError(
-                f"{host} sends nothing that can be used ({reason}, {times} times); check the address and the plan, "
-                "and begin with a new ledger once that is mended"
+                f"{self._host} sends nothing that can be used ({reason}, {times} times); check the address and the "
+                "plan, and begin with a new ledger once that is mended"
             )
+        return taken
 
-    async def _send(self, prompt: int, sample: int, count: int, body: bytes, key: str) -> tuple[int, Response] | None:
-        """An answer, after as many attempts as it takes, with its entry's number; None where none can be had."""
-        meta = {"prompt": prompt, "sample": sample, "count": count, "url": endpoint_url(self._plan)}
+    async def _send(self, request: Request) -> tuple[Response, Taken[T]] | None:
+        """An answer, after as many attempts as it takes; None where none can be had."""
+        meta = {"prompt": request.step, "sample": request.sample, "count": request.count, "url": request.url}
         wait: float | None = None
         for attempt in range(self._settings.attempts):
-            epoch = await self._pace.enter((prompt, sample))
+            epoch = await self._pace.enter((request.step, request.sample))
             try:
-                reserved = await self._budget.reserve(self._bound(prompt, count))
+                reserved = await self._budget.reserve(request.bound)
                 self.account.retries += attempt > 0
-                draft = Draft("asked", key, self._sha256, reserved.held, meta | {"attempt": attempt}, body)
-                answer, wait = await self._exchange(draft, reserved, epoch, count)
+                draft = Draft(
+                    "asked", request.key, self._sha256, reserved.held, meta | {"attempt": attempt}, request.body
+                )
+                answer, wait = await self._exchange(request, draft, reserved, epoch)
                 if answer is not None:
                     return answer
                 pause = None if wait is None else self._pause_after(attempt, wait)
@@ -289,7 +258,7 @@ class Asker:
         self._given_up += 1
         if (wait is not None and self._went_well == 0) or self._given_up >= _GIVEN_UP_IN_A_ROW:
             raise MachineError(
-                f"{shown_host(self._plan.url)} does not answer ({self._last_trouble}); "
+                f"{self._host} does not answer ({self._last_trouble}); "
                 "what came so far is kept: the same command goes on from there"
             )
         return None
@@ -311,15 +280,15 @@ class Asker:
         return pause
 
     async def _exchange(
-        self, draft: Draft, reserved: Reservation, epoch: int, count: int
-    ) -> tuple[tuple[int, Response] | None, float | None]:
+        self, request: Request, draft: Draft, reserved: Reservation, epoch: int
+    ) -> tuple[tuple[Response, Taken[T]] | None, float | None]:
         """Record, send, record: the answer, or else the seconds to wait before trying again (None: don't)."""
         cost = reserved.held  # until more is known: whatever happens from here on may be charged
         try:
             asked = await self._recorder.append(draft)
             self._trouble.sent()
             try:
-                reply = await self._endpoint.post(draft.payload)
+                reply = await self._endpoint.post(draft.payload, request.url)
             except Unreachable as error:
                 cost = reserved.held if error.connected else 0
                 await self._failed(draft, asked, cost, {"reason": error.reason})
@@ -327,9 +296,9 @@ class Asker:
             except asyncio.CancelledError:
                 await self._failed(draft, asked, cost, {"reason": "given up while under way"})
                 raise
-            response = _read(reply.payload, count, reply.problem)
+            response = _read(reply.payload, request.count, reply.problem)
             verdict = reply.verdict(response.error)
-            cost = self._cost(response, reserved, count) if verdict == "answer" else 0
+            cost = _cost(response, request, reserved) if verdict == "answer" else 0
             meta = {"status": reply.status, "headers": reply.headers, "seconds": round(reply.seconds, 3)}
             if reply.problem is not None:
                 meta["problem"] = reply.problem
@@ -340,13 +309,13 @@ class Asker:
             number = await self._recorder.append(done)
         finally:
             self._budget.settle(reserved, cost)
-        self._check_use(response)
+        taken = self._taken(request, number, reply.payload, response)
         self._trouble.answered()
         self._went_well += 1
         self._given_up, self._known_to_work = 0, True
-        tokens = response.completion_tokens or count * self._plan.sampling.max_tokens
+        tokens = response.completion_tokens or request.count * request.most_tokens
         self._pace.went_well(reply.seconds, tokens // max(1, len(response.choices)))
-        return (number, response), None
+        return (response, taken), None
 
     async def _failed(self, draft: Draft, asked: int, cost: int, meta: dict[str, Any], payload: bytes = b"") -> None:
         await self._recorder.append(Draft("failed", draft.key, draft.plan, cost, meta, payload, asked))
@@ -354,14 +323,14 @@ class Asker:
     def _unreachable(self, error: Unreachable, epoch: int) -> float:
         self._last_trouble, self._slower = error.reason, 1.0
         if self._went_well == 0 and not error.connected:
-            raise MachineError(cannot_reach(self._plan.url, error))
+            raise MachineError(cannot_reach(self._questions.url, error))
         self._pace.refused(epoch)
         return 0.0
 
     def _refused(self, reply: Reply, verdict: str, epoch: int) -> float | None:
         self._last_trouble, self._slower = reply.says(), 1.0
         if verdict == "stop" or (verdict == "refused" and not self._known_to_work):
-            raise DyetraceError(f"{shown_host(self._plan.url)} refuses: {reply.says()}; {_advice(reply.status)}")
+            raise DyetraceError(f"{self._host} refuses: {reply.says()}; {_advice(reply.status)}")
         if verdict == "refused":
             return None
         self._pace.refused(epoch)
@@ -371,7 +340,7 @@ class Asker:
             return 0.0
         if wait > self._settings.longest_pause:
             raise MachineError(
-                f"{shown_host(self._plan.url)} asks to wait {wait:,.0f} s; run the same command again after that: "
+                f"{self._host} asks to wait {wait:,.0f} s; run the same command again after that: "
                 "what came so far is kept"
             )
         self._pace.pause(wait)
@@ -385,20 +354,11 @@ class Asker:
             return
         raise Stopped
 
-    def _bound(self, prompt: int, count: int) -> int:
-        return prompt_bytes(self._plan, prompt) + count * self._plan.sampling.max_tokens
 
-    def _cost(self, response: Response, reserved: Reservation, count: int) -> int:
-        """Tokens as the endpoint counts them; where it doesn't, no fewer than they can be."""
-        if response.prompt_tokens is not None and response.completion_tokens is not None:
-            return response.prompt_tokens + response.completion_tokens
-        most = self._plan.sampling.max_tokens
-        texts = [len(choice.tokens or choice.text.encode()) + 1 for choice in response.choices]
-        return reserved.held - count * most + sum(min(most, length) for length in texts) if texts else reserved.held
-
-
-async def _together(parts: list[Coroutine[Any, Any, list[SuspectAnswer]]]) -> list[list[SuspectAnswer]]:
+async def _together(parts: list[Coroutine[Any, Any, list[T]]]) -> list[list[T]]:
     """Run to the end whatever happens to one of them, then raise what happened."""
+    if not parts:
+        return []
     tasks = [asyncio.create_task(part) for part in parts]
     try:
         await asyncio.wait(tasks)
@@ -417,9 +377,17 @@ def _read(payload: bytes, count: int, problem: str | None) -> Response:
     return read_response(payload, count) if problem is None else Response(problem=problem)
 
 
-def _refuse_secret(plan: TracePlan, key: ApiKey) -> None:
-    data = canonical_plan(plan)
-    if key.redact(data) != data:
+def _cost(response: Response, request: Request, reserved: Reservation) -> int:
+    """Tokens as the endpoint counts them; where it doesn't, no fewer than they can be."""
+    if response.prompt_tokens is not None and response.completion_tokens is not None:
+        return response.prompt_tokens + response.completion_tokens
+    most = request.most_tokens
+    texts = [len(choice.tokens or choice.text.encode()) + 1 for choice in response.choices]
+    return reserved.held - request.count * most + sum(min(most, length) for length in texts) if texts else reserved.held
+
+
+def _refuse_secret(canonical: bytes, key: ApiKey) -> None:
+    if key.redact(canonical) != canonical:
         raise DyetraceError("the plan holds the API key; remove it: the key is only ever sent as a header")
 
 

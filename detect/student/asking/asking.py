@@ -1,4 +1,4 @@
-"""The synchronous side of asking: an iterator over prompts, which may be closed at any time and resumed later."""
+"""The synchronous side of asking: an iterator over steps, which may be closed at any time and resumed later."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from detect.student.asking.account import Account, ClientSettings
-from detect.student.asking.answers import SuspectAnswer
 from detect.student.asking.ask import Asker
+from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import Ledger
-from detect.student.asking.plan import Budgets, TracePlan
+from detect.student.asking.questions import Questions, T
 from detect.student.asking.trouble import Tell
 
 Progress = Callable[[Account], None]
@@ -21,11 +21,11 @@ Progress = Callable[[Account], None]
 
 _TICK = 0.25
 
-_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
-class Asking(Iterator[list[SuspectAnswer]]):
-    """Answers to a plan's prompts, one list for each prompt, in the plan's order; see `ask_all`.
+class Asking(Iterator[list[T]], Generic[T]):
+    """Answers of a plan's steps (prompts of a trace, pairs of twins), a list for each, in its order; see `ask_all`.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Asking(Iterator[list[SuspectAnswer]]):
 
     def __init__(
         self,
-        plan: TracePlan,
+        questions: Questions[T],
         ledger: Ledger,
         key: ApiKey | None,
         budgets: Budgets | None,
@@ -44,7 +44,7 @@ class Asking(Iterator[list[SuspectAnswer]]):
         tell: Tell | None,
     ) -> None:
         self._progress = progress
-        self._asker = Asker(plan, ledger, key, budgets, settings, tell)
+        self._asker = Asker(questions, ledger, key, budgets, settings, tell)
         self._loop = asyncio.new_event_loop()
         # A daemon: a program that ends without closing this must not wait for it, and loses nothing on record.
         self._thread = threading.Thread(target=self._loop.run_forever, name="asking", daemon=True)
@@ -61,8 +61,8 @@ class Asking(Iterator[list[SuspectAnswer]]):
         """What asking has come to so far."""
         return self._asker.refresh()
 
-    def __next__(self) -> list[SuspectAnswer]:
-        """The usable answers to the next prompt; an empty list where it has none."""
+    def __next__(self) -> list[T]:
+        """The usable answers of the next step; an empty list where it has none."""
         if not self._open:
             raise StopIteration
         try:
@@ -88,13 +88,13 @@ class Asking(Iterator[list[SuspectAnswer]]):
         finally:
             self._end()
 
-    def __enter__(self) -> Asking:
+    def __enter__(self) -> Asking[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+    def _wait(self, work: Coroutine[Any, Any, _R]) -> _R:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             while not concurrent.futures.wait([future], _TICK).done:
@@ -117,7 +117,7 @@ class Asking(Iterator[list[SuspectAnswer]]):
 
 
 def ask_all(
-    plan: TracePlan,
+    questions: Questions[T],
     ledger: Ledger,
     *,
     key: ApiKey | None = None,
@@ -125,8 +125,8 @@ def ask_all(
     settings: ClientSettings | None = None,
     progress: Progress | None = None,
     tell: Tell | None = None,
-) -> Asking:
-    """Ask a plan's prompts and iterate over their answers, one list of `SuspectAnswer` for each prompt.
+) -> Asking[T]:
+    """Ask what a plan asks and iterate over the answers, one list for each step: of `SuspectAnswer` for each prompt.
 
     The order is the plan's, whatever comes back first; answers that the ledger holds are not asked for again. Use it in
     a ``with`` block, or call ``close``: then what is under way is put on record. After a crash, an interruption or an
@@ -134,8 +134,8 @@ def ask_all(
 
     Parameters
     ----------
-    plan
-        What to ask. It is entered into the ledger before anything is sent.
+    questions
+        What to ask, such as a `TracePlan`. It is entered into the ledger before anything is sent.
     ledger
         Where requests and answers are kept; open for writing.
     key
@@ -155,4 +155,4 @@ def ask_all(
         Now or while iterating: the endpoint cannot be reached, refuses the key or the request, or stays broken; it
         sends no logprobs where the plan counts on them; or the ledger cannot be written.
     """
-    return Asking(plan, ledger, key, budgets, settings or ClientSettings(), progress, tell)
+    return Asking(questions, ledger, key, budgets, settings or ClientSettings(), progress, tell)

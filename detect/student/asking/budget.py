@@ -5,7 +5,42 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from detect.student.asking.plan import Budgets
+import msgspec
+
+from watermark.errors import DyetraceError
+
+
+class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The most that a trace may spend, over all its resumptions; null means no limit.
+
+    Attributes
+    ----------
+    requests
+        HTTP requests sent, retries included.
+    tokens
+        Prompt and completion tokens as the endpoint counts them; where it doesn't, an upper bound.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("requests", self.requests), ("tokens", self.tokens)):
+            if value is not None and value < 1:
+                raise DyetraceError(f"plan field budgets.{name} must be 1 or more, or null (got {value})")
+
+    def tightened(self, other: Budgets | None) -> Budgets:
+        """The smaller of both limits, each."""
+        if other is None:
+            return self
+        return Budgets(
+            requests=_smaller(self.requests, other.requests),
+            tokens=_smaller(self.tokens, other.tokens),
+        )
+
+
+def _smaller(a: int | None, b: int | None) -> int | None:
+    return a if b is None else b if a is None else min(a, b)
 
 
 class BudgetSpent(Exception):

@@ -121,21 +121,21 @@ class Endpoint:
         except ValueError:  # its message may quote the proxy's password
             raise MachineError("HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is no proxy's address: mend or unset it") from None
 
-    async def post(self, body: bytes) -> Reply:
-        """Send a request.
+    async def post(self, body: bytes, url: str | None = None) -> Reply:
+        """Send a request, to another address of the same host where one is given.
 
         Raises
         ------
         Unreachable
             No whole response came.
         """
-        return await self._exchange("POST", body)
+        return await self._exchange("POST", body, url)
 
     async def get(self) -> Reply:
         """Fetch what is there, as `post` does."""
-        return await self._exchange("GET", None)
+        return await self._exchange("GET", None, None)
 
-    async def _exchange(self, method: str, body: bytes | None) -> Reply:
+    async def _exchange(self, method: str, body: bytes | None, url: str | None) -> Reply:
         import httpx2
 
         started = time.monotonic()
@@ -143,7 +143,7 @@ class Endpoint:
             async with (
                 asyncio.timeout(self._timeout),
                 self._client.stream(
-                    method, self._url, content=body, extensions={"trace": self._look_where}
+                    method, url or self._url, content=body, extensions={"trace": self._look_where}
                 ) as response,
             ):
                 payload, problem = await self._read(response)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,6 +17,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
+from detect.student.asking.answers import Response, SuspectAnswer
+from detect.student.asking.budget import Budgets
+from detect.student.asking.client import largest_body
+from detect.student.asking.questions import Request, Taken
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.files.versioned import parse_versioned
@@ -107,39 +112,6 @@ class SamplingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise DyetraceError(f"plan field sampling.extra must not hold {taken[0]!r}, which the plan sets itself")
 
 
-class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The most that a trace may spend, over all its resumptions; null means no limit.
-
-    Attributes
-    ----------
-    requests
-        HTTP requests sent, retries included.
-    tokens
-        Prompt and completion tokens as the endpoint counts them; where it doesn't, an upper bound.
-    """
-
-    requests: int | None = None
-    tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("requests", self.requests), ("tokens", self.tokens)):
-            if value is not None and value < 1:
-                raise DyetraceError(f"plan field budgets.{name} must be 1 or more, or null (got {value})")
-
-    def tightened(self, other: Budgets | None) -> Budgets:
-        """The smaller of both limits, each."""
-        if other is None:
-            return self
-        return Budgets(
-            requests=_smaller(self.requests, other.requests),
-            tokens=_smaller(self.tokens, other.tokens),
-        )
-
-
-def _smaller(a: int | None, b: int | None) -> int | None:
-    return a if b is None else b if a is None else min(a, b)
-
-
 class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A trace through an endpoint, as fixed before its first query.
 
@@ -220,6 +192,75 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             self.key_fingerprint,
         ):
             raise DyetraceError("the plan's commitment is of another spec or key; give the one made for this spec")
+
+    @property
+    def steps(self) -> int:
+        """As for `detect.student.asking.questions.Questions`: one for each prompt."""
+        return len(self.prompts)
+
+    @property
+    def largest_body(self) -> int:
+        """As for `Questions`."""
+        alternatives = self.sampling.top_logprobs + 1 if self.evidence == "logprobs" else 0
+        return largest_body(self.per_request * self.sampling.max_tokens, alternatives)
+
+    @property
+    def canonical(self) -> bytes:
+        """As for `Questions`."""
+        return canonical_plan(self)
+
+    @property
+    def sha256(self) -> str:
+        """As for `Questions`."""
+        return plan_sha256(self)
+
+    def samples_of(self, step: int) -> list[range]:
+        """As for `Questions`."""
+        firsts = range(0, self.samples, self.per_request)
+        return [range(first, min(first + self.per_request, self.samples)) for first in firsts]
+
+    def request(self, step: int, sample: int, count: int) -> Request:
+        """As for `Questions`."""
+        body = request_body(self, step, sample, count)
+        return Request(
+            url=endpoint_url(self),
+            body=body,
+            key=request_key(self, body, sample),
+            step=step,
+            sample=sample,
+            count=count,
+            prompt_bytes=prompt_bytes(self, step),
+            most_tokens=self.sampling.max_tokens,
+        )
+
+    def take(self, request: Request, entry: int, payload: bytes, response: Response) -> Taken[SuspectAnswer]:
+        """As for `Questions`."""
+        usable = [(place, choice) for place, choice in enumerate(response.choices) if choice.problem is None]
+        answers = [
+            SuspectAnswer(
+                prompt=request.step,
+                sample=request.sample + place,
+                text=choice.text,
+                tokens=choice.tokens,
+                finish_reason=choice.finish_reason,
+                prompt_tokens=response.prompt_tokens,
+                completion_tokens=response.completion_tokens,
+                entry=entry,
+            )
+            for place, choice in usable
+        ]
+        unusable = [choice.problem for choice in response.choices if choice.problem is not None]
+        if not response.choices:
+            unusable = [response.problem or "no choices"]
+        if self.evidence != "logprobs":
+            return Taken(answers, unusable)
+        lacking = sum(answer.tokens is None for answer in answers)
+        needed = "no logprobs, which the plan counts on; make a plan without --logprobs"
+        return Taken(answers, unusable, lacking, needed)
+
+    def repeated(self, answers: Sequence[SuspectAnswer]) -> int:
+        """As for `Questions`."""
+        return len(answers) - len({answer.text for answer in answers})
 
 
 def _check_version(version: int) -> None:

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 
 from detect.cli.main import main
 from detect.records.reading import encode_record
-from detect.student.asking.plan import Budgets, write_plan
+from detect.student.asking.budget import Budgets
+from detect.student.asking.plan import write_plan
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from tests.detect.student.asking.planned import plan as make_plan
 from tests.detect.student.verdict.test_recompute import traced

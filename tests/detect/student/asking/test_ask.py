@@ -17,9 +17,10 @@ from benchmarks.distillation.server import Fault, Server
 from detect.student.asking.account import Account, ClientSettings, estimate
 from detect.student.asking.answers import SuspectAnswer
 from detect.student.asking.asking import ask_all
+from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import Ledger, verify_chain
-from detect.student.asking.plan import Budgets, SamplingPlan, TracePlan, plan_sha256
+from detect.student.asking.plan import SamplingPlan, TracePlan, plan_sha256
 from tests.detect.student.asking.conftest import TimeOuts
 from tests.detect.student.asking.planned import QUICK, asked, plan
 from watermark.errors import DyetraceError

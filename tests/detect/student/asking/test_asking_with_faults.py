@@ -22,9 +22,10 @@ from benchmarks.distillation.server import Fault, Server
 from detect.student.asking.account import Account, estimate
 from detect.student.asking.answers import SuspectAnswer
 from detect.student.asking.asking import ask_all
+from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import Ledger, verify_chain
-from detect.student.asking.plan import Budgets, TracePlan
+from detect.student.asking.plan import TracePlan
 from tests.detect.student.asking.planned import QUICK, asked, plan
 from watermark.errors import DyetraceError
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detect.student.asking.budget import Budget, BudgetSpent
-from detect.student.asking.plan import Budgets
+from detect.student.asking.budget import Budget, Budgets, BudgetSpent
 
 work = st.lists(st.tuples(st.integers(1, 40), st.floats(0, 1), st.integers(0, 3)), min_size=1, max_size=25)
 
