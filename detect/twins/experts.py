@@ -1,0 +1,146 @@
+"""What experts say of a pair before its coin is known: chances that the first side was served, from differences alone.
+
+Nothing here sees a sign. All is computed in the order of time from this pair and earlier ones, so that no pair's bet
+rests on which later pairs there are: a client that reacts to what it was served may decide that.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+
+WIN_CHANCES = (0.999, 0.99, 0.97, 0.94, 0.9, 0.85, 0.8, 0.74, 0.68, 0.62, 0.56)
+"""Of the experts that go by a number's sign alone."""
+SPREADS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Differences at which an expert that goes by size is half sure, in typical differences so far."""
+POWERS = (1, 3)
+"""Of the difference: with 3, small differences hardly count."""
+SUREST = (0.998, 0.9, 0.6)
+"""2 P - 1 of the largest differences."""
+
+LEADING_WEIGHT = 0.31
+"""Prior weight of the leading column's sign at the surest chance alone: 35 wins in a row then give 10^10 (2^35 is
+10^10.5)."""
+LEARNERS_WEIGHT = 0.15
+"""Prior weight of those who learn from coins (`detect.twins.bets`)."""
+IDLE_WEIGHT = 0.01
+"""Prior weight of the expert that never bets: what was lost is never more than a factor of 100."""
+
+MOST_DIFFERENCE = 1e100
+_MOST_TYPICAL = 1e4  # differences of more typical ones than this are all the same
+_RIDGE = 5.0  # pairs' worth of "no influence" that a covariate's influence starts from
+_FEATURE_LIMIT = 3.0  # typical differences
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What is said of one pair.
+
+    Attributes
+    ----------
+    leanings
+        (experts,): chance that the first side was served, less 1/2: odd in the pair, to the last bit.
+    features
+        (columns + covariates,): differences and covariates in typical ones, limited, for those who learn from coins.
+    silent
+        Whether every difference is 0: then nobody bets and nobody learns.
+    """
+
+    leanings: F64
+    features: F64
+    silent: bool
+
+
+class Experts:
+    """All experts that learn from no coin; `hear` is to be called for pair after pair in the order of time.
+
+    Parameters
+    ----------
+    columns, covariates
+        How many of each.
+    combination
+        (columns,): weights of a score that was fixed before any of these pairs existed; None where there is none.
+    """
+
+    def __init__(self, columns: int, covariates: int = 0, combination: F64 | None = None) -> None:
+        self.columns, self.covariates = columns, covariates
+        self._combination = combination
+        raw = columns + (combination is not None)
+        self._signals = raw * (2 if covariates else 1)
+        self._typical = [_Typical() for _ in range(self._signals + covariates)]
+        self._products = np.zeros((covariates, covariates))
+        self._moments = np.zeros((covariates, raw))
+        self._heard = 0
+
+    @cached_property
+    def weights(self) -> F64:
+        """(experts,): prior weights, which with `IDLE_WEIGHT` and those of who learns from coins sum to 1."""
+        signals = np.ones(self._signals)
+        raw = self._signals // (2 if self.covariates else 1)
+        signals[0] = 3.0
+        if self._combination is not None:
+            signals[raw - 1] = 5.0
+        signs = np.full(len(WIN_CHANCES), 0.4 / len(WIN_CHANCES))
+        links = np.full(len(SPREADS) * len(POWERS) * len(SUREST), 0.6)
+        shapes = np.concatenate([signs, links / len(links)])
+        rest = np.outer(signals / signals.sum(), shapes) * (1 - LEADING_WEIGHT - IDLE_WEIGHT - LEARNERS_WEIGHT)
+        rest[0, 0] += LEADING_WEIGHT
+        return rest.ravel()
+
+    def hear(self, x: F64, z: F64) -> Opinion:
+        """What is said of the next pair: ``x`` (columns,) and ``z`` (covariates,), first side less second."""
+        raw = x if self._combination is None else np.append(x, np.sum(self._combination * x))
+        signals = raw
+        if self.covariates:
+            signals = np.concatenate([raw, np.where(raw == 0, 0.0, raw - self._explained(raw, z))])
+        numbers = np.concatenate([signals, z])
+        sizes = np.array([typical.after(abs(v)) for typical, v in zip(self._typical, numbers.tolist(), strict=True)])
+        t = np.clip(numbers / sizes, -_MOST_TYPICAL, _MOST_TYPICAL)
+        features = t / np.sqrt(1 + (t / _FEATURE_LIMIT) ** 2)
+        chosen = np.r_[0 : self.columns, self._signals : len(numbers)]
+        return Opinion(_leanings(t[: self._signals]), features[chosen], not np.any(x))
+
+    def _explained(self, raw: F64, z: F64) -> F64:
+        """What the covariates account for, by a regression through the origin on earlier pairs; then add this one.
+
+        Products of a difference and a covariate are the same when a pair is swapped: no coin has a say in them.
+        """
+        explained = np.zeros(len(raw))
+        if self._heard:
+            diagonal = np.diag(self._products)
+            ridge = np.where(diagonal > 0, diagonal * (_RIDGE / self._heard), 1.0)
+            explained = z @ np.linalg.solve(self._products + np.diag(ridge), self._moments)
+        self._products += np.outer(z, z)
+        self._moments += np.outer(z, raw)
+        self._heard += 1
+        return explained
+
+
+class _Typical:
+    """The median of the sizes so far that aren't 0, the present one among them."""
+
+    def __init__(self) -> None:
+        self._sorted: list[float] = []
+
+    def after(self, size: float) -> float:
+        if size > 0:
+            insort(self._sorted, size)
+        n = len(self._sorted)
+        return (self._sorted[(n - 1) // 2] + self._sorted[n // 2]) / 2 if n else 1.0
+
+
+def _leanings(t: F64) -> F64:
+    """Shape (signals * shapes,), from differences in typical ones, (signals,)."""
+    signs = np.multiply.outer(np.sign(t), np.array(WIN_CHANCES) - 0.5)
+    scaled = np.multiply.outer(t, 1 / np.array(SPREADS))
+    powered = np.stack([scaled if power == 1 else scaled**power for power in POWERS], axis=-1)
+    curves = powered / np.sqrt(1 + powered**2)
+    links = np.multiply.outer(curves, np.array(SUREST) / 2).reshape(len(t), -1)
+    leanings: F64 = np.concatenate([signs, links], axis=1).ravel()
+    return leanings
