@@ -16,6 +16,7 @@ from detect.records.report import Report
 from detect.records.scan import ScanRecord
 from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
+from detect.records.twins import TwinRecord
 from detect.records.written import clean
 from watermark.formats.protocol import is_format
 from watermark.spec import WatermarkSpec
@@ -84,6 +85,16 @@ _KEYLESS = {
     "verdict follow from the numbers of the answers. No answer is kept: with the key, <code>dyetrace "
     "serve-check</code> asks the server anew.",
 }
+_TWINS_BESIDE = (
+    " Beside it <code>twins.npz</code> has every pair's differences and its coin, in the order of the bets; it holds its "
+    "SHA-256. It has no text, and of a pair its random number alone."
+)
+_TWINS_VERIFY = (
+    "Without any key, <code>dyetrace report verify report.json</code> checks that the report is whole and who signed "
+    "it, and computes the bets, the sign tests, the curve, the accounts and the answer from <code>twins.npz</code> anew. "
+    "Where the ledger of the suspect's replies lies beside it, its chain of hashes and the plan in it are checked too."
+)
+_TWINS_AGAIN = "dyetrace recompute report.json --key file:TWINKEY --inputs LEDGER"
 
 
 def in_words(record: Report) -> list[str]:
@@ -93,6 +104,23 @@ def in_words(record: Report) -> list[str]:
 
 def how_to_check(record: Report) -> list[Sentence]:
     """What another party does who has this report, in the order in which it may be done; a whole paragraph each."""
+    if isinstance(record, TwinRecord):
+        return [
+            _files(_TWINS_BESIDE),
+            Sentence(_TWINS_VERIFY),
+            Sentence(
+                f"With the twin key, <code>{_TWINS_AGAIN}</code> opens the private ledger of pairs, chooses the pairs "
+                "again, shows that each coin follows from the key and the pair's number and that the ledger has the root "
+                "on record, and compares every sign. The key and the ledger are the owner's, who runs that command "
+                "before your eyes, or exports single pairs for an expert (<code>dyetrace twins export</code>)."
+            ),
+            _code(record),
+            Sentence(
+                "Nothing rests on this program alone. A sign test takes a table of the binomial law; the bets stand "
+                "with their formulas in the section on the method, and at length in <code>docs/twins.md</code> and "
+                "<code>docs/validity.md</code> of dyetrace's source."
+            ),
+        ]
     if not isinstance(record, KeyedRecord):
         return [_files(""), Sentence(_KEYLESS[type(record)]), _code(record)]
     words = _OF[type(record)]
@@ -111,6 +139,14 @@ def how_to_check(record: Report) -> list[Sentence]:
 
 def short_check(record: Report) -> list[Sentence]:
     """The same in one paragraph, for a terminal: the commands, and where the rest stands."""
+    if isinstance(record, TwinRecord):
+        return [
+            Sentence(
+                "Without any key: <code>dyetrace report verify report.json</code>. With the twin key and the private "
+                f"ledger: <code>{_TWINS_AGAIN}</code>. What each of them shows, and the hash of the code: how_to_check "
+                "in report.json, and docs/twins.md."
+            )
+        ]
     if not isinstance(record, KeyedRecord):
         return [Sentence(_KEYLESS[type(record)])]
     own = ", or an account's own for its part" if _accounts(record) else ""
