@@ -342,3 +342,65 @@ def _text(value: Any) -> str | None:
 
 def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """What a server says of the tokens that it was given.
+
+    Attributes
+    ----------
+    tokens
+        All of them, what it wrote after them included; the first has no log-probability (NaN), since nothing stands
+        before it.
+    written
+        How many at the end the server wrote itself.
+    problem
+        Why there are none.
+    """
+
+    tokens: tuple[TokenLogprob, ...] = ()
+    written: int = 0
+    problem: str | None = None
+
+
+def read_prompt(payload: bytes) -> Prompted:
+    """Read the log-probabilities of a request's own tokens.
+
+    Forms: vLLM's ``prompt_logprobs``, inside the choice (completions) or beside it (chat), and ``echo`` with
+    ``logprobs`` (OpenAI's legacy completions, vLLM, SGLang, llama-cpp-python).
+    """
+    response = read_response(payload, 1)
+    if response.error is not None:
+        return Prompted(problem=response.error[1])
+    try:
+        body = json.loads(payload.decode("utf-8", "replace").removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return Prompted(problem="not JSON")
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return Prompted(problem=response.problem or "no choices")
+    choice = choices[0]
+    given = choice.get("prompt_logprobs") or body.get("prompt_logprobs")
+    if isinstance(given, list) and given:
+        ids = _ids(choice.get("prompt_token_ids") or body.get("prompt_token_ids"))
+        tokens = [_prompt_token(entry, ids, place) for place, entry in enumerate(given)]
+        return Prompted(tuple(tokens))
+    # A choice whose whole text is the prompt's echo counts as well as one with a word after it.
+    positions = _positions(choice.get("logprobs"))
+    if positions is None:
+        return Prompted(problem="no log-probabilities of the prompt's tokens")
+    written = min(response.completion_tokens or 0, len(positions) - 1)
+    return Prompted(tuple(position.chosen for position in positions), written)
+
+
+def _prompt_token(entry: Any, ids: tuple[int, ...] | None, place: int) -> TokenLogprob:
+    """One entry of vLLM's form: id -> {"logprob", "rank", "decoded_token"}, the token that stands there first."""
+    if not isinstance(entry, dict) or not entry:
+        return TokenLogprob("", b"", None, math.nan)
+    name = str(ids[place]) if ids is not None and place < len(ids) else ""
+    if name not in entry:
+        name = next(iter(entry))
+    found = entry[name] if isinstance(entry[name], dict) else {}
+    number = int(name) if name.isdecimal() and len(name) <= 10 else None
+    return _token(found.get("decoded_token"), None, number, found.get("logprob"))
