@@ -86,15 +86,15 @@ _KEYLESS = {
     "serve-check</code> asks the server anew.",
 }
 _TWINS_BESIDE = (
-    " Beside it <code>twins.npz</code> has every pair's differences and its coin, in the order of the bets; it holds its "
-    "SHA-256. It has no text, and of a pair its random number alone."
+    " Beside it <code>twins.npz</code> has every pair's differences and its coin, in the order of the bets, and no text; "
+    "it holds its SHA-256."
 )
 _TWINS_VERIFY = (
     "Without any key, <code>dyetrace report verify report.json</code> checks that the report is whole and who signed "
-    "it, and computes the bets, the sign tests, the curve, the accounts and the answer from <code>twins.npz</code> anew. "
-    "Where the ledger of the suspect's replies lies beside it, its chain of hashes and the plan in it are checked too."
+    "it, and computes the bets, the sign tests, the curve, the accounts and the answer from <code>twins.npz</code> "
+    "anew. Where the ledger of the suspect's replies lies beside it, its chain of hashes and the plan in it are checked too."
 )
-_TWINS_AGAIN = "dyetrace recompute report.json --key file:TWINKEY --inputs LEDGER"
+_TWINS_AGAIN = "<code>dyetrace recompute report.json --key file:TWINKEY --inputs FOLDER</code>"
 
 
 def in_words(record: Report) -> list[str]:
@@ -109,10 +109,10 @@ def how_to_check(record: Report) -> list[Sentence]:
             _files(_TWINS_BESIDE),
             Sentence(_TWINS_VERIFY),
             Sentence(
-                f"With the twin key, <code>{_TWINS_AGAIN}</code> opens the private ledger of pairs, chooses the pairs "
-                "again, shows that each coin follows from the key and the pair's number and that the ledger has the root "
-                "on record, and compares every sign. The key and the ledger are the owner's, who runs that command "
-                "before your eyes, or exports single pairs for an expert (<code>dyetrace twins export</code>)."
+                f"With the twin key, {_TWINS_AGAIN} opens the private ledger of pairs, which lies in FOLDER, chooses "
+                "the pairs again, shows that the ledger has the root on record and that each coin follows from the key "
+                "and the pair's number, and compares every sign. The key and the ledger are the owner's, who runs that "
+                "command before your eyes, or exports pairs for an expert (<code>dyetrace twins export</code>)."
             ),
             _code(record),
             Sentence(
@@ -143,7 +143,7 @@ def short_check(record: Report) -> list[Sentence]:
         return [
             Sentence(
                 "Without any key: <code>dyetrace report verify report.json</code>. With the twin key and the private "
-                f"ledger: <code>{_TWINS_AGAIN}</code>. What each of them shows, and the hash of the code: how_to_check "
+                f"ledger: {_TWINS_AGAIN}. What each of them shows, and the hash of the code: how_to_check "
                 "in report.json, and docs/twins.md."
             )
         ]
