@@ -122,7 +122,9 @@ class LawControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     log10_pvalue
         Two-sided and exact, that these are fair coins.
     bias_upper
-        Upper 99% limit of |P(win) - 1/2|.
+        Upper limit of |P(win) - 1/2|, at 99% for all controls together that bound the bias.
+    bounds
+        Whether ``LawTest.bias`` is the largest of this and its like; others can only refuse.
     """
 
     name: str
@@ -131,6 +133,7 @@ class LawControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     losses: int
     log10_pvalue: float
     bias_upper: float
+    bounds: bool = True
 
 
 class LawTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
