@@ -86,13 +86,14 @@ _KEYLESS = {
     "serve-check</code> asks the server anew.",
 }
 _TWINS_BESIDE = (
-    " Beside it <code>twins.npz</code> has every pair's differences and its coin, in the order of the bets, and no text; "
-    "it holds its SHA-256."
+    " Beside it <code>twins.npz</code> has every pair's differences and its coin, in the order of the bets, and no "
+    "text; it holds its SHA-256."
 )
 _TWINS_VERIFY = (
     "Without any key, <code>dyetrace report verify report.json</code> checks that the report is whole and who signed "
     "it, and computes the bets, the sign tests, the curve, the accounts and the answer from <code>twins.npz</code> "
-    "anew. Where the ledger of the suspect's replies lies beside it, its chain of hashes and the plan in it are checked too."
+    "anew. Where the ledger of the suspect's replies lies beside it, its chain of hashes and the plan in it are "
+    "checked too."
 )
 _TWINS_AGAIN = "<code>dyetrace recompute report.json --key file:TWINKEY --inputs FOLDER</code>"
 
