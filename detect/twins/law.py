@@ -104,11 +104,12 @@ def law_test(controls: Sequence[Control], *, bets: int, differing: Sequence[str]
     -------
     LawTest
         ``bias`` is the largest `bias_upper` of the controls that bound it. It holds with confidence 99%, and that
-        it does not says little: a limit that is missed is missed by little. Let a suspect that is as biased as the control be
-        bet on r times as many pairs. The e-value reaches 10^k only if its share of wins exceeds the limit by
-        z2 = sqrt(2 k ln 10) of its standard errors (Hoeffding 1963), while the limit lies z1 > 2.9 of the control's above the
-        control's share. Both together have about the chance of a normal deviate of (z1 sqrt(r) + z2) / sqrt(1 + r):
-        for k = 6 and r <= `BETS_PER_PAIR` that is 10^-6 or less. Therefore fewer pairs of a control are refused.
+        it does not says little: a limit that is missed is missed by little. Let a suspect that is as biased as the
+        control be bet on r times as many pairs. The e-value reaches 10^k only if its share of wins exceeds the limit
+        by z2 = sqrt(2 k ln 10) of its standard errors (Hoeffding 1963), while the limit lies z1 > 2.9 of the control's
+        above the control's share. Both together have about the chance of a normal deviate of (z1 sqrt(r) + z2) /
+        sqrt(1 + r): for k = 6 and r <= `BETS_PER_PAIR` that is 10^-6 or less. Therefore fewer pairs of a control are
+        refused.
 
     Raises
     ------
@@ -144,8 +145,8 @@ def law_test(controls: Sequence[Control], *, bets: int, differing: Sequence[str]
         )
     level = math.log10(VETO_LEVEL / max(1, len(found)))
     reasons += [
-        f"{one.name} tells served answers from twins ({one.wins:,} to {one.losses:,}), and can't have learnt from either: "
-        "model, prompt, settings or arithmetic were not the same"
+        f"{one.name} tells served answers from twins ({one.wins:,} to {one.losses:,}), and can't have learnt from "
+        "either: model, prompt, settings or arithmetic were not the same"
         for one in found
         if one.log10_pvalue <= level
     ]
@@ -214,20 +215,20 @@ _RIDGE = 5.0  # pairs' worth of "no influence" that a covariate's influence star
 def flat(differences: F64, covariates: F64 | None = None) -> F64:
     """What is bet on for regenerated twins: the sign of the leading number, less what covariates account for.
 
-    The limit of a control is one of its share of wins. A bet that is higher on pairs with larger differences wins or loses
-    more on those, and there a wrong law shows most: its bias may be larger than that of all pairs. A bet of the same height
-    on each pair has no such way: with win chances p_i, and factors a + b p_i with b > 0, the mean of the product is at most
-    that of equal chances of the same average (means of numbers and of their logarithms). So the sign alone is bet on, of one
-    number.
+    The limit of a control is one of its share of wins. A bet that is higher on pairs with larger differences wins or
+    loses more on those, and there a wrong law shows most: its bias may be larger than that of all pairs. A bet of the
+    same height on each pair has no such way: with win chances p_i, and factors a + b p_i with b > 0, the mean of the
+    product is at most that of equal chances of the same average (means of numbers and of their logarithms). So the
+    sign alone is bet on, of one number.
 
     Parameters
     ----------
     differences
         First side less second, shape (n, k), in the order of time; the first column leads.
     covariates
-        What flips with a pair and has nothing to do with the suspect: the owner's log-probabilities, lengths, the numbers of
-        unrelated models; shape (n, c). Each pair's are taken out by a regression through the origin on the pairs
-        before, in which products of two antisymmetric numbers enter and so no coin.
+        What flips with a pair and has nothing to do with the suspect: the owner's log-probabilities, lengths, the
+        numbers of unrelated models; shape (n, c). Each pair's are taken out by a regression through the origin on the
+        pairs before, in which products of two antisymmetric numbers enter and so no coin.
 
     Returns
     -------
@@ -262,9 +263,9 @@ def learnt_scores(features: F64, signs: I8, ridge: F64 | float = 1.0) -> F64:
     """A classifier of served against regenerated: each pair's score, learnt from earlier pairs alone.
 
     Logistic regression through the origin with a ridge, fitted anew at each of `_BLOCKS` blocks of pairs to all those
-    before. Swapping a pair flips its features and its sign, so that no intercept is wanted. A score never rests on its own
-    coin or a later one; so with fair coins the number of wins is exactly binomial, which it isn't with cross-validation,
-    where each coin has a say in the scores of all other folds.
+    before. Swapping a pair flips its features and its sign, so that no intercept is wanted. A score never rests on its
+    own coin or a later one; so with fair coins the number of wins is exactly binomial, which it isn't with
+    cross-validation, where each coin has a say in the scores of all other folds.
 
     Parameters
     ----------
@@ -293,7 +294,7 @@ def learnt_scores(features: F64, signs: I8, ridge: F64 | float = 1.0) -> F64:
 
 
 def _logistic(turned: F64, penalty: F64, weights: F64) -> F64:
-    """Weights w that minimise sum log(1 + exp(-turned w)) + sum penalty w^2 / 2, by Newton's method with halved steps."""
+    """Weights w with the least sum log(1 + exp(-turned w)) + sum penalty w^2 / 2, by Newton's method."""
 
     def loss(w: F64) -> float:
         return float(np.sum(np.logaddexp(0, -turned @ w)) + np.sum(penalty * w * w) / 2)
