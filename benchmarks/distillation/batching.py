@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,8 @@ class Row:
         Makes the sample depend on nothing else; None for a fresh one.
     top
         Alternatives wanted at each position; None where no log-probabilities are wanted at all.
+    each
+        Called with every token as soon as it is drawn, in the batcher's thread; None where nobody listens.
     done
         The tokens, and whether the model ended by itself.
     """
@@ -42,6 +44,7 @@ class Row:
     top_p: float
     seed: int | None
     top: int | None
+    each: Callable[[Token], None] | None = None
     done: Future[tuple[list[Token], bool]] = field(default_factory=Future)
 
 
@@ -137,6 +140,8 @@ def sample(model: Any, rows: Sequence[Row], ends: set[int]) -> None:
             keep = []
             for place, row in enumerate(live):
                 ended = int(chosen[place]) in ends
+                if row.each is not None:
+                    row.each(tokens[place][-1])
                 if ended or len(tokens[place]) >= row.max_tokens:
                     row.done.set_result((tokens[place], ended))
                 else:

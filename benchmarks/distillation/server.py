@@ -11,11 +11,12 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import queue
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,12 +37,13 @@ class Fault:
     ----------
     kind
         "status" answers with ``status``, ``headers`` and ``body``; "drop" cuts the connection; "late drop" does so
-        after the work is done; "held" serves well.
+        after the work is done, and in a stream where the first answer ends; "held" serves well; "pause" waits within a
+        stream, after its first piece of text, for `Server.release`.
     until
         Do it once so many requests have come in all, or after `Server.release`; "held" without it: after that alone.
     """
 
-    kind: Literal["status", "drop", "late drop", "held"]
+    kind: Literal["status", "drop", "late drop", "held", "pause"]
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"error": {"message": "injected", "type": "server_error"}}'
@@ -84,6 +86,8 @@ class Server:
         Base address.
     received
         All POST requests so far.
+    left
+        Streams whose client went away before their end.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Server:
         self.faults: Any = faults if callable(faults) else deque(faults)
         self.guard = threading.Condition()
         self.under_way = 0
+        self.left = 0
         self.released = False
         self.tokenizer = tokenizer
         self.spelling = Spelling(tokenizer)
@@ -147,6 +152,11 @@ class Server:
         with self.guard:
             self.guard.wait_for(lambda: not self.under_way)
 
+    def wait_until_left(self, streams: int) -> None:
+        """Wait until the clients of so many streams went away."""
+        with self.guard:
+            self.guard.wait_for(lambda: self.left >= streams)
+
     def hold(self, until: int | None) -> None:
         """Wait until so many requests have come in all, or `release`."""
         with self.guard:
@@ -162,6 +172,78 @@ class Server:
 
     def serve(self, chat: bool, body: dict[str, Any]) -> dict[str, Any]:
         """The response to a request."""
+        rows = self._rows(chat, body)
+        self.batcher.submit(rows)
+        results = [row.done.result() for row in rows]
+        choices = []
+        for index, (row, (tokens, ended)) in enumerate(zip(rows, results, strict=True)):
+            choice = self._choice(chat, index, tokens, ended, row.top)
+            if body.get("return_token_ids"):
+                choice["token_ids"] = [token.id for token in tokens]
+                choice |= {} if chat else {"prompt_token_ids": row.prompt}
+            choices.append(choice)
+        response = self._head("chat.completion" if chat else "text_completion") | {"choices": choices}
+        if self.says_usage:
+            response["usage"] = _usage(rows[0].prompt, sum(len(tokens) for tokens, _ in results))
+        if chat and body.get("return_token_ids"):
+            response["prompt_token_ids"] = rows[0].prompt
+        return response
+
+    def stream(self, chat: bool, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The pieces of a streamed response, each as soon as it is there."""
+        rows = self._rows(chat, body)
+        drawn: queue.SimpleQueue[tuple[int, Token | None]] = queue.SimpleQueue()
+        for place, row in enumerate(rows):
+            row.each = _into(drawn, place)
+            row.done.add_done_callback(lambda _, place=place: drawn.put((place, None)))  # type: ignore[misc]
+        self.batcher.submit(rows)
+        return self._pieces(chat, body, rows, drawn)
+
+    def _pieces(
+        self, chat: bool, body: dict[str, Any], rows: list[Row], drawn: queue.SimpleQueue[tuple[int, Token | None]]
+    ) -> Iterator[dict[str, Any]]:
+        head = self._head("chat.completion.chunk" if chat else "text_completion")
+        with_ids = body.get("return_token_ids")
+        if chat:
+            first = {"prompt_token_ids": rows[0].prompt} if with_ids else {}
+            for place in range(len(rows)):
+                delta = {"role": "assistant", "content": ""}
+                yield head | {"choices": [{"index": place, "delta": delta, "finish_reason": None}]} | first
+        tokens: list[list[Token]] = [[] for _ in rows]
+        said, sent = ["" for _ in rows], [0 for _ in rows]
+        left = len(rows)
+        while left:
+            place, token = drawn.get()
+            reason, so_far, row = None, tokens[place], rows[place]
+            if token is None:
+                left -= 1
+                _, ended = row.done.result()
+                reason = "stop" if ended else "length"
+            else:
+                so_far.append(token)
+            shown = so_far[:-1] if reason == "stop" else so_far
+            text = self.tokenizer.decode([t.id for t in shown], skip_special_tokens=True)
+            if reason is None and (token is None or token.id in self.ends or text.endswith("\ufffd")):
+                continue  # characters of several tokens come whole, and what ends an answer is no text
+            piece: dict[str, Any] = {"index": place, "finish_reason": reason, "logprobs": None}
+            new = text[len(said[place]) :]
+            piece |= {"delta": {"content": new} if new or reason is None else {}} if chat else {"text": new}
+            if row.top is not None:
+                fresh = shown[sent[place] :]
+                piece["logprobs"] = self._chat_logprobs(fresh) if chat else self._logprobs(fresh)
+            if with_ids:
+                piece["token_ids"] = [t.id for t in so_far[sent[place] :]]
+                piece |= {} if chat or sent[place] else {"prompt_token_ids": row.prompt}
+            said[place], sent[place] = text, len(so_far)
+            yield head | {"choices": [piece]}
+        if self.says_usage and (body.get("stream_options") or {}).get("include_usage"):
+            yield head | {"choices": [], "usage": _usage(rows[0].prompt, sum(map(len, tokens)))}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        name = f"{'chatcmpl' if kind.startswith('chat') else 'cmpl'}-{os.urandom(8).hex()}"
+        return {"id": name, "object": kind, "created": int(time.time()), "model": self.name}
+
+    def _rows(self, chat: bool, body: dict[str, Any]) -> list[Row]:
         prompt = self._prompt(chat, body)
         count = _number(body, "n", 1, int, 1, _MOST_SAMPLES) if self.knows_n else 1
         top = self._alternatives(chat, body)
@@ -169,7 +251,7 @@ class Server:
         if seed is not None and type(seed) is not int:
             raise BadRequest("seed must be an integer")
         limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-        rows = [
+        return [
             Row(
                 prompt,
                 max_tokens=_number(body, limit, 256 if chat else 16, int, 1, 100_000),
@@ -180,26 +262,10 @@ class Server:
             )
             for place in range(count)
         ]
-        self.batcher.submit(rows)
-        results = [row.done.result() for row in rows]
-        written = sum(len(tokens) for tokens, _ in results)
-        response: dict[str, Any] = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{os.urandom(8).hex()}",
-            "object": "chat.completion" if chat else "text_completion",
-            "created": int(time.time()),
-            "model": self.name,
-            "choices": [self._choice(chat, i, *result, top) for i, result in enumerate(results)],
-        }
-        if self.says_usage:
-            usage = {"prompt_tokens": len(prompt), "completion_tokens": written, "total_tokens": len(prompt) + written}
-            response["usage"] = usage
-        return response
 
     def _prompt(self, chat: bool, body: dict[str, Any]) -> list[int]:
         if body.get("model") != self.name:
             raise BadRequest(f"the model {body.get('model')!r} does not exist; this server has {self.name!r}")
-        if body.get("stream"):
-            raise BadRequest("this server does not stream")
         if not chat:
             text = body.get("prompt")
             if not isinstance(text, str) or not text:
@@ -273,6 +339,18 @@ class Spelling:
             return raw.decode()
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _usage(prompt: list[int], written: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": len(prompt),
+        "completion_tokens": written,
+        "total_tokens": len(prompt) + written,
+    }
+
+
+def _into(drawn: queue.SimpleQueue[tuple[int, Token | None]], place: int) -> Callable[[Token], None]:
+    return lambda token: drawn.put((place, token))
 
 
 def _is_message(message: Any) -> bool:
@@ -378,6 +456,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, f"there is nothing at {self.path}")
             return
         try:
+            if body.get("stream"):
+                self._stream(owner.stream(chat, body), fault)
+                return
             response = owner.serve(chat, body)
         except BadRequest as error:
             self._refuse(400, str(error))
@@ -386,6 +467,34 @@ class _Handler(BaseHTTPRequestHandler):
             self._drop()
             return
         self._send(200, json.dumps(response).encode())
+
+    def _stream(self, pieces: Iterator[dict[str, Any]], fault: Fault | None) -> None:
+        """Send server-sent events, in chunks; a client that goes away is noted."""
+        owner = self.server.owner
+        kind = None if fault is None else fault.kind
+        try:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for piece in pieces:
+                choice = (piece["choices"] or [{}])[0]
+                if kind == "late drop" and choice.get("finish_reason"):
+                    self._drop()
+                    return
+                self._chunk(b"data: " + json.dumps(piece).encode() + b"\n\n")
+                if kind == "pause" and (choice.get("text") or (choice.get("delta") or {}).get("content")):
+                    owner.hold(None)
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
+        except OSError:
+            self.close_connection = True
+            with owner.guard:
+                owner.left += 1
+                owner.guard.notify_all()
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def _allowed(self) -> bool:
         wanted = self.server.owner.api_key

@@ -117,6 +117,32 @@ def test_temperature_zero_takes_the_likeliest_token(serve: Serve) -> None:
     assert all(position.chosen.logprob == position.top[0].logprob for position in choice.tokens)
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_streamed_answer_is_the_one_that_comes_whole(serve: Serve, chat: bool) -> None:
+    server = serve()
+    path = "/chat/completions" if chat else "/completions"
+    asked: dict[str, Any] = {"messages": MESSAGES, "logprobs": True} if chat else {"prompt": "Owls are", "logprobs": 1}
+    asked |= {"model": "student", "seed": 3, "n": 2, "max_tokens": 12, "return_token_ids": True}
+    whole = post(server, path, **asked)
+    data = json.dumps(asked | {"stream": True, "stream_options": {"include_usage": True}}).encode()
+    request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        events = response.read().decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    pieces = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+    assert pieces.pop()["usage"] == whole["usage"]
+    for choice in whole["choices"]:
+        own = [piece["choices"][0] for piece in pieces if piece["choices"][0]["index"] == choice["index"]]
+        assert "".join((c["delta"].get("content") or "") if chat else c["text"] for c in own) == (
+            choice["message"]["content"] if chat else choice["text"]
+        )
+        assert sum((c.get("token_ids", []) for c in own), []) == choice["token_ids"]
+        assert [c["finish_reason"] for c in own if c["finish_reason"]] == [own[-1]["finish_reason"]]
+        assert own[-1]["finish_reason"] == choice["finish_reason"]
+        said = [(c.get("logprobs") or {}).get("content" if chat else "tokens") or [] for c in own]
+        assert sum(said, []) == choice["logprobs"]["content" if chat else "tokens"]
+
+
 def test_bad_requests_are_refused_with_a_reason(serve: Serve) -> None:
     server = serve(api_key="secret-key")
     assert refusal(server, messages=MESSAGES)[0] == 401
@@ -128,7 +154,6 @@ def test_bad_requests_are_refused_with_a_reason(serve: Serve) -> None:
         ({"temperature": -1}, "temperature must lie in"),
         ({"max_tokens": True}, "max_tokens must lie in"),
         ({"seed": "x"}, "seed must be"),
-        ({"stream": True}, "does not stream"),
     ):
         status, message = refusal(server, **{**good, **change})
         assert status == 400 and words in message
