@@ -209,7 +209,7 @@ def fewest(confidence: float = CONFIDENCE) -> int:
     return 2 * half
 
 
-_RIDGE = 5.0  # pairs' worth of "no influence" that a covariate's influence starts from
+_RIDGE = 1.0  # a pair's worth of "no influence" that a covariate's influence starts from
 
 
 def flat(differences: F64, covariates: F64 | None = None) -> F64:
