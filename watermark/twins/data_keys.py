@@ -197,9 +197,9 @@ class DataKeys:
         data = os.pread(descriptor, status.st_size, 0)
         first, *rest = data.split(b"\n")
         rest, unfinished = rest[:-1], rest[-1] if rest else b""
+        size = len(data) - len(unfinished)
         if unfinished and _is_writable(descriptor):
-            os.ftruncate(descriptor, len(data) - len(unfinished))  # a key that no pair was sealed under yet
-            status = os.fstat(descriptor)
+            os.ftruncate(descriptor, size)  # a key that no pair was sealed under yet
         try:
             identity = msgspec.json.decode(first, type=_First).identity
             lines = [msgspec.json.decode(line, type=_Line) for line in rest]
@@ -208,7 +208,7 @@ class DataKeys:
         if identity != self._identity:
             raise DyetraceError(f"{self.path} has the keys of another ledger than {self._ledger}; put its own there")
         self._lines = {line.id: line for line in lines}
-        self._seen = (status.st_ino, status.st_size)
+        self._seen = (status.st_ino, size)
         self._opened.clear()
         self._current.clear()
         self._months.clear()
@@ -216,10 +216,11 @@ class DataKeys:
     def _unsealed(self, line: _Line) -> tuple[AESGCM, str | None]:
         from cryptography.exceptions import InvalidTag
 
+        wrapping = self._wrapping
         try:
             sealed = bytes.fromhex(line.sealed or "")
             nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
-            plain = self._wrapping.decrypt(nonce, body, self._bound(line.id, line.month))
+            plain = wrapping.decrypt(nonce, body, self._bound(line.id, line.month))
         except (InvalidTag, ValueError):
             raise EvidenceError(
                 f"{self.path} is damaged: its key of {line.month[:7]} can't be opened; restore it from a backup"

@@ -385,7 +385,7 @@ class TwinLedger:
         if self._secret is None:
             raise DyetraceError(f"looking for a pair in ledger {self.path} needs the twin key; give --twin-key")
         key = bytes.fromhex(self._secret.derive("pairs", "name").reveal_hex())
-        return hashlib.blake2b(pair_id.encode(), key=key, digest_size=NAME_BYTES).digest()
+        return hashlib.blake2b(pair_id.encode("utf-8", "surrogatepass"), key=key, digest_size=NAME_BYTES).digest()
 
     def _write(self, data: bytes, sync: bool) -> None:
         try:
@@ -412,11 +412,11 @@ def canonical(pair: Pair) -> bytes:
         Its id, time or request can't be kept.
     """
     try:
-        made = json.dumps(
-            msgspec.to_builtins(pair), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-        ).encode()
-        parse_pair(made)
-    except (ValueError, TypeError, RecursionError) as error:
+        plain = msgspec.to_builtins(pair)
+        made = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+        if msgspec.to_builtins(parse_pair(made)) != plain:
+            raise ValueError("JSON would change it")
+    except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         raise DyetraceError(f"a pair can't be kept: {error}") from None
     if len(made) + SALT_BYTES + _GCM_TAG > LARGEST_SEALED:
         raise DyetraceError(f"a pair can't be kept: it has {len(made):,} bytes, and {LARGEST_SEALED:,} is the most")
@@ -433,8 +433,8 @@ def parse_pair(data: bytes) -> Pair:
     """
     try:
         pair = msgspec.convert(json.loads(data), Pair)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except (RecursionError, msgspec.MsgspecError) as error:
+        raise ValueError("nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
     if len(pair.id) != 32 or pair.id != bytes.fromhex(pair.id).hex():
         raise ValueError("its id is not 32 hex digits")
     month_of(pair)
@@ -449,8 +449,13 @@ def month_of(pair: Pair) -> str:
     ValueError
         ``made`` is no time.
     """
-    made = datetime.fromisoformat(pair.made)
-    made = made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)
+    try:
+        made = datetime.fromisoformat(pair.made)
+        made = made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("its time is out of range") from None
+    if not 1970 <= made.year <= 9000:
+        raise ValueError("its time is out of range")
     return f"{made:%Y-%m}"
 
 
