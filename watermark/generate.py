@@ -8,7 +8,7 @@ import json
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +116,7 @@ def generate_batches(
     tenant: str | None = None,
     *,
     chat: bool = True,
+    chats: Sequence[Sequence[Mapping[str, str]]] | None = None,
     run: bytes | None = None,
     first: int = 0,
 ) -> Iterator[list[Answer]]:
@@ -133,6 +134,9 @@ def generate_batches(
         The account; None where the spec has no tenants.
     chat
         Put each prompt through the tokenizer's chat template where it has one.
+    chats
+        Messages ("role", "content") in place of each prompt, where a chat is more than that one message; the template
+        must know them.
     run
         Secret random bytes (32), which each batch's sub-keys and, without a seed, its unmarked randomness are drawn
         from: with the same bytes any batch is made again as it was. By default they are drawn here.
@@ -160,7 +164,8 @@ def generate_batches(
             "the tokenizer has no token to fill prompts up with; name a pad_token in its tokenizer_config.json"
         )
     chat_texts = chat and bool(tokenizer.chat_template)
-    texts = [_as_chat(tokenizer, prompt) if chat_texts else prompt for prompt in prompts]
+    messages = [[{"role": "user", "content": prompt}] for prompt in prompts] if chats is None else chats
+    texts = [_as_chat(tokenizer, some) for some in messages] if chat_texts else list(prompts)
     lengths = [len(tokenizer(text, add_special_tokens=not chat)["input_ids"]) for text in texts]
     check_lengths(lengths, sampling.max_new_tokens, _positions(getattr(model, "config", None)))
     for batch in range(first, -(-len(prompts) // sampling.batch)):
@@ -297,10 +302,8 @@ def _subkeys(
     )
 
 
-def _as_chat(tokenizer: Any, prompt: str) -> str:
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
+def _as_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     return text
 
 
