@@ -15,14 +15,21 @@ import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 
-WIN_CHANCES = (0.999, 0.99, 0.97, 0.94, 0.9, 0.85, 0.8, 0.74, 0.68, 0.62, 0.56)
+WIN_CHANCES = (0.999, 0.9, 0.75, 0.65, 0.55)
 """Of the experts that go by a number's sign alone."""
-SPREADS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Differences at which an expert that goes by size is half sure, in typical differences so far."""
-POWERS = (1, 3)
-"""Of the difference: with 3, small differences hardly count."""
-SUREST = (0.998, 0.9, 0.6)
-"""2 P - 1 of the largest differences."""
+LINKS = (
+    (0.5, 1, 0.998),
+    (1.0, 1, 0.998),
+    (2.0, 1, 0.998),
+    (4.0, 1, 0.998),
+    (1.0, 1, 0.6),
+    (2.0, 3, 0.6),
+    (4.0, 3, 0.998),
+    (8.0, 3, 0.998),
+    (16.0, 3, 0.998),
+)
+"""Of the experts that go by size: the number, in typical ones so far, at which they are rather sure; the power that it
+is raised to (3: small numbers hardly count, as where few pairs were used); and 2 P - 1 of the largest numbers."""
 
 LEADING_WEIGHT = 0.31
 """Prior weight of the leading column's sign at the surest chance alone: 35 wins in a row then give 10^10 (2^35 is
@@ -86,9 +93,7 @@ class Experts:
         signals[0] = 3.0
         if self._combination is not None:
             signals[raw - 1] = 5.0
-        signs = np.full(len(WIN_CHANCES), 0.4 / len(WIN_CHANCES))
-        links = np.full(len(SPREADS) * len(POWERS) * len(SUREST), 0.6)
-        shapes = np.concatenate([signs, links / len(links)])
+        shapes = np.array([0.4 / len(WIN_CHANCES)] * len(WIN_CHANCES) + [0.6 / len(LINKS)] * len(LINKS))
         rest = np.outer(signals / signals.sum(), shapes) * (1 - LEADING_WEIGHT - IDLE_WEIGHT - LEARNERS_WEIGHT)
         rest[0, 0] += LEADING_WEIGHT
         return rest.ravel()
@@ -138,9 +143,9 @@ class _Typical:
 def _leanings(t: F64) -> F64:
     """Shape (signals * shapes,), from differences in typical ones, (signals,)."""
     signs = np.multiply.outer(np.sign(t), np.array(WIN_CHANCES) - 0.5)
-    scaled = np.multiply.outer(t, 1 / np.array(SPREADS))
-    powered = np.stack([scaled if power == 1 else scaled**power for power in POWERS], axis=-1)
-    curves = powered / np.sqrt(1 + powered**2)
-    links = np.multiply.outer(curves, np.array(SUREST) / 2).reshape(len(t), -1)
+    spreads, powers, surest = np.array(LINKS).T
+    powered = np.multiply.outer(t, 1 / spreads)
+    powered = np.where(powers == 1, powered, powered * powered * powered)
+    links = powered / np.sqrt(1 + powered * powered) * (surest / 2)
     leanings: F64 = np.concatenate([signs, links], axis=1).ravel()
     return leanings
