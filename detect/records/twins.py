@@ -50,7 +50,7 @@ class PairCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sampled
         Of these, chosen by the public seed.
     tied, follow_ups
-        Of these, left out: equal twins, and prompts that quote an answer of another pair.
+        Of these, left out: equal twins, and prompts that quote an answer of an earlier pair.
     erased
         Pairs of the ledger whose text was erased, so that nobody can ask about them; not among the eligible.
     used

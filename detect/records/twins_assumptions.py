@@ -83,8 +83,8 @@ def _of_choice(record: TwinRecord) -> Iterator[Assumption]:
         says="Which pairs entered was decided without their coins: all of the accounts and times asked for, or a "
         "sample by a public seed.",
         how=f"{pairs.sampled:,} of {pairs.eligible:,} pairs were sampled by a seed on record. {pairs.tied:,} with "
-        f"equal answers and {pairs.follow_ups:,} whose prompt quotes an answer of another pair were left out, which no "
-        f"coin decides. {published}; that the ledger holds all pairs that were made is for its keeper to show.",
+        f"equal answers and {pairs.follow_ups:,} whose prompt quotes an answer of an earlier pair were left out, which "
+        f"no coin decides. {published}; that the ledger holds all pairs that were made is for its keeper to show.",
         checked=True,
     )
     yield Assumption(

@@ -15,6 +15,7 @@ from detect.records.detection import Input
 from detect.records.how_to_check import KeyedRecord, how_to_check, short_check, specs_of
 from detect.records.report import Report
 from detect.records.scan import FileHash
+from detect.records.twins import TwinRecord
 from detect.records.written import clean, format_time
 from detect.report.checking import for_whom, made_line
 from detect.report.paper import plots
@@ -99,10 +100,8 @@ def assumed(record: Report) -> list[Section]:
     """What the verdict assumes; older records hold nothing of it."""
     if not record.assumptions:
         return []
-    intro = text(
-        "The numbers are the chances of such scores over the draw of the key. They mean what they say where this is "
-        "true:"
-    )
+    over = "results over the toss of the coins" if isinstance(record, TwinRecord) else "scores over the draw of the key"
+    intro = text(f"The numbers are the chances of such {over}. They mean what they say where this is true:")
     each = [f"{one.says} ({one.status}: {one.how})" for one in record.assumptions]
     listed = lines([commanded(line, _SENTENCE) for line in each])
     return [Section("What this verdict assumes", "assumes", [intro, listed], True, "What it assumes", [listed])]
@@ -178,7 +177,7 @@ def _key(record: KeyedRecord) -> Iterator[tuple[str, Runs]]:
     yield "Commitment, dated", dated
 
 
-def environment(record: KeyedRecord) -> list[tuple[str, Runs]]:
+def environment(record: KeyedRecord | TwinRecord) -> list[tuple[str, Runs]]:
     """The last facts of a manifest: the record's format, the arguments of the run and the packages."""
     arguments = sorted(record.arguments.items())
     return [

@@ -18,11 +18,17 @@ _PAPERS = {
     "1995.",
     "Berk": "R. H. Berk and D. H. Jones, “Goodness-of-fit test statistics that dominate the Kolmogorov statistics”, "
     "Z. Wahrscheinlichkeitstheorie verw. Gebiete 47, 1979.",
+    "Clopper": "C. J. Clopper and E. S. Pearson, “The use of confidence or fiducial limits illustrated in the case of "
+    "the binomial”, Biometrika 26, 1934.",
     "Dempster": "A. P. Dempster, N. M. Laird and D. B. Rubin, “Maximum likelihood from incomplete data via the EM "
     "algorithm”, J. R. Statist. Soc. B 39, 1977.",
+    "Fisher": "R. A. Fisher, “The Design of Experiments”, 1935 (tests by the coins of the experiment itself).",
+    "Grünwald": "P. Grünwald, R. de Heide and W. Koolen, “Safe testing”, J. R. Statist. Soc. B 86, 2024.",
     "Holm": "S. Holm, “A simple sequentially rejective multiple test procedure”, Scand. J. Statist. 6, 1979.",
     "Kirchenbauer": "J. Kirchenbauer et al., “A watermark for large language models”, ICML 2023 (green list).",
     "Loader": "C. Loader, “Fast and accurate computation of binomial probabilities”, 2000.",
+    "MacKay": "D. J. C. MacKay, “The evidence framework applied to classification networks”, Neural Computation 4, "
+    "1992.",
     "Meinshausen": "N. Meinshausen and J. Rice, “Estimating the proportion of false null hypotheses among a large "
     "number of independently tested hypotheses”, Ann. Statist. 34, 2006.",
     "Noé": "M. Noé, “The calculation of distributions of two-sided Kolmogorov–Smirnov type statistics”, Ann. Math. "
@@ -30,6 +36,8 @@ _PAPERS = {
     "Robbins": "H. Robbins, “Statistical methods related to the law of the iterated logarithm”, Ann. Math. Statist. "
     "41, 1970.",
     "Sander": "T. Sander et al., “Watermarking makes language models radioactive”, NeurIPS 2024.",
+    "Shafer": "G. Shafer, “Testing by betting: a strategy for statistical and scientific communication”, J. R. "
+    "Statist. Soc. A 184, 2021.",
     "Šidák": "Z. Šidák, “Rectangular confidence regions for the means of multivariate normal distributions”, J. Amer. "
     "Statist. Assoc. 62, 1967.",
     "Storey": "J. D. Storey, “A direct approach to false discovery rates”, J. R. Statist. Soc. B 64, 2002.",
