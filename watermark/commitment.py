@@ -98,8 +98,8 @@ def opening_path(commitment: Path) -> Path:
     return commitment.with_name(commitment.name + ".opening")
 
 
-def write_commitment(path: Path, commitment: Commitment, opening: Opening) -> Path:
-    """Write the public commitment to ``path`` and the opening, for the owner's eyes only, beside it; return where."""
+def write_commitment(path: Path, commitment: msgspec.Struct, opening: msgspec.Struct) -> Path:
+    """Write a public commitment to ``path`` and its opening, for the owner's eyes only, beside it; return where."""
     beside = opening_path(path)
     for target in (path, beside):
         check_output(target)
@@ -113,7 +113,7 @@ def write_commitment(path: Path, commitment: Commitment, opening: Opening) -> Pa
     return beside
 
 
-def _pretty(value: Commitment | Opening) -> bytes:
+def _pretty(value: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2) + b"\n"
 
 
