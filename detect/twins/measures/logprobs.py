@@ -194,7 +194,7 @@ def answer_span(tokens: Sequence[TokenLogprob], lead: str, text: str) -> tuple[i
         whole, wanted, before = b"".join(parts), spell(text.encode()), spell(lead.encode())
         if not wanted.strip():
             continue
-        if whole.startswith(before + wanted):
+        if before and whole.startswith(before + wanted):
             start = len(before)
         elif (start := whole.rfind(wanted)) < 0:
             # Chat templates take white space away at the ends of an answer.

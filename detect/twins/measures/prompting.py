@@ -33,11 +33,11 @@ def messages(pair: Pair) -> list[dict[str, Any]]:
 
 
 def plain_prompt(pair: Pair) -> str:
-    """The pair's prompt as plain text: the contents of its messages, one after the other, without their roles."""
+    """The pair's prompt as plain text: a plain prompt as it was, or a line for each message, without its role."""
     prompt = pair.prompt
     if isinstance(prompt, str):
         return clean(prompt)
-    return "\n\n".join(filter(None, (content_text(message.get("content")) for message in prompt)))
+    return "".join(f"{content_text(message.get('content'))}\n" for message in prompt)
 
 
 def content_text(content: Any) -> str:
