@@ -39,18 +39,17 @@ class Question:
 
 
 class Measure(Protocol):
-    """A measure of pairs by asking an endpoint.
+    """A measure of pairs by asking an endpoint."""
 
-    Attributes
-    ----------
-    name
-        "logprobs", "parting" or "answers".
-    columns
-        Names of the numbers of `difference`, the first the one that stands for the measure where one must.
-    """
+    @property
+    def name(self) -> str:
+        """The measure's: "logprobs", "parting" or "answers"."""
+        ...
 
-    name: str
-    columns: tuple[str, ...]
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the numbers of `difference`, the first the one that stands for the measure where one must."""
+        ...
 
     def questions(self, pair: Pair) -> list[Question]:
         """What to ask about a pair; none where it can't be asked about. Swapping the twins changes nothing."""
