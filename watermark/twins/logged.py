@@ -201,8 +201,8 @@ def _logged(line: str, where: str, time: str, stated: Stated) -> Logged:
     longest = request["max_tokens"]
     if ids is not None and len(ids) > longest:
         raise DyetraceError(
-            f"{where}: the answer has {len(ids):,} tokens, more than max_tokens ({longest:,}) allows; it was not served "
-            "under these settings"
+            f"{where}: the answer has {len(ids):,} tokens, and max_tokens ({longest:,}) allows no more; it was served "
+            "under other settings"
         )
     counted = finish is None and ids is not None
     if counted:
