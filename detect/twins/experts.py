@@ -39,7 +39,7 @@ LEARNERS_WEIGHT = 0.15
 IDLE_WEIGHT = 0.01
 """Prior weight of the expert that never bets: what was lost is never more than a factor of 100."""
 
-MOST_DIFFERENCE = 1e100
+MOST_DIFFERENCE = 1e30
 _MOST_TYPICAL = 1e4  # differences of more typical ones than this are all the same
 _RIDGE = 5.0  # pairs' worth of "no influence" that a covariate's influence starts from
 _FEATURE_LIMIT = 3.0  # typical differences
@@ -84,6 +84,8 @@ class Experts:
         self._products = np.zeros((covariates, covariates))
         self._moments = np.zeros((covariates, raw))
         self._heard = 0
+        shapes = len(WIN_CHANCES) + len(LINKS)
+        self._nothing = Opinion(np.zeros(self._signals * shapes), np.zeros(columns + covariates), silent=True)
 
     @cached_property
     def weights(self) -> F64:
@@ -99,17 +101,23 @@ class Experts:
         return rest.ravel()
 
     def hear(self, x: F64, z: F64) -> Opinion:
-        """What is said of the next pair: ``x`` (columns,) and ``z`` (covariates,), first side less second."""
+        """What is said of the next pair: ``x`` (columns,) and ``z`` (covariates,), first side less second.
+
+        Where every difference is 0 the pair might as well not exist.
+        """
+        if not np.any(x):
+            return self._nothing
         raw = x if self._combination is None else np.append(x, np.sum(self._combination * x))
         signals = raw
         if self.covariates:
             signals = np.concatenate([raw, np.where(raw == 0, 0.0, raw - self._explained(raw, z))])
         numbers = np.concatenate([signals, z])
         sizes = np.array([typical.after(abs(v)) for typical, v in zip(self._typical, numbers.tolist(), strict=True)])
-        t = np.clip(numbers / sizes, -_MOST_TYPICAL, _MOST_TYPICAL)
+        with np.errstate(over="ignore"):  # beyond the largest float is beyond the limit too
+            t = np.clip(numbers / sizes, -_MOST_TYPICAL, _MOST_TYPICAL)
         features = t / np.sqrt(1 + (t / _FEATURE_LIMIT) ** 2)
         chosen = np.r_[0 : self.columns, self._signals : len(numbers)]
-        return Opinion(_leanings(t[: self._signals]), features[chosen], not np.any(x))
+        return Opinion(_leanings(t[: self._signals]), features[chosen], silent=False)
 
     def _explained(self, raw: F64, z: F64) -> F64:
         """What the covariates account for, by a regression through the origin on earlier pairs; then add this one.
