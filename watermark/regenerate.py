@@ -66,8 +66,7 @@ def regenerate(
         raise DyetraceError("a key without a spec marks nothing")
     named = model.generation_config.eos_token_id
     ends = set(named if isinstance(named, list) else [named])
-    raw = [_is_raw(tokenizer, one) for one in logged]
-    check_drawable(tokenizer, logged, spec)
+    raw = check_drawable(tokenizer, logged, spec)
     alike = sorted(range(len(logged)), key=lambda i: (_law(logged[i], raw[i]), i))
     for _, numbers in groupby(alike, key=lambda i: _law(logged[i], raw[i])):
         some = list(numbers)
@@ -83,8 +82,15 @@ def regenerate(
             ]
 
 
-def check_drawable(tokenizer: Any, logged: Iterable[Logged], spec: WatermarkSpec | None) -> None:
-    """Refuse answers that this tokenizer, this spec or this program can't draw a twin of."""
+def check_drawable(tokenizer: Any, logged: Iterable[Logged], spec: WatermarkSpec | None) -> list[bool]:
+    """Refuse answers that this tokenizer, this spec or this program can't draw a twin of.
+
+    Returns
+    -------
+    list
+        Of each, whether the model was shown the prompt without its chat template.
+    """
+    raw = []
     for one in logged:
         if names := one.other_settings:
             raise DyetraceError(
@@ -100,6 +106,23 @@ def check_drawable(tokenizer: Any, logged: Iterable[Logged], spec: WatermarkSpec
             raise DyetraceError(
                 f"{one.where}: its token ids are other text under this model's tokenizer; give the model that made it"
             )
+        raw.append(_is_raw(tokenizer, one))
+        _sampling(one, 1)
+    return raw
+
+
+def _sampling(one: Logged, batch: int) -> Sampling:
+    asked = one.request
+    try:
+        return Sampling(
+            temperature=float(asked["temperature"]),
+            top_p=float(asked["top_p"]),
+            top_k=int(asked["top_k"]),
+            max_new_tokens=int(asked["max_tokens"]),
+            batch=batch,
+        )
+    except DyetraceError as error:
+        raise DyetraceError(f"{one.where}: {error}") from None
 
 
 def _is_raw(tokenizer: Any, one: Logged) -> bool:
@@ -140,24 +163,13 @@ def _draw(
     *,
     raw: bool,
 ) -> list[Answer]:
-    first = part[0].request
-    try:
-        sampling = Sampling(
-            temperature=float(first["temperature"]),
-            top_p=float(first["top_p"]),
-            top_k=int(first["top_k"]),
-            max_new_tokens=int(first["max_tokens"]),
-            batch=len(part),
-        )
-    except DyetraceError as error:
-        raise DyetraceError(f"{part[0].where}: {error}") from None
     ids = msgspec.json.encode([one.id for one in part])
     run = bytes.fromhex(secret.derive("pairs", b"regenerated\0" + ids).reveal_hex())
     (drawn,) = generate_batches(
         model,
         tokenizer,
         [one.prompt for one in part],
-        sampling,
+        _sampling(part[0], len(part)),
         spec,
         ring,
         part[0].tenant if spec is not None else None,
