@@ -22,6 +22,12 @@ _LEDGER = """Look into ledgers of served contexts, which servers write and trace
 Example: dyetrace ledger merge server-*.ledger -o served.ledger
          dyetrace ledger info served.ledger
 """
+_TWINS = """Look into private ledgers of twins, commit to them, show single pairs to experts, and erase pairs.
+
+\b
+Example: dyetrace twins info twins.ledger --twin-key file:twins.key
+         dyetrace twins commit twins.ledger --twin-key file:twins.key -o twins.json
+"""
 
 COMMANDS = Commands(
     {
@@ -56,6 +62,21 @@ COMMANDS = Commands(
             "ledger",
             Commands({"info": "ledger:LedgerInfo", "hashes": "ledger:LedgerHashes", "merge": "ledger:LedgerMerge"}),
             help=_LEDGER,
+        ),
+        "twins": click.Group(
+            "twins",
+            Commands(
+                {
+                    "info": "twins:TwinsInfo",
+                    "commit": "twins:TwinsCommit",
+                    "reveal": "twins:TwinsReveal",
+                    "verify": "twins:TwinsVerify",
+                    "export": "twins:TwinsExport",
+                    "erase": "twins:TwinsErase",
+                    "regenerate": "twins_regenerate:TwinsRegenerate",
+                }
+            ),
+            help=_TWINS,
         ),
         "serve-check": "serving:ServeCheck",
         "schema": "ledger:Schema",

@@ -26,15 +26,19 @@ from detect.records.report import Report
 from detect.records.scan import Hit, ScanRecord
 from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
+from detect.records.twins import TwinRecord
 from detect.report.signature import Signature
 from detect.report.verify.documents import SkippedRow
 from detect.student.asking.plan import TracePlan
+from detect.twins.plan import TwinPlan
 from watermark.commitment import Commitment, Opening
 from watermark.errors import DyetraceError
 from watermark.files.writing import make_folder, write_atomically
 from watermark.generate import Answer
 from watermark.ledger_file import LedgerInfo
 from watermark.spec import WatermarkSpec
+from watermark.twins.commitment import TwinCommitment, TwinOpening, TwinReveal
+from watermark.twins.pair import Pair
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECTION = re.compile(r"\n+Attributes\n-+\n")
@@ -45,10 +49,16 @@ _DOCUMENTS: dict[str, tuple[type[msgspec.Struct], str]] = {
     "trace-plan": (TracePlan, "dyetrace plan of a trace"),
     "power-plan": (PowerPlan, "dyetrace plan of power"),
     "serve-check": (ServeCheck, "dyetrace check of a server"),
+    "twins": (TwinRecord, "dyetrace record of a test by twins"),
+    "twin-plan": (TwinPlan, "dyetrace plan of a test by twins"),
     "signature": (Signature, "dyetrace signature of a report"),
     "spec": (WatermarkSpec, "dyetrace watermark spec"),
     "commitment": (Commitment, "dyetrace commitment"),
     "opening": (Opening, "dyetrace opening of a commitment"),
+    "twin-pair": (Pair, "dyetrace pair of twins: one line of the export of a ledger"),
+    "twin-commitment": (TwinCommitment, "dyetrace commitment to twins"),
+    "twin-opening": (TwinOpening, "dyetrace opening of a commitment to twins"),
+    "twin-reveal": (TwinReveal, "dyetrace pairs of twins shown to an expert"),
     "answer": (Answer, "dyetrace answer: one line of generate's output"),
     "scan-run": (RunTimes, "dyetrace times of a scan's run: run.json"),
     "hit": (Hit, "dyetrace hit: one line of a scan's hits.jsonl"),
@@ -72,6 +82,13 @@ _RESULTS = (
     LedgerInfo,
     results.AnswersHashed,
     results.LedgersMerged,
+    results.TwinsTold,
+    results.TwinsCommitted,
+    results.TwinsRevealed,
+    results.RevealChecked,
+    results.TwinsExported,
+    results.TwinsErased,
+    results.TwinsRegenerated,
     results.SchemaNames,
 )
 

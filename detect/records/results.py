@@ -247,7 +247,7 @@ class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1")
     differences
         What is not, in the record's order.
     unit, count
-        What was computed anew: so many documents, or contexts of a trace.
+        What was computed anew: so many documents, contexts of a trace, or pairs of twins.
     account
         Where an account's own key was given, which checks this account's part alone; else null.
     keys_unchecked
@@ -255,10 +255,10 @@ class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1")
     """
 
     path: str
-    report: Literal["detection", "scan", "trace"]
+    report: Literal["detection", "scan", "trace", "twins"]
     holds: bool
     differences: list[str]
-    unit: Literal["documents", "contexts"]
+    unit: Literal["documents", "contexts", "pairs"]
     count: int
     account: str | None
     keys_unchecked: int
@@ -397,3 +397,202 @@ class SchemaNames(_Result, frozen=True, kw_only=True, tag="dyetrace-schema-1"):
     """
 
     names: list[str]
+
+
+class AccountPairs(msgspec.Struct, frozen=True, kw_only=True):
+    """An account (null: nobody's in particular) and how many pairs it has."""
+
+    account: str | None
+    pairs: int
+
+
+class TwinsTold(_Result, frozen=True, kw_only=True, tag="dyetrace-twins-info-1"):
+    """What `twins info` says.
+
+    Attributes
+    ----------
+    path, identity, created
+        Of the ledger, and the 32 hex digits and the time that its header holds.
+    key_fingerprint
+        Names the twin key.
+    pairs, erased
+        Pairs in all, and how many of them were erased.
+    levels, months
+        Pairs by level and by month (UTC), erased ones included.
+    accounts
+        Pairs by account, without erased ones; null where no key was given.
+    unfinished_bytes
+        Left at the end by a writer that was killed, and passed over.
+    head
+        The last hash of the chain.
+    root
+        Merkle root over all pairs, erased ones included.
+    """
+
+    path: str
+    identity: str
+    key_fingerprint: str
+    created: str
+    pairs: int
+    erased: int
+    levels: dict[str, int]
+    months: dict[str, int]
+    accounts: list[AccountPairs] | None
+    unfinished_bytes: int
+    head: str
+    root: str
+
+
+class TwinsCommitted(_Result, frozen=True, kw_only=True, tag="dyetrace-twins-commit-1"):
+    """What `twins commit` wrote.
+
+    Attributes
+    ----------
+    path
+        Where the commitment is, which is to be published.
+    opening_path
+        Where its opening is, which stays with the key.
+    root, pairs
+        The commitment itself: the Merkle root, and of how many pairs it is.
+    key_fingerprint, coin_sha256
+        Of the twin key, and the commitment to the coin key.
+    created
+        UTC, by this machine's clock.
+    """
+
+    path: str
+    opening_path: str
+    root: str
+    pairs: int
+    key_fingerprint: str
+    coin_sha256: str
+    created: str
+
+
+class TwinsRevealed(_Result, frozen=True, kw_only=True, tag="dyetrace-twins-reveal-1"):
+    """What `twins reveal` wrote.
+
+    Attributes
+    ----------
+    path, sha256
+        Of the file, which holds withheld twins.
+    root, pairs
+        Of the commitment that it is to be checked against.
+    revealed
+        Pairs in it.
+    """
+
+    path: str
+    sha256: str
+    root: str
+    pairs: int
+    revealed: int
+
+
+class RevealChecked(_Result, frozen=True, kw_only=True, tag="dyetrace-twins-verify-1"):
+    """What `twins verify` found.
+
+    Attributes
+    ----------
+    path
+        Of the reveal.
+    holds
+        Whether every pair is among those committed to and was served as its coin says.
+    reason
+        Why it does not hold; null where it does.
+    revealed, regenerated
+        Pairs in it, and how many of them are twins that were drawn later and have no coin.
+    pairs, root
+        Of the commitment.
+    coins_tossed_anew
+        Whether the opening was there, so that each coin was computed under the coin key.
+    """
+
+    path: str
+    holds: bool
+    reason: str | None
+    revealed: int
+    regenerated: int
+    pairs: int
+    root: str
+    coins_tossed_anew: bool
+
+
+class TwinsExported(_Result, frozen=True, kw_only=True, tag="dyetrace-twins-export-1"):
+    """What `twins export` wrote.
+
+    Attributes
+    ----------
+    path, sha256
+        Of the file, which holds withheld twins.
+    pairs
+        In it.
+    account
+        Whose alone; null for all.
+    erased
+        Pairs of the ledger that were erased, of whichever account.
+    """
+
+    path: str
+    sha256: str
+    pairs: int
+    account: str | None
+    erased: int
+
+
+class ErasedPart(msgspec.Struct, frozen=True, kw_only=True):
+    """Pairs of an account (null: nobody's in particular) and a month that were erased."""
+
+    account: str | None
+    month: str
+    pairs: int
+
+
+class TwinsErased(_Result, frozen=True, kw_only=True, tag="dyetrace-twins-erase-1"):
+    """What `twins erase` did.
+
+    Attributes
+    ----------
+    path
+        Of the ledger.
+    pairs
+        Erased now.
+    parts
+        The same by account and month.
+    left
+        Pairs that can still be read.
+    """
+
+    path: str
+    pairs: int
+    parts: list[ErasedPart]
+    left: int
+
+
+class TwinsRegenerated(_Result, frozen=True, kw_only=True, tag="dyetrace-twins-regenerate-1"):
+    """What `twins regenerate` left in the ledger.
+
+    Attributes
+    ----------
+    path, head, root
+        Of the ledger: the last hash of its chain, and its Merkle root.
+    served
+        Answers in the log.
+    pairs
+        Of these, in the ledger with a twin by now.
+    tied
+        Of these pairs, those with the same text twice, which say nothing.
+    refused
+        Requests that the endpoint refused for good in this run.
+    unserved
+        Whether the answers were never served to anybody.
+    """
+
+    path: str
+    served: int
+    pairs: int
+    tied: int
+    refused: int
+    unserved: bool
+    head: str
+    root: str

@@ -22,9 +22,12 @@ from detect.cli.schemas import json_schema, schema_names, write_schemas
 from detect.records.detection import Record
 from detect.records.reading import read_record
 from tests.detect.student.asking.conftest import tiny_model  # noqa: F401 (the same model that API traces are tried on)
+from tests.watermark.twins.pairs import pair
 from watermark.keys import KeyRing, load_master
 from watermark.ledger import Ledger
 from watermark.spec import load_spec
+from watermark.twins.ledger import TwinLedger
+from watermark.twins.pair import coin_key, coin_proof, tossed
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = [f"Tell me about lighthouse {number}." for number in range(6)]
@@ -116,6 +119,14 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny_model: tuple[Any, Any]) 
     did("result-ledger-hashes", "ledger", "hashes", answers)
     ledgers = [folder / "one.ledger", folder / "two.ledger"]
     did("result-ledger-merge", "ledger", "merge", *ledgers, "-o", folder / "all.ledger")
+    write_twins(folder)
+    twins, key = folder / "twins.ledger", ["--twin-key", f"file:{folder / 'owner.key'}"]
+    did("result-twins-info", "twins", "info", twins, *key)
+    did("result-twins-commit", "twins", "commit", twins, *key, "-o", folder / "twins.json")
+    did("result-twins-reveal", "twins", "reveal", twins, f"{0:032x}", *key, "-o", folder / "shown.json")
+    did("result-twins-verify", "twins", "verify", folder / "shown.json", "--commitment", folder / "twins.json")
+    did("result-twins-export", "twins", "export", twins, *key, "-o", folder / "pairs.jsonl")
+    did("result-twins-erase", "twins", "erase", twins, *key, "--account", "acme", "--yes")
     did("result-schema", "schema")
     return Case(folder, results)
 
@@ -126,6 +137,14 @@ def write_ledgers(folder: Path) -> None:
         path = folder / f"{name}.ledger"
         with Ledger.create(path, load_spec(folder / "spec.json"), ring, megabytes=1) as ledger:
             ledger.add(None, 0, np.arange(number, 20 + number)[:, None].repeat(2, 1))
+
+
+def write_twins(folder: Path) -> None:
+    secret = load_master(f"file:{folder / 'owner.key'}")
+    with TwinLedger.open(folder / "twins.ledger", secret, write=True) as ledger:
+        for number in range(3):
+            proof = coin_proof(coin_key(secret), f"{number:032x}")
+            ledger.append(pair(number, proof=proof, served=tossed(proof)))
 
 
 def test_every_command_has_json() -> None:
@@ -156,13 +175,16 @@ def test_files_and_lines_are_of_their_schemas(case: Case) -> None:
         "trace-plan": "plan.json",
         "spec": "spec.json",
         "commitment": "commitment.json",
+        "twin-commitment": "twins.json",
+        "twin-opening": "twins.json.opening",
+        "twin-reveal": "shown.json",
         "opening": "commitment.json.opening",
         "signature": "scanned/report.json.sig",
         "scan-run": "scanned/run.json",
     }
     for name, path in files.items():
         check(json.loads((case.folder / path).read_bytes()), name)
-    for name, path in {"answer": "answers.jsonl", "hit": "scanned/hits.jsonl"}.items():
+    for name, path in {"answer": "answers.jsonl", "hit": "scanned/hits.jsonl", "twin-pair": "pairs.jsonl"}.items():
         lines = (case.folder / path).read_text().splitlines()
         assert lines
         for line in lines:
