@@ -28,10 +28,12 @@ from detect.records.report import Report
 from detect.records.scan import Hit, ScanRecord
 from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
+from detect.records.twins import TwinRecord
 from detect.report.kinds import story_of
 from detect.report.paper.notebook import fragment
 from detect.report.paper.page import page
 from detect.report.paper.terminal import print_story
+from detect.twins.evidence import EVIDENCE_FILE, read_evidence
 from watermark.errors import DyetraceError, MachineError
 from watermark.files.writing import make_folder, write_atomically
 
@@ -288,6 +290,39 @@ class TraceResult(Result[TraceRecord]):
         return f"keys={len(self.record.hypotheses)}"
 
 
+class TwinResult(Result[TwinRecord]):
+    """What came of a test by twins."""
+
+    @property
+    def log10_pvalue(self) -> float | None:
+        """Of the bets on the coins, whenever one looks."""
+        return self.record.log10_pvalue
+
+    @property
+    def found(self) -> bool:
+        """Whether the suspect prefers the answers that were served."""
+        return self.record.found
+
+    @property
+    def refused(self) -> str | None:
+        """Why there is no answer, or None."""
+        return self.record.refused
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each pair that was bet on, in that order, as `twins.npz` has them."""
+        self._file(EVIDENCE_FILE)
+        assert self.folder is not None
+        found = read_evidence(self.folder / EVIDENCE_FILE)
+        rows = zip(found.ids, found.made, found.signs.tolist(), found.differences.tolist(), strict=True)
+        return [
+            {"id": ident, "made": made, "sign": sign, **dict(zip(found.columns, numbers, strict=True))}
+            for ident, made, sign, numbers in rows
+        ]
+
+    def _counts(self) -> str:
+        return f"pairs={self.record.pairs.asked}"
+
+
 class CheckResult(Result[ServeCheck]):
     """What came of checking a server."""
 
@@ -331,6 +366,7 @@ _RESULTS: dict[type[Report], type[Result[Any]]] = {
     TraceRecord: TraceResult,
     ServeCheck: CheckResult,
     PowerPlan: PlanResult,
+    TwinRecord: TwinResult,
 }
 
 

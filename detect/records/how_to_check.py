@@ -113,7 +113,7 @@ def how_to_check(record: Report) -> list[Sentence]:
                 f"With the twin key, {_TWINS_AGAIN} opens the private ledger of pairs, which lies in FOLDER, chooses "
                 "the pairs again, shows that the ledger has the root on record and that each coin follows from the key "
                 "and the pair's number, and compares every sign. The key and the ledger are the owner's, who runs that "
-                "command before your eyes, or exports pairs for an expert (<code>dyetrace twins export</code>)."
+                "command before your eyes, or shows pairs to an expert (<code>dyetrace twins reveal</code>)."
             ),
             _code(record),
             Sentence(

@@ -17,6 +17,7 @@ from detect.records.results import Check
 from detect.records.scan import ScanRecord
 from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
+from detect.records.twins import TwinRecord
 from detect.report import recompute
 from detect.report.detection.story import story as detection_story
 from detect.report.plan.story import story as plan_story
@@ -24,7 +25,8 @@ from detect.report.scan.story import story as scan_story
 from detect.report.server.story import story as server_story
 from detect.report.story import Story
 from detect.report.trace.story import story as trace_story
-from detect.report.verify import detection, power_plan, scan, server_check, trace
+from detect.report.twins.story import story as twins_story
+from detect.report.verify import detection, power_plan, scan, server_check, trace, twins
 
 _R = TypeVar("_R", bound=Report)
 
@@ -69,6 +71,7 @@ KINDS: tuple[Kind[Any], ...] = (
         "a check of a server keeps no answer, so that there is nothing to test again: check the server anew with "
         "`dyetrace serve-check`",
     ),
+    Kind(TwinRecord, twins_story, twins.checks, recompute.twins),
 )
 
 

@@ -15,11 +15,14 @@ from detect.document.recompute import keys_on_record
 from detect.document.recompute import recompute as recompute_detection
 from detect.keyed.held import held_keys, ring_on_record
 from detect.records.detection import Record
+from detect.records.recorded_inputs import recorded_path
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
+from detect.records.twins import TwinRecord
 from detect.student.verdict.recompute import recompute_trace
+from detect.twins.recompute import recompute_twins
 from watermark.errors import DyetraceError
-from watermark.keys import load_key
+from watermark.keys import load_key, load_master
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,10 @@ class Anew:
         Names of all keys on record, and of those that the party's key gives.
     """
 
-    report: Literal["detection", "scan", "trace"]
+    report: Literal["detection", "scan", "trace", "twins"]
     differences: Sequence[str]
     count: int
-    unit: Literal["documents", "contexts"]
+    unit: Literal["documents", "contexts", "pairs"]
     keys: Sequence[str]
     held: Sequence[str]
 
@@ -109,3 +112,14 @@ def trace(record: TraceRecord, asked: Request) -> Anew:
     asked.doing("computing the trace anew")
     differences = recompute_trace(record, ring, asked.report.parent)
     return Anew("trace", differences, record.contexts, "contexts", keys, held_keys(record.spec, ring))
+
+
+def twins(record: TwinRecord, asked: Request) -> Anew:
+    """Open the private ledger of pairs and hold their choice and their coins against the report's."""
+    if asked.tokenizer is not None:
+        raise DyetraceError("--tokenizer has no effect: no token is looked at in a test by twins; leave it out")
+    secret = load_master(asked.key)
+    path = recorded_path(record.ledger.name, asked.inputs, asked.report)
+    asked.doing("opening the private ledger of pairs")
+    differences = recompute_twins(record, secret, path, asked.report.parent)
+    return Anew("twins", differences, record.pairs.asked, "pairs", [], [])

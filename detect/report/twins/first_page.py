@@ -10,7 +10,7 @@ from detect.records.written import coin_tosses, counted, format_e, format_p, per
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.scan.wording import interval
 from detect.report.story import Fact
-from detect.report.twins.wording import LEVELS, leading, once_in, preferred, stopped_early
+from detect.report.twins.wording import LEVELS, leading, once_in, stopped_early, tallied
 from detect.report.wording import capital, in_tosses
 
 _SENTENCE = 600  # characters of one in a terminal
@@ -52,19 +52,13 @@ def lead(record: TwinRecord) -> Iterator[Runs]:
 
 
 def _what_happened(record: TwinRecord) -> Runs:
-    found = leading(record)
     n = counted(record.pairs.asked, "pair")
     tossed = (
         f"For {n} we had tossed a coin which of two answers to deliver."
         if record.level == "withheld"
         else f"For {n} the same model has drawn a second answer beside the one that had been delivered."
     )
-    ties = f", and speaks for neither in {found.ties:,}" if found.ties else ""
-    return runs(
-        f"{tossed} {preferred(record)} in <b>$wins</b>, the other one in <b>$losses</b>{ties}.",
-        wins=found.wins,
-        losses=found.losses,
-    )
+    return runs(f"{tossed} $tallied", tallied=tallied(record))
 
 
 def _chance(record: TwinRecord) -> Runs:
@@ -74,11 +68,11 @@ def _chance(record: TwinRecord) -> Runs:
         coin = f"A coin that falls for the delivered one with a chance of {0.5 + record.law.bias:.3f}"
     if stopped_early(record):
         return runs(
-            f"{coin} does that, or better, $often where the number of pairs is fixed beforehand; here asking ended "
-            "when the target was reached, which the bets allow for.",
+            f"{coin} does as well $often where the number of pairs is fixed beforehand; here asking ended when the "
+            "target was reached, which the bets allow for.",
             often=once_in(found.log10_pvalue),
         )
-    return runs(f"{coin} does that, or better, $often.", often=once_in(found.log10_pvalue))
+    return runs(f"{coin} does as well $often.", often=once_in(found.log10_pvalue))
 
 
 def facts(record: TwinRecord) -> list[Fact]:
@@ -117,6 +111,7 @@ def brief(record: TwinRecord) -> Iterator[Runs]:
         yield said(record.refused, _SENTENCE)
         return
     yield _what_happened(record)
+    yield _chance(record)
     yield runs(
         "e = $e by bets on the coins, so p <= $p; found at $level or less",
         e=e_value(record.log10_evalue),
@@ -126,11 +121,6 @@ def brief(record: TwinRecord) -> Iterator[Runs]:
     tosses = coin_tosses(record.log10_pvalue or 0.0)
     if record.found and tosses > 9:
         yield runs(f"As likely as calling {tosses:,} tosses of a fair coin, each one right.")
-    yield runs(
-        "Sign test of the leading number$early: p = $p",
-        early=", for a number of pairs fixed beforehand" if stopped_early(record) else "",
-        p=p_value(leading(record).log10_pvalue),
-    )
     if record.accounts:
         yield from account_lines(record)
 

@@ -98,7 +98,7 @@ def _bets(record: TwinRecord) -> Iterator[Leaf]:
         yield text(
             "Of twins that were drawn later the sign of the leading number alone is bet on, by the same stake for "
             "every pair, less what lengths and the owner’s own model account for (a regression through the origin on "
-            "earlier pairs): the limits of the controls are of shares of pairs, and say nothing of the largest differences."
+            "earlier pairs): the limits of the controls are of shares of pairs, and say nothing of the largest ones."
         )
         return
     yield text(

@@ -28,14 +28,31 @@ def stopped_early(record: TwinRecord) -> bool:
     return record.queries is not None and record.queries.stopped == "target reached"
 
 
-def preferred(record: TwinRecord) -> str:
-    """What it is to speak for the delivered answer: goes on "in 241 of them" after it."""
+def tallied(record: TwinRecord) -> Runs:
+    """In how many pairs the leading number speaks for which answer, as a sentence."""
+    found = leading(record)
     beside = "" if record.reference is None else ", compared with its reference,"
-    return {
-        "answers": "The suspect’s own answers are closer to the delivered one",
-        "parting": "Where it is given the beginning of an answer, the suspect goes on as the delivered one does",
-        "logprobs": f"The suspect{beside} finds the delivered one likelier",
+    words, other, neither = {
+        "answers": (
+            "The suspect’s own answers are closer to the delivered one in",
+            "to the other one in",
+            "to neither",
+        ),
+        "parting": (
+            "Where it is given the beginning of an answer, the suspect goes on rather as the delivered one does in",
+            "as the other one in",
+            "as neither",
+        ),
+        "logprobs": (f"The suspect{beside} finds the delivered one likelier in", "the other one in", "neither"),
     }[record.ask]
+    if not found.ties:
+        return runs(f"{words} <b>$wins</b> and {other} <b>$losses</b>.", wins=found.wins, losses=found.losses)
+    return runs(
+        f"{words} <b>$wins</b>, {other} <b>$losses</b> and {neither} in $ties.",
+        wins=found.wins,
+        losses=found.losses,
+        ties=found.ties,
+    )
 
 
 def once_in(log10_p: float) -> Runs:

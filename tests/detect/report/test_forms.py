@@ -18,11 +18,13 @@ from detect.records.reading import read_report, write_record
 from detect.records.scan import ScanRecord
 from detect.records.server_check import ServeCheck
 from detect.records.trace import TraceRecord
+from detect.records.twins import TwinRecord
 from detect.report.kinds import KINDS, story_of
 from detect.report.runs import plain
 from tests.detect.report.paper.reading import Page
 from tests.detect.report.plan.examples import a_plan
 from tests.detect.report.server.examples import a_check
+from tests.detect.report.twins.examples import account_twins
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -37,6 +39,7 @@ WRITE: dict[type[Any], Callable[[Path], object]] = {
     TraceRecord: golden("trace"),
     PowerPlan: lambda path: write_record(path, a_plan()),
     ServeCheck: lambda path: write_record(path, a_check()),
+    TwinRecord: lambda path: account_twins(path.parent),
 }
 
 

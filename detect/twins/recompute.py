@@ -1,0 +1,164 @@
+"""A test by twins computed anew from the private ledger: which pairs there are, their coins, and what follows.
+
+Whoever has the ledger and the twin key sees that the ledger has the root on record, that the same pairs are chosen from
+it again, and that each coin is the one that the key tossed for the pair's number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from detect.records.twins import TwinRecord
+from detect.twins.evidence import EVIDENCE_FILE, TwinEvidence, read_evidence
+from detect.twins.plan import TwinPlan, kept_plan, plan_sha256
+from detect.twins.selection import PairChoice, came_at, select
+from watermark.errors import DyetraceError, EvidenceError
+from watermark.keys.secret import SecretKey
+from watermark.twins.ledger import Stored, TwinLedger
+from watermark.twins.pair import Pair, coin_key, coin_proof, tossed
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the private ledger gives.
+
+    Attributes
+    ----------
+    root, head
+        Of as many pairs as the record knows; the head is None where the ledger has grown since.
+    pairs
+        All of these that can be read.
+    erased
+        How many can't.
+    """
+
+    root: str
+    head: str | None
+    pairs: Sequence[Stored]
+    erased: int
+
+
+def recompute_twins(record: TwinRecord, secret: SecretKey, ledger: Path, folder: Path) -> list[str]:
+    """Compare a record with the private ledger and list every difference; an empty list means that it holds.
+
+    Parameters
+    ----------
+    record
+        The report.
+    secret
+        The owner's twin key.
+    ledger
+        The private ledger of pairs.
+    folder
+        Where the report lies, with its evidence and its plan.
+
+    Raises
+    ------
+    DyetraceError
+        The key is not the record's or the ledger's, or the evidence is missing, damaged or not that of the report.
+    """
+    if secret.fingerprint != record.ledger.key_fingerprint:
+        raise DyetraceError(
+            f"wrong key: the report is of twin key {record.ledger.key_fingerprint}, and this key is "
+            f"{secret.fingerprint}"
+        )
+    evidence = _evidence_of(record, folder)
+    held = _held(record, secret, ledger)
+    plan = _plan_of(record, folder)
+    return [
+        *_of_ledger(record, held),
+        # Where pairs were erased since, nobody can say any more which ones would be chosen.
+        *(_of_choice(plan, held, evidence) if plan is not None and held.erased == record.pairs.erased else ()),
+        *_of_coins(record, secret, held, evidence),
+    ]
+
+
+def _evidence_of(record: TwinRecord, folder: Path) -> TwinEvidence:
+    named = next((file for file in record.files if file.name == EVIDENCE_FILE), None)
+    if named is None:
+        raise EvidenceError(f"the report names no {EVIDENCE_FILE}: there is nothing to recompute it from")
+    path = folder / EVIDENCE_FILE
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DyetraceError(f"cannot read {path}: {error.strerror}; it belongs beside the report") from None
+    if found != named.sha256:
+        raise EvidenceError(f"{path} is not the evidence of the report: SHA-256 {found}, not {named.sha256}")
+    return read_evidence(path)
+
+
+def _plan_of(record: TwinRecord, folder: Path) -> TwinPlan | None:
+    """The plan beside the report; None where it isn't there, and then nobody can say how pairs were chosen."""
+    plan = kept_plan(folder)
+    if plan is not None and (record.plan is None or plan_sha256(plan) != record.plan.sha256):
+        raise EvidenceError(f"the plan in {folder} is not that of the report; restore it, or take it away")
+    return plan
+
+
+def _held(record: TwinRecord, secret: SecretKey, path: Path) -> Held:
+    known = record.ledger.pairs
+    with TwinLedger.open(path, secret) as ledger:
+        if ledger.count < known:
+            raise EvidenceError(f"{path} holds {ledger.count:,} pairs, and the report's ledger held {known:,}")
+        pairs = [stored for stored in ledger.stored() if stored.number <= known]
+        head = ledger.head if ledger.count == known else None
+        return Held(ledger.root(known), head, pairs, known - len(pairs))
+
+
+def _of_ledger(record: TwinRecord, held: Held) -> Iterator[str]:
+    if held.root != record.ledger.root:
+        yield f"the ledger's root is {held.root}, not {record.ledger.root}"
+    if held.head is not None and held.head != record.ledger.head:
+        yield f"the last hash of the ledger is {held.head}, not {record.ledger.head}"
+    if held.erased < record.pairs.erased:
+        yield f"{record.pairs.erased:,} pairs are said to be erased, and {held.erased:,} are"
+
+
+def _of_choice(plan: TwinPlan, held: Held, evidence: TwinEvidence) -> Iterator[str]:
+    """The same choice again gives the plan's pairs, in its order; the evidence has the first of them."""
+    choice = msgspec.convert({name: getattr(plan.choice, name) for name in PairChoice.__struct_fields__}, PairChoice)
+    again = select(held.pairs, choice, held.erased)
+    leaves = {one.pair.id: one.leaf.hex() for one in again.pairs}
+    if [(pair.id, pair.leaf) for pair in plan.pairs] != list(leaves.items()):
+        yield f"other pairs are chosen: {len(leaves):,} from the ledger, {len(plan.pairs):,} in the plan"
+    if again.counts != plan.choice.counts:
+        yield f"other counts of pairs: {again.counts} from the ledger, {plan.choice.counts} in the plan"
+    if evidence.ids != tuple(leaves)[: len(evidence)]:
+        yield "the pairs that were bet on are not the first of those that are chosen"
+
+
+def _of_coins(record: TwinRecord, secret: SecretKey, held: Held, evidence: TwinEvidence) -> Iterator[str]:
+    """Every pair's coin is the key's, and its sign, time and account are those of the evidence."""
+    key = coin_key(secret)
+    pairs = {stored.pair.id: stored.pair for stored in held.pairs}
+    missing = [ident for ident in evidence.ids if ident not in pairs]
+    if missing and not held.erased:
+        yield f"{len(missing):,} pairs that were bet on are not in the ledger"
+    for row, ident in enumerate(evidence.ids):
+        pair = pairs.get(ident)
+        if pair is None:  # its text was erased since
+            continue
+        account = int(evidence.account[row])
+        name = evidence.accounts[account] if account >= 0 else None
+        if pair.sign != evidence.signs[row]:
+            yield f"pair {ident}: another coin"
+        if came_at(pair) != evidence.made[row]:
+            yield f"pair {ident}: another time"
+        if (pair.account if pair.account in evidence.accounts else None) != name:
+            yield f"pair {ident}: another account"
+        if pair.level != record.level:
+            yield f"pair {ident}: {pair.level}, not {record.level}"
+        yield from _of_coin(pair, key)
+
+
+def _of_coin(pair: Pair, key: SecretKey) -> Iterator[str]:
+    if pair.level != "withheld":
+        return
+    proof = coin_proof(key, pair.id)
+    if pair.proof != proof or tossed(proof) != pair.served:
+        yield f"pair {pair.id}: its coin is not what the twin key tosses for it"
