@@ -82,6 +82,8 @@ class TwinPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         What is read of the suspect.
     measure
         How, as the measure's own settings; whatever is large (places, a reference's readings) by its SHA-256.
+    probed
+        What was tried at the endpoint before, and what came of it, a line each.
     columns, covariates
         Names of the numbers of a pair.
     choice, pairs
@@ -104,6 +106,7 @@ class TwinPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model: str | None
     ask: Ask
     measure: dict[str, Any]
+    probed: list[str] = []
     columns: list[str]
     covariates: list[str]
     choice: Choice
