@@ -14,7 +14,9 @@ regressions over all pairs make no martingale then; over the pairs so far they d
 **A bias.** Of twins that were drawn later the sign may be no fair coin, and P(+1) lie within 1/2 - b and 1/2 + b. The
 factor is then P(s) / Q(s) with Q the chance in that range that is nearest to P (the reverse information projection
 [2]_): 1 where P lies in it. For P > 1/2 + b its mean under a chance q, q P / Q + (1 - q)(1 - P) / (1 - Q), grows with q
-and is 1 at q = Q: never more than 1 in the range.
+and is 1 at q = Q: never more than 1 in the range. Where only the mean of the chances q_i is known to lie there, bets of
+the same height on every pair still have a mean of at most 1, as a product is largest where its factors are equal. So
+who bets on differences of one size must not learn from coins then: with a bias, nobody does.
 
 References
 ----------
@@ -292,7 +294,7 @@ def _bet(
         for i in range(plus.shape[0]):
             if not silent[i]:
                 sign = signs[r, i]
-                for k in range(learners):
+                for k in range(learners if bias == 0 else 0):
                     mean, spread = means[r, k], spreads[r, k]
                     along, variance = 0.0, 0.0
                     for a in range(size):
@@ -303,7 +305,7 @@ def _bet(
                         variance += features[i, a] * turned[a]
                     averaged = sign * along / math.sqrt(1 + math.pi / 8 * variance)
                     chance = 0.5 + _SUREST_LEARNT * (1 / (1 + math.exp(-averaged)) - 0.5)
-                    own[1 + k] *= chance / min(max(chance, 0.5 - bias), 0.5 + bias)
+                    own[1 + k] *= 2 * chance
                     surprise = 1 / (1 + math.exp(sign * along))
                     curvature = surprise * (1 - surprise)
                     gain = 1 / (1 + curvature * variance)

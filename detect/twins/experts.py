@@ -40,6 +40,7 @@ IDLE_WEIGHT = 0.01
 """Prior weight of the expert that never bets: what was lost is never more than a factor of 100."""
 
 MOST_DIFFERENCE = 1e30
+_LEAST = 1e-30  # what is less is 0: squares of numbers and their quotients stay far from what floats can't hold
 _MOST_TYPICAL = 1e4  # differences of more typical ones than this are all the same
 _RIDGE = 5.0  # pairs' worth of "no influence" that a covariate's influence starts from
 _FEATURE_LIMIT = 3.0  # typical differences
@@ -77,7 +78,7 @@ class Experts:
 
     def __init__(self, columns: int, covariates: int = 0, combination: F64 | None = None) -> None:
         self.columns, self.covariates = columns, covariates
-        self._combination = combination
+        self._combination = None if combination is None else _without_least(combination)
         raw = columns + (combination is not None)
         self._signals = raw * (2 if covariates else 1)
         self._typical = [_Typical() for _ in range(self._signals + covariates)]
@@ -105,6 +106,7 @@ class Experts:
 
         Where every difference is 0 the pair might as well not exist.
         """
+        x, z = _without_least(x), _without_least(z)
         if not np.any(x):
             return self._nothing
         raw = x if self._combination is None else np.append(x, np.sum(self._combination * x))
@@ -113,8 +115,7 @@ class Experts:
             signals = np.concatenate([raw, np.where(raw == 0, 0.0, raw - self._explained(raw, z))])
         numbers = np.concatenate([signals, z])
         sizes = np.array([typical.after(abs(v)) for typical, v in zip(self._typical, numbers.tolist(), strict=True)])
-        with np.errstate(over="ignore"):  # beyond the largest float is beyond the limit too
-            t = np.clip(numbers / sizes, -_MOST_TYPICAL, _MOST_TYPICAL)
+        t = np.clip(numbers / sizes, -_MOST_TYPICAL, _MOST_TYPICAL)
         features = t / np.sqrt(1 + (t / _FEATURE_LIMIT) ** 2)
         chosen = np.r_[0 : self.columns, self._signals : len(numbers)]
         return Opinion(_leanings(t[: self._signals]), features[chosen], silent=False)
@@ -146,6 +147,10 @@ class _Typical:
             insort(self._sorted, size)
         n = len(self._sorted)
         return (self._sorted[(n - 1) // 2] + self._sorted[n // 2]) / 2 if n else 1.0
+
+
+def _without_least(values: F64) -> F64:
+    return np.where(np.abs(values) < _LEAST, 0.0, values)
 
 
 def _leanings(t: F64) -> F64:

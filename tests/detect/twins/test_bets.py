@@ -107,6 +107,15 @@ def test_the_mean_is_at_most_1_for_any_coins_within_the_bias(design: dict[str, A
     assert np.all(weights @ 10**evidence <= 1 + 1e-11)
 
 
+def test_bets_on_signs_alone_allow_for_a_bias_of_the_mean() -> None:
+    # All of one kind of pairs come first, which who learns from coins would soon find out.
+    coins = all_coins(12)
+    for chances in (np.repeat([0.1, 0.6, 1.0], 4), np.repeat([1.0, 0.6, 0.2], 4), np.tile([0.0, 1.0], 6)):
+        weights = np.prod(np.where(coins > 0, chances, 1 - chances), axis=1)
+        evidence = bets_on_many(np.ones((12, 1)), coins, bias=abs(chances.mean() - 0.5))
+        assert weights @ 10 ** evidence[:, -1] <= 1 + 1e-11
+
+
 # --- clients that react to coins --------------------------------------------------------------------------
 
 
