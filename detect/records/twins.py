@@ -225,7 +225,8 @@ class TwinRecord(Report, frozen=True, kw_only=True):
     law
         For regenerated twins alone.
     shown
-        Some pairs, most telling first; empty where the report is to quote no text.
+        The pairs in which the first number differs most, the most telling first; empty where the report is to quote no
+        text.
     quotes
         Whether pairs may be shown.
     watermark

@@ -86,9 +86,12 @@ def _pairs(record: TwinRecord) -> Section:
         )
         return Section(title, ident, [text(why)], short="Pairs")
     spoke = any(pair.suspect is not None for pair in record.shown)
-    told = "Most telling first: the pairs in which the leading number differs most, whichever answer it speaks for."
+    told = (
+        "The $n pairs in which the leading number differs most, whichever answer it speaks for, the most telling "
+        "first. The evidence is of all $all."
+    )
     bold = " Bold: three words in a row or more that the suspect shares with one of the two answers alone."
-    note = text(told + (bold if spoke else ""), soft=True)
+    note = text(told + (bold if spoke else ""), soft=True, n=len(record.shown), all=record.pairs.asked)
     return Section(title, ident, [note, _side_by_side(record, spoke)], True, "Pairs")
 
 

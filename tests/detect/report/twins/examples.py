@@ -91,7 +91,7 @@ def make_law(pairs: int = PAIRS, *, wrong: bool = False) -> LawTest:
 
 def make_shown(evidence: TwinEvidence, ask: str, count: int = 6) -> list[ShownPair]:
     """The most telling pairs, with texts made up for them."""
-    leading = evidence.differences[:, 0]
+    leading = evidence.differences[:, 0] * evidence.signs
     rows = np.argsort(-np.abs(leading), kind="stable")[:count]
     found = []
     for number, row in enumerate(rows.tolist()):
@@ -104,7 +104,7 @@ def make_shown(evidence: TwinEvidence, ask: str, count: int = 6) -> list[ShownPa
                 served=SERVED[text],
                 withheld=WITHHELD[text],
                 suspect=own if ask == "answers" else None,
-                difference=float(leading[row] * evidence.signs[row]),
+                difference=float(leading[row]),
             )
         )
     return found
