@@ -277,7 +277,8 @@ class Server:
             raise BadRequest("messages must be a list of objects with role and content, both strings")
         if not self.tokenizer.chat_template:
             raise BadRequest("this model has no chat template; use /v1/completions")
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ending = "continue_final_message" if body.get("continue_final_message") is True else "add_generation_prompt"
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, **{ending: True})
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
