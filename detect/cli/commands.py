@@ -42,7 +42,14 @@ COMMANDS = Commands(
         "plan": "planning:Plan",
         "trace": click.Group(
             "trace",
-            Commands({"weights": "trace:TraceWeights", "plan": "trace:TracePlanning", "api": "trace:TraceEndpoint"}),
+            Commands(
+                {
+                    "weights": "trace:TraceWeights",
+                    "plan": "trace:TracePlanning",
+                    "api": "trace:TraceEndpoint",
+                    "twins": "trace:TraceTwins",
+                }
+            ),
             help=_TRACE,
         ),
         "recompute": "detection:Recompute",
@@ -79,6 +86,7 @@ COMMANDS = Commands(
             help=_TWINS,
         ),
         "serve-check": "serving:ServeCheck",
+        "gateway": "gateway:Gateway",
         "schema": "ledger:Schema",
     }
 )

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from detect.cli.options.scanning import Scan
-from detect.cli.options.trace import TraceEndpoint, TraceWeights
+from detect.cli.options.trace import TraceEndpoint, TraceTwins, TraceWeights
 from detect.cli.statuses import FOUND
 from detect.cli.working import doing, note, rest
 from detect.folders.published import NAMES, REPORT, Unwritten, add_drawings, check_folder, replace_report
@@ -22,6 +22,7 @@ from detect.records.reading import encode_record
 from detect.records.report import Report
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
+from detect.records.twins import TwinRecord
 from detect.report.kinds import story_of
 from detect.report.paper.page import page
 from detect.report.paper.pdf import pdf as drawn_pdf
@@ -40,7 +41,7 @@ def check_pdf() -> None:
 
 
 def check_place(
-    asked: Scan | TraceWeights | TraceEndpoint, report_format: str, inputs: Iterable[str | Path | None]
+    asked: Scan | TraceWeights | TraceEndpoint | TraceTwins, report_format: str, inputs: Iterable[str | Path | None]
 ) -> None:
     """Find before the work what would come in the way of the report after it."""
     if asked.pdf:
@@ -70,8 +71,8 @@ def end_by_verdict(found: bool, withheld: str | None) -> None:
 
 
 def made_and_published(
-    asked: Scan | TraceWeights | TraceEndpoint,
-    make: Callable[[], ScanRecord | TraceRecord],
+    asked: Scan | TraceWeights | TraceEndpoint | TraceTwins,
+    make: Callable[[], ScanRecord | TraceRecord | TwinRecord],
     more: Callable[[], Mapping[str, bytes]] = dict,
 ) -> None:
     """Make a report that writes its own report.json, `publish` it with ``more`` files, and end as --fail asks for."""

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from detect.records.scan import FileHash
+from detect.records.twins import PairCounts
 from watermark.ledger_file import Header
 
 
@@ -231,6 +232,55 @@ class AskingForecast(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-api
     spent_requests: int
     spent_tokens: int
     within_budget: bool
+
+
+class TwinsCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one way to ask would take; fields as of `AskingForecast`.
+
+    Attributes
+    ----------
+    ask
+        Which one.
+    plan_sha256
+        Null where no plan is made yet.
+    """
+
+    ask: Literal["logprobs", "parting", "answers"]
+    plan_sha256: str | None
+    requests: int
+    cached: int
+    prompt_tokens: int
+    completion_tokens: int
+    most_tokens: int
+    spent_requests: int
+    spent_tokens: int
+    within_budget: bool
+
+
+class PairsForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """Pairs to the target if so many of them speak for what was served; null where too many would be needed."""
+
+    win_chance: float
+    pairs: int | None
+
+
+class TwinsForecast(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-twins-dry-run-1"):
+    """What `trace twins --dry-run` says that a test would take.
+
+    Attributes
+    ----------
+    pairs
+        Those that would be asked about, and those left out.
+    costs
+        Of each way to ask that is possible by now; empty where a suspect's weights are read.
+    target_log10, forecasts
+        How many pairs it takes to the target.
+    """
+
+    pairs: PairCounts
+    costs: list[TwinsCost]
+    target_log10: float
+    forecasts: list[PairsForecast]
 
 
 class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1"):

@@ -108,6 +108,10 @@ class TwinsJob:
                 "the model and give its address"
             )
 
+    def level_in(self, ledger: TwinLedger) -> Level:
+        """The level that is asked for, or that a ledger has."""
+        return self.level or ("withheld" if ledger.levels.get("withheld") else "regenerated")
+
     def arguments(self) -> dict[str, str | int | float | bool | list[str] | None]:
         """What decides about the result, by the options' names."""
         return {
@@ -180,10 +184,11 @@ def prepare(
             check_same_test(plan, arguments, output)
             pairs = planned_pairs(plan, ledger)
         else:
-            level = job.level or ("withheld" if ledger.levels.get("withheld") else "regenerated")
+            level = job.level_in(ledger)
             selected = select_pairs(job, level, ledger)
-            plan = _made(job, level, arguments, ledger, selected, readings, key, client)
             pairs = tuple(stored.pair for stored in selected.pairs)
+            found = _access(job, level, pairs, key, client)
+            plan = made_plan(job, level, arguments, ledger, selected, readings, found)
             make_folder(output)
             keep_plan(output, plan)
     _check_models(plan, job, readings)
@@ -275,18 +280,17 @@ def check_coins(pairs: Sequence[Pair], secret: SecretKey) -> None:
                 )
 
 
-def _made(
+def made_plan(
     job: TwinsJob,
     level: Level,
     arguments: dict[str, Any],
     ledger: TwinLedger,
     selected: Selected,
     readings: Readings,
-    key: ApiKey | None,
-    client: ClientSettings | None,
+    found: Offered,
 ) -> TwinPlan:
+    """The plan of some pairs and of what an endpoint offers."""
     pairs = [stored.pair for stored in selected.pairs]
-    found = _access(job, level, pairs, key, client)
     suspect = _suspect(job, readings)
     reference = _reference(job, found.ask, suspect, readings)
     owner = None if job.owner is None else readings.seen(job.owner)

@@ -14,6 +14,7 @@ from detect.cli.options.shared import (
     Decoys,
     Drawn,
     Printed,
+    Quoting,
     Reporting,
     Tested,
     Working,
@@ -23,6 +24,7 @@ from detect.cli.options.shared import (
     spec_option,
     tokenizer_option,
 )
+from detect.cli.options.twins import TwinKeyed
 from watermark.errors import DyetraceError
 
 
@@ -240,3 +242,90 @@ class TraceEndpoint(_Served, Asking, _Traced, _Reported, runs="trace.api:api"):
         help="A tighter budget in tokens.  [e.g. --max-total-tokens 50000]",
     )
     dry_run: bool = option("--dry-run", help="Say what asking would cost, and stop.  [e.g. --dry-run]")
+
+
+class TraceTwins(TwinKeyed, Asking, Printed, Working, Reporting, Drawn, Quoting, runs="trace.twins:twins"):
+    """Test whether SUSPECT prefers the answers that were served to their twins, which nobody was shown. SUSPECT is a
+    model folder or the address of an endpoint. No mark is needed: under the null hypothesis each pair's sign is a fair
+    coin. Pairs, questions and target are fixed in a plan in OUTPUT before anything is asked; every reply is kept there,
+    and the same command goes on after a stop. The evidence may be watched: it is valid at every moment.
+
+    \b
+    Example: dyetrace trace twins ./suspect --ledger twins.ledger --twin-key file:twins.key -o evidence/
+             dyetrace trace twins https://host/v1 --model their-model --ledger twins.ledger \\
+                 --twin-key file:twins.key --api-key env:THEIR_KEY --tenant acme -o evidence/
+    """
+
+    suspect: str = argument(metavar="SUSPECT")
+    ledger: Path = option("--ledger", help="The private ledger of pairs.  [e.g. --ledger twins.ledger]")
+    output: Path = option("-o", "--output", help="Folder for the report, plan and replies.  [e.g. -o evidence/]")
+    model: str | None = option("--model", help="The suspect's name at its endpoint.  [e.g. --model their-model]")
+    ask: Literal["auto", "logprobs", "parting", "answers"] = option(
+        "--ask",
+        default="auto",
+        help="What is read of an endpoint: log-probabilities of both twins (2 requests a pair), how the suspect goes "
+        "on with their beginnings (a few tokens each), or its own free answers, which any chat has. auto tries what "
+        "it offers, the strongest first, with a question that is no pair's. Of a folder log-probabilities are read.  "
+        "[e.g. --ask answers]",
+    )
+    samples: int = option(
+        "--samples",
+        type=click.IntRange(0, 64),
+        default=0,
+        help="Free answers to each prompt beside the likeliest one.  [e.g. --samples 4]",
+    )
+    reference: Path | None = option(
+        "--reference",
+        help="A model to compare log-probabilities with, best the suspect's base model.  [e.g. --reference ./base]",
+    )
+    owner: Path | None = option(
+        "--owner",
+        help="The model that made the answers: what it finds likelier itself is taken out of the suspect's "
+        "differences, and it finds the places to ask about.  [e.g. --owner ./my-model]",
+    )
+    controls: tuple[Path, ...] = option(
+        "--control",
+        help="For twins that were drawn later: a model of another family, which can't have learnt from the answers and "
+        "must prefer neither; may be repeated.  [e.g. --control ./unrelated]",
+    )
+    tenants: tuple[str, ...] = option(
+        "--tenant",
+        help="Only pairs of this account, which is also tested by itself; may be repeated.  [e.g. --tenant acme]",
+    )
+    level: Literal["withheld", "regenerated"] | None = option(
+        "--level",
+        help="Twins that were withheld at serving, or drawn later; by default withheld ones where there are any.  "
+        "[e.g. --level regenerated]",
+    )
+    since: str | None = option("--since", help="Only requests from this time on (UTC).  [e.g. --since 2026-11-01]")
+    until: str | None = option("--until", help="Only requests before this time (UTC).  [e.g. --until 2026-12-01]")
+    sample: float = option("--sample", default=1.0, help="Share of the pairs, picked by --seed.  [e.g. --sample 0.5]")
+    seed: str = option(
+        "--seed",
+        default="dyetrace",
+        help="Public seed of the sample. Best one that nobody could choose, such as a lottery's numbers of a coming "
+        "day.  [e.g. --seed 2026-12-24]",
+    )
+    most: int | None = option(
+        "--pairs", type=click.IntRange(1), help="Most pairs to ask about, the first in time.  [e.g. --pairs 500]"
+    )
+    commitment_path: Path | None = option(
+        "--commitment",
+        help="What was published of the ledger beforehand (`dyetrace twins commit`), to put on record.  "
+        "[e.g. --commitment twins.json]",
+    )
+    target_log10: float = option(
+        "--target", default=10.0, help="log10 of the e-value at which asking stops.  [e.g. --target 6]"
+    )
+    alpha: float = alpha_option("Level of 'found', and of naming an account.")
+    max_requests: int | None = option(
+        "--max-requests", type=click.IntRange(1), help="Budget in requests.  [e.g. --max-requests 1000]"
+    )
+    max_total_tokens: int | None = option(
+        "--max-total-tokens", type=click.IntRange(1), help="Budget in tokens.  [e.g. --max-total-tokens 200000]"
+    )
+    concurrency: int = concurrency_option(32)
+    dtype: str = dtype_option("Number format that local models run in.")
+    dry_run: bool = option(
+        "--dry-run", help="Say what asking would cost and how many pairs it may take, and stop.  [e.g. --dry-run]"
+    )
