@@ -1,0 +1,100 @@
+"""`dyetrace gateway`: puts a gateway together from what the operator asked for, and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+from detect import interruption
+from detect.cli.options.gateway import Gateway as Asked
+from detect.cli.working import doing, note, rest, say
+from detect.records.written import clean
+from detect.student.asking.credentials import load_api_key
+from detect.student.asking.plan import api_root, check_url
+from watermark.errors import DyetraceError, MachineError
+from watermark.keys import load_master, read_source
+from watermark.twins.ledger import TwinLedger
+from watermark.twins.pair import coin_key
+
+try:
+    from watermark.gateway.accounts import Accounts, NamedByKey, NamedByProxy, NoAccounts, header_name
+    from watermark.gateway.app import Gateway, Settings
+    from watermark.gateway.budget import Budget
+    from watermark.gateway.canary import look, reach
+    from watermark.gateway.counters import Counters
+    from watermark.gateway.json_parts import Parts
+    from watermark.gateway.operator import by_port, operator_app
+    from watermark.gateway.serve import Running, listening
+    from watermark.gateway.upstream import Upstream
+except ImportError as lacking:
+    raise MachineError(f"a gateway needs {lacking.name}: pip install 'dyetrace[gateway]'") from None
+
+_SHORTEST_SECRET = 16
+
+
+def gateway(asked: Asked) -> None:
+    """Run a gateway until it is told to end."""
+    check_url(asked.upstream)
+    secret = load_master(asked.twin_key)
+    accounts = _accounts(asked)
+    api_key = None if asked.api_key_source is None else load_api_key(asked.api_key_source)
+    authorization = None if api_key is None else api_key.authorization
+    sockets = [
+        listening(asked.host, asked.port, "--port"),
+        listening("127.0.0.1", asked.operator_port, "--operator-port"),
+    ]
+    ports = [one.getsockname()[1] for one in sockets]
+    with TwinLedger.open(asked.ledger, secret, write=True) as ledger:
+        before = ledger.count
+
+        async def run() -> None:
+            upstream = Upstream(api_root(asked.upstream), authorization, accounts.own_headers, asked.time_limit)
+            budget, counters = Budget(asked.budget, asked.at_once), Counters()
+            doing("asking the server for two answers")
+            settings = Settings(asked.share, asked.two_requests, asked.time_limit, await _ways(asked, upstream))
+            rest()
+            made = Gateway(settings, upstream, accounts, budget, counters, ledger, coin_key(secret), say)
+            app = by_port(made, operator_app(made, accounts, budget), ports[1])
+            doing("")
+            where = f"[{asked.host}]" if ":" in asked.host else asked.host
+            note(
+                f"the gateway listens at http://{where}:{ports[0]}/v1, for you at http://127.0.0.1:{ports[1]}/health; "
+                f"{asked.ledger} has {before:,} pairs"
+            )
+            interruption.leaves(lambda: f"{ledger.count - before:,} new pairs are in {asked.ledger}")
+            await Running(made, app).run_on(sockets)
+
+        asyncio.run(run())
+    if interruption.came():  # the server has taken the signal, and ended as it should
+        raise KeyboardInterrupt
+
+
+async def _ways(asked: Asked, upstream: Upstream) -> dict[bool, Parts]:
+    """Which endpoints twins can be had of."""
+    if asked.two_requests:
+        await reach(upstream)
+        return {True: {}, False: {}}
+    found, lacking = await look(upstream, asked.model)
+    for why in lacking.values():
+        note(f"no twins at {clean(why)}")
+    return found
+
+
+def _accounts(asked: Asked) -> Accounts:
+    named = asked.account_header is not None or asked.proxy_secret is not None
+    if named and asked.accounts is not None:
+        raise DyetraceError("--accounts goes without --account-header and --proxy-secret; give one or the other")
+    if asked.accounts is not None:
+        return NamedByKey(Path(asked.accounts))
+    if not named:
+        return NoAccounts()
+    if asked.account_header is None or asked.proxy_secret is None:
+        raise DyetraceError("--account-header and --proxy-secret go together; a header alone could be any client's")
+    text, where = read_source(asked.proxy_secret, "proxy's secret", lambda _: False)
+    shown = text.strip()
+    if len(shown) < _SHORTEST_SECRET or not shown.isascii() or not shown.isprintable():
+        raise DyetraceError(
+            f"{where} holds no secret for the proxy: {_SHORTEST_SECRET} printable ASCII characters or more are needed"
+        )
+    return NamedByProxy(header_name(asked.account_header), hashlib.sha256(shown.encode()).digest())
