@@ -121,5 +121,5 @@ def twins(record: TwinRecord, asked: Request) -> Anew:
     secret = load_master(asked.key)
     path = recorded_path(record.ledger.name, asked.inputs, asked.report)
     asked.doing("opening the private ledger of pairs")
-    differences = recompute_twins(record, secret, path, asked.report.parent)
+    differences = recompute_twins(record, secret, path, asked.report.parent, asked.note)
     return Anew("twins", differences, record.pairs.asked, "pairs", [], [])

@@ -1,21 +1,29 @@
 """A test by twins computed anew from the private ledger: which pairs there are, their coins, and what follows.
 
 Whoever has the ledger and the twin key sees that the ledger has the root on record, that the same pairs are chosen from
-it again, and that each coin is the one that the key tossed for the pair's number.
+it again, and that each coin is the one that the key tossed for the pair's number. Where the suspect's replies lie
+beside the report, and no model is needed to read them, each pair's differences are computed from them again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from detect.records.twins import TwinRecord
-from detect.twins.evidence import EVIDENCE_FILE, TwinEvidence, read_evidence
+from detect.student.asking.answers import read_response
+from detect.student.asking.ledger import LEDGER_FILE, Entry, verify_chain
+from detect.twins.asking import Replied, TwinQuestions
+from detect.twins.evidence import EVIDENCE_FILE, F64, TwinEvidence, read_evidence
+from detect.twins.measures.weights import COVARIATES, covariates
+from detect.twins.measuring import measure_of
 from detect.twins.plan import TwinPlan, kept_plan, plan_sha256
+from detect.twins.readings import Readings
 from detect.twins.selection import PairChoice, came_at, select
 from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys.secret import SecretKey
@@ -43,7 +51,9 @@ class Held:
     erased: int
 
 
-def recompute_twins(record: TwinRecord, secret: SecretKey, ledger: Path, folder: Path) -> list[str]:
+def recompute_twins(
+    record: TwinRecord, secret: SecretKey, ledger: Path, folder: Path, note: Callable[[str], None] = lambda _: None
+) -> list[str]:
     """Compare a record with the private ledger and list every difference; an empty list means that it holds.
 
     Parameters
@@ -55,7 +65,9 @@ def recompute_twins(record: TwinRecord, secret: SecretKey, ledger: Path, folder:
     ledger
         The private ledger of pairs.
     folder
-        Where the report lies, with its evidence and its plan.
+        Where the report lies, with its evidence and, for all that can be compared, its plan and the suspect's replies.
+    note
+        Told what could not be compared, a sentence each.
 
     Raises
     ------
@@ -70,12 +82,19 @@ def recompute_twins(record: TwinRecord, secret: SecretKey, ledger: Path, folder:
     evidence = _evidence_of(record, folder)
     held = _held(record, secret, ledger)
     plan = _plan_of(record, folder)
-    return [
-        *_of_ledger(record, held),
-        # Where pairs were erased since, nobody can say any more which ones would be chosen.
-        *(_of_choice(plan, held, evidence) if plan is not None and held.erased == record.pairs.erased else ()),
-        *_of_coins(record, secret, held, evidence),
-    ]
+    found = [*_of_ledger(record, held), *_of_coins(record, secret, held, evidence)]
+    if held.erased != record.pairs.erased:
+        note(
+            f"{held.erased - record.pairs.erased:,} pairs were erased since the report was made, so that the choice of "
+            "pairs and what rests on their texts can't be compared any more"
+        )
+    elif plan is None:
+        note("the plan is not beside the report, so that the choice of pairs can't be compared")
+    else:
+        found += _of_choice(plan, held, evidence)
+        if not found:
+            found += _of_texts(record, plan, held, evidence, folder, note)
+    return found
 
 
 def _evidence_of(record: TwinRecord, folder: Path) -> TwinEvidence:
@@ -162,3 +181,56 @@ def _of_coin(pair: Pair, key: SecretKey) -> Iterator[str]:
     proof = coin_proof(key, pair.id)
     if pair.proof != proof or tossed(proof) != pair.served:
         yield f"pair {pair.id}: its coin is not what the twin key tosses for it"
+
+
+def _of_texts(
+    record: TwinRecord,
+    plan: TwinPlan,
+    held: Held,
+    evidence: TwinEvidence,
+    folder: Path,
+    note: Callable[[str], None],
+) -> Iterator[str]:
+    """What is computed of the pairs' texts and the suspect's replies, as far as that takes no model."""
+    texts = {stored.pair.id: stored.pair for stored in held.pairs}
+    pairs = [texts[planned.id] for planned in plan.pairs]
+    if evidence.covariate_names == COVARIATES:
+        if not np.allclose(covariates(pairs[: len(evidence)]), evidence.covariates):
+            yield "other covariates"
+    else:
+        note("some covariates are a model's, and were not computed again")
+    if plan.mode == "weights" or plan.reference is not None or plan.measure.get("places_sha256") is not None:
+        note("the differences are a model's, and were not computed again: test the same suspect anew to see them")
+    elif record.queries is None or not (folder / LEDGER_FILE).is_file():
+        note(f"{LEDGER_FILE} is not beside the report, so that no difference could be computed from the replies again")
+    else:
+        again = _differences(plan, pairs, len(evidence), folder, record.queries.ledger_head)
+        odd = np.flatnonzero(~np.isclose(again, evidence.differences, rtol=1e-9, atol=1e-12).all(axis=1))
+        yield from (f"pair {evidence.ids[row]}: other differences than its replies give" for row in odd.tolist())
+
+
+def _differences(plan: TwinPlan, pairs: Sequence[Pair], count: int, folder: Path, head: str) -> F64:
+    """The numbers of the first pairs, from the replies that were on record up to the ledger's ``head``."""
+    found: dict[str, Entry] = {}
+    ended: list[int] = []
+
+    def take(entry: Entry) -> None:
+        if entry.kind == "answered" and not ended:
+            found.setdefault(entry.key, entry)
+        if entry.hash == head:
+            ended.append(entry.number)
+
+    verify_chain(folder / LEDGER_FILE, take)
+    measure = measure_of(plan, pairs, None, None, Readings(folder, "float32"))
+    questions = TwinQuestions(plan, pairs, measure, plan.budgets)
+    rows = []
+    for step in range(count):
+        replies: list[Replied] = []
+        for sample in (sample for samples in questions.samples_of(step) for sample in samples):
+            request = questions.request(step, sample, 1)
+            entry = found.get(request.key)
+            if entry is not None:
+                response = read_response(entry.payload, 1)
+                replies += questions.take(request, entry.number, entry.payload, response).answers
+        rows.append(questions.difference(step, replies))
+    return np.array(rows).reshape(count, len(plan.columns))

@@ -21,6 +21,7 @@ KEPT = {
     "trace": ("report.json", "evidence.npz"),
     "power-plan": ("report.json",),
     "server-check": ("report.json",),
+    "twins": ("report.json", "twins.npz", "plan.json", "ledger.sqlite", "twins.ledger", "twins.ledger.keys"),
 }
 KEY = "env:DYETRACE_GOLDEN_KEY"
 OPTIONS = ("--spec", "spec.json", "--key", KEY, "--tenant", "acme", "--tenant", "zenith", "--decoys", "20")
@@ -85,6 +86,7 @@ def make() -> None:
         for name, words in COMMANDS.items():
             run(*words, "-o", name)
         make_plan_and_check()
+        make_twins()
         for name in ("tokenizer.json", "spec.json", "documents.jsonl", "answers.jsonl"):
             shutil.copy(name, HERE / name)
         for name, files in KEPT.items():
@@ -112,6 +114,13 @@ def make_plan_and_check() -> None:
     answers = marked(spec(), "acme", 6, 80)
     checked = conclude(spec(), keys, answers, [], [], 1e-6, manner, "chat", "2026-11-29T12:00:00+00:00")
     write_record(Path("server-check/report.json"), checked)
+
+
+def make_twins() -> None:
+    """A test by twins of a suspect that was never asked: its replies are made here, and the private ledger as well."""
+    from tests.detect.report.twins.ledgers import tested, write_ledger
+
+    tested(Path("twins"), write_ledger(Path("twins"), 80))
 
 
 if __name__ == "__main__":
