@@ -1,4 +1,4 @@
-"""What a test by twins would take: requests and tokens of each way to ask, and pairs to the target. Nothing is asked."""
+"""What a test by twins would take, without asking: requests and tokens of each way to ask, and pairs to the target."""
 
 from __future__ import annotations
 
@@ -64,12 +64,10 @@ def dry_run(job: TwinsJob, output: Path) -> TwinsForecast:
             plans = [
                 made_plan(light, level, job.arguments(), ledger, selected, readings, _SETTINGS[ask]) for ask in asks
             ]
-    counts = plans[0].choice.counts
+    asked = plans if job.through_endpoint else []
     return TwinsForecast(
-        pairs=counts,
-        costs=[_cost(plan, pairs, job, output, known=kept is not None) for plan in plans]
-        if job.through_endpoint
-        else [],
+        pairs=plans[0].choice.counts,
+        costs=[_cost(plan, pairs, job, output, known=kept is not None) for plan in asked],
         target_log10=job.target_log10,
         forecasts=[
             PairsForecast(win_chance=chance, pairs=pairs_needed(chance, target_log10=job.target_log10))

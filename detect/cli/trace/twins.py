@@ -133,9 +133,9 @@ def _print_cost(asked: TraceTwins, job: TwinsJob) -> None:
             f"{cost.most_tokens:,}: {fits} the budget"
         )
     for forecast in found.forecasts:
-        many = "more than can be counted on" if forecast.pairs is None else f"about {forecast.pairs:,} pairs"
+        many = "more than 20,000 pairs" if forecast.pairs is None else f"about {forecast.pairs:,} pairs"
         click.echo(
-            f"to 10^{job.target_log10:g} if {forecast.win_chance:.0%} of the pairs speak for what was served: {many}"
+            f"to 10^{job.target_log10:g}, if {forecast.win_chance:.0%} of them speak for what was served: {many}"
         )
 
 
