@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 
-WIN_CHANCES = (0.999, 0.9, 0.75, 0.65, 0.55)
+WIN_CHANCES = (0.999, 0.56)
 """Of the experts that go by a number's sign alone."""
 LINKS = (
     (0.5, 1, 0.998),
@@ -23,7 +23,6 @@ LINKS = (
     (2.0, 1, 0.998),
     (4.0, 1, 0.998),
     (1.0, 1, 0.6),
-    (2.0, 3, 0.6),
     (4.0, 3, 0.998),
     (8.0, 3, 0.998),
     (16.0, 3, 0.998),
@@ -96,7 +95,7 @@ class Experts:
         signals[0] = 3.0
         if self._combination is not None:
             signals[raw - 1] = 5.0
-        shapes = np.array([0.4 / len(WIN_CHANCES)] * len(WIN_CHANCES) + [0.6 / len(LINKS)] * len(LINKS))
+        shapes = np.full(len(WIN_CHANCES) + len(LINKS), 1 / (len(WIN_CHANCES) + len(LINKS)))
         rest = np.outer(signals / signals.sum(), shapes) * (1 - LEADING_WEIGHT - IDLE_WEIGHT - LEARNERS_WEIGHT)
         rest[0, 0] += LEADING_WEIGHT
         return rest.ravel()
