@@ -15,7 +15,7 @@ from watermark.gateway.json_parts import Parts, joined, joined_list, list_of_par
 from watermark.gateway.requests import Asked
 from watermark.gateway.sides import Side
 
-_FIRST = msgspec.Raw(b"0")
+_FIRST, _NONE = msgspec.Raw(b"0"), msgspec.Raw(b"[]")
 _TOKEN_IDS = ("token_ids", "prompt_token_ids")
 USAGE_LAST: Parts = {
     name: msgspec.Raw(value)
@@ -38,12 +38,16 @@ def whole(body: bytes, asked: Asked, drawing: Drawing | None) -> bytes:
     """
     try:
         parts = parts_of(body)
-        choices = list_of_parts(parts["choices"])
+        choices = list_of_parts(parts.get("choices", _NONE))
         numbers = [msgspec.json.decode(choice["index"], type=int) for choice in choices]
     except (msgspec.DecodeError, KeyError, RecursionError):
         if drawing is not None:
             drawing.drop("not understood")
             raise Unreadable from None
+        return body
+    if not choices:
+        if drawing is not None:
+            drawing.drop("not understood")
         return body
     if drawing is not None:
         for number, choice in zip(numbers, choices, strict=True):
