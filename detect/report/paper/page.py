@@ -17,10 +17,11 @@ from markupsafe import Markup, escape
 
 from detect.records.written import clean
 from detect.report.paper.layout import Row, labels, placed, stretches
-from detect.report.runs import Runs, to_html
+from detect.report.runs import Runs, plain, to_html
 from detect.report.story import STANDING, Cell, Column, Story, Table, Token
 
 _LONGEST = 300  # characters of a name among the facts and the headings
+_SENTENCE = 60  # characters from which on a cell is read from the left, where cells stand below each other
 
 
 def page(story: Story) -> str:
@@ -48,7 +49,13 @@ def _row(row: Row, columns: Sequence[Column], names: Sequence[Markup]) -> str:
 def _cell(cell: Cell, number: int, right: bool, name: Markup) -> str:
     scope = "rowgroup" if cell.rows > 1 else "row"
     tag, what = ("td", f'data-label="{name}"') if number else ("th", f'scope="{scope}"')
-    classes = " ".join([*(["key" if number else "name"] if cell.name else []), *(["r"] if right else [])])
+    long = not right and not cell.name and len(plain(cell.text)) > _SENTENCE
+    kinds = [
+        *(["key" if number else "name"] if cell.name else []),
+        *(["r"] if right else []),
+        *(["long"] if long else []),
+    ]
+    classes = " ".join(kinds)
     given = f' class="{classes}"' if classes else ""
     reach = f' rowspan="{cell.rows}"' if cell.rows > 1 else ""
     return f"<{tag} {what}{given}{reach}>{_words(cell.text, cell.tone, cell.link)}</{tag}>"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.twins import TwinRecord
-from detect.records.written import coin_tosses, counted, format_e, format_p, percent
+from detect.records.written import coin_tosses, counted, format_e, percent
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.scan.wording import interval
 from detect.report.story import Fact
@@ -79,11 +79,13 @@ def facts(record: TwinRecord) -> list[Fact]:
     """The numbers that are looked for first."""
     found, pairs = leading(record), record.pairs
     shown = [Fact("Pairs", f"{pairs.asked:,}", f"of {pairs.eligible:,} there are")]
-    if record.refused is not None:
-        return shown
-    shown.append(Fact("For the delivered", f"{found.wins:,}", f"{found.losses:,} for the withheld"))
-    shown.append(Fact("e-value", format_e(record.log10_evalue), "the verdict; 1 or less is expected"))
-    shown.append(Fact("Sign test", format_p(found.log10_pvalue), "exact, for information"))
+    if record.refused is None:
+        differ = found.wins + found.losses
+        share = f"{percent(found.wins / differ)} of those that differ" if found.wins else ""
+        shown.append(Fact("For the delivered", f"{found.wins:,}", share))
+        shown.append(Fact("For the other", f"{found.losses:,}", "as many are expected"))
+        if abs(record.log10_evalue) < 6:
+            shown.append(Fact("e-value", format_e(record.log10_evalue), "1 or less is expected"))
     if record.queries is not None:
         shown.append(Fact("Requests", f"{record.queries.requests:,}"))
     return shown
@@ -190,12 +192,14 @@ def _sure(record: TwinRecord) -> Iterator[Runs]:
         "if what this report assumes is true. The last section lists that, and what of it was checked.",
         level=level(record.alpha),
     )
-    yield runs(
-        "Nothing is assumed about language, about models or about prompts: given the two answers, which of them was "
-        "delivered was decided by a coin, and an innocent suspect cannot know coins. A model of the same teacher, one "
-        "that knows all prompts, and one that learnt other answers to them are innocent in this sense, and come out so."
-    )
-    if record.law is not None:
+    if record.law is None:
+        yield runs(
+            "Nothing is assumed about language, about models or about prompts: given the two answers, which of them "
+            "was delivered was decided by a coin, and an innocent suspect can’t know coins. A model of the same "
+            "teacher, one that knows all prompts, and one that learnt other answers to them are innocent in this "
+            "sense, and come out so."
+        )
+    else:
         yield runs(
             "Here no coin was tossed: the delivered answers are of the past. That the twins might as well have been "
             "delivered in their place is what the law test looks at. The bets allow for a chance of up to $most that "

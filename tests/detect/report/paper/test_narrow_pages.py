@@ -15,6 +15,7 @@ import pytest
 
 from detect.report.paper.page import page as drawn
 from detect.report.plan.story import story as plan_story
+from detect.report.twins.story import story as twins_story
 from detect.student.power.planner import Question, plan
 from detect.student.power.simulated import Look, Student
 from tests.detect.report import examples
@@ -23,6 +24,7 @@ from tests.detect.report.detection.test_story import on_page
 from tests.detect.report.paper.stories import everything
 from tests.detect.report.scan import test_story as scans
 from tests.detect.report.trace import test_story as traces
+from tests.detect.report.twins import test_story as twins
 
 WIDTH = 390
 FEWEST = 24  # points that a cell with text is wide at least: two or three letters
@@ -75,6 +77,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "detection of many": lambda: on_page(shown_records()["many"]),
     "scan": lambda: scans.on_page(scans.shown_records()["marked"]),
     "trace": lambda: traces.page_of(traces.shown_records()["found"]),
+    "twins": lambda: drawn(twins_story(twins.shown_records()["accounts"])),
     "plan": a_plan,
     "every block": lambda: drawn(everything()),
 }

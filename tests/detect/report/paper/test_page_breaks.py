@@ -18,10 +18,12 @@ from detect.report.scan.story import story as scan_story
 from detect.report.server.story import story as server_story
 from detect.report.story import Details, Heading, Story, text
 from detect.report.trace.story import story as trace_story
+from detect.report.twins.story import story as twins_story
 from tests.detect.report.detection import examples
 from tests.detect.report.scan import test_story as scans
 from tests.detect.report.server.examples import a_check
 from tests.detect.report.trace import test_story as traces
+from tests.detect.report.twins import test_story as twins
 
 PDFS: dict[str, Callable[[], Story]] = {
     "detection of one": lambda: detection_story(examples.shown_records()["aware"]),
@@ -30,6 +32,8 @@ PDFS: dict[str, Callable[[], Story]] = {
     "refused scan": lambda: scan_story(scans.shown_records()["refused"]),
     "trace": lambda: trace_story(traces.shown_records()["found"]),
     "endpoint": lambda: trace_story(traces.shown_records()["api"]),
+    "twins": lambda: twins_story(twins.shown_records()["accounts"]),
+    "twins drawn later": lambda: twins_story(twins.shown_records()["later"]),
 }
 
 
