@@ -75,7 +75,7 @@ def _never_shown() -> Iterator[Assumption]:
 def _of_choice(record: TwinRecord) -> Iterator[Assumption]:
     pairs, root = record.pairs, record.ledger
     published = (
-        f"The root of the ledger was published before the first query ({root.committed})"
+        f"The root of the ledger was published before the first query (`{root.committed}`)"
         if root.committed is not None
         else "Nothing of the ledger was published before the first query"
     )
