@@ -34,6 +34,9 @@ class Row:
         Alternatives wanted at each position; None where no log-probabilities are wanted at all.
     each
         Called with every token as soon as it is drawn, in the batcher's thread; None where nobody listens.
+    read
+        Where the log-probabilities of the prompt's own tokens go, the first one's left out; None where they are not
+        wanted.
     done
         The tokens, and whether the model ended by itself.
     """
@@ -45,6 +48,7 @@ class Row:
     seed: int | None
     top: int | None
     each: Callable[[Token], None] | None = None
+    read: list[float] | None = None
     done: Future[tuple[list[Token], bool]] = field(default_factory=Future)
 
 
@@ -111,6 +115,9 @@ def sample(model: Any, rows: Sequence[Row], ends: set[int]) -> None:
     from transformers import DynamicCache
 
     device = model.device
+    for row in rows:
+        if row.read is not None:
+            row.read += _read(model, row.prompt)
     length = max(len(row.prompt) for row in rows)
     ids = torch.zeros((len(rows), length), dtype=torch.long, device=device)
     mask = torch.zeros_like(ids)
@@ -154,6 +161,17 @@ def sample(model: Any, rows: Sequence[Row], ends: set[int]) -> None:
                     cache.batch_select_indices(torch.tensor(keep, device=device))
             ids, positions = chosen[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+
+
+def _read(model: Any, prompt: Sequence[int]) -> list[float]:
+    """Log-probability of each token of a prompt but the first, given those before it."""
+    import torch
+
+    ids = torch.tensor([prompt], device=model.device)
+    with torch.inference_mode():
+        logs = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+    found: list[float] = logs.gather(1, ids[0, 1:, None])[:, 0].tolist()
+    return found
 
 
 def _draw(logits: Any, rows: Sequence[Row], noise: Sequence[Any]) -> Any:

@@ -178,6 +178,10 @@ class Server:
         choices = []
         for index, (row, (tokens, ended)) in enumerate(zip(rows, results, strict=True)):
             choice = self._choice(chat, index, tokens, ended, row.top)
+            if row.read is not None and body.get("echo"):
+                self._echo(choice, row, [] if body.get("max_tokens") == 0 else tokens)
+            elif row.read is not None and not chat:
+                choice["prompt_logprobs"] = self._prompt_logprobs(row)
             if body.get("return_token_ids"):
                 choice["token_ids"] = [token.id for token in tokens]
                 choice |= {} if chat else {"prompt_token_ids": row.prompt}
@@ -187,6 +191,8 @@ class Server:
             response["usage"] = _usage(rows[0].prompt, sum(len(tokens) for tokens, _ in results))
         if chat and body.get("return_token_ids"):
             response["prompt_token_ids"] = rows[0].prompt
+        if chat and rows[0].read is not None:
+            response["prompt_logprobs"] = self._prompt_logprobs(rows[0])
         return response
 
     def stream(self, chat: bool, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -251,14 +257,17 @@ class Server:
         if seed is not None and type(seed) is not int:
             raise BadRequest("seed must be an integer")
         limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+        echo = not chat and bool(body.get("echo"))
+        reads = body.get("prompt_logprobs") is not None or (echo and top is not None)
         return [
             Row(
                 prompt,
-                max_tokens=_number(body, limit, 256 if chat else 16, int, 1, 100_000),
+                max_tokens=max(1, _number(body, limit, 256 if chat else 16, int, 0 if echo else 1, 100_000)),
                 temperature=_number(body, "temperature", 1.0, float, 0.0, 100.0),
                 top_p=_number(body, "top_p", 1.0, float, 1e-9, 1.0),
                 seed=None if seed is None else seed * _MOST_SAMPLES + place,
                 top=top,
+                read=[] if reads else None,
             )
             for place in range(count)
         ]
@@ -295,6 +304,23 @@ class Server:
         if top is not None:
             choice["logprobs"] = self._chat_logprobs(shown) if chat else self._logprobs(shown)
         return choice
+
+    def _prompt_logprobs(self, row: Row) -> list[Any]:
+        """As vLLM has it: nothing for the first token."""
+        spelled = [self.spelling.chat(token, 0.0)["token"] for token in row.prompt]
+        own = zip(row.prompt[1:], spelled[1:], row.read or [], strict=True)
+        return [None, *({str(i): {"logprob": value, "rank": None, "decoded_token": word}} for i, word, value in own)]
+
+    def _echo(self, choice: dict[str, Any], row: Row, written: list[Token]) -> None:
+        """A completion with its prompt before it, as OpenAI's older form has it."""
+        kept = written[: len(choice["logprobs"]["tokens"])]
+        found = self._logprobs(
+            [Token(i, value, []) for i, value in zip(row.prompt, [0.0, *(row.read or [])], strict=True)] + kept
+        )
+        found["token_logprobs"][0] = None
+        found["top_logprobs"][0] = None
+        text = self.tokenizer.decode(row.prompt, skip_special_tokens=True)
+        choice |= {"text": text + (choice["text"] if written else ""), "logprobs": found}
 
     def _chat_logprobs(self, tokens: list[Token]) -> dict[str, Any]:
         spell = self.spelling.chat

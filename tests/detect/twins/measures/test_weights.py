@@ -20,7 +20,7 @@ from detect.twins.measures.weights import (
     read_pairs,
 )
 from tests.detect.twins.measures.twins import pair
-from tests.tiny_models import NOT_CAUSAL, made
+from tests.tiny_models import CAUSAL, NOT_CAUSAL, made
 from watermark.errors import DyetraceError
 
 ONE = "The sea is deep and cold."
@@ -30,6 +30,19 @@ OTHER = "The sea is a mirror of the sky, caf\u00e9s \U0001f30a and all."
 @pytest.fixture(scope="module")
 def reader(smollm2_dir: Path) -> Reader:
     return Reader.load(smollm2_dir, "float32")
+
+
+@pytest.fixture(scope="module")
+def tiny_dir(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two layers with random weights that reads the demo model's tokens."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
+    name, fields = CAUSAL["llama"]
+    made((name, {**fields, "vocab_size": len(tokenizer)})).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def alone(reader: Any, prompt: str, text: str) -> tuple[float, int]:
@@ -61,14 +74,14 @@ def test_an_answer_is_read_as_if_it_stood_alone(reader: Reader) -> None:
             assert total == pytest.approx(total_alone, abs=1e-3)
 
 
-def test_swapping_the_twins_flips_every_number(smollm2_dir: Path) -> None:
+def test_swapping_the_twins_flips_every_number(tiny_dir: Path) -> None:
     both = [pair(ONE, OTHER, first=first) for first in (0, 1)]
-    reference = read_pairs(smollm2_dir, both, dtype="float32")
+    reference = read_pairs(tiny_dir, both, dtype="float32")
     assert set(reference) == {twins.id for twins in both}
-    rows = differences(smollm2_dir, both, dtype="float32")
+    rows = differences(tiny_dir, both, dtype="float32")
     assert rows.shape == (2, len(COLUMNS)) and np.isfinite(rows).all() and rows.any()
     assert rows[0] == pytest.approx(-rows[1], rel=1e-6)
-    beside = differences(smollm2_dir, both, reference, dtype="float32")
+    beside = differences(tiny_dir, both, reference, dtype="float32")
     assert beside.shape == (2, len(COLUMNS_BESIDE))
     assert not beside[:, :2].any()  # the model beside itself
     assert np.array_equal(beside[:, 2:], rows)
@@ -80,15 +93,15 @@ def test_swapping_the_twins_flips_every_number(smollm2_dir: Path) -> None:
     assert covariates(both, {})[:, len(COVARIATES) :].any() == np.False_
 
 
-def test_nothing_to_read_gives_empty_numbers(smollm2_dir: Path) -> None:
-    assert differences(smollm2_dir, []).shape == (0, len(COLUMNS))
+def test_nothing_to_read_gives_empty_numbers(tiny_dir: Path) -> None:
+    assert differences(tiny_dir, []).shape == (0, len(COLUMNS))
     assert covariates([], {}).shape == (0, len(covariate_names(True)))
-    assert not differences(smollm2_dir, [pair("", ONE)]).any()
+    assert not differences(tiny_dir, [pair("", ONE)]).any()
 
 
-def test_long_texts_are_read_in_windows(smollm2_dir: Path) -> None:
+def test_long_texts_are_read_in_windows(tiny_dir: Path) -> None:
     """A model that reads 96 tokens at a time; every token of the answer counts once."""
-    reader = Reader.load(smollm2_dir, "float32")
+    reader = Reader.load(tiny_dir, "float32")
     long = ONE * 40
     whole = reader.read([pair(long, OTHER)])[0]
     reader._network.config.max_position_embeddings = 96
@@ -99,7 +112,7 @@ def test_long_texts_are_read_in_windows(smollm2_dir: Path) -> None:
     assert cut.totals == pytest.approx(whole.totals, rel=0.25)
 
 
-def test_a_model_that_looks_ahead_is_refused(smollm2_dir: Path, tmp_path: Path) -> None:
+def test_a_model_that_looks_ahead_is_refused(smollm2_dir: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
