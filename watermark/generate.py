@@ -19,6 +19,8 @@ from watermark.errors import DyetraceError, MachineError
 from watermark.keys import KeyRing
 from watermark.rowkeys import key_words
 from watermark.spec import WatermarkSpec, check_tokenizer
+from watermark.twins.pair import TwinAnswer
+from watermark.twins.twinning import SUBKEYS, Twinning
 
 if TYPE_CHECKING:
     import torch
@@ -119,6 +121,7 @@ def generate_batches(
     chats: Sequence[Sequence[Mapping[str, str]]] | None = None,
     run: bytes | None = None,
     first: int = 0,
+    twins: Twinning | None = None,
 ) -> Iterator[list[Answer]]:
     """Yield the answers of one batch of prompts after the other.
 
@@ -142,6 +145,9 @@ def generate_batches(
         from: with the same bytes any batch is made again as it was. By default they are drawn here.
     first
         The batch to begin with.
+    twins
+        Gives a share of the requests two answers, of which the coin's is yielded once the pair is on record. Which
+        requests and which coins is decided by ``run`` and the twin key, before anything is drawn.
 
     Raises
     ------
@@ -151,7 +157,7 @@ def generate_batches(
     import torch
 
     run = secrets.token_bytes(_RUN_BYTES) if run is None else run
-    check_request(prompts, sampling, spec, ring, tenant)
+    check_request(prompts, sampling, spec, ring, tenant, twins=twins is not None)
     if spec is not None:
         from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
@@ -173,15 +179,19 @@ def generate_batches(
         part = slice(start, start + sampling.batch)
         inputs = tokenizer(texts[part], return_tensors="pt", padding=True, add_special_tokens=not chat)
         inputs = inputs.to(model.device)
-        subkeys = _subkeys(inputs["input_ids"], sampling, spec, tenant, _drawn(run, "subkeys", batch))
+        nonces = _nonces(twins, run, batch, len(inputs["input_ids"]) * sampling.samples)
+        requests = [request for request, nonce in enumerate(nonces) for _ in range(1 if nonce is None else 2)]
+        numbers = torch.tensor(requests, device=model.device) // sampling.samples
+        rows = {name: values[numbers] for name, values in inputs.items()}
+        subkeys = _subkeys(rows["input_ids"], sampling, spec, tenant, _drawn(run, "subkeys", batch))
         unmarked = _drawn(run, "sampling", batch) if sampling.seed is None else _seeded(sampling.seed, batch)
         torch.manual_seed(next(unmarked) >> 1)
-        rows = _generate(model, tokenizer, inputs, sampling, spec, ring, tenant, subkeys)
-        answers = []
-        for row, ids in enumerate(rows):
-            number, sample = divmod(row, sampling.samples)
+        written = _generate(model, tokenizer, rows, sampling, spec, ring, tenant, subkeys)
+        drawn: list[list[Answer]] = [[] for _ in nonces]
+        for row, (request, ids) in enumerate(zip(requests, written, strict=True)):
+            number, sample = divmod(request, sampling.samples)
             mask = inputs["attention_mask"][number].bool()
-            answers.append(
+            drawn[request].append(
                 Answer(
                     id=f"{start + number}" if sampling.samples == 1 else f"{start + number}.{sample}",
                     prompt=prompts[start + number],
@@ -193,13 +203,76 @@ def generate_batches(
                     subkey=None if subkeys is None else subkeys[row],
                 )
             )
-        yield answers
+        chatted = [
+            messages[start + request // sampling.samples] if chat_texts else None for request in range(len(nonces))
+        ]
+        served = {} if twins is None else _served(twins, nonces, chatted, drawn, _stops(model))
+        yield [served.get(request, answers[0]) for request, answers in enumerate(drawn)]
+
+
+def _nonces(twins: Twinning | None, run: bytes, batch: int, count: int) -> list[str | None]:
+    """For each request of a batch the nonce of its pair, or None where it gets one answer alone."""
+    if twins is None:
+        return [None] * count
+    numbers = _drawn(run, "nonces", batch)
+    return twins.chosen([f"{next(numbers):016x}{next(numbers):016x}" for _ in range(count)])
+
+
+def _served(
+    twins: Twinning,
+    nonces: Sequence[str | None],
+    chats: Sequence[Sequence[Mapping[str, str]] | None],
+    drawn: Sequence[Sequence[Answer]],
+    stops: set[int],
+) -> dict[int, Answer]:
+    """Put a batch's pairs on record; the answer that the coin serves, by the number of its request."""
+    pairs = {}
+    for request, nonce in enumerate(nonces):
+        if nonce is not None:
+            one, other = drawn[request]
+            chat = chats[request]
+            pairs[request] = twins.pair(
+                nonce,
+                {"prompt": one.prompt} if chat is None else {"messages": [dict(message) for message in chat]},
+                (_twin(one, stops), _twin(other, stops)),
+                account=one.tenant,
+                prompt_token_ids=one.prompt_token_ids,
+                subkeys=[] if one.subkey is None or other.subkey is None else [one.subkey, other.subkey],
+            )
+    served = {}
+    for request, pair in zip(pairs, twins.keep(list(pairs.values())), strict=True):
+        answer, marks = pair.answers[pair.served], pair.engine.get(SUBKEYS, "").split()
+        served[request] = msgspec.structs.replace(
+            drawn[request][0],
+            text=answer.text,
+            token_ids=answer.token_ids or [],
+            subkey=int(marks[pair.served]) if marks else None,
+        )
+    return served
+
+
+def _twin(answer: Answer, stops: set[int]) -> TwinAnswer:
+    ended = bool(answer.token_ids) and answer.token_ids[-1] in stops
+    return TwinAnswer(text=answer.text, token_ids=answer.token_ids, finish_reason="stop" if ended else "length")
+
+
+def _stops(model: Any) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    return set(ends if isinstance(ends, list) else [ends])
 
 
 def check_request(
-    prompts: Sequence[str], sampling: Sampling, spec: WatermarkSpec | None, ring: KeyRing | None, tenant: str | None
+    prompts: Sequence[str],
+    sampling: Sampling,
+    spec: WatermarkSpec | None,
+    ring: KeyRing | None,
+    tenant: str | None,
+    *,
+    twins: bool = False,
 ) -> None:
     """Refuse, before a model is there, what can't be answered or marked.
+
+    With ``twins`` an account needs no spec, since its pairs are its own, and each request may take two sub-keys.
 
     Raises
     ------
@@ -211,8 +284,8 @@ def check_request(
         if not prompt.strip():
             raise DyetraceError(f"prompt {number} is empty; remove it or fill it in")
     if spec is None:
-        if tenant is not None or sampling.fresh_share > 0:
-            what = "fresh_share" if tenant is None else f"tenant {tenant!r}"
+        if (tenant is not None and not twins) or sampling.fresh_share > 0:
+            what = "fresh_share" if sampling.fresh_share > 0 else f"tenant {tenant!r}"
             raise DyetraceError(f"{what} was given, but nothing is marked without a spec; give the spec and its key")
         return
     if ring is None:
@@ -222,9 +295,10 @@ def check_request(
         return
     for start in range(0, len(prompts), sampling.batch):
         _, most = Counter(prompts[start : start + sampling.batch]).most_common(1)[0]
-        if most * sampling.samples > spec.subkeys:
+        if most * sampling.samples * (1 + twins) > spec.subkeys:
+            counted = "samples and twins" if twins else "samples"
             raise DyetraceError(
-                f"more than {spec.subkeys} samples of one prompt in a batch would repeat each other: the spec has "
+                f"more than {spec.subkeys} {counted} of one prompt in a batch would repeat each other: the spec has "
                 f"{spec.subkeys} sub-keys; make a spec with more, set fresh_share above 0, or make batches smaller"
             )
 
@@ -291,10 +365,9 @@ def _subkeys(
         return None
     from watermark.engines.transformers.processor import draw_subkeys
 
-    rows = prompts.repeat_interleave(sampling.samples, dim=0)
     return draw_subkeys(
-        rows,
-        [tenant] * len(rows),
+        prompts,
+        [tenant] * len(prompts),
         spec.subkeys,
         beams=1,
         must_differ=sampling.fresh_share == 0,
@@ -340,7 +413,6 @@ def _generate(
                 top_k=sampling.top_k,
                 top_p=sampling.top_p,
                 max_new_tokens=sampling.max_new_tokens,
-                num_return_sequences=sampling.samples,
                 pad_token_id=tokenizer.pad_token_id,
                 watermarking_config=mark,
             )
@@ -348,8 +420,7 @@ def _generate(
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         raise MachineError("there is not enough memory for a batch; lower batch, samples or max_new_tokens") from None
-    ends = model.generation_config.eos_token_id
-    stops = set(ends if isinstance(ends, list) else [ends])
+    stops = _stops(model)
     return [_until_end(row, stops) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
 
 

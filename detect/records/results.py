@@ -160,6 +160,8 @@ class Generated(_Result, frozen=True, kw_only=True, tag="dyetrace-generate-1"):
         The account that they are for, if any.
     placebo
         Whether the placebo key marked them, so that nobody may be served them.
+    twins
+        Pairs that this run put into the private ledger; null without one.
     """
 
     path: str
@@ -172,6 +174,7 @@ class Generated(_Result, frozen=True, kw_only=True, tag="dyetrace-generate-1"):
     spec_id: str | None
     tenant: str | None
     placebo: bool
+    twins: int | None = None
 
 
 class TracePlanned(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-plan-1"):

@@ -152,6 +152,7 @@ class Generate(Printed, Working, runs="generating:generate"):
     \b
     Example: echo "Why is the sky blue?" | dyetrace generate --spec spec.json --key file:owner.key
              dyetrace generate --prompts prompts.txt --spec spec.json --key file:owner.key -o answers.jsonl
+             dyetrace generate --prompts prompts.txt --twins 0.02 --twin-ledger twins.ledger --twin-key file:twins.key
     """
 
     prompts: str = option(
@@ -172,7 +173,8 @@ class Generate(Printed, Working, runs="generating:generate"):
     )
     key: str | None = option("--key", help=f"{KEY_HELP}  [e.g. --key file:owner.key]")
     tenant: str | None = option(
-        "--tenant", help="The account that these answers are for, where the spec has tenants.  [e.g. --tenant acme]"
+        "--tenant",
+        help="The account that the answers are for, where the spec has tenants or with --twins.  [e.g. --tenant acme]",
     )
     model: str | None = option(
         "--model", help="A local model folder; by default the demo model.  [e.g. --model ./my-model]"
@@ -198,5 +200,20 @@ class Generate(Printed, Working, runs="generating:generate"):
         "--placebo",
         help="Mark with the placebo key, which is derived from yours: answers to keep, and never to serve to anybody. "
         "A trace runs on them as on real ones (--placebo there) and must find nothing.  [e.g. --placebo]",
+    )
+    twins: float | None = option(
+        "--twins",
+        help="Share of the answers of which two are drawn: a secret coin says which one is written, and the other, its "
+        "twin, is kept in the ledger and never served to anybody.  [e.g. --twins 0.02]",
+    )
+    twin_ledger: Path | None = option(
+        "--twin-ledger",
+        help="With --twins: the private ledger that pairs go to before an answer is written; a new file or an earlier "
+        "ledger of the same key.  [e.g. --twin-ledger twins.ledger]",
+    )
+    twin_key: str | None = option(
+        "--twin-key",
+        help="With --twins: the key that coins are tossed and pairs encrypted under, made by `dyetrace keygen`; take "
+        f"another than the watermark's. {KEY_HELP}  [e.g. --twin-key file:twins.key]",
     )
     force: bool = force_option("file of answers")
