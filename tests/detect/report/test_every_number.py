@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -19,10 +20,13 @@ from detect.cli import reports
 from detect.cli.main import main
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.settings import ScanSettings
+from detect.records.how_to_check import in_words
+from detect.records.made import made_by
 from detect.records.power_plan import PowerPlan
 from detect.records.reading import write_record
 from detect.records.server_check import Check
 from detect.records.trace import Control, ModelSeen, PlanSeen, Queries, Reading, Reference
+from detect.records.twins import TwinRecord
 from detect.report.verification import verify_report
 from detect.server.ask import Manner
 from detect.server.check import conclude
@@ -38,6 +42,8 @@ from tests.detect import foreign
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.report.edits import changed, unseen
 from tests.detect.report.trace_examples import dose_response
+from tests.detect.report.twins import examples as twins
+from tests.detect.report.twins.ledgers import LEDGER, tested, write_ledger
 from tests.detect.server import test_check as server
 from tests.detect.student.verdict.test_conclude import RING, evidence, make_spec
 from tests.golden.make import HERE as GOLDEN
@@ -285,6 +291,38 @@ def check_of_an_account(folder: Path) -> Path:
     return checked(folder, 0.5, "acme")
 
 
+# ---------------------------------------------------------------------------------------------------------- twins
+
+TWINS: Known = {
+    r"queries\.(answers|prompt_tokens|completion_tokens)": "which replies can be used takes the pairs",
+    r"law\.controls\.\d+\.pairs": "pairs of which a control says nothing are in no other number",
+}
+UNSEEN_REPLIES: Known = {r"queries\.requests": "the ledger of replies, which is not here"}
+AVERAGED: Known = {r"watermark\.log10_evalue": "in the mean of two e-values the smaller one has no part that is seen"}
+UNPLANNED: Known = {
+    r"(arguments\.\w+|target_log10|ledger\.pairs|pairs\.(erased|used))": "the plan, which is not here, has them",
+    r"quotes": "where no pair is shown, whether any might have been",
+}
+
+
+def twins_of(make: twins.Maker) -> Callable[[Path], Path]:
+    """A test by twins that this code made, as its checks of words ask for."""
+
+    def write(folder: Path) -> Path:
+        record = make(folder)
+        told = msgspec.structs.replace(record, made=made_by())
+        write_record(folder / "report.json", msgspec.structs.replace(told, how_to_check=in_words(told)))
+        return folder / "report.json"
+
+    write.__name__ = make.__name__
+    return write
+
+
+def twins_with_replies(folder: Path) -> TwinRecord:
+    shutil.copy(write_ledger(folder / "private", 60), folder)
+    return tested(folder, folder / "private" / LEDGER)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 
 REPORTS: list[tuple[Callable[[Path], Path], Known]] = [
@@ -301,6 +339,12 @@ REPORTS: list[tuple[Callable[[Path], Path], Known]] = [
     (refused_trace, TRACES | SPLIT),
     (check_of_one_key, CHECKS),
     (check_of_an_account, CHECKS | BOTH_KEYS),
+    (twins_of(twins_with_replies), TWINS),
+    (twins_of(twins.account_twins), TWINS | UNSEEN_REPLIES),
+    (twins_of(twins.later_twins), TWINS | UNSEEN_REPLIES),
+    (twins_of(twins.parting_twins), TWINS | UNSEEN_REPLIES | AVERAGED),
+    (twins_of(twins.logprob_twins), TWINS),
+    (twins_of(twins.bare_twins), UNPLANNED),
 ]
 
 
@@ -340,6 +384,9 @@ MONSTERS: dict[str, tuple[str, tuple[Any, ...], Any]] = {
     "a file's name": ("trace", ("files", 0, "name"), "x" * 5000),
     "a server's answer": ("server-check", ("keys", 1, "log10_pvalue"), -1e308),
     "no key that must show nothing": ("server-check", ("others",), {}),
+    "the e-value of twins": ("twins", ("log10_evalue",), 1e308),
+    "a bet's curve": ("twins", ("curve", 3, "log10_evalue"), -1e308),
+    "a pair that is shown": ("twins", ("shown", 0, "difference"), 5e-324),
 }
 
 
