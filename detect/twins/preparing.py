@@ -15,6 +15,7 @@ from detect.records.twins import LedgerSeen
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import ApiKey
+from detect.student.asking.plan import check_url
 from detect.twins.measuring import covariate_columns, measure_columns, settings_of
 from detect.twins.offered import Offered, offered
 from detect.twins.plan import Ask, Choice, PlannedPair, TwinPlan, check_same_test, check_target, keep_plan, kept_plan
@@ -98,6 +99,7 @@ class TwinsJob:
         check_alpha(self.alpha)
         check_target(self.target_log10)
         if self.through_endpoint:
+            check_url(self.suspect)
             if not (self.model or "").strip():
                 raise DyetraceError("an endpoint needs the suspect's name there: give --model")
         elif self.model is not None:
