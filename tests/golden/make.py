@@ -118,9 +118,9 @@ def make_plan_and_check() -> None:
 
 def make_twins() -> None:
     """A test by twins of a suspect that was never asked: its replies are made here, and the private ledger as well."""
-    from tests.detect.report.twins.ledgers import tested, write_ledger
+    from tests.detect.report.twins.ledgers import report_of, write_ledger
 
-    tested(Path("twins"), write_ledger(Path("twins"), 80))
+    report_of(Path("twins"), write_ledger(Path("twins"), 80))
 
 
 if __name__ == "__main__":

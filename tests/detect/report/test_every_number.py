@@ -43,7 +43,7 @@ from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, wr
 from tests.detect.report.edits import changed, unseen
 from tests.detect.report.trace_examples import dose_response
 from tests.detect.report.twins import examples as twins
-from tests.detect.report.twins.ledgers import LEDGER, tested, write_ledger
+from tests.detect.report.twins.ledgers import LEDGER, report_of, write_ledger
 from tests.detect.server import test_check as server
 from tests.detect.student.verdict.test_conclude import RING, evidence, make_spec
 from tests.golden.make import HERE as GOLDEN
@@ -320,7 +320,7 @@ def twins_of(make: twins.Maker) -> Callable[[Path], Path]:
 
 def twins_with_replies(folder: Path) -> TwinRecord:
     shutil.copy(write_ledger(folder / "private", 60), folder)
-    return tested(folder, folder / "private" / LEDGER)
+    return report_of(folder, folder / "private" / LEDGER)
 
 
 # ---------------------------------------------------------------------------------------------------------------

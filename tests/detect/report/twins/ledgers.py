@@ -77,7 +77,7 @@ def reply(pair: Pair, guilty: bool) -> bytes:
     return msgspec.json.encode({"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})
 
 
-def tested(folder: Path, ledger: Path, *, guilty: bool = True, secret: SecretKey = SECRET) -> TwinRecord:
+def report_of(folder: Path, ledger: Path, *, guilty: bool = True, secret: SecretKey = SECRET) -> TwinRecord:
     """Choose pairs of the ledger, plan, put replies on record, and write the report to ``folder``."""
     choice = PairChoice(accounts=["zenith", "acme"], sample=0.8)
     with TwinLedger.open(ledger, secret) as opened:
