@@ -25,6 +25,7 @@ from watermark.laws import Bernoulli
 F64 = npt.NDArray[np.float64]
 
 _CURVE_POINTS = 60
+_LOG10_AWAY = -2.0  # of the sign test against what was served
 _GROWTH = 1.02  # from one look to the next, where each look takes time that grows with the pairs so far
 
 
@@ -65,6 +66,8 @@ def conclude(evidence: TwinEvidence, law: LawTest | None, alpha: float, objectio
     found_accounts = accounts(evidence, law)
     log10_evalue = float(evalues[-1]) if len(evalues) else 0.0
     wins, losses, _ = tally(evidence, 0)
+    if refused is None and log10_evalue >= log10_threshold(alpha):
+        refused = leans_away(wins, losses)
     share, share_reason = share_of_pairs(wins, losses, bias=_bias(law))
     return Conclusion(
         measures=measures(evidence, law),
@@ -81,6 +84,19 @@ def conclude(evidence: TwinEvidence, law: LawTest | None, alpha: float, objectio
         share=share,
         share_reason=share_reason,
         curve=curve(evidence, evalues, law),
+    )
+
+
+def leans_away(wins: int, losses: int) -> str | None:
+    """Why a suspect that leans to the withheld twins gets no verdict, though the coins speak: bets learn either way.
+
+    A reference that learnt from the served answers has the same effect: whoever is compared with it leans away.
+    """
+    if sign_test(losses, wins) > _LOG10_AWAY:
+        return None
+    return (
+        f"the suspect leans to the answers that were withheld ({losses:,} to {wins:,}), which no training on served ones "
+        "explains: a reference that learnt from them would, so test without one or with another"
     )
 
 

@@ -296,10 +296,13 @@ def test_a_wrong_api_key_is_said_before_a_plan_is_made(serve: Serve, ledger: Pat
 def test_requests_that_fail_for_good_leave_their_pairs_silent(serve: Serve, ledger: Path, tmp_path: Path) -> None:
     """Which pairs they are is the endpoint's doing; a sign is taken for each all the same, and says nothing."""
 
-    def refuse(body: dict[str, Any]) -> Fault | None:
-        return Fault("status", 400) if "owls" in json.dumps(body) else None
+    seen: list[dict[str, Any]] = []
 
-    server = serve(faults=lambda body: refuse(body) if len(server.received) > 4 else None)
+    def refuse(body: dict[str, Any]) -> Fault | None:
+        seen.append(body)
+        return Fault("status", 400) if len(seen) > 4 and "owls" in json.dumps(body) else None
+
+    server = serve(faults=refuse)
     found = run(server, ledger, tmp_path / "out", target_log10=100.0)
     assert found.pairs.asked == 40 and 1 <= found.pairs.silent <= 5
     assert found.found
