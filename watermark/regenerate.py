@@ -126,20 +126,17 @@ def _sampling(one: Logged, batch: int) -> Sampling:
 
 
 def _is_raw(tokenizer: Any, one: Logged) -> bool:
-    """Whether the model was shown the prompt without its chat template, by the token ids on record."""
+    """Whether the model was shown the prompt as `dyetrace generate --raw` shows it, by the token ids on record."""
     templated = bool(tokenizer.chat_template)
+    if not templated and "messages" in one.request:
+        raise DyetraceError(f"{one.where} is a chat, and this model has no chat template; give the one that made it")
+    shown = one.prompt
     if templated:
-        text = tokenizer.apply_chat_template(one.chat, tokenize=False, add_generation_prompt=True)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if one.prompt_token_ids is None:
-        if not templated and "messages" in one.request:
-            raise DyetraceError(
-                f"{one.where} is a chat, and this model has no chat template; give the one that made it"
-            )
-        return not templated
-    if templated and ids == one.prompt_token_ids:
+        shown = tokenizer.apply_chat_template(one.chat, tokenize=False, add_generation_prompt=True)
+    read = one.prompt_token_ids
+    if read is None or tokenizer(shown, add_special_tokens=False)["input_ids"] == read:
         return False
-    if "prompt" in one.request and tokenizer(one.prompt)["input_ids"] == one.prompt_token_ids:
+    if "prompt" in one.request and tokenizer(one.prompt)["input_ids"] == read:
         return True
     raise DyetraceError(
         f"{one.where}: the model read other tokens than this tokenizer and chat template make of the prompt; give the "
