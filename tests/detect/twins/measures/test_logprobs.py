@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,20 @@ def test_parts_of_characters_are_counted_from_where_the_twins_part() -> None:
     found = read_replies(replies, LEAD, ("\u6d77\u6d77\u5c71", "\u6d77\u6d77\u6c34"))
     assert found is not None and found.tokens == (2, 1)
     assert found.difference[1] == pytest.approx(total(["\ufffd", "\u5c71"]) - total(["\u6c34"]))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_real_replies_of_vllm_are_read(form: Any) -> None:
+    """vLLM 0.32 with the demo model, asked by this measure; it lists parts of a character as empty texts."""
+    replies = json.loads((Path(__file__).parent / "vllm_0_32.json").read_text("utf-8"))[form]
+    twins = pair(
+        "The sea is a large body of salt water that covers most of the Earth.",
+        "The sea is deep, cold and blue \U0001f30a, and caf\u00e9s stand beside it.",
+    )
+    found = LogprobMeasure(form).read(twins, [json.dumps(reply).encode() for reply in replies])
+    assert found is not None and found.tokens == (16, 19)
+    expected = (-27.847, -91.991) if form == "chat" else (-33.576, -80.356)
+    assert found.totals == pytest.approx(expected, abs=0.001)
 
 
 def test_a_server_that_takes_no_notice_of_echo_says_nothing() -> None:
