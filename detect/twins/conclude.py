@@ -75,7 +75,9 @@ def conclude(evidence: TwinEvidence, law: LawTest | None, alpha: float, objectio
         identified=[
             one.account
             for one in found_accounts
-            if refused is None and one.log10_evalue_adjusted >= log10_threshold(alpha)
+            if refused is None
+            and one.log10_evalue_adjusted >= log10_threshold(alpha)
+            and leans_away(one.wins, one.losses) is None
         ],
         log10_evalue=log10_evalue,
         log10_pvalue=None if refused is not None else min(0.0, -log10_evalue),
@@ -95,8 +97,8 @@ def leans_away(wins: int, losses: int) -> str | None:
     if sign_test(losses, wins) > _LOG10_AWAY:
         return None
     return (
-        f"the suspect leans to the answers that were withheld ({losses:,} to {wins:,}), which no training on served ones "
-        "explains: a reference that learnt from them would, so test without one or with another"
+        f"the suspect leans to the answers that were withheld ({losses:,} to {wins:,}), which no training on served "
+        "ones explains: a reference that learnt from them would, so test without one or with another"
     )
 
 
