@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from detect.result import DetectionResult as DetectionResult
     from detect.result import ScanResult as ScanResult
     from detect.result import TraceResult as TraceResult
+    from detect.result import TwinResult as TwinResult
     from detect.result import read_report as read_report
     from detect.running import scan as scan
     from detect.running import trace_endpoint as trace_endpoint
+    from detect.running import trace_twins as trace_twins
     from detect.running import trace_weights as trace_weights
     from detect.student.open_weights import WeightsJob as WeightsJob
     from detect.text.distinct import distinct_tuples as distinct_tuples
@@ -48,6 +50,7 @@ _HOMES = {
     "Settings": "detect.document.detection",
     "Suspect": "detect.text.inputs",
     "TraceResult": "detect.result",
+    "TwinResult": "detect.result",
     "WeightsJob": "detect.student.open_weights",
     "aware_test": "detect.document.aware",
     "blind_test": "detect.document.blind",
@@ -59,6 +62,7 @@ _HOMES = {
     "read_suspects": "detect.text.inputs",
     "scan": "detect.running",
     "trace_endpoint": "detect.running",
+    "trace_twins": "detect.running",
     "trace_weights": "detect.running",
 }
 __all__ = list(_HOMES)

@@ -112,7 +112,7 @@ class Result(ABC, Generic[_R]):
         return output / "report.json"
 
     def to_frame(self) -> Any:
-        """A row for each document, or key of a trace, as a `pandas.DataFrame`; without pandas a `pyarrow.Table`.
+        """A row for each document, key of a trace or pair of twins: `pandas.DataFrame`, or without it `pyarrow.Table`.
 
         Raises
         ------

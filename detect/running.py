@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from detect.corpus.engines import make_engine
 from detect.corpus.scan import NATURAL, ScanJob
@@ -16,10 +16,11 @@ from detect.corpus.scan import scan as run_scan
 from detect.corpus.settings import ScanSettings
 from detect.folders.published import add_drawings
 from detect.keyed.rings import rings_of
+from detect.laws.level import DEFAULT_ALPHA
 from detect.records.reading import encode_record
 from detect.report.kinds import story_of
 from detect.report.paper.page import page
-from detect.result import ScanResult, TraceResult
+from detect.result import ScanResult, TraceResult, TwinResult
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import load_api_key
@@ -28,9 +29,15 @@ from detect.student.endpoint import Standing
 from detect.student.endpoint import trace_endpoint as run_trace_endpoint
 from detect.student.open_weights import WeightsJob
 from detect.student.open_weights import trace_weights as run_trace_weights
+from detect.twins import endpoint as twins_endpoint
+from detect.twins.plan import Ask
+from detect.twins.preparing import TwinsJob
+from detect.twins.selection import SEED, Level
+from detect.twins.weights import trace_twins_weights
+from watermark.keys import load_master
 from watermark.spec import WatermarkSpec, load_spec
 
-_R = TypeVar("_R", ScanResult, TraceResult)
+_R = TypeVar("_R", ScanResult, TraceResult, TwinResult)
 Spec = WatermarkSpec | str | Path
 
 
@@ -219,6 +226,119 @@ def trace_endpoint(
         progress=progress,
     )
     return _drawn(TraceResult(record, Path(output)))
+
+
+def trace_twins(
+    suspect: str | Path,
+    ledger: str | Path,
+    key: str,
+    output: str | Path,
+    *,
+    model: str | None = None,
+    reference: str | Path | None = None,
+    owner: str | Path | None = None,
+    controls: Sequence[str | Path] = (),
+    ask: Ask | Literal["auto"] = "auto",
+    samples: int = 0,
+    level: Level | None = None,
+    tenants: Sequence[str] = (),
+    since: str | None = None,
+    until: str | None = None,
+    sample: float = 1.0,
+    seed: str = SEED,
+    most: int | None = None,
+    target_log10: float = 10.0,
+    alpha: float = DEFAULT_ALPHA,
+    dtype: str = "bfloat16",
+    quotes: bool = True,
+    api_key: str | None = None,
+    budgets: Budgets | None = None,
+    client: ClientSettings | None = None,
+    progress: Callable[[twins_endpoint.Standing], None] | None = None,
+) -> TwinResult:
+    """Test whether a suspect prefers the answers that were served to their withheld twins.
+
+    Pairs, measure and target are fixed in a plan before the suspect is asked anything. Every reply is kept in the
+    folder before it is used: the same call goes on from there and asks nothing twice.
+
+    Parameters
+    ----------
+    suspect
+        A model's folder, or the base address of an endpoint.
+    ledger, key
+        The private ledger of pairs, and where the twin key is: ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND``.
+    output
+        Folder of the report, the plan and the replies.
+    model
+        The suspect's name at its endpoint.
+    reference, owner, controls
+        Folders of a model to compare with, of the model that made the answers, and of unrelated models for the law test
+        of twins that were drawn later.
+    ask, samples
+        What is read of the suspect ("auto" takes the strongest that there is), and free answers beside the greedy one.
+    level
+        Of the pairs; None takes withheld ones where there are any.
+    tenants, since, until, sample, seed, most
+        Which pairs may enter: of these accounts and times, a share of them that a public seed picks, so many at most.
+    target_log10, alpha
+        Log10 of the e-value at which asking ends, and the level of the verdict.
+    dtype
+        Number format of local models.
+    quotes
+        Whether pairs may be shown in the report.
+    api_key, budgets, client
+        As for `trace_endpoint`.
+    progress
+        Of an endpoint: called before the first pair and after each.
+
+    Raises
+    ------
+    DyetraceError
+        What is asked for doesn't go together, the ledger can't be opened, or the suspect can't be asked or read.
+
+    Examples
+    --------
+    >>> import detect
+    >>> detect.trace_twins(
+    ...     "https://models.example/v1", "twins.ledger", "file:twin.key", "asked", model="suspect-mini"
+    ... )  # doctest: +SKIP
+    <TwinResult found=True log10_pvalue=-10.21 pairs=212>
+    """
+    job = TwinsJob(
+        suspect=str(suspect),
+        ledger=Path(ledger),
+        secret=load_master(key),
+        model=model,
+        reference=None if reference is None else Path(reference),
+        owner=None if owner is None else Path(owner),
+        controls=tuple(map(Path, controls)),
+        ask=ask,
+        samples=samples,
+        level=level,
+        accounts=tuple(tenants),
+        since=since,
+        until=until,
+        sample=sample,
+        seed=seed,
+        most=most,
+        target_log10=target_log10,
+        alpha=alpha,
+        budgets=budgets or Budgets(),
+        dtype=dtype,
+        quotes=quotes,
+    )
+    job.check()
+    if job.through_endpoint:
+        record = twins_endpoint.trace_twins_endpoint(
+            job,
+            Path(output),
+            api_key=None if api_key is None else load_api_key(api_key),
+            client=client,
+            progress=progress,
+        )
+    else:
+        record = trace_twins_weights(job, Path(output))
+    return _drawn(TwinResult(record, Path(output)))
 
 
 def _spec(given: Spec) -> WatermarkSpec:

@@ -104,8 +104,8 @@ def _of_suspect(record: TwinRecord) -> Iterator[Assumption]:
     if record.reference is not None:
         yield Assumption(
             says=f"The reference {record.reference.name} never learnt from what was served.",
-            how="One that did leans to the served answers itself, and less it an innocent suspect leans away from "
-            "them, which bets that learn may take for evidence. Test the reference in the suspect's place to see.",
+            how="One that did leans to the served answers itself, and whoever is compared with it leans away from "
+            "them, which gets no verdict. Test the reference in the suspect's place to see.",
             checked=False,
         )
     shown = {

@@ -21,6 +21,8 @@ from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
 from detect.report.kinds import KINDS
 from detect.result import DetectionResult, Result, result_of
+from tests.detect.report.twins.ledgers import SECRET as TWIN_KEY
+from tests.detect.report.twins.ledgers import write_ledger
 from tests.golden.make import HERE as GOLDEN
 from tests.golden.make import KEY, SECRET
 from watermark.errors import DyetraceError
@@ -284,6 +286,33 @@ def test_a_trace_from_python_is_the_trace_of_the_command(tmp_path: Path, monkeyp
     assert {"report.json", "report.html", "evidence.npz"} <= {path.name for path in Path("traced").iterdir()}
     assert run("report", "verify", "traced/report.json").exit_code == 0
     assert run("recompute", "traced/report.json", "--key", KEY).exit_code == 0
+
+
+def test_a_test_by_twins_from_python_is_a_report_as_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from tests.innocents.world import network_of, tokenizer_of
+
+    monkeypatch.chdir(tmp_path)
+    tokenizer: Any = tokenizer_of()
+    network_of(tokenizer, seed=1).save_pretrained("model")
+    tokenizer.save_pretrained("model")
+    ledger = write_ledger(tmp_path, 30)
+    write_key_file(tmp_path / "twin.key", TWIN_KEY)
+    how: dict[str, Any] = {"tenants": ["acme", "zenith"], "dtype": "float32"}
+    result = detect.trace_twins("model", ledger, "file:twin.key", "tested", **how)
+    assert isinstance(result, detect.TwinResult) and not result.found and result.refused is None
+    assert {"report.json", "report.html", "twins.npz", "plan.json"} <= {path.name for path in Path("tested").iterdir()}
+    assert run("report", "verify", "tested/report.json").exit_code == 0
+    again = run("recompute", "tested/report.json", "--key", "file:twin.key")
+    assert again.exit_code == 0 and "every number the same" in again.output, again.output
+    assert len(result.to_frame()) == result.record.pairs.asked > 10
+    assert (
+        detect.trace_twins("model", ledger, "file:twin.key", "tested", **how).record.measures == result.record.measures
+    )
+    with pytest.raises(DyetraceError, match="needs the suspect's name"):
+        detect.trace_twins("http://127.0.0.1:9/v1", ledger, "file:twin.key", "asked")
 
 
 def run(*words: object) -> Any:
