@@ -24,6 +24,8 @@ GENERATE = f"generate {OWN} --model {MODEL} --dtype float32 --max-new-tokens 6 -
 TRACE = f"trace weights ../mine/suspect {TEXT} --dtype float32 --contexts 60 -o new"
 PLAN = f"trace plan {URL}/good --model suspect {OWN} --decoys 3 -o new.json"
 ASK = f"--key {KEY} --tokenizer {MODEL} --timeout 0.5 --attempts 1"
+TWINS = f"--twin-key {KEY}"
+TWINNED = f"{GENERATE} --prompts ../mine/prompts.txt {TWINS}"
 CHECK = f"serve-check {URL}/good --spec ../mine/tenants.json {ASK} --count 2 --max-tokens 8 --no-special"
 
 LINES: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -39,7 +41,9 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
     "generate": (3, (f"{GENERATE} --prompts ../mine/prompts.txt -o new.jsonl",
                      f"{GENERATE} --prompts ../mine/prompts.jsonl",
                      f"{GENERATE} --prompts ../mine/prompts.txt -o ../out/answers.jsonl --force",
-                     f"{GENERATE} --json -o new.jsonl")),
+                     f"{GENERATE} --json -o new.jsonl",
+                     f"{TWINNED} -o new.jsonl --twins 1 --twin-ledger new.ledger",
+                     f"{TWINNED} --twins 0.5 --twin-ledger ../out/twins.ledger")),
     "detect": (8, (f"detect ../mine/answers.jsonl {TEXT}", f"detect ../mine/docs.jsonl {TEXT} --json --fail",
                    f"detect ../mine/text.txt {TEXT} -o new", f"detect - {TEXT}",
                    f"detect ../mine/ids.jsonl {TEXT} -o ../out/detection --force",
@@ -78,6 +82,16 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
     "ledger info": (2, ("ledger info ../mine/one.ledger --json",)),
     "ledger hashes": (3, ("ledger hashes ../mine/answers.jsonl",)),
     "ledger merge": (2, ("ledger merge ../mine/one.ledger ../mine/two.ledger -o new.ledger",)),
+    "twins info": (2, (f"twins info ../mine/twins.ledger {TWINS} --json", "twins info ../mine/twins.ledger")),
+    "twins commit": (3, (f"twins commit ../mine/twins.ledger {TWINS} -o new.json",)),
+    "twins reveal": (3, (f"twins reveal ../mine/twins.ledger {2:032x} {TWINS} --commitment ../mine/twins.json -o new",
+                         f"twins reveal ../out/twins.ledger {3:032x} {4:032x} {TWINS} -o new.json --json")),
+    "twins verify": (3, ("twins verify ../mine/shown.json --commitment ../mine/twins.json",
+                         "twins verify ../mine/shown.json --commitment ../mine/twins.json --json "
+                         "--opening ../mine/twins.json.opening")),
+    "twins export": (3, (f"twins export ../mine/twins.ledger {TWINS} -o new.jsonl --account acme",)),
+    "twins erase": (4, (f"twins erase ../out/twins.ledger {TWINS} --account acme --yes --json",
+                        f"twins erase ../out/twins.ledger {TWINS} --before 2027-01-01 --yes")),
     "serve-check": (3, (CHECK, f"{CHECK} --tenant acme --json", f"{CHECK} --tenant acme --every 0.1 --rounds 2")),
     "schema": (2, ("schema", "schema scan")),
     "demo": (1, ("demo -o new",)),
@@ -155,8 +169,9 @@ FITTING = {
     "--calibrate": ("../mine/suspect=0.1", "../mine/model=0", "../mine/model=nan"),
     "--complete": ("../mine/served.sha256", "../mine/one.ledger"),
     "--tenants-file": ("../mine/accounts.txt", "../mine/prompts.txt"),
-    "--commitment": ("../mine/commitment.json", "../mine/commitment.json.opening"),
-    "--opening": ("../mine/commitment.json.opening", "../mine/commitment.json"),
+    "--commitment": ("../mine/commitment.json", "../mine/commitment.json.opening", "../mine/twins.json"),
+    "--opening": ("../mine/commitment.json.opening", "../mine/commitment.json", "../mine/twins.json.opening"),
+    "--twin-ledger": ("../out/twins.ledger", "../mine/one.ledger", "../odd/flipped-twins.ledger", "new.ledger", "new"),
     "--prompts": ("../mine/prompts.txt", "../mine/prompts.jsonl", "../mine/answers.jsonl", "-"),
     "--inputs": ("../mine", "../out", "/"),
     "--public-key": ("../mine/signing.pem.pub", "../mine/signing.pem"),
@@ -217,7 +232,7 @@ def _kind(parameter: click.Option) -> str:
         return "flag"
     if isinstance(parameter.type, click.Choice):
         return "choice"
-    if name in ("--key", "--signing-key", "--api-key"):
+    if name in ("--key", "--signing-key", "--api-key", "--twin-key"):
         return "key"
     if name in ("--output", "--work", "--html", "--key-out"):
         return "output"
@@ -229,4 +244,5 @@ def _kind(parameter: click.Option) -> str:
 _WORDS = (
     "--tenant", "--control", "--argument", "--field", "--text-field", "--id-field", "--role", "--seed", "--decoy-seed",
     "--param", "--scheme", "--served-tenant", "--read-tenant", "--address", "--case", "--examiner",
+    "--account", "--before",
 )  # fmt: skip

@@ -19,13 +19,16 @@ _KILLED = 137
 _TEMPORARY = ("tmp/dyetrace-", "tmp/torchinductor_")  # machine code, and what torch makes when it is loaded
 _MOST_LINES = 40  # on standard error
 _WRITTEN_BESIDE = {
-    "generate": (".partial", ".partial.json"),
+    "generate": (".partial", ".partial.json", ".keys"),
     "commit": (".opening",),
+    "twins commit": (".opening",),
+    "twins erase": (".keys",),
     "report keygen": (".pub",),
 }
-# What a command may replace where it is told to: earlier specs, answers and reports, and nothing else of anybody's.
+# What a command may change where it is told to: earlier specs, answers, reports, twins, and nothing else of anybody's.
 _REPLACEABLE = re.compile(
     r"(mine|out)/(spec|tenants|green|foreign)\.json|(mine|out)/(answers|acme|placebo)\.jsonl"
+    r"|(mine|out|odd)/([a-z]+-)?twins\.ledger(\.keys)?"  # pairs are added, and keys of erased ones go
     r"|(mine|out|odd)/(detection|scan|trace|signed)(/(report\.(json|html|pdf|json\.sig)|documents\.parquet|hits\.jsonl"
     r"|skipped\.jsonl|run\.json|evidence\.npz))?"
 )

@@ -35,6 +35,7 @@ def make(folder: Path) -> None:
     _make_secrets()
     _make_texts()
     _make_served()
+    _make_twins()
     _make_reports()
     _make_odd(folder / "odd", folder / "mine")
     _make_earlier(folder / "out", folder / "mine")
@@ -130,6 +131,19 @@ def _make_served() -> None:
     )  # fmt: skip
 
 
+def _make_twins() -> None:
+    """A ledger of pairs of two accounts, a commitment to it, and what an expert is shown."""
+    from tests.watermark.twins.pairs import pair
+    from watermark.keys import SecretKey
+    from watermark.twins.ledger import TwinLedger
+
+    with TwinLedger.open(Path("twins.ledger"), SecretKey(OWNER), write=True) as ledger:
+        ledger.append_many([pair(number, ("acme", "zenith", None)[number % 3]) for number in range(7)])
+    key = ("--twin-key", "file:owner.key")
+    _run("twins", "commit", "twins.ledger", *key, "-o", "twins.json")
+    _run("twins", "reveal", "twins.ledger", f"{0:032x}", *key, "--commitment", "twins.json", "-o", "shown.json")
+
+
 def _make_reports() -> None:
     how = ("--spec", "spec.json", "--key", "file:owner.key", "--tokenizer", "model", "--decoys", "5")
     _run("detect", "answers.jsonl", *how, "-o", "detection")
@@ -169,7 +183,8 @@ def _make_odd(odd: Path, mine: Path) -> None:
     }.items():
         (odd / name).write_bytes(content)
     for name in ("docs.jsonl.gz", "docs.jsonl.zst", "docs.parquet", "scan/report.json", "trace/report.json",
-                 "trace/evidence.npz", "detection/report.json", "one.ledger", "plan.json", "spec.json",
+                 "trace/evidence.npz", "detection/report.json", "one.ledger", "twins.ledger",
+                 "twins.ledger.keys", "shown.json", "twins.json", "plan.json", "spec.json",
                  "commitment.json", "answers.jsonl", "owner.key", "signing.pem", "model/tokenizer.json"):  # fmt: skip
         data = (mine / name).read_bytes()
         stem = name.replace("/", "-")
@@ -214,7 +229,8 @@ def _change(report: Path, copy: Path) -> None:
 def _make_earlier(out: Path, mine: Path) -> None:
     for name in ("detection", "scan", "trace", "signed"):
         shutil.copytree(mine / name, out / name)
-    for name in ("spec.json", "answers.jsonl", "plan.json", "owner.key", "commitment.json.opening", "one.ledger"):
+    others = ("owner.key", "commitment.json.opening", "one.ledger", "twins.ledger", "twins.ledger.keys")
+    for name in ("spec.json", "answers.jsonl", "plan.json", *others):
         shutil.copy(mine / name, out / name)
     (out / "notes.txt").write_text("somebody's own")
     for folder in ("busy", "scan", "trace", "detection", "work/.dyetrace-scan", "plain"):
