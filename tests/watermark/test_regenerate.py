@@ -1,4 +1,4 @@
-"""Twins drawn later by a local model: alike in law, once for each answer, and refused where the model can't be the same."""
+"""Twins drawn later by a local model: alike in law, once for each answer, refused where the model is another."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def test_of_a_twin_no_more_is_said_than_of_the_served_answer(tiny: tuple[Any, An
 
 def test_each_line_is_drawn_with_its_own_settings(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    lines = [{"prompt": f"{i} 4", "text": "30", "token_ids": [30], "max_tokens": 3 + 4 * (i % 2)} for i in range(20, 28)]
+    same = {"text": "30", "token_ids": [30]}
+    lines = [{"prompt": f"{i} 4", "max_tokens": 3 + 4 * (i % 2), **same} for i in range(20, 28)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = {pair.prompt: pair for pair in drawn(tiny, read_logged(path, KEY, Stated(temperature=1.0, top_p=1.0)))}
     longest = Counter[int]()
