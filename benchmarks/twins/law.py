@@ -10,6 +10,7 @@ and the table says what is left of a real student.
 from __future__ import annotations
 
 import io
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,17 +26,22 @@ import numpy.typing as npt
 from benchmarks.distillation.second_family import gemma_dir
 from benchmarks.twins.material import Material, owner_folder, texts_of
 from benchmarks.twins.students import Training, student
-from detect.twins.controls import OWNER_NUMBERS
-from detect.twins.measures.weights import Reader
+from detect.twins.bets import bets
+from detect.twins.controls import OWNER_NUMBERS, law_controls
+from detect.twins.law import flat, law_test
+from detect.twins.measures.weights import Reader, covariates
 from watermark.files.writing import write_atomically
 from watermark.generate import Answer, Sampling, generate_batches
 from watermark.models.folder import load_model
-from watermark.twins.pair import Pair
+from watermark.twins.pair import Pair, TwinAnswer
 
 F64 = npt.NDArray[np.float64]
 
 PAIRS = 200
 _BATCH = 40
+_TOGETHER = 10
+_FEWEST = 60  # pairs, below which nothing is said
+_TARGET = 6.0
 _OTHER_SYSTEM = "You are a careful teacher. Give short answers in simple words."
 
 
@@ -153,21 +159,37 @@ INNOCENT = ("base", "gemma-base", "others", "gemma-others")
 def readings(bench: Bench, suspect: str, names: Sequence[str]) -> dict[str, F64]:
     """Means over the tokens of each text of some sets, under a suspect: (n, `OWNER_NUMBERS`) by the sets' names.
 
-    Those of anybody but the owner's model have the first number alone.
+    Those of anybody but the owner's model have the first number alone. `_TOGETHER` prompts at a time are kept, so that
+    a killed run goes on where it was.
     """
-    paths = {name: bench.keep / "law" / f"read-{suspect}-{slug(name)}-seed{bench.seed}.npy" for name in names}
-    if lacking := [name for name in names if not paths[name].exists()]:
-        started = time.monotonic()
-        folder = _folder(bench, suspect)
-        texts = [bench.material.served if name == SERVED else bench.twins(name) for name in lacking]
-        sides = [[answers[i].text for answers in texts] for i in range(PAIRS)]
-        found = _read(Reader.load(folder), bench.material.pairs[:PAIRS], sides, whole=suspect == "base")
-        for place, name in enumerate(lacking):
-            data = io.BytesIO()
-            np.save(data, found[:, place])
-            write_atomically(paths[name], data.getvalue())
-        click.echo(f"{suspect}, {', '.join(lacking)}: {time.monotonic() - started:.0f} s", err=True)
-    return {name: np.load(path) for name, path in paths.items()}
+    parts: dict[str, list[F64]] = {name: [] for name in names}
+    reader: Reader | None = None
+    for start in range(0, PAIRS, _TOGETHER):
+        paths = {name: _part(bench, suspect, name, start) for name in names}
+        if lacking := [name for name in names if not paths[name].exists()]:
+            reader = reader or Reader.load(_folder(bench, suspect))
+            sets = [bench.material.served if name == SERVED else bench.twins(name) for name in lacking]
+            sides = [[answers[i].text for answers in sets] for i in range(start, start + _TOGETHER)]
+            pairs = bench.material.pairs[start : start + _TOGETHER]
+            found = _read(reader, pairs, sides, whole=suspect == "base")
+            for place, name in enumerate(lacking):
+                data = io.BytesIO()
+                np.save(data, found[:, place])
+                write_atomically(paths[name], data.getvalue())
+        for name in names:
+            parts[name].append(np.load(paths[name]))
+    return {name: np.concatenate(some) for name, some in parts.items()}
+
+
+def _part(bench: Bench, suspect: str, name: str, start: int) -> Path:
+    return bench.keep / "law" / "read" / f"{suspect}-{slug(name)}-seed{bench.seed}-{start:04d}.npy"
+
+
+def read_already(bench: Bench, suspect: str, name: str) -> F64:
+    """What `readings` has kept so far of a set: a first part of it."""
+    paths = [_part(bench, suspect, name, start) for start in range(0, PAIRS, _TOGETHER)]
+    there = list(itertools.takewhile(Path.exists, paths))
+    return np.concatenate([np.load(path) for path in there]) if there else np.zeros((0, 1))
 
 
 def _read(reader: Reader, pairs: Sequence[Pair], texts: Sequence[Sequence[str]], *, whole: bool) -> F64:
@@ -214,8 +236,84 @@ def _folder(bench: Bench, suspect: str) -> Path:
     return Path((bench.keep / f"seed{bench.seed}" / f"{suspect}.folder").read_text().strip())
 
 
+def regenerated(bench: Bench, name: str, n: int) -> list[Pair]:
+    """The first pairs of served answers and their twins under a change."""
+    setting = bench.material.setting
+
+    def side(answer: Answer) -> TwinAnswer:
+        cut = len(answer.token_ids) >= setting.tokens
+        return TwinAnswer(text=answer.text, token_ids=answer.token_ids, finish_reason="length" if cut else "stop")
+
+    rows = zip(bench.material.pairs, bench.material.served, bench.twins(name), strict=False)
+    return [
+        msgspec.structs.replace(pair, answers=(side(served), side(twin)), served=0, level="regenerated", proof=None)
+        for pair, served, twin in itertools.islice(rows, n)
+    ]
+
+
+def judge(bench: Bench, name: str) -> dict[str, Any] | None:
+    """What the law test says of a change, and what becomes of each suspect that has read enough."""
+    owner, other = _differences(bench, "base", name), _differences(bench, "gemma-base", name)
+    n = min(len(owner), len(other))
+    if n < _FEWEST:
+        return None
+    pairs = regenerated(bench, name, n)
+    turns = np.array([float(pair.sign) for pair in pairs])  # served first -> first side first
+    own = covariates(pairs)
+    lengths = np.array([len(a.token_ids or ()) - len(b.token_ids or ()) for a, b in (pair.sides for pair in pairs)])
+    own = np.column_stack([own, owner[:n, 0] * turns, lengths])
+    unrelated = other[:n, 0] * turns
+    controls = law_controls(pairs, owner[:n] * turns[:, None], {"gemma": unrelated}, own)
+    law = law_test(controls, bets=n)
+    signs = np.array([pair.sign for pair in pairs], dtype=np.int8)
+    beside = np.column_stack([own, unrelated])
+    found = {}
+    for suspect in SUSPECTS:
+        x = _differences(bench, suspect, name)[:, 0]
+        m = min(n, len(x))
+        if m < _FEWEST:
+            continue
+        turned = x[:m] * turns[:m]
+        unaware = bets(turned[:, None], signs[:m], own[:m]).log10_evalues.max()
+        aware = bets(flat(turned[:, None], beside[:m]), signs[:m], bias=law.bias).log10_evalues.max()
+        found[suspect] = {
+            "pairs": m,
+            "wins": int((x[:m] > 0).sum()),
+            "log10 e without a law test": round(float(unaware), 2),
+            "log10 e": None if law.veto is not None else round(float(aware), 2),
+            "found": law.veto is None and aware >= _TARGET,
+        }
+    return {"change": name, "pairs": n, "law": msgspec.to_builtins(law), "suspects": found}
+
+
+def _differences(bench: Bench, suspect: str, name: str) -> F64:
+    """Served less twin, as far as both were read: (n, numbers)."""
+    served, twin = read_already(bench, suspect, SERVED), read_already(bench, suspect, name)
+    n = min(len(served), len(twin))
+    found: F64 = served[:n] - twin[:n]
+    return found
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """The same as Markdown: for each suspect wins, and log10 e without and with the law test."""
+    head = ["twins drawn with", "pairs", "law test", *SUSPECTS]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for one in found:
+        law = one["law"]
+        says = "veto" if law["veto"] is not None else f"bias {law['bias']:.2f}"
+        cells = []
+        for suspect in SUSPECTS:
+            if (of := one["suspects"].get(suspect)) is None:
+                cells.append("")
+                continue
+            aware = "refused" if of["log10 e"] is None else f"{of['log10 e']:.1f}{' found' if of['found'] else ''}"
+            cells.append(f"{of['wins']} of {of['pairs']}; {of['log10 e without a law test']:.1f} -> {aware}")
+        lines.append(f"| {one['change']} | {one['pairs']} | {says} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 @click.command()
-@click.argument("stages", nargs=-1, type=click.Choice(["draw", "read"]))
+@click.argument("stages", nargs=-1, type=click.Choice(["draw", "read", "judge"]))
 @click.option("--keep", type=click.Path(path_type=Path), default=Path("/tmp/twins"), show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--only", multiple=True, help="Changes by name; all by default.")
@@ -230,6 +328,10 @@ def main(stages: Sequence[str], keep: Path, seed: int, only: Sequence[str], susp
     if "read" in stages:
         for suspect in suspects:
             readings(bench, suspect, [SERVED, *names])
+    if "judge" in stages:
+        found = [one for name in names if (one := judge(bench, name)) is not None]
+        write_atomically(keep / "law" / f"judged-seed{seed}.json", msgspec.json.encode(found))
+        click.echo(table(found))
 
 
 if __name__ == "__main__":
