@@ -17,11 +17,6 @@ from watermark.gateway.sides import Side
 
 _FIRST, _NONE = msgspec.Raw(b"0"), msgspec.Raw(b"[]")
 _TOKEN_IDS = ("token_ids", "prompt_token_ids")
-USAGE_LAST: Parts = {
-    name: msgspec.Raw(value)
-    for name, value in {"id": b'""', "object": b'""', "created": b"0", "model": b'""', "choices": b"[]"}.items()
-} | {"usage": msgspec.Raw(b'{"prompt_tokens":0,"total_tokens":0,"completion_tokens":0}')}
-"""The piece of a stream that counts its tokens, as vLLM has it; where an engine has another form, that is taken."""
 
 
 class Unreadable(Exception):
@@ -79,7 +74,7 @@ class Chunks:
         Whether the client has all of the served answer; the other one may go on.
     """
 
-    def __init__(self, asked: Asked, drawing: Drawing | None, usage_last: Parts = USAGE_LAST) -> None:
+    def __init__(self, asked: Asked, drawing: Drawing | None, usage_last: Parts) -> None:
         self._asked, self._drawing, self._usage_like = asked, drawing, usage_last
         self._begun = False
         self._held: list[tuple[Parts, Parts]] = []

@@ -21,8 +21,8 @@ from watermark.gateway.accounts import Accounts, NoAccounts
 from watermark.gateway.app import Gateway, Ledger, Settings
 from watermark.gateway.budget import Budget
 from watermark.gateway.canary import look
-from watermark.gateway.choices import USAGE_LAST
 from watermark.gateway.counters import Counters
+from watermark.gateway.json_parts import parts_of
 from watermark.gateway.operator import by_port, operator_app
 from watermark.gateway.serve import Running, listening
 from watermark.gateway.upstream import Upstream
@@ -35,6 +35,9 @@ __all__ = ["tiny_model"]
 TWIN_KEY = SecretKey(bytes(range(32)))
 CHAT: dict[str, Any] = {"model": "student", "messages": [{"role": "user", "content": "Tell me about owls."}]}
 TEXT: dict[str, Any] = {"model": "student", "prompt": "Owls are"}
+_USAGE = b'{"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}'
+USAGE_LAST = parts_of(b'{"id": "", "object": "", "created": 0, "model": "", "choices": [], "usage": ' + _USAGE + b"}")
+"""The last piece of a stream of `Server`."""
 
 
 class Watched(Counters):
@@ -220,8 +223,8 @@ class Echo:
                     self.rfile.readline()
                 else:
                     body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                got = {"method": self.command, "path": self.path, "body": body.decode("latin-1")}
-                got |= {"headers": [[name.lower(), value] for name, value in self.headers.items()]}
+                headers = [[name.lower(), value] for name, value in self.headers.items()]
+                got = {"method": self.command, "path": self.path, "headers": headers, "body": body.decode("latin-1")}
                 data = echo.body or json.dumps(got).encode()
                 self.send_response(echo.status)
                 for name, value in {"content-length": str(len(data)), **echo.headers}.items():
@@ -229,7 +232,7 @@ class Echo:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer  # noqa: N815
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/base/v1"
