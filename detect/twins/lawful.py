@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from detect.records.twins import LawTest
 from detect.twins.controls import law_controls, log_probability
-from detect.twins.law import law_test
+from detect.twins.law import Control, flat, law_test
 from detect.twins.measuring import covariates_of
 from detect.twins.readings import Readings
 from watermark.regenerate import differing
 from watermark.twins.pair import Pair
 
 
-def law_of(pairs: Sequence[Pair], owner: Path, unrelated: Sequence[Path], readings: Readings) -> LawTest:
+def law_of(
+    pairs: Sequence[Pair],
+    owner: Path,
+    unrelated: Sequence[Path],
+    readings: Readings,
+    *,
+    unserved: Sequence[Pair] = (),
+    suspect: Path | None = None,
+) -> LawTest:
     """Whether the twins follow the law of the served answers.
 
     Parameters
@@ -25,11 +35,23 @@ def law_of(pairs: Sequence[Pair], owner: Path, unrelated: Sequence[Path], readin
         Folders of the model that made them, and of models that can't have learnt from them.
     readings
         Reads pairs with models.
+    unserved
+        Regenerated twins of answers that nobody can have learnt from, in the order of time. The owner's model and
+        unrelated ones are asked about both kinds: more pairs leave a smaller bias open.
+    suspect
+        Folder of the suspect, which is asked about ``unserved`` and must prefer neither.
     """
+    found = sorted([*pairs, *unserved], key=lambda pair: (pair.made, pair.id))
     controls = law_controls(
-        pairs,
-        readings.owner_numbers(owner, pairs),
-        {folder.name: log_probability(readings.read(folder, pairs), pairs) for folder in unrelated},
-        covariates_of(pairs, owner, (), readings),
+        found,
+        readings.owner_numbers(owner, found),
+        {folder.name: log_probability(readings.read(folder, found), found) for folder in unrelated},
+        covariates_of(found, owner, (), readings),
     )
-    return law_test(controls, bets=len(pairs), differing=differing(pairs))
+    if suspect is not None and unserved:
+        x = log_probability(readings.read(suspect, unserved), unserved)
+        covariates = covariates_of(unserved, owner, unrelated, readings)
+        signs = np.array([pair.sign for pair in unserved], dtype=np.int8)
+        name = "the suspect, on answers that were never served"
+        controls.append(Control(name, "unserved", flat(x[:, None], covariates)[:, 0], signs))
+    return law_test(controls, bets=len(pairs), differing=differing(found))
