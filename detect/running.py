@@ -251,6 +251,7 @@ def trace_twins(
     alpha: float = DEFAULT_ALPHA,
     dtype: str = "bfloat16",
     quotes: bool = True,
+    watermark_trace: str | Path | None = None,
     api_key: str | None = None,
     budgets: Budgets | None = None,
     client: ClientSettings | None = None,
@@ -286,6 +287,8 @@ def trace_twins(
         Number format of local models.
     quotes
         Whether pairs may be shown in the report.
+    watermark_trace
+        The report.json of a trace of the watermark in the same suspect, a second line of evidence.
     api_key, budgets, client
         As for `trace_endpoint`.
     progress
@@ -326,6 +329,7 @@ def trace_twins(
         budgets=budgets or Budgets(),
         dtype=dtype,
         quotes=quotes,
+        beside=None if watermark_trace is None else Path(watermark_trace),
     )
     job.check()
     if job.through_endpoint:

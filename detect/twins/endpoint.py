@@ -28,6 +28,7 @@ from detect.twins.plan import Ask
 from detect.twins.preparing import TwinsJob, prepare
 from detect.twins.readings import Progress, Readings
 from detect.twins.recording import evidence_of, write_report
+from detect.twins.together import read_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def trace_twins_endpoint(
     readings = Readings(output, job.dtype, reading)
     prepared = prepare(job, output, readings, key=api_key, client=client)
     plan, pairs = prepared.plan, prepared.pairs
+    other = None if job.beside is None else read_line(job.beside, plan.suspect)
     measure = measure_of(plan, pairs, job.reference, job.owner, readings)
     covariates = covariates_of(pairs, job.owner, job.controls, readings)
     law = None
@@ -161,6 +163,7 @@ def trace_twins_endpoint(
             before_plan=account.before_plan,
         ),
         quotes=job.quotes,
+        beside=other,
         objection=_seen_before(account.before_plan),
         made=made,
     )

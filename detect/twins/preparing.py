@@ -64,6 +64,8 @@ class TwinsJob:
         What was published of the ledger; null where nothing was.
     quotes
         Whether pairs may be shown in the report.
+    beside
+        Report of a trace of the watermark in the same suspect, a second line of evidence.
     """
 
     suspect: str
@@ -88,6 +90,7 @@ class TwinsJob:
     dtype: str = "bfloat16"
     commitment: TwinCommitment | None = None
     quotes: bool = True
+    beside: Path | None = None
 
     @property
     def through_endpoint(self) -> bool:

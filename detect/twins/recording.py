@@ -23,6 +23,7 @@ from detect.twins.measures.prompting import clean, plain_prompt
 from detect.twins.measures.protocol import F64
 from detect.twins.plan import TwinPlan, plan_sha256
 from detect.twins.selection import came_at
+from detect.twins.together import OtherLine, together
 from watermark.errors import DyetraceError
 from watermark.twins.pair import Pair
 
@@ -70,6 +71,7 @@ def write_report(
     queries: Queries | None,
     quotes: bool,
     objection: str | None = None,
+    beside: OtherLine | None = None,
     made: Made | None = None,
 ) -> TwinRecord:
     """Conclude from the evidence, and write it and the record to ``output``.
@@ -90,6 +92,8 @@ def write_report(
         Whether pairs may be shown.
     objection
         Why the way in which the evidence was gathered allows no verdict.
+    beside
+        A trace of the watermark in the same suspect.
     made
         Who makes the report.
 
@@ -137,6 +141,7 @@ def write_report(
         queries=queries,
         files=[FileHash.of(EVIDENCE_FILE, data)],
         quotes=quotes,
+        watermark=None if beside is None else together(found.log10_evalue, beside),
     )
     record = msgspec.structs.replace(record, assumptions=assumptions(record), how_to_check=in_words(record))
     try:

@@ -14,6 +14,7 @@ from detect.twins.measuring import covariates_of
 from detect.twins.preparing import TwinsJob, prepare
 from detect.twins.readings import Progress, Readings
 from detect.twins.recording import evidence_of, write_report
+from detect.twins.together import read_line
 
 
 def trace_twins_weights(
@@ -44,6 +45,7 @@ def trace_twins_weights(
     readings = Readings(output, job.dtype, progress)
     prepared = prepare(job, output, readings)
     plan, pairs = prepared.plan, prepared.pairs
+    other = None if job.beside is None else read_line(job.beside, plan.suspect)
     covariates = covariates_of(pairs, job.owner, job.controls, readings)
     law = None
     if plan.choice.level == "regenerated" and job.owner is not None:
@@ -69,5 +71,6 @@ def trace_twins_weights(
         first_query=None,
         queries=None,
         quotes=job.quotes,
+        beside=other,
         made=made,
     )

@@ -314,6 +314,11 @@ class TraceTwins(TwinKeyed, Asking, Printed, Working, Reporting, Drawn, Quoting,
         help="What was published of the ledger beforehand (`dyetrace twins commit`), to put on record.  "
         "[e.g. --commitment twins.json]",
     )
+    beside: Path | None = option(
+        "--watermark-trace",
+        help="The report.json of a trace of the watermark in the same suspect, a second line of evidence: the report "
+        "then says what each says alone, and both together.  [e.g. --watermark-trace traced/report.json]",
+    )
     target_log10: float = option(
         "--target", default=10.0, help="log10 of the e-value at which asking stops.  [e.g. --target 6]"
     )

@@ -35,13 +35,14 @@ def twins(asked: TraceTwins) -> None:
     job = _job(asked)
     _refuse_unused(asked, job)
     job.check()
-    refuse_unused("fail", asked.dry_run, "--dry-run asks nothing and finds nothing")
+    for name in ("fail", "beside"):
+        refuse_unused(name, asked.dry_run, "--dry-run asks nothing and finds nothing")
     if asked.dry_run:
         _print_cost(asked, job)
         return
     for folder in _folders(job):
         check_folder(folder)
-    check_place(asked, TWINS_FORMAT, [asked.ledger, asked.commitment_path, *_folders(job)])
+    check_place(asked, TWINS_FORMAT, [asked.ledger, asked.commitment_path, asked.beside, *_folders(job)])
     ledger = asked.output / LEDGER_FILE
     if job.through_endpoint:
         note(f"{ledger}, which is no part of the report, will hold every reply whole")
@@ -92,6 +93,7 @@ def _job(asked: TraceTwins) -> TwinsJob:
         dtype=asked.dtype,
         commitment=None if asked.commitment_path is None else load_twin_commitment(asked.commitment_path),
         quotes=not asked.no_quotes,
+        beside=asked.beside,
     )
 
 
