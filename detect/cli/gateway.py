@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
+from socket import socket
 
 from detect import interruption
 from detect.cli.options.gateway import Gateway as Asked
@@ -13,7 +16,8 @@ from detect.records.written import clean
 from detect.student.asking.credentials import load_api_key
 from detect.student.asking.plan import api_root, check_url
 from watermark.errors import DyetraceError, MachineError
-from watermark.keys import load_master, read_source
+from watermark.files.writing import check_output
+from watermark.keys import SecretKey, load_master, read_source
 from watermark.twins.ledger import TwinLedger
 from watermark.twins.pair import coin_key
 
@@ -40,34 +44,64 @@ def gateway(asked: Asked) -> None:
     accounts = _accounts(asked)
     api_key = None if asked.api_key_source is None else load_api_key(asked.api_key_source)
     authorization = None if api_key is None else api_key.authorization
-    sockets = [
-        listening(asked.host, asked.port, "--port"),
-        listening("127.0.0.1", asked.operator_port, "--operator-port"),
-    ]
-    ports = [one.getsockname()[1] for one in sockets]
+    with (
+        listening(asked.host, asked.port, "--port") as clients,
+        listening("127.0.0.1", asked.operator_port, "--operator-port") as operator,
+    ):
+        if asked.check:
+            _check(asked, secret, authorization, accounts)
+        else:
+            _serve(asked, secret, authorization, accounts, clients, operator)
+
+
+def _serve(
+    asked: Asked,
+    secret: SecretKey,
+    authorization: Callable[[], str] | None,
+    accounts: Accounts,
+    clients: socket,
+    operator: socket,
+) -> None:
+    port, operator_port = clients.getsockname()[1], operator.getsockname()[1]
     with TwinLedger.open(asked.ledger, secret, write=True) as ledger:
         before = ledger.count
 
         async def run() -> None:
-            upstream = Upstream(api_root(asked.upstream), authorization, accounts.own_headers, asked.time_limit)
-            budget, counters = Budget(asked.budget, asked.at_once), Counters()
-            doing("asking the server for two answers")
-            settings = Settings(asked.share, asked.two_requests, asked.time_limit, await _ways(asked, upstream))
-            rest()
-            made = Gateway(settings, upstream, accounts, budget, counters, ledger, coin_key(secret), say)
-            app = by_port(made, operator_app(made, accounts, budget), ports[1])
-            doing("")
-            where = f"[{asked.host}]" if ":" in asked.host else asked.host
-            note(
-                f"the gateway listens at http://{where}:{ports[0]}/v1, for you at http://127.0.0.1:{ports[1]}/health; "
-                f"{asked.ledger} has {before:,} pairs"
-            )
-            interruption.leaves(lambda: f"{ledger.count - before:,} new pairs are in {asked.ledger}")
-            await Running(made, app).run_on(sockets)
+            async with Upstream(api_root(asked.upstream), authorization, accounts.own_headers, asked.time_limit) as up:
+                budget, counters = Budget(asked.budget, asked.at_once), Counters()
+                settings = Settings(asked.share, asked.two_requests, asked.time_limit, await _ways(asked, up))
+                made = Gateway(settings, up, accounts, budget, counters, ledger, coin_key(secret), say)
+                app = by_port(made, operator_app(made, accounts, budget), operator_port)
+                doing("")
+                where = f"[{asked.host}]" if ":" in asked.host else asked.host
+                note(
+                    f"the gateway listens at http://{where}:{port}/v1, for you at "
+                    f"http://127.0.0.1:{operator_port}/health; {asked.ledger} has {before:,} pairs"
+                )
+                interruption.leaves(lambda: f"{ledger.count - before:,} new pairs are in {asked.ledger}")
+                await Running(made, app).run_on([clients, operator])
 
         asyncio.run(run())
     if interruption.came():  # the server has taken the signal, and ended as it should
         raise KeyboardInterrupt
+
+
+def _check(asked: Asked, secret: SecretKey, authorization: Callable[[], str] | None, accounts: Accounts) -> None:
+    """Try all that a gateway needs, and leave everything as it is."""
+    if os.path.lexists(asked.ledger):
+        with TwinLedger.open(asked.ledger, secret):
+            pass
+    else:
+        check_output(asked.ledger)
+
+    async def run() -> None:
+        async with Upstream(api_root(asked.upstream), authorization, accounts.own_headers, asked.time_limit) as up:
+            found = await _ways(asked, up)
+        where = " and ".join("/chat/completions" if chat else "/completions" for chat in found)
+        how = "two requests" if asked.two_requests else "one request for two answers"
+        note(f"the gateway can begin: twins at {where}, by {how}; key, ledger and ports can be used")
+
+    asyncio.run(run())
 
 
 async def _ways(asked: Asked, upstream: Upstream) -> dict[bool, Parts]:
@@ -75,7 +109,9 @@ async def _ways(asked: Asked, upstream: Upstream) -> dict[bool, Parts]:
     if asked.two_requests:
         await reach(upstream)
         return {True: {}, False: {}}
+    doing("asking the server for two answers")
     found, lacking = await look(upstream, asked.model)
+    rest()
     for why in lacking.values():
         note(f"no twins at {clean(why)}")
     return found

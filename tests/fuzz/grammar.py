@@ -25,6 +25,7 @@ TRACE = f"trace weights ../mine/suspect {TEXT} --dtype float32 --contexts 60 -o 
 PLAN = f"trace plan {URL}/good --model suspect {OWN} --decoys 3 -o new.json"
 ASK = f"--key {KEY} --tokenizer {MODEL} --timeout 0.5 --attempts 1"
 TWINS = f"--twin-key {KEY}"
+PORTS = "--port 0 --operator-port 0"
 TWINNED = f"{GENERATE} --prompts ../mine/prompts.txt {TWINS}"
 CHECK = f"serve-check {URL}/good --spec ../mine/tenants.json {ASK} --count 2 --max-tokens 8 --no-special"
 
@@ -93,6 +94,9 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
     "twins erase": (4, (f"twins erase ../out/twins.ledger {TWINS} --account acme --yes --json",
                         f"twins erase ../out/twins.ledger {TWINS} --before 2027-01-01 --yes")),
     "serve-check": (3, (CHECK, f"{CHECK} --tenant acme --json", f"{CHECK} --tenant acme --every 0.1 --rounds 2")),
+    "gateway": (3, (f"gateway --upstream {URL}/good {TWINS} --twin-ledger new.ledger {PORTS} --two-requests --check",
+                    f"gateway --upstream {URL}/good {TWINS} --twin-ledger ../out/twins.ledger {PORTS} --two-requests "
+                    "--budget 1000 --at-once 2 --check")),
     "schema": (2, ("schema", "schema scan")),
     "demo": (1, ("demo -o new",)),
 }  # fmt: skip

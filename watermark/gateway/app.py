@@ -148,7 +148,6 @@ class Gateway:
         await asyncio.gather(*left, return_exceptions=True)
         self._pairs.put_nowait(None)
         await writer
-        await self._upstream.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _write(self) -> None:

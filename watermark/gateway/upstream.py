@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -19,7 +19,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Upstream:
-    """Connections to the server behind.
+    """Connections to the server behind, which are closed when its ``async with`` block is left.
 
     Parameters
     ----------
@@ -93,8 +93,10 @@ class Upstream:
             (b"accept-encoding", b"identity")
         ]
 
-    async def close(self) -> None:
-        """Close the connections."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
 

@@ -90,6 +90,11 @@ class Gateway(TwinKeyed, Working, runs="gateway:gateway"):
         help="What the gateway asks for at its start, to see whether the server gives two answers; by default the "
         "first model that it lists.  [e.g. --model my-model]",
     )
+    check: bool = option(
+        "--check",
+        help="See whether the server gives two answers, and whether key, ledger and ports can be used; then end.  "
+        "[e.g. --check]",
+    )
     host: str = option("--host", default="127.0.0.1", help="Address that clients use.  [e.g. --host 0.0.0.0]")
     port: int = option(
         "--port", type=click.IntRange(0, 65_535), default=8080, help="Its port; 0 takes a free one.  [e.g. --port 80]"

@@ -96,23 +96,15 @@ class Gate:
         ready = threading.Event()
 
         async def run() -> None:
-            behind = Upstream(upstream, authorization, whose.own_headers, time_limit)
-            usage_last = (await look(behind, None))[0] if looks else {True: USAGE_LAST, False: USAGE_LAST}
-            budget = Budget(tokens_a_day, at_once)
-            settings = Settings(share, two_requests, time_limit, usage_last)
-            made = Gateway(
-                settings,
-                behind,
-                whose,
-                budget,
-                self.counters,
-                wrapped(self._ledger),
-                coin_key(TWIN_KEY),
-                self.told.append,
-            )
-            self.running = Running(made, by_port(made, operator_app(made, whose, budget), operator_port))
-            ready.set()
-            await self.running.run_on(sockets)
+            async with Upstream(upstream, authorization, whose.own_headers, time_limit) as up:
+                usage_last = (await look(up, None))[0] if looks else {True: USAGE_LAST, False: USAGE_LAST}
+                budget, ledger = Budget(tokens_a_day, at_once), wrapped(self._ledger)
+                settings = Settings(share, two_requests, time_limit, usage_last)
+                coins = coin_key(TWIN_KEY)
+                made = Gateway(settings, up, whose, budget, self.counters, ledger, coins, self.told.append)
+                self.running = Running(made, by_port(made, operator_app(made, whose, budget), operator_port))
+                ready.set()
+                await self.running.run_on(sockets)
 
         self._thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
         self._thread.start()
