@@ -40,7 +40,7 @@ from watermark.errors import DyetraceError
 F64 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int8]
 
-LEARNERS = ((0.5, 0.0), (0.25, 0.5), (1.0, 0.5))
+LEARNERS = ((0.25, 0.5), (1.0, 0.5), (2.0, 1.0))
 """Standard deviation and mean of the coefficients that online logistic regressions start from; the mean is shared among
 the columns, whose sign is known: the larger, the more the first side was preferred."""
 

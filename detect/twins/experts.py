@@ -18,6 +18,7 @@ F64 = npt.NDArray[np.float64]
 WIN_CHANCES = (0.999, 0.56)
 """Of the experts that go by a number's sign alone."""
 LINKS = (
+    (0.25, 1, 0.998),
     (0.5, 1, 0.998),
     (1.0, 1, 0.998),
     (2.0, 1, 0.998),
@@ -78,11 +79,11 @@ class Experts:
     def __init__(self, columns: int, covariates: int = 0, combination: F64 | None = None) -> None:
         self.columns, self.covariates = columns, covariates
         self._combination = None if combination is None else _without_least(combination)
-        raw = columns + (combination is not None)
-        self._signals = raw * (2 if covariates else 1)
+        self._raw = columns + (combination is not None)
+        self._signals = self._raw * (2 if covariates else 1)
         self._typical = [_Typical() for _ in range(self._signals + covariates)]
         self._products = np.zeros((covariates, covariates))
-        self._moments = np.zeros((covariates, raw))
+        self._moments = np.zeros((covariates, self._raw))
         self._heard = 0
         shapes = len(WIN_CHANCES) + len(LINKS)
         self._nothing = Opinion(np.zeros(self._signals * shapes), np.zeros(columns + covariates), silent=True)
@@ -90,15 +91,16 @@ class Experts:
     @cached_property
     def weights(self) -> F64:
         """(experts,): prior weights, which with `IDLE_WEIGHT` and those of who learns from coins sum to 1."""
-        signals = np.ones(self._signals)
-        raw = self._signals // (2 if self.covariates else 1)
-        signals[0] = 3.0
+        parts = np.ones(self._raw)
+        parts[0] = 3.0
         if self._combination is not None:
-            signals[raw - 1] = 5.0
-        shapes = np.full(len(WIN_CHANCES) + len(LINKS), 1 / (len(WIN_CHANCES) + len(LINKS)))
-        rest = np.outer(signals / signals.sum(), shapes) * (1 - LEADING_WEIGHT - IDLE_WEIGHT - LEARNERS_WEIGHT)
-        rest[0, 0] += LEADING_WEIGHT
-        return rest.ravel()
+            parts[-1] = 5.0
+        signals = np.tile(parts, self._signals // self._raw)
+        shapes = np.ones(len(WIN_CHANCES) + len(LINKS))
+        left = 1 - LEADING_WEIGHT - IDLE_WEIGHT - LEARNERS_WEIGHT
+        weights = np.outer(signals / signals.sum(), shapes / len(shapes)) * left
+        weights[0, 0] += LEADING_WEIGHT
+        return weights.ravel()
 
     def hear(self, x: F64, z: F64) -> Opinion:
         """What is said of the next pair: ``x`` (columns,) and ``z`` (covariates,), first side less second.
