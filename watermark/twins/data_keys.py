@@ -48,7 +48,7 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 def keys_path(ledger: Path) -> Path:
     """Where the data keys of a ledger are: beside it, with ".keys" added."""
-    return ledger.with_name(ledger.name + ".keys")
+    return ledger.parent / f"{ledger.name}.keys"
 
 
 def cipher(key: bytes) -> AESGCM:

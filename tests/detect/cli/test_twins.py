@@ -135,6 +135,7 @@ def test_an_erasure_asks_and_says_what_is_lost(ledger: Path, key) -> None:
         (["commit", "L", "K", "-o", "twins.key"], "is read by this command"),
         (["export", "L", "--twin-key", "file:other.key", "-o", "new"], "wrong key"),
         (["info", "nope"], "cannot open ledger"),
+        (["commit", "", "K", "-o", "new"], "cannot open ledger"),
         (["info", "twins.key"], "is not a ledger of twins"),
         (["verify", "twins.key", "--commitment", "twins.key"], "not whole JSON"),
     ],
