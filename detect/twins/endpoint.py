@@ -20,7 +20,7 @@ from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from detect.student.asking.trouble import Tell
 from detect.twins.asking import Replied, TwinQuestions
 from detect.twins.conclude import Growth
-from detect.twins.lawful import law_of
+from detect.twins.lawful import law_of, unserved_pairs
 from detect.twins.measures.answers import answer_of
 from detect.twins.measures.protocol import F64
 from detect.twins.measuring import covariates_of, measure_of
@@ -106,7 +106,8 @@ def trace_twins_endpoint(
     covariates = covariates_of(pairs, job.owner, job.controls, readings)
     law = None
     if plan.choice.level == "regenerated" and job.owner is not None:
-        law = law_of(pairs, job.owner, job.controls, readings)
+        unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
+        law = law_of(pairs, job.owner, job.controls, readings, unserved=unserved)
     questions = TwinQuestions(plan, pairs, measure, job.budgets)
     growth = Growth(len(plan.columns), len(plan.covariates), law)
     rows: list[F64] = []

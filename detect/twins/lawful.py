@@ -12,8 +12,32 @@ from detect.twins.controls import law_controls, log_probability
 from detect.twins.law import Control, flat, law_test
 from detect.twins.measuring import covariates_of
 from detect.twins.readings import Readings
-from watermark.regenerate import differing
+from watermark.errors import DyetraceError
+from watermark.keys import SecretKey
+from watermark.regenerate import UNSERVED, differing
+from watermark.twins.ledger import TwinLedger
 from watermark.twins.pair import Pair
+
+
+def unserved_pairs(path: Path, secret: SecretKey) -> list[Pair]:
+    """The pairs of a ledger of answers that were never served, without equal ones, in the order of time.
+
+    Raises
+    ------
+    DyetraceError
+        It holds others, or none.
+    """
+    with TwinLedger.open(path, secret) as ledger:
+        found = list(ledger.pairs())
+    if any(pair.level != "regenerated" or UNSERVED not in pair.engine for pair in found):
+        raise DyetraceError(
+            f"{path} holds pairs of answers that were served; give a ledger that `dyetrace twins regenerate "
+            "--unserved` made"
+        )
+    kept = [pair for pair in found if not pair.tied]
+    if not kept:
+        raise DyetraceError(f"{path} holds no pair that says anything; leave --unserved out, or draw more twins")
+    return sorted(kept, key=lambda pair: (pair.made, pair.id))
 
 
 def law_of(

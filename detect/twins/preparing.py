@@ -48,6 +48,8 @@ class TwinsJob:
         places to ask about.
     controls
         Unrelated models, for the law test of regenerated twins.
+    unserved
+        A ledger of regenerated twins of answers that nobody can have learnt from, for the same test.
     ask
         What is read of the suspect.
     samples
@@ -75,6 +77,7 @@ class TwinsJob:
     reference: Path | None = None
     owner: Path | None = None
     controls: tuple[Path, ...] = ()
+    unserved: Path | None = None
     ask: Ask | Literal["auto"] = "auto"
     samples: int = 0
     level: Level | None = None
@@ -125,6 +128,7 @@ class TwinsJob:
             "reference": None if self.reference is None else str(self.reference),
             "owner": None if self.owner is None else str(self.owner),
             "controls": [str(folder) for folder in self.controls],
+            **({} if self.unserved is None else {"unserved": str(self.unserved)}),
             "ask": self.ask,
             "samples": self.samples,
             "level": self.level,
@@ -351,8 +355,8 @@ def _access(
             "twins that were drawn later need a law test first: give the model that made them (--owner) and at least "
             "one unrelated model (--control)"
         )
-    if level == "withheld" and job.controls:
-        raise DyetraceError("withheld twins need no law test: leave out --control")
+    if level == "withheld" and (job.controls or job.unserved is not None):
+        raise DyetraceError("withheld twins need no law test: leave out --control and --unserved")
     if not job.through_endpoint:
         return Offered("logprobs", {}, ())
     wanted = job.ask

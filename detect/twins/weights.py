@@ -8,7 +8,7 @@ import numpy as np
 
 from detect.records.made import Made
 from detect.records.twins import TwinRecord
-from detect.twins.lawful import law_of
+from detect.twins.lawful import law_of, unserved_pairs
 from detect.twins.measures.logprobs import numbers
 from detect.twins.measuring import covariates_of
 from detect.twins.preparing import TwinsJob, prepare
@@ -49,7 +49,8 @@ def trace_twins_weights(
     covariates = covariates_of(pairs, job.owner, job.controls, readings)
     law = None
     if plan.choice.level == "regenerated" and job.owner is not None:
-        law = law_of(pairs, job.owner, job.controls, readings)
+        unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
+        law = law_of(pairs, job.owner, job.controls, readings, unserved=unserved, suspect=Path(job.suspect))
     beside = None if job.reference is None else readings.read(job.reference, pairs)
     if law is not None and law.veto is not None:
         differences = np.zeros((0, len(plan.columns)))  # nobody is asked where no verdict can be given

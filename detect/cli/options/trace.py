@@ -288,6 +288,12 @@ class TraceTwins(TwinKeyed, Asking, Printed, Working, Reporting, Drawn, Quoting,
         help="For twins that were drawn later: a model of another family, which can't have learnt from the answers and "
         "must prefer neither; may be repeated.  [e.g. --control ./unrelated]",
     )
+    unserved: Path | None = option(
+        "--unserved",
+        help="For twins that were drawn later: a ledger of `dyetrace twins regenerate --unserved`, whose pairs nobody "
+        "can have learnt from. The law test rests on them too, and so on more pairs; a suspect whose weights are at hand "
+        "must prefer neither answer there.  [e.g. --unserved unserved.ledger]",
+    )
     tenants: tuple[str, ...] = option(
         "--tenant",
         help="Only pairs of this account, which is also tested by itself; may be repeated.  [e.g. --tenant acme]",

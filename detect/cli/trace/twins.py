@@ -42,7 +42,9 @@ def twins(asked: TraceTwins) -> None:
         return
     for folder in _folders(job):
         check_folder(folder)
-    check_place(asked, TWINS_FORMAT, [asked.ledger, asked.commitment_path, asked.beside, *_folders(job)])
+    check_place(
+        asked, TWINS_FORMAT, [asked.ledger, asked.unserved, asked.commitment_path, asked.beside, *_folders(job)]
+    )
     ledger = asked.output / LEDGER_FILE
     if job.through_endpoint:
         note(f"{ledger}, which is no part of the report, will hold every reply whole")
@@ -78,6 +80,7 @@ def _job(asked: TraceTwins) -> TwinsJob:
         reference=asked.reference,
         owner=asked.owner,
         controls=asked.controls,
+        unserved=asked.unserved,
         ask=asked.ask,
         samples=asked.samples,
         level=asked.level,
