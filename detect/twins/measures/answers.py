@@ -1,8 +1,9 @@
 """Measure of free answers: whether what a suspect says to a prompt is more like the one twin or the other.
 
-Text alone is needed. Similarities are of several kinds, since each student remembers in its own way: words in a row,
-rare words, pieces of words. Each is a number of an answer and a side, and the difference of both sides is what counts.
-A fixed combination of them, learnt beforehand on other students, stands first.
+Text alone is needed. What tells of training is what an answer shares with one twin and would not have said otherwise:
+words in a row that are rare in all answers, that the prompt doesn't hold, and that the owner's model, which was taught
+neither twin, doesn't say to this prompt by itself. The first number weighs words by that, with fixed weights; other
+similarities stand beside it, since each student remembers in its own way.
 """
 
 from __future__ import annotations
@@ -10,63 +11,73 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from detect.student.asking.answers import read_response
-from detect.twins.measures.prompting import Form, answer_limit, clean, question
+from detect.twins.measures.prompting import Form, answer_limit, clean, plain_prompt, question
 from detect.twins.measures.protocol import F64, Question
 from watermark.twins.pair import Pair
+
+Gram = tuple[str, ...]
+"""Words in a row."""
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
 CHRF_ORDER = 6
 CHRF_BETA = 2.0
 
-COLUMNS = ("combined", "chrF", "longest common prefix", "rare words", "rare 3-grams", "words in order")
+COLUMNS = ("telling words", "chrF", "longest common prefix", "words in order")
 """Names of the numbers of a pair."""
-WEIGHTS = (1.0, 0.5, 1.0, 1.0, 0.5)
-"""Of all columns but the first, in it."""
+
+ORDERS = (1, 2, 3)
+"""Words in a row that are looked at."""
+LEARNT = 0.1
+"""How much likelier a student says words in a row that stand in what it learnt: `telling`. Chosen, as `USUAL` is, on
+students of the demo model and of Gemma 3 270M (`benchmarks.twins`, seed 0); figures hardly change between 0.03 and 0.6.
+"""
+USUAL = 1.0
+"""Answers' worth of the share of all texts, beside what is known of the prompt at hand."""
 
 
 @dataclass(frozen=True)
 class Idf:
-    """How much a word, or several in a row, tell of which answer one reads.
+    """In how many texts words, or several in a row, stand: what is rare in all of them tells more.
 
     Attributes
     ----------
     texts
         How many were counted.
     counts
-        In how many of them each n-gram of up to `ORDER` words stands.
+        In how many of them each n-gram of words stands, of the `ORDERS`.
     """
 
     texts: int = 0
-    counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
-
-    ORDER = 3
+    counts: Counter[Gram] = field(default_factory=Counter)
 
     @classmethod
     def of(cls, pairs: Iterable[Pair]) -> Idf:
-        """Count in both answers of pairs: swapping twins changes nothing.
-
-        They are to be the pair at hand and those before it in time: later pairs may use the words of the answer that
-        was served, so that their counts would tell its coin.
-        """
-        counts: Counter[tuple[str, ...]] = Counter()
+        """Count in both answers of pairs together: swapping twins changes nothing."""
+        counts: Counter[Gram] = Counter()
         texts = 0
         for pair in pairs:
             for side in pair.sides:
-                words = words_of(side.text)
-                counts.update({gram for n in range(1, cls.ORDER + 1) for gram in grams(words, n)})
+                counts.update(shingles(side.text))
                 texts += 1
         return cls(texts, counts)
 
-    def weight(self, gram: tuple[str, ...]) -> float:
-        """log((texts + 1) / (texts with it + 1)), natural, at least 0 (Spärck Jones 1972, smoothed)."""
-        return math.log((self.texts + 1) / (self.counts[gram] + 1)) + 1.0 / (self.texts + 1)
+    def share(self, gram: Gram, without: int) -> float:
+        """Of the texts but a pair's own two, the share that holds an n-gram, smoothed: between 0 and 1.
+
+        Parameters
+        ----------
+        without
+            In how many of the pair's own two it stands; these are among the texts.
+        """
+        texts, count = max(0, self.texts - 2), max(0, self.counts[gram] - without)
+        return (min(count, texts) + 0.5) / (texts + 1)
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,10 @@ class AnswerMeasure:
     Attributes
     ----------
     idf
-        Of the planned pairs.
+        Of pairs that end with the one at hand, in the order of the bets.
+    usual
+        What the owner's model itself answers to each pair's prompt, by the pair's id (`usual_answers` of
+        `detect.twins.measures.weights`): such words tell nothing. None where the model is not at hand.
     samples
         Answers beside the greedy one.
     temperature
@@ -86,6 +100,7 @@ class AnswerMeasure:
     """
 
     idf: Idf
+    usual: Mapping[str, Sequence[str]] | None = None
     samples: int = 0
     temperature: float = 0.7
     completions: bool = False
@@ -105,7 +120,8 @@ class AnswerMeasure:
     def difference(self, pair: Pair, replies: Sequence[bytes | None]) -> F64:
         """Numbers of shape (columns,): the mean over the answers that came."""
         said = [text for reply in replies if reply is not None and (text := answer_of(reply)) is not None]
-        return differences(said, pair.sides[0].text, pair.sides[1].text, self.idf)
+        known = [shingles(plain_prompt(pair)), *map(shingles, (self.usual or {}).get(pair.id, ()))]
+        return differences(said, pair.sides[0].text, pair.sides[1].text, self.idf, known)
 
 
 def answer_of(reply: bytes) -> str | None:
@@ -116,7 +132,7 @@ def answer_of(reply: bytes) -> str | None:
     return response.choices[0].text
 
 
-def differences(said: Sequence[str], one: str, other: str, idf: Idf) -> F64:
+def differences(said: Sequence[str], one: str, other: str, idf: Idf, known: Sequence[Set[Gram]] = ()) -> F64:
     """How much more like the first text answers are than like the second: shape (columns,).
 
     Parameters
@@ -125,27 +141,51 @@ def differences(said: Sequence[str], one: str, other: str, idf: Idf) -> F64:
         The suspect's answers; none give zeros.
     one, other
         The twins.
+    idf
+        Of all texts, these two among them.
+    known
+        N-grams of the prompt, and of each answer that the owner's model gives to it (`shingles`).
     """
     if not said:
         return np.zeros(len(COLUMNS))
-    rows = [np.subtract(similarities(text, one, idf), similarities(text, other, idf)) for text in said]
-    found = np.mean(rows, axis=0)
-    return np.concatenate([[float(found @ np.array(WEIGHTS))], found])
+    rows = []
+    for text in said:
+        likeness = telling(text, one, other, idf, known)
+        rows.append([likeness, *np.subtract(similarities(text, one), similarities(text, other))])
+    found: F64 = np.mean(rows, axis=0)
+    return found
 
 
-def similarities(said: str, text: str, idf: Idf) -> F64:
+def telling(said: str, one: str, other: str, idf: Idf, known: Sequence[Set[Gram]] = ()) -> float:
+    """How much more telling words an answer shares with one twin than with the other, each from 0 to 1.
+
+    An n-gram that an untaught model says with probability p is said by one that learnt a text with it with probability
+    p + q (1 - p), q = `LEARNT`. Its weight is the logarithm of the ratio, log(1 + q (1 - p) / p), as in a naive Bayes
+    classifier; p is estimated from what such a model says to this prompt (``known``) and from all texts. Of a twin
+    counts the weight of what it shares with the answer over the mean weight of both (Dice).
+    """
+    answer, twins = shingles(said), (shingles(one), shingles(other))
+
+    def weight(gram: Gram) -> float:
+        share = idf.share(gram, (gram in twins[0]) + (gram in twins[1]))
+        p = (sum(gram in some for some in known) + USUAL * share) / (len(known) + USUAL)
+        return math.log1p(LEARNT * (1 - p) / p)
+
+    weights = {gram: weight(gram) for gram in answer | twins[0] | twins[1]}
+
+    def mass(grams: Set[Gram]) -> float:
+        return math.fsum(weights[gram] for gram in grams)  # exact, in whatever order a set is gone through
+
+    own = mass(answer)
+    shares = [2 * mass(answer & twin) / total if (total := own + mass(twin)) > 0 else 0.0 for twin in twins]
+    return shares[0] - shares[1]
+
+
+def similarities(said: str, text: str) -> F64:
     """How alike an answer and a text are, each from 0 to 1: all of `COLUMNS` but the first."""
     said, text = clean(said), clean(text)
     mine, theirs = words_of(said), words_of(text)
-    return np.array(
-        [
-            chrf(said, text),
-            common_prefix(mine, theirs),
-            weighted_overlap(grams(mine, 1), grams(theirs, 1), idf.weight),
-            weighted_overlap(grams(mine, 3), grams(theirs, 3), idf.weight),
-            in_order(mine, theirs),
-        ]
-    )
+    return np.array([chrf(said, text), common_prefix(mine, theirs), in_order(mine, theirs)])
 
 
 def words_of(text: str) -> list[str]:
@@ -153,9 +193,10 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(clean(text).casefold())
 
 
-def grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    """How often each n words in a row stand in a text."""
-    return Counter(zip(*(words[i:] for i in range(n)), strict=False))
+def shingles(text: str) -> set[Gram]:
+    """All words of a text in a row, of each of the `ORDERS`."""
+    words = words_of(text)
+    return {gram for n in ORDERS for gram in zip(*(words[start:] for start in range(n)), strict=False)}
 
 
 def chrf(said: str, text: str, order: int = CHRF_ORDER, beta: float = CHRF_BETA) -> float:
@@ -189,18 +230,6 @@ def common_prefix(said: Sequence[str], text: Sequence[str]) -> float:
             break
         n += 1
     return n / (n + 4)
-
-
-def weighted_overlap(
-    said: Counter[tuple[str, ...]], text: Counter[tuple[str, ...]], weight: Callable[[tuple[str, ...]], float]
-) -> float:
-    """The weight of what both have, over the mean weight of both (Dice)."""
-
-    def mass(counts: Counter[tuple[str, ...]]) -> float:
-        return math.fsum(number * weight(gram) for gram, number in counts.items())
-
-    total = mass(said) + mass(text)
-    return 2 * mass(said & text) / total if total > 0 else 0.0
 
 
 def in_order(said: Sequence[str], text: Sequence[str]) -> float:

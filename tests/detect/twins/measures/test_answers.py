@@ -16,9 +16,10 @@ from detect.twins.measures.answers import (
     chrf,
     common_prefix,
     differences,
-    grams,
     in_order,
+    shingles,
     similarities,
+    telling,
     words_of,
 )
 from tests.detect.twins.measures.twins import HOSTILE, chat_reply, check_flips, pair, texts
@@ -103,23 +104,47 @@ def test_chrf_is_sacrebleus(said: str, text: str, score: float) -> None:
 
 
 def test_equal_texts_are_alike_by_1() -> None:
-    found = similarities(SEA, SEA, Idf.of([pair(SEA, SHORE)]))
     words = len(words_of(SEA))
-    assert found == pytest.approx([1, words / (words + 4), 1, 1, 1])
+    assert similarities(SEA, SEA) == pytest.approx([1, words / (words + 4), 1])
+    assert telling(SEA, SEA, "Nothing here", Idf.of([pair(SEA, "Nothing here")])) == pytest.approx(1)
 
 
-def test_rare_words_say_more_than_common_ones() -> None:
+def test_rare_words_tell_more_than_common_ones() -> None:
     pairs = [pair(f"the sea of {name} is blue", f"the sky of {name} is grey") for name in ("one", "two", "three")]
     idf = Idf.of(pairs)
-    assert idf.weight(("two",)) > idf.weight(("sea",)) > idf.weight(("the",)) > 0
-    assert idf.weight(("never", "seen")) >= idf.weight(("two",))
+    assert idf.share(("the",), 2) > idf.share(("sea",), 1) > idf.share(("two",), 2) > 0
+    assert idf.share(("never", "seen"), 0) == idf.share(("two",), 2) < 1
+    one, other = "a pearl in it", "the sea in it"
+    assert telling("pearl sea", one, other, Idf.of([*pairs, pair(one, other)])) > 0
+
+
+def test_a_pairs_own_texts_say_nothing_of_how_rare_its_words_are() -> None:
+    """Else the words that only one pair has would look common while few pairs are known."""
+    alone = Idf.of([pair(SEA, SHORE)])
+    assert alone.share(("sea",), 1) == alone.share(("never",), 0) == 0.5
+    assert Idf().share(("sea",), 1) == 0.5
+
+
+def test_what_the_owners_model_and_the_prompt_say_tells_less() -> None:
+    twins = pair("the deep sea", "the calm shore")
+    idf = Idf.of([twins, pair("one", "two"), pair("three", "four")])
+    one, other = "the deep sea and the harbour", "the calm shore and the harbour"
+    said = "the deep sea"
+    plain = telling(said, one, other, idf)
+    assert telling(said, one, other, idf, [shingles("the deep sea")]) < plain
+    both = telling("deep shore", "deep", "shore", idf)
+    assert both == 0
+    assert telling("deep shore", "deep", "shore", idf, [shingles("deep")]) < 0
+    usual = AnswerMeasure(idf, usual={twins.id: ["the deep sea", "a deep sea"]})
+    reply = [chat_reply("deep shore, calm sea")]
+    assert usual.difference(twins, reply)[0] < AnswerMeasure(idf).difference(twins, reply)[0]
 
 
 def test_similarities_by_hand() -> None:
     assert common_prefix(["a", "b", "c"], ["a", "b", "d"]) == 2 / 6
     assert common_prefix([], ["a"]) == 0
     assert in_order(["a", "x", "b", "c"], ["a", "b", "y", "c"]) == 2 * 3 / 8
-    assert grams(["a", "b", "a", "b"], 2) == {("a", "b"): 2, ("b", "a"): 1}
+    assert shingles("A b a") == {("a",), ("b",), ("a", "b"), ("b", "a"), ("a", "b", "a")}
     assert words_of("It's D\u00dcRER's, isn\u2019t it?") == ["it's", "d\u00fcrer's", ",", "isn\u2019t", "it", "?"]
 
 
