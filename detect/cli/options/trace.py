@@ -291,8 +291,8 @@ class TraceTwins(TwinKeyed, Asking, Printed, Working, Reporting, Drawn, Quoting,
     unserved: Path | None = option(
         "--unserved",
         help="For twins that were drawn later: a ledger of `dyetrace twins regenerate --unserved`, whose pairs nobody "
-        "can have learnt from. The law test rests on them too, and so on more pairs; a suspect whose weights are at hand "
-        "must prefer neither answer there.  [e.g. --unserved unserved.ledger]",
+        "can have learnt from. The law test rests on them too, and so on more pairs; a suspect whose weights are at "
+        "hand must prefer neither answer there.  [e.g. --unserved unserved.ledger]",
     )
     tenants: tuple[str, ...] = option(
         "--tenant",
