@@ -185,11 +185,11 @@ def test_names_that_nobody_could_read_are_one_line(option: str, text: str, case:
     assert len(refused.stderr.splitlines()) == 1 and refused.stderr[:-1].isprintable()
 
 
-@pytest.mark.parametrize("command", [["detect"], ["scan"], ["trace", "weights"], ["trace", "api"]])
+@pytest.mark.parametrize("command", [["detect"], ["scan"], ["trace", "weights"], ["trace", "api"], ["trace", "twins"]])
 def test_every_command_that_makes_a_report_takes_who_makes_it(command: list[str]) -> None:
     text = " ".join(run(*command, "--help").stdout.split())
     assert "--examiner" in text and "--case" in text
-    assert ("--no-quotes" in text) == (command[0] != "trace")  # a trace quotes nothing
+    assert ("--no-quotes" in text) == (command[0] != "trace" or command[1] == "twins")  # a trace quotes nothing
 
 
 def test_a_detection_prints_its_record_with_a_word_about_quotes(case: Path, smollm2_dir: Path) -> None:
