@@ -39,6 +39,7 @@ SCRIPTS = {
     "distillation.__main__": ["--keep"],
     "formats_hash": [],
     "fuzz": [],
+    "gateway": [],
 }
 
 

@@ -25,7 +25,7 @@ try:
     from watermark.gateway.accounts import Accounts, NamedByKey, NamedByProxy, NoAccounts, header_name
     from watermark.gateway.app import Gateway, Settings
     from watermark.gateway.budget import Budget
-    from watermark.gateway.canary import look, reach
+    from watermark.gateway.canary import always_equal, look
     from watermark.gateway.counters import Counters
     from watermark.gateway.json_parts import Parts
     from watermark.gateway.operator import by_port, operator_app
@@ -106,12 +106,18 @@ def _check(asked: Asked, secret: SecretKey, authorization: Callable[[], str] | N
 
 async def _ways(asked: Asked, upstream: Upstream) -> dict[bool, Parts]:
     """Which endpoints twins can be had of."""
-    if asked.two_requests:
-        await reach(upstream)
-        return {True: {}, False: {}}
     doing("asking the server for two answers")
-    found, lacking = await look(upstream, asked.model)
+    found: dict[bool, Parts] = {True: {}, False: {}}
+    lacking: dict[bool, str] = {}
+    if not asked.two_requests:
+        found, lacking = await look(upstream, asked.model)
+    equal = await always_equal(upstream, asked.model)
     rest()
+    if equal:
+        say(
+            "the server gives the same answer whenever it is asked the same, at temperature 1 as well: equal twins say "
+            "nothing; see whether it samples at all, and whether a watermark of its own fixes its answers"
+        )
     for why in lacking.values():
         note(f"no twins at {clean(why)}")
     return found

@@ -7,6 +7,7 @@ twins that can't be told apart from single answers are the point.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from watermark.gateway.sides import Side
 from watermark.gateway.upstream import Upstream, is_stream
 
 _QUESTION = "Name a colour and say what it reminds you of."
+_OTHER = "Tell me about a place that you would like to see, and why."
 _TOKENS = 16
 _SECONDS = 300.0
 _LARGEST = 1 << 20
@@ -74,19 +76,36 @@ async def look(upstream: Upstream, model: str | None) -> tuple[dict[bool, Parts]
     return found, lacking
 
 
-async def reach(upstream: Upstream) -> None:
-    """See that somebody answers.
+async def always_equal(upstream: Upstream, model: str | None) -> bool:
+    """Whether a server gives one answer alone to each of two questions, asked twice at temperature 1.
+
+    It may decode greedily whatever it is asked, or have a mark of its own that fixes its answers: then twins are equal,
+    and say nothing. A server that can't be asked is given the benefit of the doubt.
 
     Raises
     ------
     MachineError
-        Nobody does.
+        Nobody answers.
     """
     try:
         async with asyncio.timeout(_SECONDS):
             await _read(upstream, "GET", "/models", None)
+            name = await first_model(upstream) if model is None else model
+            for path, chat in ENDPOINTS.items():
+                with contextlib.suppress(_Unfit):
+                    texts = [await _text(upstream, path, chat, name, asked) for asked in (_QUESTION, _OTHER) * 2]
+                    return texts[:2] == texts[2:]
+    except DyetraceError:
+        return False
     except (httpx2.HTTPError, TimeoutError) as error:
         raise _unreachable(upstream, error) from None
+    return False
+
+
+async def _text(upstream: Upstream, path: str, chat: bool, model: str, question: str) -> str:
+    _, _, body = await _answered(upstream, path, {"model": model, **_prompt(chat, question), **_ASKED}, streamed=False)
+    first, _ = _sides([_decoded(body)], chat)
+    return first.answer.text
 
 
 async def first_model(upstream: Upstream) -> str:
@@ -120,10 +139,7 @@ def _unreachable(upstream: Upstream, error: Exception) -> MachineError:
 
 async def _try(upstream: Upstream, path: str, chat: bool, model: str) -> Parts:
     """How the last piece of a stream looks; raises `_Unfit`."""
-    prompt: dict[str, Any] = {"prompt": _QUESTION}
-    if chat:
-        prompt = {"messages": [{"role": "user", "content": _QUESTION}]}
-    asked = {"model": model, **prompt, **_ASKED, "return_token_ids": True}
+    asked = {"model": model, **_prompt(chat, _QUESTION), **_ASKED, "return_token_ids": True}
     _, _, body = await _answered(upstream, path, asked | {"n": 2}, streamed=False)
     response = _decoded(body)
     if not isinstance(response.get("usage"), dict):
@@ -138,6 +154,10 @@ async def _try(upstream: Upstream, path: str, chat: bool, model: str) -> Parts:
         if parts.keys() >= {"choices", "usage"} and not msgspec.json.decode(parts["choices"]):
             return parts
     raise _Unfit("a stream does not count tokens where it is asked to")
+
+
+def _prompt(chat: bool, question: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}]} if chat else {"prompt": question}
 
 
 async def _answered(upstream: Upstream, path: str, asked: dict[str, Any], streamed: bool) -> tuple[int, bool, bytes]:

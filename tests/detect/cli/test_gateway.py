@@ -66,6 +66,15 @@ def test_a_server_that_gives_no_two_answers_is_refused_at_the_start(
     assert "--two-requests" in refused.stderr or "--api-key" in refused.stderr
 
 
+def test_a_server_that_always_answers_alike_is_said(serve: Callable[..., Server]) -> None:
+    from benchmarks.distillation.server import Fault
+
+    same = b'{"choices": [{"index": 0, "message": {"content": "Red."}, "text": "Red.", "finish_reason": "stop"}]}'
+    server = serve(faults=lambda _: Fault("status", 200, body=same))
+    assert "equal twins say nothing" in run(server.url, "--two-requests").stderr
+    assert "equal" not in run(serve().url, "--two-requests").stderr
+
+
 def test_an_endpoint_without_two_answers_is_said_and_the_other_one_serves(serve: Callable[..., Server]) -> None:
     from benchmarks.distillation.server import Fault
 
