@@ -159,7 +159,7 @@ class TwinLedger:
         if write and secret is None:
             raise DyetraceError(f"writing to ledger {path} needs the twin key")
         if write and secret is not None and not os.path.lexists(path):
-            if os.path.lexists(keys_path(path)):
+            if os.path.lexists(keys_path(path)) and not os.path.lexists(path):  # nor was it made just now
                 raise DyetraceError(
                     f"{keys_path(path)} is there without its ledger {path}; restore that, or choose another path"
                 )

@@ -377,3 +377,51 @@ def test_a_full_disk_leaves_the_pairs_before_and_the_ledger_goes_on(path: Path) 
         assert path.stat().st_size == size
         ledger.append(pair(2))
     assert read(path) == [pair(0), pair(2)]
+
+
+def test_threads_may_append_and_read_at_once(path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with TwinLedger.open(path, KEY, write=True) as ledger:
+
+        def work(thread: int) -> None:
+            for number in range(10):
+                one = pair(100 * thread + number, account=f"account {thread}")
+                ledger.append(one, sync=number % 5 == 0)
+                assert one in list(ledger.pairs())
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+        head = ledger.head
+    found = read(path)
+    assert len(found) == 40
+    for thread in range(4):
+        mine = [one for one in found if one.account == f"account {thread}"]
+        assert mine == [pair(100 * thread + number, account=f"account {thread}") for number in range(10)]
+    with TwinLedger.open(path, KEY) as ledger:
+        assert ledger.head == head
+
+
+def test_of_two_that_make_a_ledger_at_once_one_has_it(path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    start, over, told = context.Event(), context.Event(), context.Queue()
+
+    def work(number: int) -> None:
+        start.wait()
+        try:
+            with TwinLedger.open(path, KEY, write=True) as ledger:
+                ledger.append(pair(number))
+                told.put("has it")
+                over.wait()
+        except MachineError:
+            told.put("refused")
+
+    both = [context.Process(target=work, args=(number,)) for number in range(2)]
+    for process in both:
+        process.start()
+    start.set()
+    assert sorted(told.get() for _ in both) == ["has it", "refused"]
+    over.set()
+    for process in both:
+        process.join()
+    assert len(read(path)) == 1
