@@ -25,11 +25,12 @@ LINKS = (
     (4.0, 1, 0.998),
     (1.0, 1, 0.6),
     (4.0, 3, 0.998),
-    (8.0, 3, 0.998),
+    (6.0, 3, 0.998),
+    (8.0, 5, 0.998),
     (16.0, 3, 0.998),
 )
 """Of the experts that go by size: the number, in typical ones so far, at which they are rather sure; the power that it
-is raised to (3: small numbers hardly count, as where few pairs were used); and 2 P - 1 of the largest numbers."""
+is raised to (from 3 on small numbers hardly count: few pairs were used); and 2 P - 1 of the largest numbers."""
 
 LEADING_WEIGHT = 0.31
 """Prior weight of the leading column's sign at the surest chance alone: 35 wins in a row then give 10^10 (2^35 is
@@ -92,7 +93,7 @@ class Experts:
     def weights(self) -> F64:
         """(experts,): prior weights, which with `IDLE_WEIGHT` and those of who learns from coins sum to 1."""
         parts = np.ones(self._raw)
-        parts[0] = 3.0
+        parts[0] = 4.0
         if self._combination is not None:
             parts[-1] = 5.0
         signals = np.tile(parts, self._signals // self._raw)
@@ -158,8 +159,7 @@ def _leanings(t: F64) -> F64:
     """Shape (signals * shapes,), from differences in typical ones, (signals,)."""
     signs = np.multiply.outer(np.sign(t), np.array(WIN_CHANCES) - 0.5)
     spreads, powers, surest = np.array(LINKS).T
-    powered = np.multiply.outer(t, 1 / spreads)
-    powered = np.where(powers == 1, powered, powered * powered * powered)
+    powered = np.multiply.outer(np.abs(t), 1 / spreads) ** powers * np.sign(t)[:, None]
     links = powered / np.sqrt(1 + powered * powered) * (surest / 2)
     leanings: F64 = np.concatenate([signs, links], axis=1).ravel()
     return leanings

@@ -186,6 +186,26 @@ def test_evidence_beyond_the_range_of_floats_is_told() -> None:
     assert bets(np.ones((4000, 1)), np.ones(4000)).log10_evalue == pytest.approx(4000 * np.log10(1.998), rel=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("columns", "arguments", "expected"),
+    [
+        (1, {}, 3.201378148119),
+        (2, {"covariates": True}, 2.770338484454),
+        (2, {"covariates": True, "combination": [1.0, 2.0]}, 2.893851269600),
+        (2, {"bias": 0.05}, 1.623902809734),
+    ],
+)
+def test_the_bets_are_those_of_reports_that_were_made_with_them(
+    columns: int, arguments: dict[str, Any], expected: float
+) -> None:
+    i = np.arange(60)
+    x = np.stack([(i * 37 % 101 - 50) / 10, (i * 53 % 89 - 44) / 100], axis=1)
+    likely = np.where(x[:, 0] >= 0, 1, -1)
+    signs = np.where(i * 7 % 10 < 8, likely, -likely)
+    more = {**arguments, "covariates": ((i * 29 % 83 - 41) / 7)[:, None]} if "covariates" in arguments else arguments
+    assert bets(x[:, :columns], signs, **more).log10_evalue == pytest.approx(expected, abs=1e-9)
+
+
 # --- bad input --------------------------------------------------------------------------------------------
 
 
