@@ -89,6 +89,7 @@ _RESULTS = (
     results.TwinsExported,
     results.TwinsErased,
     results.TwinsRegenerated,
+    results.TwinsForecast,
     results.SchemaNames,
 )
 

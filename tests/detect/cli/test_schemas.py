@@ -126,6 +126,16 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny_model: tuple[Any, Any]) 
     did("result-twins-reveal", "twins", "reveal", twins, f"{0:032x}", *key, "-o", folder / "shown.json")
     did("result-twins-verify", "twins", "verify", folder / "shown.json", "--commitment", folder / "twins.json")
     did("result-twins-export", "twins", "export", twins, *key, "-o", folder / "pairs.jsonl")
+    later = ["--model", model, "--twin-ledger", folder / "later.ledger", *key, "--temperature", 1, "--top-p", 1]
+    marked = ["--spec", folder / "spec.json", "--key", f"file:{folder / 'owner.key'}", "--dtype", "float32"]
+    did("result-twins-regenerate", "twins", "regenerate", answers, *later, "--max-tokens", 40, *marked)
+    suspect = ["trace", "twins", model, "--ledger", twins, *key, "--dtype", "float32", "-o", folder / "tested"]
+    did("result-trace-twins-dry-run", *suspect, "--dry-run")
+    did("twins", *suspect, "--no-pdf")
+    report = folder / "tested" / "report.json"
+    owner = ["--key", f"file:{folder / 'owner.key'}"]
+    did("result-recompute, twins", "recompute", report, *owner, "--inputs", folder)
+    did("result-report-verify, twins", "report", "verify", report)
     did("result-twins-erase", "twins", "erase", twins, *key, "--account", "acme", "--yes")
     did("result-schema", "schema")
     return Case(folder, results)
@@ -173,6 +183,8 @@ def test_files_and_lines_are_of_their_schemas(case: Case) -> None:
         "scan": "scanned/report.json",
         "trace": "asked/report.json",
         "trace-plan": "plan.json",
+        "twins": "tested/report.json",
+        "twin-plan": "tested/plan.json",
         "spec": "spec.json",
         "commitment": "commitment.json",
         "twin-commitment": "twins.json",
