@@ -41,6 +41,8 @@ IDLE_WEIGHT = 0.01
 """Prior weight of the expert that never bets: what was lost is never more than a factor of 100."""
 
 MOST_DIFFERENCE = 1e30
+"""The largest difference, covariate or weight that is taken."""
+
 _LEAST = 1e-30  # what is less is 0: squares of numbers and their quotients stay far from what floats can't hold
 _MOST_TYPICAL = 1e4  # differences of more typical ones than this are all the same
 _RIDGE = 5.0  # pairs' worth of "no influence" that a covariate's influence starts from
