@@ -39,6 +39,8 @@ _LARGEST_REQUEST = 1 << 22
 _LARGEST_PAIR = 1 << 24
 _REFUSES_TWO = (400, 422, 500, 501)
 """Statuses by which servers say that they don't give two answers; the request is then sent again for one."""
+_MOST_UNWRITTEN = 64
+"""Pairs that wait for the disk at most while new twins are drawn."""
 _SECONDS_TO_LEDGER = 60.0
 """After trouble with the ledger no twin is drawn for so long."""
 
@@ -245,7 +247,7 @@ class Gateway:
             return "gateway ends"
         if chat not in self._settings.usage_last:
             return "engine gives one answer"
-        if asyncio.get_running_loop().time() < self._no_twins_before:
+        if asyncio.get_running_loop().time() < self._no_twins_before or self._pairs.qsize() >= _MOST_UNWRITTEN:
             return "ledger"
         return self._budget.refusal()
 
