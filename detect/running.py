@@ -238,6 +238,7 @@ def trace_twins(
     reference: str | Path | None = None,
     owner: str | Path | None = None,
     controls: Sequence[str | Path] = (),
+    unserved: str | Path | None = None,
     ask: Ask | Literal["auto"] = "auto",
     samples: int = 0,
     level: Level | None = None,
@@ -275,6 +276,8 @@ def trace_twins(
     reference, owner, controls
         Folders of a model to compare with, of the model that made the answers, and of unrelated models for the law test
         of twins that were drawn later.
+    unserved
+        For the same law test: the ledger of twins of answers that nobody can have learnt from.
     ask, samples
         What is read of the suspect ("auto" takes the strongest that there is), and free answers beside the greedy one.
     level
@@ -315,6 +318,7 @@ def trace_twins(
         reference=None if reference is None else Path(reference),
         owner=None if owner is None else Path(owner),
         controls=tuple(map(Path, controls)),
+        unserved=None if unserved is None else Path(unserved),
         ask=ask,
         samples=samples,
         level=level,

@@ -199,7 +199,8 @@ def _of_texts(
             yield "other covariates"
     else:
         note("some covariates are a model's, and were not computed again")
-    if plan.mode == "weights" or plan.reference is not None or plan.measure.get("places_sha256") is not None:
+    models = [name for name, value in plan.measure.items() if name.endswith("_sha256") and value is not None]
+    if plan.mode == "weights" or plan.reference is not None or models:
         note("the differences are a model's, and were not computed again: test the same suspect anew to see them")
     elif record.queries is None or not (folder / LEDGER_FILE).is_file():
         note(f"{LEDGER_FILE} is not beside the report, so that no difference could be computed from the replies again")

@@ -20,7 +20,7 @@ from detect.student.asking.ledger import LEDGER_FILE, Draft, Ledger
 from detect.twins.asking import Replied, TwinQuestions
 from detect.twins.measures.answers import answer_of
 from detect.twins.measures.weights import covariates
-from detect.twins.measuring import covariate_columns, measure_columns, measure_of
+from detect.twins.measuring import covariate_columns, measure_columns, measure_of, settings_of
 from detect.twins.plan import Choice, PlannedPair, TwinPlan, keep_plan
 from detect.twins.readings import Readings
 from detect.twins.recording import evidence_of, write_report
@@ -101,7 +101,7 @@ def report_of(folder: Path, ledger: Path, *, guilty: bool = True, secret: Secret
         url="http://127.0.0.1:8000/v1",
         model="suspect-mini",
         ask="answers",
-        measure={"completions": False, "samples": 0},
+        measure=settings_of("answers", {"completions": False}, 0, [], None, Readings(folder, "float32")),
         columns=list(measure_columns("answers", False)),
         covariates=list(covariate_columns(False, ())),
         choice=Choice(
