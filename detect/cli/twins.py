@@ -71,7 +71,8 @@ def info(asked: TwinsInfo) -> None:
         print_result(told)
         return
     gone = f", {told.erased:,} of them erased" if told.erased else ""
-    click.echo(f"{told.path}: {counted(told.pairs, 'pair')}{gone}; twin key {told.key_fingerprint}, made {clean(told.created)}")
+    pairs = counted(told.pairs, "pair") + gone
+    click.echo(f"{told.path}: {pairs}; twin key {told.key_fingerprint}, made {clean(told.created)}")
     click.echo(f"by level: {_counts(told.levels)}")
     click.echo(f"by month: {_counts(told.months)}")
     if accounts is not None:
@@ -148,7 +149,8 @@ def verify(asked: TwinsVerify) -> None:
     if failed is not None:
         raise failed
     if not asked.as_json:
-        click.echo(f"it holds: {counted(len(shown.revealed), 'pair')} of the {commitment.pairs:,} that were committed to")
+        pairs = counted(len(shown.revealed), "pair")
+        click.echo(f"it holds: {pairs} of the {commitment.pairs:,} that were committed to")
     if later:
         say(f"twins that were drawn later, which have no coin to check: {later:,}")
     if opening is None:
@@ -193,7 +195,7 @@ def erase(asked: TwinsErase) -> None:
         if not lost.pairs:
             say("there is nothing to erase: pairs are kept by month, and a month goes as a whole when it is over")
         elif not asked.yes:
-            _confirm(f"Erase {counted(lost.pairs, 'pair')} for good? Nobody can read them or ask about them again")
+            _confirm(f"Erase {counted(lost.pairs, 'pair')} for good? Nobody can ever read or use them again")
         if lost.pairs:
             lost = ledger.erase(asked.account, before)
         told = TwinsErased(
@@ -203,7 +205,9 @@ def erase(asked: TwinsErase) -> None:
             left=ledger.count - ledger.erased,
         )
     if lost.pairs:
-        say(f"erased {counted(lost.pairs, 'pair')}; delete older copies of {keys_path(asked.path)} from backups as well")
+        say(
+            f"erased {counted(lost.pairs, 'pair')}; delete older copies of {keys_path(asked.path)} from backups as well"
+        )
     print_either(f"{told.pairs}", told, asked.as_json)
 
 
