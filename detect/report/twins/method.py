@@ -47,8 +47,8 @@ def _differences(record: TwinRecord) -> Iterator[Leaf]:
     yield heading("What is compared")
     how = {
         "answers": "The suspect answers the pair’s prompt freely, and each number says how much more like the first "
-        "answer than like the second one its words are: words and pieces of words in a row, rare words, the beginning. "
-        "The leading number is a combination of them that was fixed before.",
+        "answer than like the second one its words are. The leading number counts words in a row that it shares with "
+        "one of the two and would hardly have said without having learnt them, by weights that were fixed before.",
         "parting": "The suspect is asked how a beginning of an answer goes on: where the two answers part, and at "
         "later places of each where the owner’s own model would have gone on in another way. Each number counts the "
         "turns of the first answer that it takes, less those of the second.",
@@ -102,11 +102,11 @@ def _bets(record: TwinRecord) -> Iterator[Leaf]:
         )
         return
     yield text(
-        "Bettors that go by the sign of a number hold fixed chances from $low to $high of being right; $lead of the "
+        "Bettors that go by the sign of a number hold a fixed chance of being right, from $low to $high; $lead of the "
         "stake is the leading number’s at the surest. Others let their chance grow with the size of the difference, in "
-        "typical differences so far, on several scales, as where few of many pairs were used. $learners are of bettors "
-        "that learn from coins that were laid open, by logistic regression without an intercept (MacKay 1992), and "
-        "$idle never bets.",
+        "typical differences so far, on several scales; for some of them small differences hardly count, as where few "
+        "of many pairs were used. $learners are of bettors that learn from coins that were laid open, by logistic "
+        "regression without an intercept (MacKay 1992), and $idle never bets.",
         low=f"{min(WIN_CHANCES):g}",
         high=f"{max(WIN_CHANCES):g}",
         lead=percent(LEADING_WEIGHT),
