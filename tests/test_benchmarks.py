@@ -37,6 +37,7 @@ SCRIPTS = {
     "ledger": [],
     "audit": [],
     "distillation.__main__": ["--keep"],
+    "twins.__main__": ["--keep"],
     "formats_hash": [],
     "fuzz": [],
     "gateway": [],

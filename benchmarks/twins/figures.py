@@ -125,15 +125,12 @@ class Retossed:
     ----------
     ever
         Share of the tosses in which the e-value ever was 20 or more.
-    mean_e
-        Mean of the final e-value; 1 under the null, but carried by a few tosses.
     sign_05, sign_01, flip_05, flip_01
         Shares of the tosses with a p-value of at most .05 and .01: sign test and sign-flip test of the first number.
     """
 
     coins: int
     ever: float
-    mean_e: float
     sign_05: float
     sign_01: float
     flip_05: float
@@ -154,7 +151,6 @@ def retossed(numbers: Numbers, coins: int, flips: int, seed: int = 0) -> Retosse
     return Retossed(
         coins,
         float((curves.max(axis=1) >= _EVER).mean()),
-        float((10.0 ** curves[:, -1]).mean()),
         *(float((by_sign <= math.log10(level)).mean()) for level in (0.05, 0.01)),
         *(float((by_flip <= math.log10(level)).mean()) for level in (0.05, 0.01)),
     )

@@ -24,7 +24,7 @@ from benchmarks.twins.figures import Numbers
 from benchmarks.twins.material import Material
 from benchmarks.twins.paraphrase import Thesaurus
 from benchmarks.twins.students import PLAIN_CHAT, Training
-from benchmarks.twins.suspects import Family, Suspect, folder_of, place_of
+from benchmarks.twins.suspects import Family, Suspect, folder_of, label, place_of
 from detect.twins.asking import GrowingAnswers
 from detect.twins.measures.answers import AnswerMeasure, Idf
 from detect.twins.measures.logprobs import Read, columns, numbers
@@ -116,6 +116,9 @@ class Bench:
 
     def place(self, suspect: Suspect) -> Path | None:
         """Where a suspect's weights are; None where it was not trained yet."""
+        # Asked first, since texts in other words may have to be made before they name a folder.
+        if suspect.texts != "none" and not any(self.material.keep.glob(f"students/{label(suspect, self.material)}-*")):
+            return None
         path = place_of(suspect, self.material, self.thesaurus, self.training)
         return path if (path / "config.json").exists() else None
 

@@ -86,6 +86,11 @@ def base_folder(family: Family, owner: Path) -> Path:
     return gemma_dir()
 
 
+def label(suspect: Suspect, material: Material) -> str:
+    """What a suspect's folder is called, but for the hash at its end."""
+    return f"seed{material.seed}-{suspect.name}"
+
+
 def place_of(suspect: Suspect, material: Material, thesaurus: Thesaurus, training: Training | None = None) -> Path:
     """Where the suspect's weights are kept."""
     return place_of_student(*_recipe(suspect, material, thesaurus, training))
@@ -101,8 +106,7 @@ def _recipe(
 ) -> tuple[Path, str, Path, Sequence[tuple[str, str]], Training]:
     chosen = replace(training or suspect.training, seed=material.seed + 1)
     base = base_folder(suspect.family, material.folder)
-    name = f"seed{material.seed}-{suspect.name}"
-    return material.keep, name, base, texts_for(suspect, material, thesaurus), chosen
+    return material.keep, label(suspect, material), base, texts_for(suspect, material, thesaurus), chosen
 
 
 def texts_for(suspect: Suspect, material: Material, thesaurus: Thesaurus) -> Sequence[tuple[str, str]]:
