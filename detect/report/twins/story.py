@@ -90,7 +90,9 @@ def _pairs(record: TwinRecord) -> Section:
         "The $n pairs in which the leading number differs most, whichever answer it speaks for, the most telling "
         "first. The evidence is of all $all."
     )
-    bold = " Bold: three words in a row or more that the suspect shares with one of the two answers alone."
+    bold = (
+        " Bold, where letters can be: three words in a row or more that the suspect shares with one of the two alone."
+    )
     note = text(told + (bold if spoke else ""), soft=True, n=len(record.shown), all=record.pairs.asked)
     return Section(title, ident, [note, _side_by_side(record, spoke)], True, "Pairs")
 
