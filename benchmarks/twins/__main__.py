@@ -29,7 +29,6 @@ from detect.twins.forecast import pairs_needed
 from watermark.models.demo import demo_model_dir
 
 QUICK = ("plain", "base", "others")
-FLIPS = 500  # sign-flip tests take longer than all bets
 _SAID = {"logprobs": "log-probabilities", "parting": "turns taken", "answers": "free answers"}
 
 
@@ -124,7 +123,7 @@ def _found(numbers: Numbers, seed: int) -> dict[str, Any]:
 
 
 def _again(numbers: Numbers, coins: int, seed: int) -> dict[str, Any]:
-    one = retossed(numbers, coins, min(coins, FLIPS), seed)
+    one = retossed(numbers, coins, seed)
     return {
         "coins": one.coins, "ever e >= 20": one.ever, "sign p <= .05": one.sign_05,
         "sign p <= .01": one.sign_01, "flip p <= .05": one.flip_05, "flip p <= .01": one.flip_01,

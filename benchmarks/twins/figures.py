@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from benchmarks.common import Floats
 from detect.twins.bets import bets_on_many
-from detect.twins.signs import sign_flip, sign_test
+from detect.twins.signs import sign_flip, sign_flip_many, sign_test
 
 I8 = npt.NDArray[np.int8]
 
@@ -137,8 +137,8 @@ class Retossed:
     flip_01: float
 
 
-def retossed(numbers: Numbers, coins: int, flips: int, seed: int = 0) -> Retossed:
-    """Toss all coins again, ``coins`` times; sign-flip tests, which take longer, are made of ``flips`` of them."""
+def retossed(numbers: Numbers, coins: int, seed: int = 0) -> Retossed:
+    """Toss all coins again, ``coins`` times."""
     random = np.random.default_rng([77, seed])
     count = len(numbers.signs)
     signs = np.where(random.random((coins, count)) < 0.5, 1, -1).astype(np.int8)
@@ -147,7 +147,7 @@ def retossed(numbers: Numbers, coins: int, flips: int, seed: int = 0) -> Retosse
     wins = (first * signs > 0).sum(axis=1)
     tails = {w: sign_test(int(w), int((first != 0).sum() - w)) for w in np.unique(wins).tolist()}
     by_sign = np.array([tails[w] for w in wins.tolist()])
-    by_flip = np.array([sign_flip(first, row) for row in signs[:flips]])
+    by_flip = sign_flip_many(first, signs)
     return Retossed(
         coins,
         float((curves.max(axis=1) >= _EVER).mean()),

@@ -19,6 +19,8 @@ from detect.twins.experts import MOST_DIFFERENCE
 from watermark.errors import DyetraceError
 from watermark.laws import Bernoulli, WeightedBits
 
+F64 = npt.NDArray[np.float64]
+
 Sided = Literal["upper", "two-sided"]
 
 _FAIR = Bernoulli(0.5)
@@ -87,23 +89,30 @@ def sign_flip(differences: npt.ArrayLike, signs: npt.ArrayLike, sided: Sided = "
     >>> round(sign_flip([1.0, 2.0, -3.0], [1, 1, -1]), 6)
     -0.90309
     """
+    return float(sign_flip_many(differences, np.asarray(signs)[None], sided)[0])
+
+
+def sign_flip_many(differences: npt.ArrayLike, signs: npt.ArrayLike, sided: Sided = "upper") -> F64:
+    """`sign_flip` of the same differences with many rows of coins: ``signs`` is (m, n), and so many tails come back."""
     x, s = np.asarray(differences, dtype=np.float64), np.asarray(signs)
-    if x.ndim != 1 or x.shape != s.shape or not np.all((s == 1) | (s == -1)):
-        raise DyetraceError(f"{x.shape} differences and {s.shape} signs, each 1 or -1, are not one of each for a pair")
+    if x.ndim != 1 or s.ndim != 2 or s.shape[1:] != x.shape or not np.all((s == 1) | (s == -1)):
+        raise DyetraceError(
+            f"{x.shape} differences and {s.shape[1:]} signs, each 1 or -1, are not one of each for a pair"
+        )
     if not np.all(np.abs(x) <= MOST_DIFFERENCE):
         raise DyetraceError("a pair's differences must be finite numbers")
     largest = float(np.abs(x).max(initial=0.0))
     if largest == 0:
-        return 0.0
+        return np.zeros(len(s))
     relative = x / largest
     step = max(math.sqrt(float(np.mean(relative**2))) / _STEPS, float(np.abs(relative).sum()) / _MOST_POINTS)
     weights = np.rint(relative / step).astype(np.int64)
-    total = int(weights @ s.astype(np.int64))
+    totals = s.astype(np.int64) @ weights
     sizes = np.abs(weights)
     # A sign times a size is twice a bit times it, less the size.
-    heads = (total if sided == "upper" else abs(total)) + int(sizes.sum())
-    log10_p = float(log10_sf_weighted_many(WeightedBits((1,)), sizes, [heads // 2])[0])
-    return log10_p if sided == "upper" else _twice(log10_p)
+    heads = (totals if sided == "upper" else np.abs(totals)) + sizes.sum()
+    log10_p = log10_sf_weighted_many(WeightedBits((1,)), sizes, heads // 2)
+    return log10_p if sided == "upper" else np.minimum(0.0, log10_p + math.log10(2))
 
 
 def _twice(log10_p: float) -> float:
