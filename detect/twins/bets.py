@@ -163,7 +163,7 @@ def bets(
     Examples
     --------
     >>> found = bets([[1.5], [-0.5], [2.0]], [1, -1, 1])
-    >>> found.log10_evalue == found.log10_evalues[2] > 0
+    >>> bool(found.log10_evalue == found.log10_evalues[2] > 0)
     True
     """
     x = np.asarray(differences, dtype=np.float64)

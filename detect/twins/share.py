@@ -60,7 +60,7 @@ def share_of_pairs(
     --------
     >>> interval, reason = share_of_pairs(241, 59)
     >>> round(interval.low, 2), interval.high
-    (0.48, None)
+    (0.46, None)
     """
     if min(wins, losses, *(calibration or ())) < 0:
         raise DyetraceError("wins and losses must be at least 0")
