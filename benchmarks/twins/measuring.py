@@ -24,9 +24,9 @@ from benchmarks.twins.figures import Numbers
 from benchmarks.twins.material import Material
 from benchmarks.twins.paraphrase import Thesaurus
 from benchmarks.twins.students import PLAIN_CHAT, Training
-from benchmarks.twins.suspects import Family, Suspect, folder_of, label, place_of
+from benchmarks.twins.suspects import Family, Suspect, base_folder, folder_of, label, place_of
 from detect.twins.asking import GrowingAnswers
-from detect.twins.measures.answers import AnswerMeasure, Idf
+from detect.twins.measures.answers import AnswerMeasure, Idf, answer_of
 from detect.twins.measures.logprobs import Read, columns, numbers
 from detect.twins.measures.parting import PartingMeasure, Place, find_places
 from detect.twins.measures.protocol import Measure, Question
@@ -84,7 +84,7 @@ class Bench:
     def measure(self, ask: Ask) -> Measure:
         """Through an endpoint, with the owner's model at hand; each pair must be taken in the order of time."""
         if ask == "answers":
-            return GrowingAnswers(AnswerMeasure(Idf()))
+            return GrowingAnswers(AnswerMeasure(Idf(), self._usual))
         return PartingMeasure(form="continue", places=self._places)
 
     def read(self, suspect: Suspect) -> dict[str, Read]:
@@ -100,7 +100,7 @@ class Bench:
         path = self._kept(f"{ask}-{self.folder(suspect).name}.json")
         if not path.exists():
             click.echo(f"{suspect.name} is asked for {ask} of seed {self.material.seed}", err=True)
-            measure = self.measure(ask)
+            measure = PartingMeasure(form="continue", places=self._places) if ask == "parting" else AnswerMeasure(Idf())
             about = [measure.questions(pair) for pair in self.material.pairs]
             given = iter(self._asked(suspect, [question for some in about for question in some]))
             _write(path, [[next(given) for _ in some] for some in about])
@@ -108,11 +108,16 @@ class Bench:
         return [[reply.encode() for reply in some] for some in kept]
 
     def kept(self, suspect: Suspect, ask: Ask) -> bool:
-        """Whether an earlier run made all that `numbers` needs."""
-        if self.place(suspect) is None:
+        """Whether earlier runs made all that `numbers` needs."""
+        folder = self.place(suspect)
+        if folder is None:
             return False
-        name = "read" if ask == "logprobs" else ask
-        return self._kept(f"{name}-{self.folder(suspect).name}.json").exists()
+        needed = [("read" if ask == "logprobs" else ask, folder.name), ("read", self.material.folder.name)]
+        if ask == "logprobs":
+            needed.append(("read", base_folder(suspect.family, self.material.folder).name))
+        if ask == "answers":
+            needed.append(("answers", self.material.folder.name))
+        return all(self._kept(f"{name}-{model}.json").exists() for name, model in needed)
 
     def place(self, suspect: Suspect) -> Path | None:
         """Where a suspect's weights are; None where it was not trained yet."""
@@ -153,6 +158,16 @@ class Bench:
     @cached_property
     def _owner(self) -> dict[str, Read]:
         return self.read(_base("demo"))
+
+    @cached_property
+    def _usual(self) -> dict[str, list[str]]:
+        """What the owner's model says to each prompt: its greedy answer and the third one."""
+        greedy = self.replies(_base("demo"), "answers")
+        found = {}
+        for pair, (reply,), third in zip(self.material.pairs, greedy, self.material.others, strict=True):
+            said = None if reply is None else answer_of(reply)
+            found[pair.id] = [*([] if said is None else [said]), third.text]
+        return found
 
     @cached_property
     def _places(self) -> dict[str, list[Place]]:
