@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from detect.student.asking.answers import Choice, read_response
-from detect.twins.measures.prompting import Form, clean, question
+from detect.twins.measures.prompting import Form, clean, number_of, question
 from detect.twins.measures.protocol import F64, Question
 from detect.twins.measures.weights import Progress, Reader, Tokens
 from watermark.twins.pair import Pair
@@ -232,7 +232,7 @@ def find_places(
     turns: list[list[tuple[int, int, float]]] = [[] for _ in sides]
 
     def take(number: int, first: int, logits: torch.Tensor) -> None:
-        temperature = _temperature(sides[number][0])
+        temperature = number_of(sides[number][0], "temperature", 1.0)
         turns[number] += _turns(sequences[number], first, logits / temperature)
 
     reader.forward(sequences, take, progress)
@@ -278,12 +278,6 @@ def _as_places(
 def _evenly(found: list[list[Place]], per_side: int) -> list[Place]:
     count = min(per_side, *map(len, found))
     return [place for places in found for place in places[:count]]
-
-
-def _temperature(pair: Pair) -> float:
-    value = pair.request.get("temperature", 1.0)
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0.01 <= value <= 100
-    return float(value) if usable else 1.0
 
 
 def _reply(choice: Choice, begun: str) -> str:

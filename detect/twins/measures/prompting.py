@@ -57,6 +57,14 @@ def answer_limit(pair: Pair) -> int:
     return _LONGEST
 
 
+def number_of(pair: Pair, name: str, default: float) -> float:
+    """A setting of the pair's request between 0.01 and 100; the default where it has none that can be used."""
+    value = pair.request.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0.01 <= value <= 100:
+        return float(value)
+    return default
+
+
 def question(pair: Pair, form: Form, begun: str, max_tokens: int, **settings: Any) -> Question:
     """Ask for what comes after the beginning of an answer.
 

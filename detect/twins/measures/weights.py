@@ -19,7 +19,7 @@ from detect.models.network import check_numbers, logits_at, logits_width, most_p
 from detect.models.soundness import check_sound
 from detect.models.translation import token_bytes
 from detect.twins.measures.logprobs import LEAST, Read, columns, numbers
-from detect.twins.measures.prompting import clean, messages, plain_prompt
+from detect.twins.measures.prompting import answer_limit, clean, messages, number_of, plain_prompt
 from detect.twins.measures.protocol import F64
 from watermark.models.folder import load_model
 from watermark.models.tokenizer import load_tokenizer, vocabulary_size
@@ -32,6 +32,9 @@ Progress = Callable[[int, int], None]
 
 COVARIATES = ("length in bytes", "log length in bytes")
 OWNER_COVARIATES = ("owner's log-probability", "owner's mean log-probability", "length in the owner's tokens")
+
+USUAL_SAMPLES = 4
+"""Answers of the owner's model to a prompt, beside the greedy one."""
 
 _LOGITS = 1 << 28  # bytes of logits that one forward pass may give
 
@@ -133,6 +136,42 @@ class Reader:
             if progress is not None:
                 progress(done, len(pieces))
 
+    def answers(self, pair: Pair, samples: int) -> list[str]:
+        """What the model itself says to a pair's prompt: its greedy answer first, then samples.
+
+        Samples are drawn at the pair's temperature and top-p from a seed that is the pair's id.
+        """
+        import torch
+        from transformers import GenerationConfig
+
+        def first_is_greedy(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            best = scores[0].argmax()
+            scores = scores.clone()
+            scores[0] = -torch.inf
+            scores[0, best] = 0.0
+            return scores
+
+        lead, templated = self.shown(pair)
+        inputs = self._tokenizer(lead, add_special_tokens=not templated, return_tensors="pt").to(self._network.device)
+        ends = getattr(self._network.generation_config, "eos_token_id", None) or self._tokenizer.eos_token_id
+        config = GenerationConfig(
+            do_sample=True,
+            num_return_sequences=samples + 1,
+            max_new_tokens=answer_limit(pair),
+            temperature=number_of(pair, "temperature", 1.0),
+            top_p=min(1.0, number_of(pair, "top_p", 1.0)),
+            top_k=0,
+            eos_token_id=ends,
+            pad_token_id=ends[0] if isinstance(ends, list) else ends,
+        )
+        torch.manual_seed(int(pair.id, 16) % 2**63)
+        # One prompt at a time: what is said to it must not depend, not even by rounding, on which pairs come later.
+        with torch.inference_mode():
+            rows = self._network.generate(**inputs, generation_config=config, logits_processor=[first_is_greedy])
+        written = rows[:, inputs["input_ids"].shape[1] :]
+        found: list[str] = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        return found
+
     def read(self, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Read | None]:
         """What the model makes of each pair; None where an answer is empty.
 
@@ -228,6 +267,35 @@ def read_pairs(
     """
     reads = Reader.load(folder, dtype).read(pairs, progress)
     return {pair.id: read for pair, read in zip(pairs, reads, strict=True) if read is not None}
+
+
+def usual_answers(
+    folder: str | Path,
+    pairs: Sequence[Pair],
+    samples: int = USUAL_SAMPLES,
+    *,
+    dtype: str = "bfloat16",
+    progress: Progress | None = None,
+) -> dict[str, list[str]]:
+    """What the owner's model answers to each pair's prompt when it is asked now, by the pair's id.
+
+    Such words say nothing of training (`detect.twins.measures.answers.telling`). The prompt alone has a say in them,
+    and no coin.
+
+    Parameters
+    ----------
+    folder
+        The owner's model, as it was when the pairs were made: taught nothing of them.
+    samples
+        Answers beside the greedy one.
+    """
+    reader = Reader.load(folder, dtype)
+    found = {}
+    for done, pair in enumerate(pairs, 1):
+        found[pair.id] = reader.answers(pair, samples)
+        if progress is not None:
+            progress(done, len(pairs))
+    return found
 
 
 def differences(
