@@ -20,10 +20,13 @@ from detect.student.asking.answers import read_response
 from detect.student.asking.ledger import LEDGER_FILE, Entry, verify_chain
 from detect.twins.asking import Replied, TwinQuestions
 from detect.twins.evidence import EVIDENCE_FILE, F64, TwinEvidence, read_evidence
+from detect.twins.measures.answers import answer_of
+from detect.twins.measures.prompting import plain_prompt
 from detect.twins.measures.weights import COVARIATES, covariates
 from detect.twins.measuring import measure_of
 from detect.twins.plan import TwinPlan, kept_plan, plan_sha256
 from detect.twins.readings import Readings
+from detect.twins.recording import shown_text
 from detect.twins.selection import PairChoice, came_at, select
 from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys.secret import SecretKey
@@ -82,7 +85,7 @@ def recompute_twins(
     evidence = _evidence_of(record, folder)
     held = _held(record, secret, ledger)
     plan = _plan_of(record, folder)
-    found = [*_of_ledger(record, held), *_of_coins(record, secret, held, evidence)]
+    found = [*_of_ledger(record, held), *_of_coins(record, secret, held, evidence), *_of_shown(record, held)]
     if held.erased != record.pairs.erased:
         note(
             f"{held.erased - record.pairs.erased:,} pairs were erased since the report was made, so that the choice of "
@@ -183,6 +186,19 @@ def _of_coin(pair: Pair, key: SecretKey) -> Iterator[str]:
         yield f"pair {pair.id}: its coin is not what the twin key tosses for it"
 
 
+def _of_shown(record: TwinRecord, held: Held) -> Iterator[str]:
+    """The pairs that are shown say what the ledger's say; what the suspect said stands in the ledger of its replies."""
+    pairs = {stored.pair.id: stored.pair for stored in held.pairs}
+    for shown in record.shown:
+        pair = pairs.get(shown.id)
+        if pair is None:
+            continue
+        served, withheld = pair.answers[pair.served].text, pair.answers[1 - pair.served].text
+        texts = tuple(map(shown_text, (plain_prompt(pair), served, withheld)))
+        if (shown.prompt, shown.served, shown.withheld) != texts:
+            yield f"pair {shown.id}: other texts than are shown"
+
+
 def _of_texts(
     record: TwinRecord,
     plan: TwinPlan,
@@ -205,13 +221,22 @@ def _of_texts(
     elif record.queries is None or not (folder / LEDGER_FILE).is_file():
         note(f"{LEDGER_FILE} is not beside the report, so that no difference could be computed from the replies again")
     else:
-        again = _differences(plan, pairs, len(evidence), folder, record.queries.ledger_head)
+        again, said = _replayed(plan, pairs, len(evidence), folder, record.queries.ledger_head)
         odd = np.flatnonzero(~np.isclose(again, evidence.differences, rtol=1e-9, atol=1e-12).all(axis=1))
         yield from (f"pair {evidence.ids[row]}: other differences than its replies give" for row in odd.tolist())
+        words = dict(zip(evidence.ids, said, strict=True))
+        for shown in record.shown:
+            if shown.suspect != words.get(shown.id):
+                yield f"pair {shown.id}: another reply than is shown"
 
 
-def _differences(plan: TwinPlan, pairs: Sequence[Pair], count: int, folder: Path, head: str) -> F64:
-    """The numbers of the first pairs, from the replies that were on record up to the ledger's ``head``."""
+def _replayed(
+    plan: TwinPlan, pairs: Sequence[Pair], count: int, folder: Path, head: str
+) -> tuple[F64, list[str | None]]:
+    """The numbers of the first pairs and what is shown of the suspect's free answers to them.
+
+    Both from the replies that were on record up to the ledger's ``head``.
+    """
     found: dict[str, Entry] = {}
     ended: list[int] = []
 
@@ -225,6 +250,7 @@ def _differences(plan: TwinPlan, pairs: Sequence[Pair], count: int, folder: Path
     measure = measure_of(plan, pairs, None, None, Readings(folder, "float32"))
     questions = TwinQuestions(plan, pairs, measure, plan.budgets)
     rows = []
+    said: list[str | None] = []
     for step in range(count):
         replies: list[Replied] = []
         for sample in (sample for samples in questions.samples_of(step) for sample in samples):
@@ -234,4 +260,7 @@ def _differences(plan: TwinPlan, pairs: Sequence[Pair], count: int, folder: Path
                 response = read_response(entry.payload, 1)
                 replies += questions.take(request, entry.number, entry.payload, response).answers
         rows.append(questions.difference(step, replies))
-    return np.array(rows).reshape(count, len(plan.columns))
+        first = [reply.payload for reply in replies if reply.question == 0 and plan.ask == "answers"]
+        words = answer_of(first[0]) if first else None
+        said.append(None if words is None else shown_text(words))
+    return np.array(rows).reshape(count, len(plan.columns)), said

@@ -158,15 +158,16 @@ def _shown(pairs: Sequence[Pair], evidence: TwinEvidence, said: Sequence[str | N
     return [
         ShownPair(
             id=pairs[row].id,
-            prompt=_cut(plain_prompt(pairs[row])),
-            served=_cut(pairs[row].answers[pairs[row].served].text),
-            withheld=_cut(pairs[row].answers[1 - pairs[row].served].text),
-            suspect=None if (words := said[row]) is None else _cut(words),
+            prompt=shown_text(plain_prompt(pairs[row])),
+            served=shown_text(pairs[row].answers[pairs[row].served].text),
+            withheld=shown_text(pairs[row].answers[1 - pairs[row].served].text),
+            suspect=None if (words := said[row]) is None else shown_text(words),
             difference=float(signed[row]),
         )
         for row in order[:MOST_SHOWN]
     ]
 
 
-def _cut(text: str) -> str:
+def shown_text(text: str) -> str:
+    """As much of a text as a report shows."""
     return clean(text[:_LONGEST])

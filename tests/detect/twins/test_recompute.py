@@ -113,6 +113,19 @@ def test_another_account_of_a_pair_is_found(mine: Path) -> None:
     assert found and all(line.endswith("another account") for line in found)
 
 
+def test_a_reply_that_is_shown_and_was_never_given_is_found(made: Path) -> None:
+    record = read_record(TwinRecord, made / "out" / "report.json")
+    shown = [replace(record.shown[0], suspect="I learnt it all from you."), *record.shown[1:]]
+    assert differences(made, shown=shown) == [f"pair {shown[0].id}: another reply than is shown"]
+
+
+@pytest.mark.parametrize("name", ["prompt", "served", "withheld"])
+def test_a_pair_that_is_shown_with_another_text_is_found(name: str, made: Path) -> None:
+    record = read_record(TwinRecord, made / "out" / "report.json")
+    shown = [replace(record.shown[0], **{name: "something else"}), *record.shown[1:]]
+    assert differences(made, shown=shown) == [f"pair {shown[0].id}: other texts than are shown"]
+
+
 def test_a_ledger_with_another_root_is_not_the_reports(made: Path) -> None:
     record = read_record(TwinRecord, made / "out" / "report.json")
     (line,) = differences(made, ledger=replace(record.ledger, root="0" * 64))
