@@ -78,6 +78,7 @@ def dry_run(job: TwinsJob, output: Path) -> TwinsForecast:
 
 def _cost(plan: TwinPlan, pairs: tuple[Pair, ...], job: TwinsJob, output: Path, *, known: bool) -> TwinsCost:
     readings = Readings(output, job.dtype)
+    # Places decide which questions there are; what the owner's model would say decides none.
     owner = job.owner if plan.measure.get("places_sha256") is not None else None
     questions = TwinQuestions(plan, pairs, measure_of(plan, pairs, None, owner, readings), job.budgets)
     path = output / LEDGER_FILE

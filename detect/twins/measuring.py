@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from detect.twins.readings import Readings
 from watermark.errors import EvidenceError
 from watermark.twins.pair import Pair
 
-_PLACES = "places_sha256"
+_PLACES, _USUAL = "places_sha256", "usual_sha256"
 
 
 def measure_columns(ask: Ask, reference: bool) -> tuple[str, ...]:
@@ -53,10 +54,11 @@ def settings_of(
     samples
         Free answers beside the greedy one.
     pairs, owner, readings
-        For the places that the owner's model finds.
+        For the places that the owner's model finds, and for what it answers itself.
     """
     if ask == "answers":
-        return {**offered, "samples": samples}
+        usual = None if owner is None else _digest(readings.usual(owner, pairs))
+        return {**offered, "samples": samples, _USUAL: usual}
     if ask == "logprobs":
         return offered
     places = None if owner is None else _digest(readings.places(owner, pairs))
@@ -71,22 +73,23 @@ def measure_of(
     Raises
     ------
     EvidenceError
-        The owner's model finds other places than when the plan was made.
+        The owner's model finds other places, or says other things, than when the plan was made.
     """
     settings = plan.measure
     if plan.ask == "logprobs":
         beside = None if reference is None else readings.read(reference, pairs)
         return LogprobMeasure(form=settings["form"], echo_tokens=settings["echo_tokens"], reference=beside)
     if plan.ask == "answers":
-        return GrowingAnswers(AnswerMeasure(Idf(), samples=settings["samples"], completions=settings["completions"]))
+        usual = None
+        if settings[_USUAL] is not None and owner is not None:
+            usual = readings.usual(owner, pairs)
+            _check_digest(usual, settings[_USUAL], "answers the prompts in another way")
+        measure = AnswerMeasure(Idf(), usual, samples=settings["samples"], completions=settings["completions"])
+        return GrowingAnswers(measure)
     places: dict[str, list[Place]] | None = None
     if settings[_PLACES] is not None and owner is not None:
         places = readings.places(owner, pairs)
-        if _digest(places) != settings[_PLACES]:
-            raise EvidenceError(
-                "the owner's model finds other places to ask about than when the plan was made, as another machine or "
-                "another release may; begin in another folder"
-            )
+        _check_digest(places, settings[_PLACES], "finds other places to ask about")
     return PartingMeasure(form=settings["form"], per_side=settings["per_side"], places=places)
 
 
@@ -109,5 +112,13 @@ def covariates_of(pairs: Sequence[Pair], owner: Path | None, unrelated: Sequence
     return np.column_stack([own, *others])
 
 
-def _digest(places: dict[str, list[Place]]) -> str:
-    return hashlib.sha256(msgspec.json.encode(places, order="sorted")).hexdigest()
+def _digest(found: Mapping[str, list[Place]] | Mapping[str, list[str]]) -> str:
+    return hashlib.sha256(json.dumps(msgspec.to_builtins(found), sort_keys=True).encode()).hexdigest()
+
+
+def _check_digest(found: Mapping[str, list[Place]] | Mapping[str, list[str]], planned: str, what: str) -> None:
+    if _digest(found) != planned:
+        raise EvidenceError(
+            f"the owner's model {what} than when the plan was made, as another machine or another release may; begin "
+            "in another folder"
+        )

@@ -1,6 +1,6 @@
 """What local models make of pairs, kept on the disk as they go, so that a test that was stopped reads nothing twice.
 
-What is kept is numbers and places in answers, no answer whole; it depends on pairs and models and on no coin.
+What is kept is numbers, places in answers, and what the owner's model answers itself; no coin had a say in it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from detect.twins.controls import owner_numbers
 from detect.twins.measures.logprobs import Read
 from detect.twins.measures.parting import Place, find_places
 from detect.twins.measures.protocol import F64
-from detect.twins.measures.weights import Reader
+from detect.twins.measures.weights import USUAL_SAMPLES, Reader
 from watermark.errors import DyetraceError, refused_write
 from watermark.files.writing import write_atomically
 from watermark.models.folder import check_folder
@@ -34,6 +34,7 @@ WORK = ".dyetrace-twins"
 
 _MARKED = b"What models have read for `dyetrace trace twins`, which goes on from here; it may be removed.\n"
 _AT_ONCE = 256  # pairs that are kept together
+_ANSWERED_AT_ONCE = 16  # the same, where a model writes
 
 Progress = Callable[[str, int, int], None]
 """Told what is read, how far that is, and how far it goes."""
@@ -86,12 +87,23 @@ class Readings:
         """The places of `detect.twins.measures.parting.find_places`, by the pair's id."""
         label = f"{folder.name} looks for places to ask about"
 
-        def look(some: Sequence[Pair], progress: Callable[[int, int], None]) -> list[list[Place]]:
-            found = find_places(folder, some, dtype=self.dtype, progress=progress)
+        def look(some: Sequence[Pair]) -> list[list[Place]]:
+            found = find_places(folder, some, dtype=self.dtype)
             return [found.get(pair.id, []) for pair in some]
 
         parts = self._blocks(folder, pairs, "places", list[list[Place]], label, look)
         return {pair.id: places for pair, places in zip(pairs, parts, strict=True)}
+
+    def usual(self, folder: Path, pairs: Sequence[Pair]) -> dict[str, list[str]]:
+        """What a model itself answers to each pair's prompt, by the pair's id (`Reader.answers`)."""
+        label = f"{folder.name} answers the prompts itself"
+
+        def answer(some: Sequence[Pair]) -> list[list[str]]:
+            reader = self._reader(folder)
+            return [reader.answers(pair, USUAL_SAMPLES) for pair in some]
+
+        parts = self._blocks(folder, pairs, "usual", list[list[str]], label, answer, _ANSWERED_AT_ONCE)
+        return {pair.id: answers for pair, answers in zip(pairs, parts, strict=True)}
 
     def _kept(
         self,
@@ -102,7 +114,7 @@ class Readings:
         make: Callable[[Reader, Sequence[Pair]], list[_T]],
     ) -> list[_T]:
         label = f"{folder.name} reads both answers of each pair"
-        return self._blocks(folder, pairs, what, kind, label, lambda some, _: make(self._reader(folder), some))
+        return self._blocks(folder, pairs, what, kind, label, lambda some: make(self._reader(folder), some))
 
     def _blocks(
         self,
@@ -111,23 +123,27 @@ class Readings:
         what: str,
         kind: type[list[_T]],
         label: str,
-        make: Callable[[Sequence[Pair], Callable[[int, int], None]], list[_T]],
+        make: Callable[[Sequence[Pair]], list[_T]],
+        at_once: int = _AT_ONCE,
     ) -> list[_T]:
         """What is made of each pair, some pairs at a time; what is on the disk is not made again."""
         settings = (what, self.seen(folder).sha256, template_hash(folder), self.dtype)
         found: list[_T] = []
-        for start in range(0, len(pairs), _AT_ONCE):
-            some = pairs[start : start + _AT_ONCE]
-            self._tell(label, start, len(pairs))
+        worked = False
+        for start in range(0, len(pairs), at_once):
+            some = pairs[start : start + at_once]
             # The whole pair, not its id alone: a ledger that was made anew may use an id again.
             names = [hashlib.sha256(msgspec.json.encode(_shown(pair))).hexdigest() for pair in some]
             path = self.output / WORK / hashlib.sha256(msgspec.json.encode([*settings, *names])).hexdigest()
             kept = _load(path, kind, len(some))
             if kept is None:
-                kept = make(some, lambda *_: None)
+                worked = True
+                self._tell(label, start, len(pairs))
+                kept = make(some)
                 _save(self.output / WORK, path, kept)
             found += kept
-        self._tell(label, len(pairs), len(pairs))
+        if worked:
+            self._tell(label, len(pairs), len(pairs))
         return found
 
     def _reader(self, folder: Path) -> Reader:

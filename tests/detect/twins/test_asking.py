@@ -120,7 +120,6 @@ def test_words_that_came_up_before_weigh_less() -> None:
     """An answer with a word of each twin is more like the one whose word is rare."""
     earlier = [twins(number, "the owl", "an owl") for number in range(5)]
     last = twins(9, "the owl", "the ship")
-    column = AnswerMeasure(Idf()).columns.index("rare words")
-    alone = growing([last], ["owl ship"])[-1][column]
-    after = growing([*earlier, last], ["owl"] * 5 + ["owl ship"])[-1][column]
+    alone = growing([last], ["owl ship"])[-1][0]
+    after = growing([*earlier, last], ["owl"] * 5 + ["owl ship"])[-1][0]
     assert alone == 0 and after * (1 if last.sides[0].text == "the ship" else -1) > 0

@@ -20,6 +20,7 @@ from detect.twins.endpoint import Standing, trace_twins_endpoint
 from detect.twins.evidence import EVIDENCE_FILE, read_evidence
 from detect.twins.plan import PLAN_FILE, kept_plan, plan_sha256
 from detect.twins.preparing import TwinsJob
+from detect.twins.readings import WORK
 from tests.detect.student.asking.planned import QUICK
 from tests.detect.twins.conftest import guilty
 from tests.detect.twins.made import KEY, ledger_of, twins
@@ -306,3 +307,19 @@ def test_requests_that_fail_for_good_leave_their_pairs_silent(serve: Serve, ledg
     found = run(server, ledger, tmp_path / "out", target_log10=100.0)
     assert found.pairs.asked == 40 and 1 <= found.pairs.silent <= 5
     assert found.found
+
+
+def test_what_the_owners_model_says_itself_is_asked_once_and_stands_in_the_plan(
+    suspect: Server, tiny_model: tuple[Any, Any], ledger: Path, tmp_path: Path
+) -> None:
+    owner = tmp_path / "owner"
+    for part in tiny_model:
+        part.save_pretrained(owner)
+    found = run(suspect, ledger, tmp_path / "out", target_log10=100.0, most=8, owner=owner, dtype="float32")
+    kept = kept_plan(tmp_path / "out")
+    assert kept is not None and len(kept.measure["usual_sha256"]) == 64 and kept.owner is not None
+    assert "owner's log-probability" in read_evidence(tmp_path / "out" / EVIDENCE_FILE).covariate_names
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / WORK).iterdir()}
+    again = run(suspect, ledger, tmp_path / "out", target_log10=100.0, most=8, owner=owner, dtype="float32")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / WORK).iterdir()} == written
+    assert again.log10_evalue == found.log10_evalue
