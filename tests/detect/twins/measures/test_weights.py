@@ -146,3 +146,22 @@ def test_a_model_without_template_reads_the_plain_prompt(reader: Reader) -> None
     assert text.endswith(f"The sea: {ONE}")
     assert reader._tokenizer.decode(tokens.ids[tokens.first :]) == ONE or tokens.first
     assert tokens.starts[tokens.first] == 0 and tokens.starts[-1] == len(ONE) - 1
+
+
+def test_the_owners_model_answers_by_itself(tiny_dir: Path) -> None:
+    """Greedy first, then samples; the same each time."""
+    import torch
+
+    reader = Reader.load(tiny_dir, "float32")
+    twins = pair(ONE, OTHER, request={"temperature": 0.9, "top_p": 0.95})
+    first, again = reader.answers(twins, 2), reader.answers(twins, 2)
+    assert first == again and len(first) == 3
+    tokenizer, network = reader._tokenizer, reader._network
+    inputs = tokenizer(reader.shown(twins)[0], add_special_tokens=False, return_tensors="pt")
+    ids = inputs.input_ids
+    with torch.inference_mode():
+        for _ in range(16):
+            ids = torch.cat([ids, network(ids).logits[:, -1:].argmax(-1)], dim=1)
+    assert first[0] == tokenizer.decode(ids[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+    assert reader.answers(twins, 0) == first[:1]
+    assert len(set(first)) > 1
