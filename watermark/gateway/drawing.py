@@ -7,13 +7,12 @@ one that is, and what happens to the client is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
 from watermark.gateway.sides import Odd, Side
 from watermark.keys.secret import SecretKey
-from watermark.twins.pair import Pair, coin_proof, tossed
+from watermark.twins.pair import Pair, coin_proof, request_time, tossed
 
 Dropped = (
     Odd
@@ -34,6 +33,8 @@ Dropped = (
 
 class Drawing:
     """Two answers to one request, from the toss of the coin until both are complete or the pair is dropped.
+
+    To be made when the request comes, whose time is then the pair's.
 
     Parameters
     ----------
@@ -69,6 +70,8 @@ class Drawing:
         asked: str,
     ) -> None:
         self.nonce, self._proof = nonce, coin_proof(coin, nonce)
+        # Not when both are complete: who got the shorter one may have sent the next request by then.
+        self._made = request_time()
         self.served = tossed(self._proof)
         self.sides = Side(chat), Side(chat)
         self.pair: Pair | None = None
@@ -109,7 +112,7 @@ class Drawing:
         engine = {"asked": self._asked, "dyetrace": version("dyetrace")} | second.engine | first.engine
         self.pair = Pair(
             id=self.nonce,
-            made=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            made=self._made,
             account=self._account,
             request=self._request,
             answers=(first.answer, second.answer),

@@ -29,7 +29,7 @@ from watermark.gateway.events import DONE, event_of
 from watermark.gateway.requests import read
 from watermark.keys import write_key_file
 from watermark.twins.ledger import TwinLedger
-from watermark.twins.pair import Pair, coin_key, coin_proof, new_nonce, tossed
+from watermark.twins.pair import Pair, coin_key, coin_proof, new_nonce, request_time, tossed
 
 Serve = Callable[..., Server]
 Gates = Callable[..., Gate]
@@ -291,6 +291,19 @@ def nonce_of(served: int) -> str:
 
 def drawing_of(served: int) -> Drawing:
     return Drawing(coin_key(TWIN_KEY), nonce_of(served), chat=True, request={}, account=None, asked="n = 2")
+
+
+def test_a_pairs_time_is_that_of_its_request_and_not_of_its_end() -> None:
+    """Who was served the shorter answer may have sent the next request before the longer one was complete."""
+    first = drawing_of(0)
+    came = request_time()
+    second = drawing_of(1)
+    for drawing in (second, first):  # complete in the other order
+        for side in drawing.sides:
+            side.add({}, {"delta": {"content": "Yes."}, "finish_reason": "stop"})
+        drawing.look()
+    assert first.pair is not None and second.pair is not None
+    assert first.pair.made <= came <= second.pair.made
 
 
 PIECE = st.fixed_dictionaries(
