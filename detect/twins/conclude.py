@@ -19,13 +19,13 @@ from detect.twins.bets import Bettor, bets
 from detect.twins.evidence import TwinEvidence
 from detect.twins.law import flat
 from detect.twins.share import share_of_pairs
-from detect.twins.signs import sign_test
+from detect.twins.signs import sign_flip, sign_test
 from watermark.laws import Bernoulli
 
 F64 = npt.NDArray[np.float64]
 
 _CURVE_POINTS = 60
-_LOG10_AWAY = -2.0  # of the sign test against what was served
+_LOG10_AWAY = -2.0  # of the tests against what was served
 _GROWTH = 1.02  # from one look to the next, where each look takes time that grows with the pairs so far
 
 
@@ -67,17 +67,18 @@ def conclude(evidence: TwinEvidence, law: LawTest | None, alpha: float, objectio
     log10_evalue = float(evalues[-1]) if len(evalues) else 0.0
     wins, losses, _ = tally(evidence, 0)
     if refused is None and log10_evalue >= log10_threshold(alpha):
-        refused = leans_away(wins, losses)
+        refused = leans_away(evidence)
     share, share_reason = share_of_pairs(wins, losses, bias=_bias(law))
     return Conclusion(
         measures=measures(evidence, law),
         accounts=found_accounts,
         identified=[
             one.account
-            for one in found_accounts
+            for number, one in enumerate(found_accounts)
             if refused is None
             and one.log10_evalue_adjusted >= log10_threshold(alpha)
-            and leans_away(one.wins, one.losses) is None
+            and _is_bounded(one, evidence, law)
+            and leans_away(part(evidence, evidence.account == number)) is None
         ],
         log10_evalue=log10_evalue,
         log10_pvalue=None if refused is not None else min(0.0, -log10_evalue),
@@ -89,17 +90,30 @@ def conclude(evidence: TwinEvidence, law: LawTest | None, alpha: float, objectio
     )
 
 
-def leans_away(wins: int, losses: int) -> str | None:
+def leans_away(evidence: TwinEvidence) -> str | None:
     """Why a suspect that leans to the withheld twins gets no verdict, though the coins speak: bets learn either way.
 
-    A reference that learnt from the served answers has the same effect: whoever is compared with it leans away.
+    A reference that learnt from the served answers has the same effect: whoever is compared with it leans away. Where
+    it learnt from few of them, that shows in the largest differences alone; so their sum is looked at as well as their
+    number.
     """
-    if sign_test(losses, wins) > _LOG10_AWAY:
+    wins, losses, _ = tally(evidence, 0)
+    by_number = sign_test(losses, wins)
+    if min(by_number, sign_flip(evidence.differences[:, 0], -evidence.signs)) > _LOG10_AWAY:
         return None
+    how = "" if by_number <= _LOG10_AWAY else ", by the largest differences"
     return (
-        f"the suspect leans to the answers that were withheld ({losses:,} to {wins:,}), which no training on served "
-        "ones explains: a reference that learnt from them would, so test without one or with another"
+        f"the suspect leans to the answers that were withheld ({losses:,} to {wins:,}{how}), which no training on "
+        "served ones explains: a reference that learnt from them would, so test without one or with another"
     )
+
+
+def _is_bounded(account: AccountFound, evidence: TwinEvidence, law: LawTest | None) -> bool:
+    """Whether a law test bounds the bias of an account's own pairs: it bounds that of all pairs together.
+
+    An account may have had a system prompt of its own, and its twins another law than its answers.
+    """
+    return law is None or account.pairs == len(evidence)
 
 
 def log10_threshold(alpha: float) -> float:

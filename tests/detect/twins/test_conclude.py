@@ -63,6 +63,14 @@ def test_a_suspect_that_leans_to_what_was_withheld_gets_no_verdict() -> None:
     assert not found.found and found.refused is not None and "60 to 0" in found.refused
 
 
+def test_one_that_leans_away_in_its_largest_differences_alone_gets_none_either() -> None:
+    """A reference that learnt from few of the pairs: the number of losses is no more than chance gives."""
+    signed = np.random.default_rng(3).permutation(np.r_[np.full(140, 0.5), np.full(100, -0.5), np.full(60, -9.0)])
+    found = conclude(evidence(signed), None, ALPHA)
+    assert found.log10_evalue > 3
+    assert not found.found and found.refused is not None and "by the largest differences" in found.refused
+
+
 def test_pairs_that_all_say_nothing_get_no_verdict() -> None:
     silent = evidence(np.zeros(5))
     silent.differences[:] = 0
@@ -92,6 +100,17 @@ def test_an_account_is_named_by_its_own_coins_alone() -> None:
     assert acme.log10_evalue_adjusted == pytest.approx(acme.log10_evalue - math.log10(2))
     own = part(evidence(signed, accounts=("acme", "zenith")), np.arange(80) % 2 == 0)
     assert acme.log10_evalue == log10_evalues(own, None)[-1]
+
+
+def test_the_law_test_of_all_pairs_names_no_account_by_a_part_of_them() -> None:
+    """One account had another system prompt: its answers are of another law, which all pairs together hardly show."""
+    signed = np.tile([1.0, -1.0], 200)
+    signed[::4] = 1.0
+    both = evidence(signed, accounts=tuple("abcd"))
+    found = conclude(both, law(0.05), ALPHA)
+    assert found.accounts[0].log10_evalue_adjusted > 3 and found.identified == []
+    alone = evidence(np.ones(100), accounts=("a",))
+    assert conclude(alone, law(0.05), ALPHA).identified == ["a"]
 
 
 def test_a_bias_that_the_law_test_leaves_open_costs_evidence() -> None:
