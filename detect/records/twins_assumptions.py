@@ -115,8 +115,17 @@ def _of_suspect(record: TwinRecord) -> Iterator[Assumption]:
     }[record.ask]
     yield Assumption(
         says="What the suspect was shown in this test does not tell it the coins.",
-        how=f"It was shown {shown}, in questions that are the same whichever was served.",
+        how=f"It was shown {shown}, in questions that are the same whichever was served.{_remembering(record)}",
         checked=True,
+    )
+
+
+def _remembering(record: TwinRecord) -> str:
+    if record.mode == "weights":
+        return ""
+    return (
+        " Prompts that quote an earlier pair's answer were left out; an endpoint that remembers its requests might "
+        "still guess from later prompts of the same client what it was served before."
     )
 
 
