@@ -12,7 +12,7 @@ import numpy as np
 from detect.records.made import Made
 from detect.records.scan import FileHash
 from detect.records.trace import Queries
-from detect.records.twins import TwinRecord
+from detect.records.twins import LawTest, TwinRecord
 from detect.student.asking.account import Account, ClientSettings
 from detect.student.asking.asking import ask_all
 from detect.student.asking.credentials import ApiKey
@@ -29,6 +29,7 @@ from detect.twins.preparing import TwinsJob, prepare
 from detect.twins.readings import Progress, Readings
 from detect.twins.recording import evidence_of, write_report
 from detect.twins.together import read_line
+from watermark.twins.pair import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ def trace_twins_endpoint(
 ) -> TwinRecord:
     """Ask about the planned pairs until the target is reached; write plan, replies, evidence and report to ``output``.
 
-    After a crash the same call goes on where it ended, and asks nothing twice.
+    About pairs that were drawn later all are asked: what their law test bounds is the bias of all together. After a
+    crash the same call goes on where it ended, and asks nothing twice.
 
     Parameters
     ----------
@@ -104,10 +106,7 @@ def trace_twins_endpoint(
     other = None if job.beside is None else read_line(job.beside, plan.suspect)
     measure = measure_of(plan, pairs, job.reference, job.owner, readings)
     covariates = covariates_of(pairs, job.owner, job.controls, readings)
-    law = None
-    if plan.choice.level == "regenerated" and job.owner is not None:
-        unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
-        law = law_of(pairs, job.owner, job.controls, readings, unserved=unserved)
+    law = _law(job, pairs, readings) if plan.choice.level == "regenerated" else None
     questions = TwinQuestions(plan, pairs, measure, job.budgets)
     growth = Growth(len(plan.columns), len(plan.covariates), law)
     rows: list[F64] = []
@@ -136,13 +135,16 @@ def trace_twins_endpoint(
             signed = float(x[0]) * pairs[step].sign
             wins, losses = wins + (signed > 0), losses + (signed < 0)
             show()
-            if growth.log10_evalue >= plan.target_log10:
+            # A law test bounds the bias of all its pairs together, and the first ones may be of another law.
+            if law is None and growth.log10_evalue >= plan.target_log10:
                 reached = True
                 break
         asking.close()
         account = asking.account
         first_query = ledger.asked_at(min(entries)) if entries else None
         head = ledger.head
+    if law is not None and 0 < len(rows) < len(pairs):  # a budget ended it
+        law = _law(job, pairs[: len(rows)], readings)
     evidence = evidence_of(plan, pairs, np.array(rows).reshape(len(rows), len(plan.columns)), covariates)
     return write_report(
         output,
@@ -168,6 +170,14 @@ def trace_twins_endpoint(
         objection=_seen_before(account.before_plan),
         made=made,
     )
+
+
+def _law(job: TwinsJob, pairs: Sequence[Pair], readings: Readings) -> LawTest | None:
+    """The law test of regenerated pairs that are bet on."""
+    if job.owner is None:
+        return None
+    unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
+    return law_of(pairs, job.owner, job.controls, readings, unserved=unserved)
 
 
 def _words(ask: Ask, replies: Sequence[Replied]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from watermark.keys import SecretKey
 from watermark.regenerate import UNSERVED, differing
 from watermark.twins.ledger import TwinLedger
 from watermark.twins.pair import Pair
+
+_NEVER_SERVED = "on answers that were never served"
 
 
 def unserved_pairs(path: Path, secret: SecretKey) -> list[Pair]:
@@ -54,28 +57,34 @@ def law_of(
     Parameters
     ----------
     pairs
-        Regenerated ones, in the order of the bets.
+        Regenerated ones, in the order of the bets: those that are bet on and no others, since what is bounded is the
+        bias of their average.
     owner, unrelated
         Folders of the model that made them, and of models that can't have learnt from them.
     readings
         Reads pairs with models.
     unserved
         Regenerated twins of answers that nobody can have learnt from, in the order of time. The owner's model and
-        unrelated ones are asked about both kinds: more pairs leave a smaller bias open.
+        unrelated ones are asked about them by themselves, and can refuse. They bound no bias: pooled with the pairs
+        that are bet on, answers of the right law would hide that those are of another.
     suspect
         Folder of the suspect, which is asked about ``unserved`` and must prefer neither.
     """
-    found = sorted([*pairs, *unserved], key=lambda pair: (pair.made, pair.id))
-    controls = law_controls(
-        found,
-        readings.owner_numbers(owner, found),
-        {folder.name: log_probability(readings.read(folder, found), found) for folder in unrelated},
-        covariates_of(found, owner, (), readings),
-    )
+
+    def controls_of(some: Sequence[Pair]) -> list[Control]:
+        return law_controls(
+            some,
+            readings.owner_numbers(owner, some),
+            {folder.name: log_probability(readings.read(folder, some), some) for folder in unrelated},
+            covariates_of(some, owner, (), readings),
+        )
+
+    controls = controls_of(pairs)
+    if unserved:
+        controls += [replace(one, name=f"{one.name}, {_NEVER_SERVED}", bounds=False) for one in controls_of(unserved)]
     if suspect is not None and unserved:
         x = log_probability(readings.read(suspect, unserved), unserved)
         covariates = covariates_of(unserved, owner, unrelated, readings)
         signs = np.array([pair.sign for pair in unserved], dtype=np.int8)
-        name = "the suspect, on answers that were never served"
-        controls.append(Control(name, "unserved", flat(x[:, None], covariates)[:, 0], signs))
-    return law_test(controls, bets=len(pairs), differing=differing(found))
+        controls.append(Control(f"the suspect, {_NEVER_SERVED}", "unserved", flat(x[:, None], covariates)[:, 0], signs))
+    return law_test(controls, bets=len(pairs), differing=differing([*pairs, *unserved]))
