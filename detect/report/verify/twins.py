@@ -208,6 +208,8 @@ def plan(record: TwinRecord, folder: Path) -> str:
     found = read_evidence(folder / EVIDENCE_FILE)
     if found.ids != tuple(pair.id for pair in made.pairs[: len(found)]):
         refuse("the pairs that were bet on are not the plan's first ones, in its order")
+    if found.combination is not None:
+        refuse("the bets go by a combination of the numbers that the plan has not")
     same("numbers of a pair", found.columns, tuple(made.columns))
     same("covariates of a pair", found.covariate_names, tuple(made.covariates))
     return f"the pairs that were bet on are the first {len(found):,} of the plan's {len(made.pairs):,}, in its order"

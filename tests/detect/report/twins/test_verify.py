@@ -87,13 +87,26 @@ def moved(found: TwinEvidence) -> TwinEvidence:
     return dataclasses.replace(found, account=account)
 
 
+def combined(found: TwinEvidence) -> TwinEvidence:
+    """Weights of the numbers that fit the coins, as could be found afterwards."""
+    fitting = np.linalg.lstsq(found.differences, found.signs.astype(float), rcond=None)[0]
+    return dataclasses.replace(found, combination=fitting)
+
+
 def renamed(found: TwinEvidence) -> TwinEvidence:
     return dataclasses.replace(found, ids=("f" * 32, *found.ids[1:]))
 
 
 @pytest.mark.parametrize(
     ("change", "check"),
-    [(turned, "evidence"), (doubled, "pairs"), (shortened, "evidence"), (moved, "evidence"), (renamed, "plan")],
+    [
+        (turned, "evidence"),
+        (doubled, "pairs"),
+        (shortened, "evidence"),
+        (moved, "evidence"),
+        (renamed, "plan"),
+        (combined, "plan"),
+    ],
 )
 def test_other_evidence_is_noticed(
     change: Callable[[TwinEvidence], TwinEvidence], check: str, made: Path, tmp_path: Path
