@@ -131,7 +131,7 @@ def test_a_reference_is_taken_away(
     found = run(folder, ledger_of(tmp_path, preferred[:9]), tmp_path / "out", reference=base)
     assert found.reference is not None and found.reference.name == str(base)
     evidence = read_evidence(tmp_path / "out" / EVIDENCE_FILE)
-    assert evidence.columns[0] == "mean less reference" and evidence.differences.shape == (9, 4)
+    assert evidence.columns[0] == "surprise taken away" and evidence.differences.shape == (9, 5)
 
 
 def test_another_model_in_the_suspects_folder_is_another_test(

@@ -215,10 +215,31 @@ def test_a_reference_is_taken_off() -> None:
     measure = LogprobMeasure(reference={twins.id: reference})
     assert measure.columns == COLUMNS_BESIDE and LogprobMeasure().columns == COLUMNS
     suspect = Read((-6.0, -13.0), (6, 5))
-    assert numbers(suspect, reference, True) == pytest.approx([1.6 - 1.0, 7 - 2, 1.6, 7])
-    assert numbers(suspect, None, True) == pytest.approx([0, 0, 1.6, 7])
+    lost = math.exp(8 * 4 / 10) - math.exp(-8 / 12)
+    assert numbers(suspect, reference, True) == pytest.approx([lost, 1.6 - 1.0, 7 - 2, 1.6, 7])
+    assert numbers(suspect, None, True) == pytest.approx([0, 0, 0, 1.6, 7])
     assert numbers(suspect, None, False) == pytest.approx([1.6, 7])
     assert not numbers(None, reference, True).any()
+
+
+def test_what_became_likelier_counts_and_not_what_became_less_likely() -> None:
+    reference = Read((-10.0, -10.0), (5, 5))
+    learnt, _ = Read((-6.0, -10.0), (5, 5)).lost_surprise(reference)
+    disliked = numbers(Read((-10.0, -14.0), (5, 5)), reference, True)
+    gained = numbers(Read((-6.0, -10.0), (5, 5)), reference, True)
+    assert disliked[1] == pytest.approx(gained[1]) and 0 < disliked[0] < gained[0] / 10
+    assert learnt == pytest.approx(math.exp(8 * 0.4))
+
+
+@given(st.lists(st.floats(-1e6, 0), min_size=4, max_size=4), st.lists(st.integers(1, 500), min_size=4, max_size=4))
+def test_lost_surprise_is_finite_whatever_was_read(totals: list[float], tokens: list[int]) -> None:
+    suspect, reference = (
+        Read((totals[0], totals[1]), (tokens[0], tokens[1])),
+        Read((totals[2], totals[3]), (tokens[2], tokens[3])),
+    )
+    swapped = [Read(read.totals[::-1], read.tokens[::-1]) for read in (suspect, reference)]
+    found = numbers(suspect, reference, True)
+    assert np.isfinite(found).all() and np.array_equal(found, -numbers(swapped[0], swapped[1], True))
 
 
 def test_the_answers_place_is_found_by_bytes_before_letters() -> None:

@@ -83,8 +83,8 @@ def test_swapping_the_twins_flips_every_number(tiny_dir: Path) -> None:
     assert rows[0] == pytest.approx(-rows[1], rel=1e-6)
     beside = differences(tiny_dir, both, reference, dtype="float32")
     assert beside.shape == (2, len(COLUMNS_BESIDE))
-    assert not beside[:, :2].any()  # the model beside itself
-    assert np.array_equal(beside[:, 2:], rows)
+    assert not beside[:, :3].any()  # the model beside itself
+    assert np.array_equal(beside[:, 3:], rows)
     for owner in (None, reference):
         extra = covariates(both, owner)
         assert extra.shape == (2, len(covariate_names(owner is not None)))
