@@ -19,6 +19,8 @@ def contradictions(record: TwinRecord) -> Iterator[str]:
         yield "no answer is given, and yet the suspect is found to prefer served answers or an account is named"
     if (record.mode == "api") != (record.queries is not None):
         yield "a test of an endpoint must say what was asked, and no other may"
+    if record.plan is None:
+        yield "it has no plan, which says which pairs were to be bet on"
     if record.mode == "weights" and record.ask != "logprobs":
         yield f"weights give log-probabilities, and this says that {record.ask} were read of them"
     if (record.level == "regenerated") != (record.law is not None):

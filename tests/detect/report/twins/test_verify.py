@@ -172,6 +172,7 @@ def test_forged_fields_are_noticed(
     ("name", "change", "said"),
     [
         ("accounts", put("alpha", value=1.5), "alpha must lie"),
+        ("accounts", put("plan", value=None), "it has no plan"),
         ("accounts", put("log10_pvalue", value=None), "either a p-value or a reason"),
         ("accounts", put("queries", value=None), "must say what was asked"),
         ("accounts", put("law", value={"controls": [], "bias": 0.0, "veto": None}), "need a law test"),
