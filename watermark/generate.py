@@ -19,7 +19,7 @@ from watermark.errors import DyetraceError, MachineError
 from watermark.keys import KeyRing
 from watermark.rowkeys import key_words
 from watermark.spec import WatermarkSpec, check_tokenizer
-from watermark.twins.pair import TwinAnswer
+from watermark.twins.pair import TwinAnswer, request_time
 from watermark.twins.twinning import SUBKEYS, Twinning
 
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ def generate_batches(
         inputs = tokenizer(texts[part], return_tensors="pt", padding=True, add_special_tokens=not chat)
         inputs = inputs.to(model.device)
         nonces = _nonces(twins, run, batch, len(inputs["input_ids"]) * sampling.samples)
+        came = [request_time() for _ in nonces]
         requests = [request for request, nonce in enumerate(nonces) for _ in range(1 if nonce is None else 2)]
         numbers = torch.tensor(requests, device=model.device) // sampling.samples
         rows = {name: values[numbers] for name, values in inputs.items()}
@@ -206,7 +207,7 @@ def generate_batches(
         chatted = [
             messages[start + request // sampling.samples] if chat_texts else None for request in range(len(nonces))
         ]
-        served = {} if twins is None else _served(twins, nonces, chatted, drawn, _stops(model))
+        served = {} if twins is None else _served(twins, nonces, came, chatted, drawn, _stops(model))
         yield [served.get(request, answers[0]) for request, answers in enumerate(drawn)]
 
 
@@ -221,6 +222,7 @@ def _nonces(twins: Twinning | None, run: bytes, batch: int, count: int) -> list[
 def _served(
     twins: Twinning,
     nonces: Sequence[str | None],
+    came: Sequence[str],
     chats: Sequence[Sequence[Mapping[str, str]] | None],
     drawn: Sequence[Sequence[Answer]],
     stops: set[int],
@@ -233,6 +235,7 @@ def _served(
             chat = chats[request]
             pairs[request] = twins.pair(
                 nonce,
+                came[request],
                 {"prompt": one.prompt} if chat is None else {"messages": [dict(message) for message in chat]},
                 (_twin(one, stops), _twin(other, stops)),
                 account=one.tenant,

@@ -87,6 +87,13 @@ def _of_choice(record: TwinRecord) -> Iterator[Assumption]:
         f"no coin decides. {published}; that the ledger holds all pairs that were made is for its keeper to show.",
         checked=True,
     )
+    if pairs.erased:
+        yield Assumption(
+            says="Erased pairs were not chosen by their coins.",
+            how=f"{pairs.erased:,} pairs of the ledger can't be read any more. Pairs are erased by account and date "
+            "alone; that nobody chose these after a look at coins or replies is for the ledger's keeper to show.",
+            checked=False,
+        )
     yield Assumption(
         says="The bets were placed in the order in which the requests came, each on what earlier pairs had shown.",
         how="The order stands in twins.npz, and the bets are computed from it anew.",

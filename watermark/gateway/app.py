@@ -16,7 +16,7 @@ import httpx2
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import DyetraceError
 from watermark.gateway.accounts import Accounts
 from watermark.gateway.budget import Budget
 from watermark.gateway.choices import Chunks, Unreadable, whole
@@ -158,12 +158,11 @@ class Gateway:
             try:
                 await asyncio.to_thread(self._ledger.append, pair)
             except DyetraceError as error:
+                self._no_twins_before = asyncio.get_running_loop().time() + _SECONDS_TO_LEDGER
+                if self.trouble is None:
+                    self._tell(f"no twins for a while: {error}")
+                self.trouble = str(error)
                 self.counters.pair("not written")
-                if isinstance(error, MachineError):
-                    self._no_twins_before = asyncio.get_running_loop().time() + _SECONDS_TO_LEDGER
-                    if self.trouble is None:
-                        self._tell(f"no twins for a while: {error}")
-                    self.trouble = str(error)
             else:
                 self.trouble = None
                 self.counters.pair("recorded", tied=pair.tied)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from watermark.errors import DyetraceError
@@ -54,6 +53,7 @@ class Twinning:
     def pair(
         self,
         nonce: str,
+        came: str,
         asked: dict[str, Any],
         answers: tuple[TwinAnswer, TwinAnswer],
         *,
@@ -61,12 +61,14 @@ class Twinning:
         prompt_token_ids: list[int],
         subkeys: Sequence[int] = (),
     ) -> Pair:
-        """A pair with its coin, made now.
+        """A pair with its coin.
 
         Parameters
         ----------
         nonce
             The request's.
+        came
+            When it came, taken with the nonce and before either answer was drawn (`watermark.twins.pair.request_time`).
         asked
             "messages" or "prompt".
         answers
@@ -79,7 +81,7 @@ class Twinning:
         proof = coin_proof(coin_key(self.secret), nonce)
         return Pair(
             id=nonce,
-            made=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            made=came,
             account=account,
             request={**asked, **self.settings},
             answers=answers,

@@ -177,9 +177,10 @@ def _chosen(record: TwinRecord) -> Runs:
     left = runs(" Left out: $what.", what=listed(out)) if out else ()
     sampled = "all" if pairs.sampled == pairs.eligible else f"{pairs.sampled:,}, picked by a public seed,"
     silent = f"; in {pairs.silent:,} of them the suspect said nothing of use" if pairs.silent else ""
+    erasure = ", if none had in what was erased" if pairs.erased else ""
     return runs(
         f"Of $eligible pairs of the accounts and times in question {sampled} might enter, and $asked were bet "
-        f"on{silent}.$left No coin had a part in that.",
+        f"on{silent}.$left No coin had a part in that{erasure}.",
         eligible=pairs.eligible,
         asked=pairs.asked,
         left=left,
@@ -220,7 +221,7 @@ def account_lines(record: TwinRecord) -> Iterator[Runs]:
     names = set(record.identified)
     if not names:
         yield runs(
-            "No account is named: the coins of none of the $n accounts are enough by themselves.",
+            f"No account is named: {_unnamed(record)}.",
             n=len(record.accounts),
         )
     for found in [found for found in record.accounts if found.account in names][:_NAMED]:
@@ -235,6 +236,16 @@ def account_lines(record: TwinRecord) -> Iterator[Runs]:
         )
     if len(names) > _NAMED:
         yield runs("$n more accounts are named in the table below.", n=len(names) - _NAMED)
+
+
+def _unnamed(record: TwinRecord) -> str:
+    """Why no account is named: by twins that were drawn later, one alone whose pairs are all of them can be."""
+    if record.law is not None and all(found.pairs < record.pairs.asked for found in record.accounts):
+        return (
+            "these twins were drawn later, and then one is named only where all pairs are its own, as the law test "
+            "limits the bias of all of them together ($n accounts here)"
+        )
+    return "the coins of none of the $n accounts are enough by themselves"
 
 
 def share_line(record: TwinRecord) -> Runs:

@@ -161,10 +161,16 @@ def _accounts(record: TwinRecord) -> Iterator[Leaf]:
     if not record.accounts:
         return
     yield heading("Accounts")
+    bounded = (
+        ""
+        if record.law is None
+        else " Where twins were drawn later all pairs that are bet on must be the account’s own as well: the law test "
+        "limits the bias of all of them together, and not that of a part."
+    )
     yield text(
         "An account’s pairs have coins of their own. The same bets run on them alone, in their order, and their "
         "e-value is divided by the number of accounts, $n. An account is named where that reaches 1/α, which holds "
-        "whoever else is guilty.",
+        f"whoever else is guilty.{bounded}",
         n=len(record.accounts),
     )
 

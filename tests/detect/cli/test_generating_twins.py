@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from watermark.keys import SecretKey, write_key_file
 from watermark.spec import load_spec
 from watermark.twins.data_keys import keys_path
 from watermark.twins.ledger import TwinLedger
-from watermark.twins.pair import Pair, coin_key, coin_proof, is_twinned, tossed
+from watermark.twins.pair import Pair, coin_key, coin_proof, is_twinned, request_time, tossed
 from watermark.twins.twinning import SUBKEYS
 
 KEY = SecretKey(b"twins" * 6 + b"!!")
@@ -120,7 +119,24 @@ def test_the_share_is_that_of_the_nonces_and_others_get_one_answer(
     assert len(found) == 120 and 10 <= len(kept) <= 52  # 4.2 sigma
     assert all(is_twinned(coin_key(KEY), pair.id, 0.25) for pair in kept)
     assert 0 < sum(pair.served for pair in kept) < len(kept)
-    assert Counter(pair.made for pair in kept).keys() == {pair.made for pair in kept}
+
+
+def test_a_pair_is_dated_when_its_request_comes_and_not_when_its_answers_end(
+    job: MarkingJob, tmp_path: Path, twins: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from watermark import generate
+
+    drawing, begun = generate._generate, list[str]()
+
+    def drawn(*arguments: Any) -> list[list[int]]:
+        begun.append(request_time())
+        return drawing(*arguments)
+
+    monkeypatch.setattr(generate, "_generate", drawn)
+    assert run(*job.generate("-o", tmp_path / "a.jsonl", "--batch", "4", *twins())).exit_code == 0
+    made = [pair.made for pair in pairs(tmp_path / "twins.ledger")]
+    assert made == sorted(made) and all(len(one) == len("2026-01-01T00:00:00.000000+00:00") for one in made)
+    assert len(begun) == 2 and max(made[:4]) <= begun[0] <= min(made[4:]) and max(made[4:]) <= begun[1]
 
 
 def test_several_samples_are_requests_of_their_own(

@@ -157,9 +157,13 @@ def write_twins(folder: Path) -> None:
             ledger.append(pair(number, proof=proof, served=tossed(proof)))
 
 
-def test_every_command_has_json() -> None:
+RUN_ON = ["gateway"]
+"""Commands that end when they are told to, and then have no result; what they are at is told in other ways."""
+
+
+def test_every_command_that_ends_has_json() -> None:
     lacking = [name for name, command in commands() if "--json" not in [o for p in command.params for o in p.opts]]
-    assert lacking == []
+    assert lacking == RUN_ON
     import_spec = cast(Any, main.commands["spec"]).instead["import"]
     assert any("--json" in parameter.opts for parameter in import_spec.params)
 

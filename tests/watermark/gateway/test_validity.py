@@ -28,6 +28,7 @@ from watermark.gateway.drawing import Drawing
 from watermark.gateway.events import DONE, event_of
 from watermark.gateway.requests import read
 from watermark.keys import write_key_file
+from watermark.twins.data_keys import keys_path
 from watermark.twins.ledger import TwinLedger
 from watermark.twins.pair import Pair, coin_key, coin_proof, new_nonce, request_time, tossed
 
@@ -234,6 +235,23 @@ def test_a_full_disk_stops_twins_and_not_answers(
     assert own.counted()["requests"] == {"twinned": 1, "ledger": 1} and len(own.told) == 1
     health = httpx2.get(f"{own.operator}/health")
     assert health.status_code == 503 and "No space left" in health.json()["trouble"]
+
+
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_ledger_whose_keys_are_gone_or_damaged_stops_twins_and_the_operator_is_told(
+    gate: Gates, serve: Serve, coin: int, harm: str
+) -> None:
+    own = gate(serve())
+    assert own.post(max_tokens=3).status_code == 200 and own.wait(1) == ["recorded"]
+    assert httpx2.get(f"{own.operator}/health").status_code == 200
+    keys = keys_path(own.path)
+    keys.unlink() if harm == "gone" else keys.write_bytes(b"damaged")
+    assert own.post(max_tokens=3).status_code == 200 and own.wait(2) == ["recorded", "not written"]
+    assert own.post(max_tokens=3).status_code == 200
+    assert own.counted()["requests"] == {"twinned": 2, "ledger": 1}
+    assert len(own.told) == 1 and own.told[0].startswith("no twins for a while: ")
+    health = httpx2.get(f"{own.operator}/health")
+    assert health.status_code == 503 and health.json()["trouble"] in own.told[0]
 
 
 def test_when_it_ends_pairs_under_way_are_dropped_at_once_and_clients_are_served(

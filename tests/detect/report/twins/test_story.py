@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from detect.records.twins import TwinRecord
+from detect.records.twins_assumptions import assumptions
 from detect.records.written import clean, format_e, format_p
 from detect.report.paper.markdown import markdown
 from detect.report.paper.notebook import fragment
@@ -169,6 +170,27 @@ def test_a_report_that_quotes_nothing_says_so() -> None:
     assert "none: no text of the suspect" in on_page("bare")
     pairs = shown_records()["logprobs"].shown
     assert pairs[0].suspect is None and "The suspect said" not in on_page("logprobs")
+
+
+def test_of_twins_drawn_later_the_report_says_that_an_account_must_have_all_pairs(tmp_path: Path) -> None:
+    record = examples.account_twins(tmp_path, law=examples.make_law())
+    page = " ".join(Page(drawn(story(record))).text.split())
+    assert record.found and record.accounts and record.identified == []
+    assert "named only where all pairs are its own" in page
+    assert "all pairs that are bet on must be the account’s own" in page
+    for said in ("named only where all pairs are its own", "must be the account’s own"):
+        assert said not in on_page("accounts")
+
+
+def test_that_erased_pairs_were_not_chosen_by_coins_is_assumed_where_there_are_any() -> None:
+    record = shown_records()["found"]
+    says = "Erased pairs were not chosen by their coins."
+    found = [one for one in assumptions(record) if one.says == says]
+    assert [one.checked for one in found] == [False] and f"{record.pairs.erased} pairs" in found[0].how
+    assert "if none had in what was erased" in on_page("found")
+    whole = replace(record, pairs=replace(record.pairs, erased=0))
+    assert says not in [one.says for one in assumptions(whole)]
+    assert "what was erased" not in " ".join(Page(drawn(story(whole))).text.split())
 
 
 def test_accounts_are_named_by_their_own_coins() -> None:
