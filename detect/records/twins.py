@@ -112,6 +112,15 @@ class AccountFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     log10_evalue_adjusted: float
 
 
+ControlKind = Literal["owner", "unrelated", "classifier", "unserved"]
+NEEDED_KINDS: dict[ControlKind, str] = {
+    "owner": "the owner's model",
+    "unrelated": "a model of another family",
+    "classifier": "the learnt classifier",
+}
+"""Of controls: a law test without a veto has at least one of each that bounds the bias; and what each is."""
+
+
 class LawControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A control of regenerated twins: who preferred served ones though it can't have learnt from them, and how often.
 
@@ -119,6 +128,10 @@ class LawControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ----------
     name
         "the owner's model", "unrelated model ...", "classifier".
+    kind
+        "owner": the model that made both answers, or what is seen without a model. "unrelated": another one, which
+        can't have learnt from them. "classifier": what was learnt from earlier pairs. "unserved": anybody, on answers
+        that were never served.
     log10_pvalue
         Two-sided and exact, that these are fair coins.
     bias_upper
@@ -128,6 +141,7 @@ class LawControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """
 
     name: str
+    kind: ControlKind
     pairs: int
     wins: int
     losses: int

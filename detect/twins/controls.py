@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from detect.models.network import check_numbers
 from detect.twins.law import Control, flat, learnt_scores
-from detect.twins.measures.logprobs import Read
+from detect.twins.measures.logprobs import Read, numbers
 from detect.twins.measures.prompting import clean
 from detect.twins.measures.weights import Progress, Reader, Tokens
 from watermark.twins.pair import Pair, TwinAnswer
@@ -75,6 +76,36 @@ def log_probability(reads: Mapping[str, Read], pairs: Sequence[Pair]) -> F64:
     return np.array([0.0 if (read := reads.get(pair.id)) is None else read.difference[0] for pair in pairs])
 
 
+def leading(reads: Mapping[str, Read], reference: Mapping[str, Read] | None, pairs: Sequence[Pair]) -> F64:
+    """The number that a suspect is judged by, of any model, shape (n,): the first of `measures.logprobs.numbers`."""
+    beside = reference is not None
+    found = [
+        numbers(reads.get(pair.id), None if reference is None else reference.get(pair.id), beside)[0] for pair in pairs
+    ]
+    return np.array(found, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """The reference of a test as controls of its law test.
+
+    Attributes
+    ----------
+    name
+        The reference's.
+    alone
+        Its own `log_probability`, shape (n,); None where it is one of the controls anyway.
+    owner, unrelated
+        Each control's `leading` number beside it, shape (n,), where the control is another model: None and missing
+        ones are the reference itself.
+    """
+
+    name: str
+    alone: F64 | None
+    owner: F64 | None
+    unrelated: Mapping[str, F64]
+
+
 def text_numbers(pairs: Sequence[Pair]) -> F64:
     """What is seen of a pair without a model: length, number of tokens, ending, signs; shape (n, k)."""
     return _differences(pairs, _seen)
@@ -86,9 +117,21 @@ def words(pairs: Sequence[Pair]) -> F64:
 
 
 def law_controls(
-    pairs: Sequence[Pair], owner: F64, unrelated: Mapping[str, F64], covariates: F64 | None = None
+    pairs: Sequence[Pair],
+    owner: F64,
+    unrelated: Mapping[str, F64],
+    covariates: F64 | None = None,
+    beside: Beside | None = None,
 ) -> list[Control]:
     """The controls of a measure of log-probabilities.
+
+    With a reference the suspect is judged by what its opinion has more than the reference's. A limit says something of
+    a number of the same kind alone, so the owner's model and unrelated ones are held against the same reference, and
+    these numbers bound the bias. That is not enough: an innocent suspect without an opinion of its own has just the
+    reference's, turned, and no other control need share it. So the reference bounds the bias too, as one more
+    unrelated model; a limit holds in both directions. That is right to ask of it, since a model that learnt from what
+    was served is no reference. What the owner's model says by itself, the number most sensitive to a wrong law, still
+    bounds the bias as well: the largest of more limits can only be larger.
 
     Parameters
     ----------
@@ -101,18 +144,36 @@ def law_controls(
     covariates
         As the suspect's numbers will have taken out of them (`detect.twins.law.flat`), without those of the unrelated
         models: shape (n, c).
+    beside
+        The reference, where the suspect is compared with one.
     """
     signs = np.array([pair.sign for pair in pairs], dtype=np.int8)
-    numbers = text_numbers(pairs)
+    seen = text_numbers(pairs)
     found = [Control("the owner's model", "owner", owner[:, 0], signs)]
     found.append(found[0].largest_half())
-    for name, x in unrelated.items():
-        found.append(Control(f"unrelated model {name}", "unrelated", flat(x[:, None], covariates)[:, 0], signs))
-        raw = Control(f"unrelated model {name}, as it is", "unrelated", x, signs, bounds=False)
+    learnt = [owner, *unrelated.values()]
+    models = {f"unrelated model {name}": x for name, x in unrelated.items()}
+    judged = dict(models)
+    if beside is not None:
+        if beside.owner is not None:
+            found.append(Control("the owner's model beside the reference", "owner", beside.owner, signs))
+            found.append(found[-1].largest_half())
+            learnt.append(beside.owner)
+        for name, x in beside.unrelated.items():
+            del judged[f"unrelated model {name}"]
+            judged[f"unrelated model {name} beside the reference"] = x
+            learnt.append(x)
+        if beside.alone is not None:
+            models[f"the reference {beside.name}"] = judged[f"the reference {beside.name}"] = beside.alone
+            learnt.append(beside.alone)
+    for name, x in judged.items():
+        found.append(Control(name, "unrelated", flat(x[:, None], covariates)[:, 0], signs))
+    for name, x in models.items():
+        raw = Control(f"{name}, as it is", "unrelated", x, signs, bounds=False)
         found += [raw, raw.largest_half()]
-    found.append(classifier(pairs, np.column_stack([owner, *unrelated.values(), numbers])))
-    found.append(Control("the number of tokens", "owner", numbers[:, 2], signs, bounds=False))
-    found.append(Control("whether the answer ended by itself", "owner", numbers[:, 3], signs, bounds=False))
+    found.append(classifier(pairs, np.column_stack([*learnt, seen])))
+    found.append(Control("the number of tokens", "owner", seen[:, 2], signs, bounds=False))
+    found.append(Control("whether the answer ended by itself", "owner", seen[:, 3], signs, bounds=False))
     return found
 
 

@@ -177,7 +177,7 @@ def _law(job: TwinsJob, pairs: Sequence[Pair], readings: Readings) -> LawTest | 
     if job.owner is None:
         return None
     unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
-    return law_of(pairs, job.owner, job.controls, readings, unserved=unserved)
+    return law_of(pairs, job.owner, job.controls, readings, reference=job.reference, unserved=unserved)
 
 
 def _words(ask: Ask, replies: Sequence[Replied]) -> str | None:

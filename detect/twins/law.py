@@ -11,18 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from detect.records.twins import LawControl, LawTest
+from detect.records.twins import NEEDED_KINDS, ControlKind, LawControl, LawTest
 from detect.twins.signs import sign_test
 from watermark.errors import DyetraceError
 
 F64 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int8]
-Kind = Literal["owner", "unrelated", "classifier", "unserved"]
 
 CONFIDENCE = 0.99
 """Of the limits of all bounding controls together."""
@@ -32,12 +30,6 @@ MOST_BIAS = 0.2
 """A null that allows for more says that a suspect may prefer seven of ten served answers and be innocent."""
 BETS_PER_PAIR = 4
 """Most bets for each pair of a control (`law_test` says why)."""
-
-_NEEDED: dict[Kind, str] = {
-    "owner": "the owner's model",
-    "unrelated": "a model of another family",
-    "classifier": "the learnt classifier",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +41,7 @@ class Control:
     name
         For people.
     kind
-        "owner": the model that made both answers. "unrelated": another family's. "classifier": what was learnt from
-        earlier pairs (`learnt_scores`). "unserved": any model, on answers that were never served to anybody.
+        As of `detect.records.twins.LawControl`; what a classifier learnt from earlier pairs is `learnt_scores`.
     differences
         First side less second, shape (n,); 0 says nothing, and the pair isn't counted.
     signs
@@ -61,7 +52,7 @@ class Control:
     """
 
     name: str
-    kind: Kind
+    kind: ControlKind
     differences: F64
     signs: I8
     bounds: bool = True
@@ -123,6 +114,7 @@ def law_test(controls: Sequence[Control], *, bets: int, differing: Sequence[str]
     found = [
         LawControl(
             name=control.name,
+            kind=control.kind,
             pairs=len(control.differences),
             wins=control.wins,
             losses=control.losses,
@@ -134,7 +126,7 @@ def law_test(controls: Sequence[Control], *, bets: int, differing: Sequence[str]
     ]
     bias = max((one.bias_upper for one in found if one.bounds), default=0.0)
     reasons = list(differing)
-    reasons += [f"no control is {what}" for kind, what in _NEEDED.items() if all(c.kind != kind for c in bounding)]
+    reasons += [f"no control is {what}" for kind, what in NEEDED_KINDS.items() if all(c.kind != kind for c in bounding)]
     reasons += _too_few(found, bets, fewest(confidence))
     if not reasons and bias > MOST_BIAS:
         widest = max((one for one in found if one.bounds), key=lambda one: one.bias_upper)

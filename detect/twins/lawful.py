@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from detect.records.twins import LawTest
-from detect.twins.controls import law_controls, log_probability
+from detect.twins.controls import Beside, law_controls, leading, log_probability
 from detect.twins.law import Control, flat, law_test
 from detect.twins.measuring import covariates_of
 from detect.twins.readings import Readings
+from detect.twins.selection import bet_order
 from watermark.errors import DyetraceError
 from watermark.keys import SecretKey
 from watermark.regenerate import UNSERVED, differing
@@ -40,7 +41,7 @@ def unserved_pairs(path: Path, secret: SecretKey) -> list[Pair]:
     kept = [pair for pair in found if not pair.tied]
     if not kept:
         raise DyetraceError(f"{path} holds no pair that says anything; leave --unserved out, or draw more twins")
-    return sorted(kept, key=lambda pair: (pair.made, pair.id))
+    return sorted(kept, key=bet_order)
 
 
 def law_of(
@@ -49,6 +50,7 @@ def law_of(
     unrelated: Sequence[Path],
     readings: Readings,
     *,
+    reference: Path | None = None,
     unserved: Sequence[Pair] = (),
     suspect: Path | None = None,
 ) -> LawTest:
@@ -63,6 +65,9 @@ def law_of(
         Folders of the model that made them, and of models that can't have learnt from them.
     readings
         Reads pairs with models.
+    reference
+        Folder of the model that the suspect is compared with. Controls are compared with it too, and it is one of them
+        (`law_controls` says why).
     unserved
         Regenerated twins of answers that nobody can have learnt from, in the order of time. The owner's model and
         unrelated ones are asked about them by themselves, and can refuse. They bound no bias: pooled with the pairs
@@ -71,19 +76,38 @@ def law_of(
         Folder of the suspect, which is asked about ``unserved`` and must prefer neither.
     """
 
+    def beside_of(some: Sequence[Pair]) -> Beside | None:
+        if reference is None:
+            return None
+        same = readings.seen(reference).sha256
+        read = readings.read(reference, some)
+        others = [folder for folder in unrelated if readings.seen(folder).sha256 != same]
+        is_owner = readings.seen(owner).sha256 == same
+        return Beside(
+            reference.name,
+            None if is_owner or len(others) < len(unrelated) else log_probability(read, some),
+            None if is_owner else leading(readings.read(owner, some), read, some),
+            {folder.name: leading(readings.read(folder, some), read, some) for folder in others},
+        )
+
     def controls_of(some: Sequence[Pair]) -> list[Control]:
         return law_controls(
             some,
             readings.owner_numbers(owner, some),
             {folder.name: log_probability(readings.read(folder, some), some) for folder in unrelated},
             covariates_of(some, owner, (), readings),
+            beside_of(some),
         )
 
     controls = controls_of(pairs)
     if unserved:
-        controls += [replace(one, name=f"{one.name}, {_NEVER_SERVED}", bounds=False) for one in controls_of(unserved)]
+        controls += [
+            replace(one, name=f"{one.name}, {_NEVER_SERVED}", kind="unserved", bounds=False)
+            for one in controls_of(unserved)
+        ]
     if suspect is not None and unserved:
-        x = log_probability(readings.read(suspect, unserved), unserved)
+        beside = None if reference is None else readings.read(reference, unserved)
+        x = leading(readings.read(suspect, unserved), beside, unserved)
         covariates = covariates_of(unserved, owner, unrelated, readings)
         signs = np.array([pair.sign for pair in unserved], dtype=np.int8)
         controls.append(Control(f"the suspect, {_NEVER_SERVED}", "unserved", flat(x[:, None], covariates)[:, 0], signs))

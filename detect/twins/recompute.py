@@ -33,6 +33,8 @@ from watermark.keys.secret import SecretKey
 from watermark.twins.ledger import Stored, TwinLedger
 from watermark.twins.pair import Pair, coin_key, coin_proof, tossed
 
+_OPTIONS = {"accounts": "tenants"}  # fields of a choice that have another name as options
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -86,17 +88,30 @@ def recompute_twins(
     held = _held(record, secret, ledger)
     plan = _plan_of(record, folder)
     found = [*_of_ledger(record, held), *_of_coins(record, secret, held, evidence), *_of_shown(record, held)]
-    if held.erased != record.pairs.erased:
+    if plan is not None:
+        found += _of_plan(record, plan, evidence)
+    choice = _choice_of(record, plan)
+    if choice is None:
+        found.append("neither a plan beside the report nor its options say how pairs were chosen")
+    elif held.erased == record.pairs.erased:
+        found += _of_choice(record, choice, plan, held, evidence)
+        if plan is None:
+            note(
+                "the plan is not beside the report: pairs were chosen again by the report's own options, and what "
+                "rests on their texts and the replies was not computed again"
+            )
+        elif not found:
+            found += _of_texts(record, plan, held, evidence, folder, note)
+    elif plan is None:
+        found.append(
+            f"{held.erased:,} pairs of the ledger are erased and {record.pairs.erased:,} were, and no plan is beside "
+            "the report: nobody can say whether its pairs are those that were chosen"
+        )
+    else:
         note(
             f"{held.erased - record.pairs.erased:,} pairs were erased since the report was made, so that the choice of "
             "pairs and what rests on their texts can't be compared any more"
         )
-    elif plan is None:
-        note("the plan is not beside the report, so that the choice of pairs can't be compared")
-    else:
-        found += _of_choice(plan, held, evidence)
-        if not found:
-            found += _of_texts(record, plan, held, evidence, folder, note)
     return found
 
 
@@ -115,7 +130,7 @@ def _evidence_of(record: TwinRecord, folder: Path) -> TwinEvidence:
 
 
 def _plan_of(record: TwinRecord, folder: Path) -> TwinPlan | None:
-    """The plan beside the report; None where it isn't there, and then nobody can say how pairs were chosen."""
+    """The plan beside the report; None where it isn't there."""
     plan = kept_plan(folder)
     if plan is not None and (record.plan is None or plan_sha256(plan) != record.plan.sha256):
         raise EvidenceError(f"the plan in {folder} is not that of the report; restore it, or take it away")
@@ -141,15 +156,48 @@ def _of_ledger(record: TwinRecord, held: Held) -> Iterator[str]:
         yield f"{record.pairs.erased:,} pairs are said to be erased, and {held.erased:,} are"
 
 
-def _of_choice(plan: TwinPlan, held: Held, evidence: TwinEvidence) -> Iterator[str]:
-    """The same choice again gives the plan's pairs, in its order; the evidence has the first of them."""
-    choice = msgspec.convert({name: getattr(plan.choice, name) for name in PairChoice.__struct_fields__}, PairChoice)
+def _of_plan(record: TwinRecord, plan: TwinPlan, evidence: TwinEvidence) -> Iterator[str]:
+    """The report counts the plan's pairs, and its evidence has the first of them."""
+    counts = msgspec.structs.replace(record.pairs, asked=0, silent=0)
+    if counts != plan.choice.counts:
+        yield f"other counts of pairs: {counts} in the report, {plan.choice.counts} in the plan"
+    if evidence.ids != tuple(pair.id for pair in plan.pairs[: len(evidence)]):
+        yield "the pairs that were bet on are not the first of the plan"
+
+
+def _choice_of(record: TwinRecord, plan: TwinPlan | None) -> PairChoice | None:
+    """How pairs were chosen: by the plan, or by the options on record; None where these don't say it."""
+    if plan is not None:
+        said = {name: getattr(plan.choice, name) for name in PairChoice.__struct_fields__}
+    else:
+        try:
+            said = {name: record.arguments[_OPTIONS.get(name, name)] for name in PairChoice.__struct_fields__}
+        except KeyError:
+            return None
+        said["level"] = said["level"] or record.level  # without --level the ledger decided
+    try:
+        return msgspec.convert(said, PairChoice)
+    except (DyetraceError, msgspec.ValidationError):
+        return None
+
+
+def _of_choice(
+    record: TwinRecord, choice: PairChoice, plan: TwinPlan | None, held: Held, evidence: TwinEvidence
+) -> Iterator[str]:
+    """The same choice again gives the plan's pairs, in its order, and as many as are on record.
+
+    The evidence has the first of them.
+    """
     again = select(held.pairs, choice, held.erased)
     leaves = {one.pair.id: one.leaf.hex() for one in again.pairs}
-    if [(pair.id, pair.leaf) for pair in plan.pairs] != list(leaves.items()):
+    if plan is not None and [(pair.id, pair.leaf) for pair in plan.pairs] != list(leaves.items()):
         yield f"other pairs are chosen: {len(leaves):,} from the ledger, {len(plan.pairs):,} in the plan"
-    if again.counts != plan.choice.counts:
-        yield f"other counts of pairs: {again.counts} from the ledger, {plan.choice.counts} in the plan"
+    silent = int(np.sum(~np.any(evidence.differences != 0, axis=1)))
+    counts = msgspec.structs.replace(again.counts, asked=len(evidence), silent=silent)
+    if counts != record.pairs:
+        yield f"other counts of pairs: {counts} from the ledger, {record.pairs} in the report"
+    if record.plan is not None and record.plan.offered != counts.eligible:
+        yield f"{counts.eligible:,} pairs of the ledger were to choose from, not {record.plan.offered:,}"
     if evidence.ids != tuple(leaves)[: len(evidence)]:
         yield "the pairs that were bet on are not the first of those that are chosen"
 

@@ -50,7 +50,15 @@ def trace_twins_weights(
     law = None
     if plan.choice.level == "regenerated" and job.owner is not None:
         unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
-        law = law_of(pairs, job.owner, job.controls, readings, unserved=unserved, suspect=Path(job.suspect))
+        law = law_of(
+            pairs,
+            job.owner,
+            job.controls,
+            readings,
+            reference=job.reference,
+            unserved=unserved,
+            suspect=Path(job.suspect),
+        )
     beside = None if job.reference is None else readings.read(job.reference, pairs)
     if law is not None and law.veto is not None:
         differences = np.zeros((0, len(plan.columns)))  # nobody is asked where no verdict can be given

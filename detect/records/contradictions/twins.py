@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from detect.records.twins import LawTest, TwinRecord
+from detect.records.twins import NEEDED_KINDS, LawTest, TwinRecord
 
 
 def contradictions(record: TwinRecord) -> Iterator[str]:
@@ -95,6 +95,13 @@ def _of_accounts(record: TwinRecord) -> Iterator[str]:
 def _of_law(law: LawTest) -> Iterator[str]:
     if not (0 <= law.bias < 0.5 and math.isfinite(law.bias)):
         yield f"law.bias must lie in 0 .. 0.5 (got {law.bias})"
+    if law.veto is None:
+        bounding = {control.kind for control in law.controls if control.bounds}
+        yield from (
+            f"the law test has no veto, and no control that bounds the bias is {what}"
+            for kind, what in NEEDED_KINDS.items()
+            if kind not in bounding
+        )
     for control in law.controls:
         if min(control.wins, control.losses) < 0 or control.wins + control.losses > control.pairs:
             yield f"control {control.name!r} has {control.wins:,} and {control.losses:,} of {control.pairs:,} pairs"

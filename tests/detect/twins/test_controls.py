@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from detect.twins.controls import OWNER_NUMBERS, law_controls, owner_numbers, text_numbers, words
+from detect.twins.controls import OWNER_NUMBERS, law_controls, leading, owner_numbers, text_numbers, words
 from detect.twins.law import law_test
 from detect.twins.lawful import law_of, unserved_pairs
 from detect.twins.measures.weights import Reader
@@ -100,6 +100,7 @@ def test_one_law_passes_with_a_bias_that_pairs_of_answers_never_served_do_not_ma
     more = law_of(pairs, folders[0], folders[1:2], readings, unserved=unserved, suspect=folders[2])
     assert more.bias >= law.bias and {one.pairs for one in more.controls} == {COUNT}
     assert more.veto is None or "tells" not in more.veto
+    assert {one.kind for one in more.controls[len(law.controls) :]} == {"unserved"}
     assert [one.pairs for one in more.controls][-1] == COUNT and "the suspect" in more.controls[-1].name
 
 
@@ -112,6 +113,67 @@ def test_answers_that_were_never_served_do_not_hide_another_law_of_those_that_we
     law = law_of(wrong, folders[0], folders[1:2], Readings(tmp_path, "float32"), unserved=right)
     assert law.veto is not None and "the learnt classifier tells" in law.veto
     assert {one.pairs for one in law.controls if one.bounds} == {COUNT}
+
+
+def test_beside_a_reference_controls_are_numbers_of_the_suspects_kind_and_the_reference_is_one_of_them(
+    folders: list[Path], pairs: list[Pair], tmp_path: Path
+) -> None:
+    readings = Readings(tmp_path, "float32")
+    owner, unrelated, reference = folders
+    plain = law_of(pairs, owner, [unrelated], readings)
+    law = law_of(pairs, owner, [unrelated], readings, reference=reference)
+    assert [(one.name, one.kind) for one in law.controls if one.bounds] == [
+        ("the owner's model", "owner"),
+        ("the owner's model beside the reference", "owner"),
+        ("unrelated model model-1 beside the reference", "unrelated"),
+        ("the reference model-2", "unrelated"),
+        ("the learnt classifier", "classifier"),
+    ]
+    signs = np.array([pair.sign for pair in pairs])
+    x = leading(readings.read(owner, pairs), readings.read(reference, pairs), pairs)
+    assert law.controls[2].wins == int(np.sum(x * signs > 0)) and len({one.name for one in law.controls}) == len(
+        law.controls
+    )
+    assert law.controls[0].wins == plain.controls[0].wins
+    assert law.bias >= plain.controls[0].bias_upper
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_reference_that_is_a_control_already_is_asked_once(
+    which: int, folders: list[Path], pairs: list[Pair], tmp_path: Path
+) -> None:
+    """A model less itself says nothing, and would be refused as too few pairs."""
+    law = law_of(pairs, folders[0], folders[1:2], Readings(tmp_path, "float32"), reference=folders[which])
+    bounding = [one for one in law.controls if one.bounds]
+    assert len(bounding) == 4 - (which == 0) and law.veto is None
+    assert all(one.wins + one.losses > 0 for one in bounding)
+    assert not any(one.name.startswith("the reference") for one in law.controls)
+
+
+def test_a_reference_that_prefers_one_law_s_answers_refuses(
+    folders: list[Path], pairs: list[Pair], tmp_path: Path
+) -> None:
+    """An innocent suspect without an opinion would lean as far as it does, the other way."""
+    readings = Readings(tmp_path, "float32")
+    reads = readings.read(folders[2], pairs)
+    leaning = []
+    for pair in pairs:
+        likelier = pair.sides[int(reads[pair.id].difference[0] < 0)]
+        answers = pair.answers if pair.answers[1] == likelier else pair.answers[::-1]
+        leaning.append(msgspec.structs.replace(pair, answers=answers))
+    law = law_of(leaning, folders[0], folders[1:2], readings, reference=folders[2])
+    assert law.veto is not None and "the reference model-2, as it is tells served answers from twins" in law.veto
+
+
+def test_pairs_never_served_are_in_the_order_of_time_whatever_zone_it_is_written_in(
+    pairs: list[Pair], tmp_path: Path
+) -> None:
+    times = "2026-11-02T00:30:00+02:00", "2026-11-01T23:00:00+00:00", "2026-11-01T23:00:00.5+00:00"
+    kept = [
+        msgspec.structs.replace(pair, made=made, engine={**pair.engine, UNSERVED: "true"})
+        for pair, made in zip(pairs, times, strict=False)
+    ]
+    assert unserved_pairs(ledger_of(tmp_path, kept[::-1]), KEY) == kept
 
 
 def test_a_ledger_of_answers_that_were_served_is_no_control(pairs: list[Pair], tmp_path: Path) -> None:

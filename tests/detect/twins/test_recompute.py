@@ -189,6 +189,50 @@ def test_without_plan_or_replies_it_is_said_what_could_not_be_compared(mine: Pat
     assert differences(mine, notes) == [] and "the plan is not beside the report" in notes[0]
 
 
+@pytest.mark.parametrize("planned", [True, False])
+@pytest.mark.parametrize("changes", [{"used": 5}, {"sampled": 3, "eligible": 5}, {"tied": 1}, {"asked": 2, "used": -1}])
+def test_other_counts_of_pairs_are_found_with_and_without_the_plan(
+    planned: bool, changes: dict[str, int], mine: Path
+) -> None:
+    if not planned:
+        (mine / "out" / "plan.json").unlink()
+    pairs = read_record(TwinRecord, mine / "out" / "report.json").pairs
+    edited = replace(pairs, **{name: getattr(pairs, name) + more for name, more in changes.items()})
+    found = differences(mine, pairs=edited)
+    assert any("other counts of pairs" in line and "from the ledger" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": "another"}, {"sample": 0.3}, {"tenants": ["acme"]}, {"until": "2026-01-02"}, {"most": 7}]
+)
+def test_without_the_plan_pairs_are_chosen_again_by_the_options_on_record(changes: dict[str, Any], mine: Path) -> None:
+    """Whoever takes the plan away can't say that other pairs were asked for than stand in the evidence."""
+    (mine / "out" / "plan.json").unlink()
+    record = read_record(TwinRecord, mine / "out" / "report.json")
+    found = differences(mine, arguments={**record.arguments, **changes})
+    assert any("other counts of pairs" in line for line in found), found
+
+
+def test_without_plan_and_options_or_after_an_erasure_nobody_says_that_it_holds(mine: Path) -> None:
+    (mine / "out" / "plan.json").unlink()
+    record = read_record(TwinRecord, mine / "out" / "report.json")
+    for arguments in ({"ask": "answers"}, {**record.arguments, "sample": "most"}, {**record.arguments, "since": "x"}):
+        (line,) = differences(mine, arguments=arguments)
+        assert "neither a plan beside the report nor its options say how pairs were chosen" in line
+    with TwinLedger.open(mine / LEDGER, SECRET, write=True) as ledger:
+        assert ledger.erase(account="acme").pairs
+    (line,) = differences(mine)
+    assert "nobody can say whether its pairs are those that were chosen" in line
+
+
+def test_counts_are_held_against_the_plan_where_pairs_were_erased_since(mine: Path) -> None:
+    with TwinLedger.open(mine / LEDGER, SECRET, write=True) as ledger:
+        ledger.erase(account="acme")
+    pairs = read_record(TwinRecord, mine / "out" / "report.json").pairs
+    (line,) = differences(mine, pairs=replace(pairs, tied=pairs.tied + 1))
+    assert line.startswith("other counts of pairs") and line.endswith("in the plan")
+
+
 def test_the_plan_of_another_test_is_refused(mine: Path, tmp_path: Path) -> None:
     report_of(tmp_path / "other", write_ledger(tmp_path / "private", 40))
     shutil.copy(tmp_path / "other" / "plan.json", mine / "out")

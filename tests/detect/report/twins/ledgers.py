@@ -93,7 +93,16 @@ def report_of(folder: Path, ledger: Path, *, guilty: bool = True, secret: Secret
     suspect = ModelSeen(name="suspect-mini at http://127.0.0.1:8000/v1", sha256="", tokenizer="text")
     plan = TwinPlan(
         created="2026-02-02T09:00:00+00:00",
-        arguments={"ask": "answers", "account": ["acme", "zenith"], "sample": 0.8},
+        arguments={
+            "ask": "answers",
+            "level": None,
+            "tenants": ["acme", "zenith"],
+            "since": None,
+            "until": None,
+            "sample": 0.8,
+            "seed": choice.seed,
+            "most": None,
+        },
         mode="api",
         suspect=suspect,
         reference=None,

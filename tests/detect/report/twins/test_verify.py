@@ -219,6 +219,39 @@ def test_a_lenient_law_test_is_noticed(made: Path, tmp_path: Path) -> None:
     assert "tells served answers from twins, and yet" in found["law"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("owner", "is the owner's model"),
+        ("unrelated", "is a model of another family"),
+        ("classifier", "is the learnt classifier"),
+    ],
+)
+def test_a_law_test_without_one_of_the_needed_controls_is_refused(
+    kind: str, said: str, made: Path, tmp_path: Path
+) -> None:
+    """Whether the control is away, can refuse only, or is of another kind; where there is a veto it may be."""
+
+    def left_out(plain: Any) -> None:
+        plain["law"]["controls"] = [one for one in plain["law"]["controls"] if one["kind"] != kind]
+
+    def unbounding(plain: Any) -> None:
+        for one in plain["law"]["controls"]:
+            one["bounds"] = one["bounds"] and one["kind"] != kind
+
+    def another(plain: Any) -> None:
+        for one in plain["law"]["controls"]:
+            one["kind"] = "unserved" if one["kind"] == kind else one["kind"]
+
+    for number, change in enumerate((left_out, unbounding, another)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        with pytest.raises(DyetraceError, match=f"no control that bounds the bias {said}"):
+            read_record(TwinRecord, edit(made, "later", place, change))
+        (place / "veto").mkdir()
+        read_record(TwinRecord, edit(made, "vetoed", place / "veto", change))
+
+
 def test_replies_that_were_changed_are_noticed(made: Path, tmp_path: Path) -> None:
     import sqlite3
 
