@@ -27,6 +27,7 @@ ASK = f"--key {KEY} --tokenizer {MODEL} --timeout 0.5 --attempts 1"
 TWINS = f"--twin-key {KEY}"
 PORTS = "--port 0 --operator-port 0"
 TWINNED = f"{GENERATE} --prompts ../mine/prompts.txt {TWINS}"
+LATER = "--temperature 1 --top-p 1 --max-tokens 400 --dtype float32"
 CHECK = f"serve-check {URL}/good --spec ../mine/tenants.json {ASK} --count 2 --max-tokens 8 --no-special"
 
 LINES: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -67,6 +68,9 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
     "trace plan": (5, (f"{PLAN} --prompts ../mine/prompts.txt", f"{PLAN} --served ../mine/answers.jsonl --count 3")),
     "trace api": (3, (f"trace api ../mine/plan.json --spec {SPEC} {ASK} -o new --no-pdf",
                       f"trace api ../mine/plan.json --spec {SPEC} {ASK} -o new --dry-run")),
+    "trace twins": (2, (f"trace twins ../mine/suspect --ledger ../mine/twins.ledger {TWINS} --dtype float32 -o new "
+                        "--no-pdf",
+                        f"trace twins ../mine/suspect --ledger ../mine/twins.ledger {TWINS} -o new --dry-run --json")),
     "recompute": (6, (f"recompute ../mine/detection/report.json --key {KEY} --tokenizer {MODEL}",
                       f"recompute ../mine/scan/report.json --key {KEY} --tokenizer {MODEL} --inputs ../mine",
                       f"recompute ../mine/trace/report.json --key {KEY}",
@@ -91,6 +95,8 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
                          "twins verify ../mine/shown.json --commitment ../mine/twins.json --json "
                          "--opening ../mine/twins.json.opening")),
     "twins export": (3, (f"twins export ../mine/twins.ledger {TWINS} -o new.jsonl --account acme",)),
+    "twins regenerate": (2, (f"twins regenerate ../mine/answers.jsonl --model {MODEL} --twin-ledger new.ledger {TWINS} "
+                             f"{LATER} {OWN}",)),
     "twins erase": (4, (f"twins erase ../out/twins.ledger {TWINS} --account acme --yes --json",
                         f"twins erase ../out/twins.ledger {TWINS} --before 2027-01-01 --yes")),
     "serve-check": (3, (CHECK, f"{CHECK} --tenant acme --json", f"{CHECK} --tenant acme --every 0.1 --rounds 2")),
@@ -102,7 +108,7 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
 }  # fmt: skip
 """For each command how often it is tried, and lines of it that work."""
 
-LOADS_MODELS = ("generate", "trace weights", "trace api", "demo")
+LOADS_MODELS = ("generate", "trace weights", "trace api", "trace twins", "twins regenerate", "demo")
 """Commands that are forked from a process which has loaded torch."""
 
 TAKES_SECONDS = ("demo", "plan")
