@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.distillation.server import Server
 from detect.records.twins import LawTest
-from detect.twins import endpoint
+from detect.twins import endpoint, lawful
 from detect.twins.preparing import TwinsJob
 from tests.detect.student.asking.planned import QUICK
 from tests.detect.twins.made import KEY, ledger_of, twins
@@ -41,7 +41,7 @@ def test_all_pairs_are_asked_about_though_the_target_is_reached(
     job: TwinsJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first pairs may be of another law than all of them together, which is what the law test bounds."""
-    of = endpoint.law_of
+    of = lawful.law_of
 
     def passes(*args: Any, **more: Any) -> LawTest:
         return msgspec.structs.replace(of(*args, **more), veto=None, bias=0.0)

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from detect.student.asking.budget import Budgets
 from detect.student.asking.plan import (
-    Budgets,
     Message,
     PlannedPrompt,
     SamplingPlan,

@@ -136,11 +136,11 @@ def test_a_streamed_answer_is_the_one_that_comes_whole(serve: Serve, chat: bool)
         assert "".join((c["delta"].get("content") or "") if chat else c["text"] for c in own) == (
             choice["message"]["content"] if chat else choice["text"]
         )
-        assert sum((c.get("token_ids", []) for c in own), []) == choice["token_ids"]
+        assert [token for c in own for token in c.get("token_ids", [])] == choice["token_ids"]
         assert [c["finish_reason"] for c in own if c["finish_reason"]] == [own[-1]["finish_reason"]]
         assert own[-1]["finish_reason"] == choice["finish_reason"]
         said = [(c.get("logprobs") or {}).get("content" if chat else "tokens") or [] for c in own]
-        assert sum(said, []) == choice["logprobs"]["content" if chat else "tokens"]
+        assert [one for part in said for one in part] == choice["logprobs"]["content" if chat else "tokens"]
 
 
 def test_bad_requests_are_refused_with_a_reason(serve: Serve) -> None:
