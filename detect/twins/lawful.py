@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,18 @@ def unserved_pairs(path: Path, secret: SecretKey) -> list[Pair]:
     return sorted(kept, key=bet_order)
 
 
+def names_of(folders: Sequence[Path]) -> dict[Path, str]:
+    """What folders are called: by their last part, or whole where others end alike.
+
+    Examples
+    --------
+    >>> sorted(names_of([Path("one/model"), Path("two/model"), Path("three/gemma")]).values())
+    ['gemma', 'one/model', 'two/model']
+    """
+    ends = Counter(folder.name for folder in folders)
+    return {folder: folder.name if ends[folder.name] == 1 else folder.as_posix() for folder in folders}
+
+
 def law_of(
     pairs: Sequence[Pair],
     owner: Path,
@@ -75,6 +88,7 @@ def law_of(
     suspect
         Folder of the suspect, which is asked about ``unserved`` and must prefer neither.
     """
+    names = names_of(unrelated)
 
     def beside_of(some: Sequence[Pair]) -> Beside | None:
         if reference is None:
@@ -87,14 +101,14 @@ def law_of(
             reference.name,
             None if is_owner or len(others) < len(unrelated) else log_probability(read, some),
             None if is_owner else leading(readings.read(owner, some), read, some),
-            {folder.name: leading(readings.read(folder, some), read, some) for folder in others},
+            {names[folder]: leading(readings.read(folder, some), read, some) for folder in others},
         )
 
     def controls_of(some: Sequence[Pair]) -> list[Control]:
         return law_controls(
             some,
             readings.owner_numbers(owner, some),
-            {folder.name: log_probability(readings.read(folder, some), some) for folder in unrelated},
+            {names[folder]: log_probability(readings.read(folder, some), some) for folder in unrelated},
             covariates_of(some, owner, (), readings),
             beside_of(some),
         )
