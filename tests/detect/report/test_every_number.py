@@ -299,10 +299,7 @@ TWINS: Known = {
 }
 UNSEEN_REPLIES: Known = {r"queries\.requests": "the ledger of replies, which is not here"}
 AVERAGED: Known = {r"watermark\.log10_evalue": "in the mean of two e-values the smaller one has no part that is seen"}
-UNPLANNED: Known = {
-    r"(arguments\.\w+|target_log10|ledger\.pairs|pairs\.(erased|used))": "the plan, which is not here, has them",
-    r"quotes": "where no pair is shown, whether any might have been",
-}
+UNQUOTED: Known = {r"quotes": "where no pair is shown, whether any might have been"}
 
 
 def twins_of(make: twins.Maker) -> Callable[[Path], Path]:
@@ -344,7 +341,7 @@ REPORTS: list[tuple[Callable[[Path], Path], Known]] = [
     (twins_of(twins.later_twins), TWINS | UNSEEN_REPLIES),
     (twins_of(twins.parting_twins), TWINS | UNSEEN_REPLIES | AVERAGED),
     (twins_of(twins.logprob_twins), TWINS),
-    (twins_of(twins.bare_twins), UNPLANNED),
+    (twins_of(twins.bare_twins), TWINS | UNQUOTED),
 ]
 
 

@@ -278,8 +278,8 @@ def vetoed_twins(folder: Path, **changes: Any) -> TwinRecord:
 
 
 def bare_twins(folder: Path, **changes: Any) -> TwinRecord:
-    """Nothing that may be left out is there: no quotes, no plan, nothing published."""
-    bare: dict[str, Any] = {"shown": [], "quotes": False, "plan": None}
+    """Nothing that may be left out is there: no quotes, no law test, no accounts."""
+    bare: dict[str, Any] = {"shown": [], "quotes": False}
     return make_twins(folder, 0.5, ask="logprobs", mode="weights", pairs=40, **(bare | changes))
 
 
