@@ -23,6 +23,7 @@ _WRITTEN_BESIDE = {
     "commit": (".opening",),
     "twins commit": (".opening",),
     "twins erase": (".keys",),
+    "twins regenerate": (".keys",),
     "report keygen": (".pub",),
 }
 # What a command may change where it is told to: earlier specs, answers, reports, twins, and nothing else of anybody's.

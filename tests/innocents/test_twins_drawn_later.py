@@ -98,7 +98,7 @@ def test_and_behind_an_endpoint_too(logs: Logs, tmp_path: Path) -> None:
         more: list[object] = ["--model", "student", "--target", "3"]
         found = command(logs, server.url, logs.ledger(1.0), tmp_path / "out", *more)
     assert found.found and found.ask == "logprobs"
-    assert found.queries is not None and found.queries.stopped == "target reached"
+    assert found.queries is not None and found.queries.stopped == "plan finished"
 
 
 def test_twins_of_another_temperature_are_refused_and_nobody_is_asked(logs: Logs, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from detect.folders.published import (
     SCAN_FORMAT,
     STAGE,
     TRACE_FORMAT,
+    TWINS_FORMAT,
     Unwritten,
     add_drawings,
     check_folder,
@@ -164,11 +165,12 @@ def test_the_same_report_again_keeps_every_file_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "run.json"])
 def test_somebodys_own_file_with_a_reports_name_is_never_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"somebody's own")
-    new = made("new", "documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz")
+    new = made("new", "documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz", "twins.npz")
     with pytest.raises(DyetraceError, match=name):
         replace_report(tmp_path, new)
     with pytest.raises(DyetraceError, match=name):
-        check_folder(tmp_path, TRACE_FORMAT if name == "evidence.npz" else SCAN_FORMAT, force=True)
+        kinds = {"evidence.npz": TRACE_FORMAT, "twins.npz": TWINS_FORMAT}
+        check_folder(tmp_path, kinds.get(name, SCAN_FORMAT), force=True)
     assert held_files(tmp_path) == {name: b"somebody's own"}
 
 
