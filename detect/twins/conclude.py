@@ -99,8 +99,11 @@ def leans_away(evidence: TwinEvidence) -> str | None:
     """
     wins, losses, _ = tally(evidence, 0)
     by_number = sign_test(losses, wins)
-    if min(by_number, sign_flip(evidence.differences[:, 0], -evidence.signs)) > _LOG10_AWAY:
-        return None
+    if by_number > _LOG10_AWAY:
+        x = evidence.differences[:, 0]
+        # A sum for what was served is no small chance against it, and its exact tail would take long.
+        if float(x @ evidence.signs) > 0 or sign_flip(x, -evidence.signs) > _LOG10_AWAY:
+            return None
     how = "" if by_number <= _LOG10_AWAY else ", by the largest differences"
     return (
         f"the suspect leans to the answers that were withheld ({losses:,} to {wins:,}{how}), which no training on "
