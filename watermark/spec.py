@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from watermark.errors import DyetraceError
-from watermark.files.versioned import parse_versioned
+from watermark.files.versioned import check_known_version, parse_versioned
 from watermark.files.writing import check_output, write_atomically
 from watermark.formats.protocol import Format, is_format
 from watermark.registry import make_scheme
@@ -121,11 +121,7 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 def _check_version(version: int) -> None:
-    if version != SPEC_VERSION:
-        raise DyetraceError(
-            f"this spec has version {version}, but this dyetrace reads version {SPEC_VERSION}; "
-            "use the release that wrote it"
-        )
+    check_known_version(version, SPEC_VERSION, "spec")
 
 
 def _within(field: str, value: float, low: float, high: float) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +90,17 @@ def _batch(examples: Sequence[tuple[list[int], list[int]]], device: Any) -> tupl
     return ids.to(device), mask.to(device), wanted.to(device)
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a student as a bf16 folder, as a suspect's would be found."""
+def save(model: Any, tokenizer: Any, base: Path, folder: Path) -> None:
+    """Write a student of the model in ``base`` as a bf16 folder, as a suspect's would be: whole or not at all."""
     import torch
 
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        model.to(torch.bfloat16).save_pretrained(work)
+        tokenizer.save_pretrained(work)
+        # transformers writes the same tokenizer in other words, and that would be another fingerprint.
+        shutil.copy(base / "tokenizer.json", work / "tokenizer.json")
+        os.rename(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

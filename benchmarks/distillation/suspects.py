@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -113,15 +110,7 @@ class Suspects:
         examples = examples_for(tokenizer, self.mixture(suspect), own=base == self.teacher.folder)
         click.echo(f"training {suspect} on {len(examples)} answers", err=True)
         train(model, examples, self.recipe, str(suspect))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent))
-        try:
-            save(model, tokenizer, work)
-            # transformers writes the same tokenizer in other words, and that would be another fingerprint.
-            shutil.copy(base / "tokenizer.json", work / "tokenizer.json")
-            os.rename(work, path)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        save(model, tokenizer, base, path)
 
 
 def examples_for(tokenizer: Any, answers: Sequence[Answer], own: bool) -> list[tuple[list[int], list[int]]]:

@@ -9,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,15 +76,7 @@ def student(keep: Path, name: str, base: Path, texts: Sequence[tuple[str, str]],
         merge_lora(model, added)
     else:
         train(model, examples, recipe, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        save(model, tokenizer, work)
-        # transformers writes the same tokenizer in other words, and that would be another fingerprint.
-        shutil.copy(base / "tokenizer.json", work / "tokenizer.json")
-        os.rename(work, path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    save(model, tokenizer, base, path)
     return path
 
 

@@ -15,6 +15,7 @@ from detect.records.detection import Input
 from detect.records.how_to_check import KeyedRecord, how_to_check, short_check, specs_of
 from detect.records.report import Report
 from detect.records.scan import FileHash
+from detect.records.trace import PlanSeen
 from detect.records.twins import TwinRecord
 from detect.records.written import clean, format_time
 from detect.report.checking import for_whom, made_line
@@ -195,6 +196,19 @@ def written_as(record: Report) -> tuple[str, Runs]:
 def packages(record: Report) -> list[tuple[str, Runs]]:
     """Versions of what computed the record, as facts."""
     return [(clean(name, 60), said(version, 200)) for name, version in sorted(record.versions.items())]
+
+
+def planned(plan: PlanSeen) -> tuple[str, Runs]:
+    """The plan that was fixed before the first query, as a fact."""
+    return (
+        "Plan",
+        runs(
+            "SHA-256 <code>$hash</code>, made $made by the analyst’s clock; first query $first",  # noqa: RUF001
+            hash=plan.sha256,
+            made=format_time(plan.created),
+            first=format_time(plan.first_query) if plan.first_query else "not sent",
+        ),
+    )
 
 
 def shown_argument(value: Any) -> str:

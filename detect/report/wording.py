@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from detect.records.detection import Input
-from detect.records.scan import ScannedInput
-from detect.records.written import clean, coin_tosses, format_time
+from detect.records.scan import Interval, ScannedInput
+from detect.records.written import clean, coin_tosses, format_time, percent
 from detect.report.runs import Runs, level, listed, p_value, runs
 from watermark.commitment import Commitment
 
@@ -135,3 +135,29 @@ def operand(name: str) -> str:
 def capital(text: str) -> str:
     """The same with its first letter raised."""
     return text[:1].upper() + text[1:]
+
+
+def interval(share: Interval) -> str:
+    """Write an estimate with its interval: "3.1% (2.2% to 4.0%)", "at least 2.2% (estimate 3.1%)", "not shown"."""
+    estimate = "" if share.estimate is None else percent(share.estimate)
+    if share.high is not None:
+        both = f"{percent(share.low)} to {percent(share.high)}"
+        return f"{estimate} ({both})" if estimate else both
+    if share.low > 0:
+        return f"at least {percent(share.low)}" + (f" (estimate {estimate})" if estimate else "")
+    return "none shown"  # an older report's estimate has nothing to stand on here
+
+
+def share_line(share: Interval | None, reason: str, of: str) -> Runs:
+    """A share with its confidence and how it was estimated, or why it is not identified; ``of`` says of what it is."""
+    why = capital(reason.strip())
+    why += "" if why.endswith((".", "!", "?")) or not why else "."
+    if share is None:
+        return runs("It is not identified. $why", why=why)
+    return runs(
+        "<b>$share</b> of $of, at $confidence confidence. $how",
+        share=interval(share),
+        of=of,
+        confidence=percent(share.confidence),
+        how=why,
+    )

@@ -25,7 +25,7 @@ from detect.records.key_name import KeyName
 from detect.records.made import Made
 from detect.records.scan import FileHash
 from detect.records.trace import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
-from detect.student.asking.account import Account, ClientSettings
+from detect.student.asking.account import Account, ClientSettings, more_to_target
 from detect.student.asking.answer_reader import AnswerReader, asked_contexts
 from detect.student.asking.asking import ask_all
 from detect.student.asking.budget import Budgets
@@ -76,9 +76,7 @@ class Standing:
     @property
     def prompts_to_target(self) -> int | None:
         """Prompts still to be asked at the pace so far; None where the evidence does not grow."""
-        if self.log10_evalue <= 0 or not self.asked:
-            return None
-        return max(0, math.ceil(self.asked * (self.target / self.log10_evalue - 1)))
+        return more_to_target(self.asked, self.log10_evalue, self.target)
 
 
 def statistic_of(

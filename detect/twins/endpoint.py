@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from detect.records.made import Made
 from detect.records.scan import FileHash
 from detect.records.trace import Queries
 from detect.records.twins import LawTest, TwinRecord
-from detect.student.asking.account import Account, ClientSettings
+from detect.student.asking.account import Account, ClientSettings, more_to_target
 from detect.student.asking.asking import ask_all
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
@@ -59,9 +58,7 @@ class Standing:
     @property
     def pairs_to_target(self) -> int | None:
         """Pairs still to be asked about at the pace so far; None where the evidence does not grow."""
-        if self.log10_evalue <= 0 or not self.asked:
-            return None
-        return max(0, math.ceil(self.asked * (self.target / self.log10_evalue - 1)))
+        return more_to_target(self.asked, self.log10_evalue, self.target)
 
 
 def trace_twins_endpoint(

@@ -22,7 +22,7 @@ from detect.student.asking.budget import Budgets
 from detect.student.asking.plan import check_url
 from detect.twins.selection import Level
 from watermark.errors import DyetraceError
-from watermark.files.versioned import parse_versioned
+from watermark.files.versioned import check_known_version, parse_versioned
 from watermark.files.writing import write_atomically
 
 PLAN_FILE = "plan.json"
@@ -135,11 +135,7 @@ def check_target(log10: float) -> None:
 
 
 def _check_version(version: int) -> None:
-    if version != PLAN_VERSION:
-        raise DyetraceError(
-            f"this plan has version {version}, but this dyetrace reads version {PLAN_VERSION}; "
-            "use the release that wrote it"
-        )
+    check_known_version(version, PLAN_VERSION, "plan")
 
 
 def canonical_plan(plan: TwinPlan) -> bytes:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from detect.records.made import now
 from detect.records.trace import ModelSeen
@@ -205,15 +207,9 @@ def prepare(
     return Prepared(plan, pairs, readings)
 
 
-def select_pairs(job: TwinsJob, level: Level, ledger: TwinLedger) -> Selected:
-    """The pairs that are asked for.
-
-    Raises
-    ------
-    DyetraceError
-        There is none, or some were appended after what was published.
-    """
-    choice = PairChoice(
+def choice_of(job: TwinsJob, level: Level) -> PairChoice:
+    """What decides which pairs are taken."""
+    return PairChoice(
         level=level,
         accounts=sorted(set(job.accounts)),
         since=job.since,
@@ -222,7 +218,17 @@ def select_pairs(job: TwinsJob, level: Level, ledger: TwinLedger) -> Selected:
         seed=job.seed,
         most=job.most,
     )
-    selected = select(ledger.stored(), choice, ledger.erased)
+
+
+def select_pairs(job: TwinsJob, level: Level, ledger: TwinLedger) -> Selected:
+    """The pairs that are asked for.
+
+    Raises
+    ------
+    DyetraceError
+        There is none, or some were appended after what was published.
+    """
+    selected = select(ledger.stored(), choice_of(job, level), ledger.erased)
     counts = selected.counts
     if not selected.pairs:
         if not ledger.count:
@@ -321,13 +327,7 @@ def made_plan(
         columns=list(measure_columns(found.ask, reference is not None)),
         covariates=list(covariate_columns(owner is not None, job.controls if level == "regenerated" else ())),
         choice=Choice(
-            level=level,
-            accounts=sorted(set(job.accounts)),
-            since=job.since,
-            until=job.until,
-            sample=job.sample,
-            seed=job.seed,
-            most=job.most,
+            **msgspec.structs.asdict(choice_of(job, level)),
             offered=selected.counts.eligible,
             counts=selected.counts,
         ),

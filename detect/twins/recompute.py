@@ -7,7 +7,6 @@ beside the report, and no model is needed to read them, each pair's differences 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from detect.records.arrays import evidence_of
 from detect.records.twins import TwinRecord
 from detect.student.asking.answers import read_response
 from detect.student.asking.ledger import LEDGER_FILE, Entry, verify_chain
@@ -84,7 +84,7 @@ def recompute_twins(
             f"wrong key: the report is of twin key {record.ledger.key_fingerprint}, and this key is "
             f"{secret.fingerprint}"
         )
-    evidence = _evidence_of(record, folder)
+    evidence = read_evidence(evidence_of(record.files, EVIDENCE_FILE, folder))
     held = _held(record, secret, ledger)
     plan = _plan_of(record, folder)
     found = [*_of_ledger(record, held), *_of_coins(record, secret, held, evidence), *_of_shown(record, held)]
@@ -113,20 +113,6 @@ def recompute_twins(
             "pairs and what rests on their texts can't be compared any more"
         )
     return found
-
-
-def _evidence_of(record: TwinRecord, folder: Path) -> TwinEvidence:
-    named = next((file for file in record.files if file.name == EVIDENCE_FILE), None)
-    if named is None:
-        raise EvidenceError(f"the report names no {EVIDENCE_FILE}: there is nothing to recompute it from")
-    path = folder / EVIDENCE_FILE
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DyetraceError(f"cannot read {path}: {error.strerror}; it belongs beside the report") from None
-    if found != named.sha256:
-        raise EvidenceError(f"{path} is not the evidence of the report: SHA-256 {found}, not {named.sha256}")
-    return read_evidence(path)
 
 
 def _plan_of(record: TwinRecord, folder: Path) -> TwinPlan | None:

@@ -50,6 +50,14 @@ def parse_versioned(
         raise DyetraceError(f"{where} is not whole JSON ({error}); {restore}") from None
 
 
+def check_known_version(version: int, known: int, name: str) -> None:
+    """Raise DyetraceError unless a file, "spec" say, has the version that this release reads."""
+    if version != known:
+        raise DyetraceError(
+            f"this {name} has version {version}, but this dyetrace reads version {known}; use the release that wrote it"
+        )
+
+
 def _refuse_foreign_version(data: bytes, where: str, check_version: Callable[[int], None]) -> None:
     """Blame the version, where it is foreign, for whatever else could not be read."""
     try:

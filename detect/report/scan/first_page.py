@@ -12,7 +12,6 @@ from detect.report.runs import Runs, level, listed, p_value, runs, said
 from detect.report.scan.wording import (
     WHY_UNTESTED,
     found_keys,
-    interval,
     pointing_note,
     skipped,
     skipped_reasons,
@@ -25,6 +24,7 @@ from detect.report.wording import (
     decoys_run,
     exactness,
     inputs_named,
+    interval,
     limits_of_text,
     watermark_line,
 )

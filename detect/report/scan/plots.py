@@ -10,7 +10,7 @@ from markupsafe import Markup
 from detect.records.scan import HISTOGRAM_BINS, Hit, Interval, Shares
 from detect.records.written import percent
 from detect.report.paper import svg
-from detect.report.scan.wording import interval
+from detect.report.wording import interval
 
 _STRIP = 132  # height of a document's plot
 _BAND = 3.0  # standard deviations that the counts of a bin vary by

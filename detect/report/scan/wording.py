@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from detect.records.scan import Hit, Interval, ScanHypothesis, ScanRecord
-from detect.records.written import key_label, percent
+from detect.records.scan import Hit, ScanHypothesis, ScanRecord
+from detect.records.written import key_label
 from detect.report import controls
 from detect.report.runs import p_value, runs
 from detect.report.story import Item
@@ -62,17 +62,6 @@ def skipped_reasons(record: ScanRecord) -> list[tuple[str, int]]:
     """The reasons that the record lists, with how often, the commonest first."""
     reasons = Counter(one.reason for source in record.inputs for one in source.skipped_first)
     return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-
-
-def interval(share: Interval) -> str:
-    """Write an estimate with its interval: "3.1% (2.2% to 4.0%)", "at least 2.2% (estimate 3.1%)", "not shown"."""
-    estimate = "" if share.estimate is None else percent(share.estimate)
-    if share.high is not None:
-        both = f"{percent(share.low)} to {percent(share.high)}"
-        return f"{estimate} ({both})" if estimate else both
-    if share.low > 0:
-        return f"at least {percent(share.low)}" + (f" (estimate {estimate})" if estimate else "")
-    return "none shown"  # an older report's estimate has nothing to stand on here
 
 
 def unit_name(spec: WatermarkSpec) -> str:

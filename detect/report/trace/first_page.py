@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from detect.records.key_name import KeyName
 from detect.records.trace import Reading, TraceRecord, tenant_name
 from detect.records.written import coin_tosses, counted, format_e, percent
+from detect.report import wording
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
-from detect.report.scan.wording import interval
 from detect.report.story import Fact
 from detect.report.trace.wording import (
     identification,
@@ -261,17 +261,7 @@ def _account(record: TraceRecord) -> Iterator[Runs]:
 
 def share_line(record: TraceRecord) -> Runs:
     """The share of its training that was marked, or why it is not identified."""
-    found = record.share
-    why = capital(found.reason.strip())
-    why += "" if why.endswith((".", "!", "?")) or not why else "."
-    if found.interval is None:
-        return runs("It is not identified. $why", why=why)
-    return runs(
-        "<b>$share</b> of its training text, at $confidence confidence. $how",
-        share=interval(found.interval),
-        confidence=percent(found.interval.confidence),
-        how=why,
-    )
+    return wording.share_line(record.share.interval, record.share.reason, "its training text")
 
 
 def _limits(record: TraceRecord) -> Iterator[Runs]:

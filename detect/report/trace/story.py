@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.trace import TraceRecord
-from detect.records.written import format_time, key_label, percent
+from detect.records.written import key_label, percent
 from detect.report import closing
 from detect.report.checking import made_facts
 from detect.report.closing import cell, code, digest_cell, e_cell, name_cell, p_cell
@@ -246,15 +246,7 @@ def _readings(record: TraceRecord) -> Table:
 def _asked(record: TraceRecord) -> Iterator[tuple[str, Runs]]:
     """The plan of the queries, and what was sent; nothing for open weights."""
     if (plan := record.plan) is not None:
-        yield (
-            "Plan",
-            runs(
-                "SHA-256 <code>$hash</code>, made $made by the analyst’s clock; first query $first",
-                hash=plan.sha256,
-                made=format_time(plan.created),
-                first=format_time(plan.first_query) if plan.first_query else "not sent",
-            ),
-        )
+        yield closing.planned(plan)
     if (sent := record.queries) is not None:
         yield (
             "Queries",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from detect.records.twins import TwinRecord
 from detect.records.written import coin_tosses, counted, format_e, percent
+from detect.report import wording
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
-from detect.report.scan.wording import interval
 from detect.report.story import Fact
 from detect.report.twins.wording import LEVELS, leading, once_in, stopped_early, tallied
 from detect.report.wording import capital, in_tosses
@@ -250,16 +250,7 @@ def _unnamed(record: TwinRecord) -> str:
 
 def share_line(record: TwinRecord) -> Runs:
     """How many of the delivered answers were used, or why that is not identified."""
-    why = capital(record.share_reason.strip())
-    why += "" if why.endswith((".", "!", "?")) or not why else "."
-    if record.share is None:
-        return runs("It is not identified. $why", why=why)
-    return runs(
-        "<b>$share</b> of the pairs, at $confidence confidence. $how",
-        share=interval(record.share),
-        confidence=percent(record.share.confidence),
-        how=why,
-    )
+    return wording.share_line(record.share, record.share_reason, "the pairs")
 
 
 def beside_the_watermark(record: TwinRecord) -> Iterator[Runs]:

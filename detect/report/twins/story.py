@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.twins import TwinRecord
-from detect.records.written import format_time
 from detect.report import closing
 from detect.report.checking import made_facts
 from detect.report.closing import cell, code, digest_cell, e_cell, name_cell, p_cell
@@ -258,15 +257,7 @@ def _ledger(record: TwinRecord) -> Iterator[tuple[str, Runs]]:
 def _asked(record: TwinRecord) -> Iterator[tuple[str, Runs]]:
     """The plan of the queries, and what was sent; nothing for open weights."""
     if (plan := record.plan) is not None:
-        yield (
-            "Plan",
-            runs(
-                "SHA-256 <code>$hash</code>, made $made by the analyst’s clock; first query $first",
-                hash=plan.sha256,
-                made=format_time(plan.created),
-                first=format_time(plan.first_query) if plan.first_query else "not sent",
-            ),
-        )
+        yield closing.planned(plan)
         if plan.seed is not None:
             yield "Seed of the sample", code(plan.seed)
     if (sent := record.queries) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -151,6 +152,19 @@ def estimate(
         within_budget=(limits.requests is None or spent.requests + len(missing) <= limits.requests)
         and (limits.tokens is None or spent.tokens + most <= limits.tokens),
     )
+
+
+def more_to_target(asked: int, log10_evalue: float, target: float) -> int | None:
+    """How many are still to be asked at the pace so far; None where the evidence does not grow.
+
+    Examples
+    --------
+    >>> more_to_target(30, 3.0, 10.0)
+    70
+    """
+    if log10_evalue <= 0 or not asked:
+        return None
+    return max(0, math.ceil(asked * (target / log10_evalue - 1)))
 
 
 class _Seen:

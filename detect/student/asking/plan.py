@@ -23,7 +23,7 @@ from detect.student.asking.client import largest_body
 from detect.student.asking.questions import Request, Taken
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
-from watermark.files.versioned import parse_versioned
+from watermark.files.versioned import check_known_version, parse_versioned
 from watermark.files.writing import write_atomically
 
 PLAN_VERSION = 2
@@ -269,11 +269,7 @@ def _check_version(version: int) -> None:
             "this plan has version 1, which chose its prompts by the contexts of marked answers: a choice that can "
             "make an innocent endpoint look guilty; make a new plan with `dyetrace trace plan`"
         )
-    if version != PLAN_VERSION:
-        raise DyetraceError(
-            f"this plan has version {version}, but this dyetrace reads version {PLAN_VERSION}; "
-            "use the release that wrote it"
-        )
+    check_known_version(version, PLAN_VERSION, "plan")
 
 
 def _within(field: str, value: float, low: float, high: float) -> None:

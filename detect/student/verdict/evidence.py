@@ -5,8 +5,6 @@ They were made without a key. Whoever has the spec and the key computes every to
 
 from __future__ import annotations
 
-import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
+from detect.records.arrays import encode_arrays, read_arrays
 from detect.student.verdict.hypothesis import Sided
 from detect.student.verdict.weights import WeightedTuples
 from watermark.errors import DyetraceError, EvidenceError
@@ -99,14 +98,7 @@ def encode_evidence(evidence: Evidence) -> bytes:
     }
     if evidence.planned:
         arrays |= {"looks": np.array(evidence.looks, dtype="<i8"), "planned": np.array(evidence.planned)}
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for name, array in arrays.items():
-            data = io.BytesIO()
-            np.save(data, array, allow_pickle=False)
-            # A fixed date: zip files hold one, and equal evidence should be equal files.
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), data.getvalue())
-    return out.getvalue()
+    return encode_arrays(arrays)
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -117,16 +109,7 @@ def read_evidence(path: Path) -> Evidence:
     DyetraceError
         It cannot be read, is damaged, or its arrays don't fit together.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DyetraceError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        # From memory: of a damaged file numpy would leave the handle open.
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # zipfile, zlib and numpy each raise their own kinds
-        raise EvidenceError(f"{path} is damaged ({type(error).__name__}); restore it from a copy") from None
+    arrays = read_arrays(path)
     try:
         if int(arrays["version"]) != _VERSION:
             raise DyetraceError(f"{path} has version {int(arrays['version'])}, but this dyetrace reads {_VERSION}")

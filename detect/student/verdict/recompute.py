@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from detect.keyed.held import own_part
 from detect.laws.agreement import agree, all_agree
+from detect.records.arrays import evidence_of
 from detect.records.trace import TraceRecord
 from detect.student.verdict.conclude import Conclusion, conclude
 from detect.student.verdict.evidence import EVIDENCE_FILE, TraceSettings, read_evidence
 from detect.student.verdict.recording import failed_control, leans_away
-from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys import KeyRing
 from watermark.spec import check_key
 
@@ -41,16 +40,7 @@ def recompute_trace(record: TraceRecord, ring: KeyRing, folder: Path) -> list[st
         The key is not the report's, or the evidence is missing, damaged, or not that of the report.
     """
     check_key(record.spec, ring.master_fingerprint)
-    named = next((file for file in record.files if file.name == EVIDENCE_FILE), None)
-    if named is None:
-        raise EvidenceError(f"the report names no {EVIDENCE_FILE}: there is nothing to recompute it from")
-    path = folder / EVIDENCE_FILE
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DyetraceError(f"cannot read {path}: {error.strerror}; it belongs beside the report") from None
-    if found != named.sha256:
-        raise EvidenceError(f"{path} is not the evidence of the report: SHA-256 {found}, not {named.sha256}")
+    path = evidence_of(record.files, EVIDENCE_FILE, folder)
     settings = TraceSettings(
         record.alpha, record.sided, len(record.controls.decoy_log10_pvalues), record.controls.decoy_seed
     )

@@ -20,6 +20,7 @@ from detect.report.paper.terminal import text as whole
 from detect.report.runs import plain, runs, to_html
 from detect.report.scan import wording as scan_wording
 from detect.report.scan.story import story
+from detect.report.wording import interval
 from tests.detect.report import examples
 from tests.detect.report.paper.reading import Page, assert_that_all_can_read_it, assert_that_it_loads_nothing, printed
 
@@ -220,7 +221,7 @@ def test_segments_are_drawn_where_they_are() -> None:
 )
 def test_shares_are_written_for_people(low: float, estimate: float | None, high: float | None, text: str) -> None:
     share = Interval(low=low, estimate=estimate, high=high, confidence=0.95, method="")
-    assert scan_wording.interval(share) == text.replace("4.0%", "4%")
+    assert interval(share) == text.replace("4.0%", "4%")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 from detect.records.trace import TraceRecord
 from detect.records.written import clean, format_p
 from detect.report.paper.page import page as drawn
-from detect.report.scan.wording import interval
 from detect.report.trace.story import story
+from detect.report.wording import interval
 from tests.detect.report import trace_examples as examples
 from tests.detect.report.examples import make_spec
 from tests.detect.report.paper.reading import Page, assert_that_all_can_read_it, assert_that_it_loads_nothing, printed
