@@ -11,7 +11,7 @@ import numpy as np
 from detect.records.made import Made
 from detect.records.scan import FileHash
 from detect.records.trace import Queries
-from detect.records.twins import LawTest, TwinRecord
+from detect.records.twins import TwinRecord
 from detect.student.asking.account import Account, ClientSettings, more_to_target
 from detect.student.asking.asking import ask_all
 from detect.student.asking.credentials import ApiKey
@@ -19,7 +19,7 @@ from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from detect.student.asking.trouble import Tell
 from detect.twins.asking import Replied, TwinQuestions
 from detect.twins.conclude import Growth
-from detect.twins.lawful import law_of, unserved_pairs
+from detect.twins.lawful import law_of_job
 from detect.twins.measures.answers import answer_of
 from detect.twins.measures.protocol import F64
 from detect.twins.measuring import covariates_of, measure_of
@@ -28,7 +28,6 @@ from detect.twins.preparing import TwinsJob, prepare
 from detect.twins.readings import Progress, Readings
 from detect.twins.recording import evidence_of, write_report
 from detect.twins.together import read_line
-from watermark.twins.pair import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ def trace_twins_endpoint(
     other = None if job.beside is None else read_line(job.beside, plan.suspect)
     measure = measure_of(plan, pairs, job.reference, job.owner, readings)
     covariates = covariates_of(pairs, job.owner, job.controls, readings)
-    law = _law(job, pairs, readings) if plan.choice.level == "regenerated" else None
+    law = law_of_job(job, plan.choice.level, pairs, readings)
     questions = TwinQuestions(plan, pairs, measure, job.budgets)
     growth = Growth(len(plan.columns), len(plan.covariates), law)
     rows: list[F64] = []
@@ -141,7 +140,7 @@ def trace_twins_endpoint(
         first_query = ledger.asked_at(min(entries)) if entries else None
         head = ledger.head
     if law is not None and 0 < len(rows) < len(pairs):  # a budget ended it
-        law = _law(job, pairs[: len(rows)], readings)
+        law = law_of_job(job, plan.choice.level, pairs[: len(rows)], readings)
     evidence = evidence_of(plan, pairs, np.array(rows).reshape(len(rows), len(plan.columns)), covariates)
     return write_report(
         output,
@@ -167,14 +166,6 @@ def trace_twins_endpoint(
         objection=_seen_before(account.before_plan),
         made=made,
     )
-
-
-def _law(job: TwinsJob, pairs: Sequence[Pair], readings: Readings) -> LawTest | None:
-    """The law test of regenerated pairs that are bet on."""
-    if job.owner is None:
-        return None
-    unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
-    return law_of(pairs, job.owner, job.controls, readings, reference=job.reference, unserved=unserved)
 
 
 def _words(ask: Ask, replies: Sequence[Replied]) -> str | None:

@@ -13,8 +13,9 @@ from detect.records.twins import LawTest
 from detect.twins.controls import Beside, law_controls, leading, log_probability
 from detect.twins.law import Control, flat, law_test
 from detect.twins.measuring import covariates_of
+from detect.twins.preparing import TwinsJob
 from detect.twins.readings import Readings
-from detect.twins.selection import bet_order
+from detect.twins.selection import Level, bet_order
 from watermark.errors import DyetraceError
 from watermark.keys import SecretKey
 from watermark.regenerate import UNSERVED, differing
@@ -43,6 +44,17 @@ def unserved_pairs(path: Path, secret: SecretKey) -> list[Pair]:
     if not kept:
         raise DyetraceError(f"{path} holds no pair that says anything; leave --unserved out, or draw more twins")
     return sorted(kept, key=bet_order)
+
+
+def law_of_job(
+    job: TwinsJob, level: Level, pairs: Sequence[Pair], readings: Readings, *, suspect: Path | None = None
+) -> LawTest | None:
+    """The law test that a command asks for (`law_of`); None for withheld twins, which rest on their coins alone."""
+    if level == "withheld":
+        return None
+    assert job.owner is not None  # `preparing.prepare` refuses twins that were drawn later without it
+    unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
+    return law_of(pairs, job.owner, job.controls, readings, reference=job.reference, unserved=unserved, suspect=suspect)
 
 
 def names_of(folders: Sequence[Path]) -> dict[Path, str]:

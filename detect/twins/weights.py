@@ -8,7 +8,7 @@ import numpy as np
 
 from detect.records.made import Made
 from detect.records.twins import TwinRecord
-from detect.twins.lawful import law_of, unserved_pairs
+from detect.twins.lawful import law_of_job
 from detect.twins.measures.logprobs import numbers
 from detect.twins.measuring import covariates_of
 from detect.twins.preparing import TwinsJob, prepare
@@ -47,18 +47,7 @@ def trace_twins_weights(
     plan, pairs = prepared.plan, prepared.pairs
     other = None if job.beside is None else read_line(job.beside, plan.suspect)
     covariates = covariates_of(pairs, job.owner, job.controls, readings)
-    law = None
-    if plan.choice.level == "regenerated" and job.owner is not None:
-        unserved = () if job.unserved is None else unserved_pairs(job.unserved, job.secret)
-        law = law_of(
-            pairs,
-            job.owner,
-            job.controls,
-            readings,
-            reference=job.reference,
-            unserved=unserved,
-            suspect=Path(job.suspect),
-        )
+    law = law_of_job(job, plan.choice.level, pairs, readings, suspect=Path(job.suspect))
     beside = None if job.reference is None else readings.read(job.reference, pairs)
     if law is not None and law.veto is not None:
         differences = np.zeros((0, len(plan.columns)))  # nobody is asked where no verdict can be given

@@ -46,7 +46,7 @@ def test_all_pairs_are_asked_about_though_the_target_is_reached(
     def passes(*args: Any, **more: Any) -> LawTest:
         return msgspec.structs.replace(of(*args, **more), veto=None, bias=0.0)
 
-    monkeypatch.setattr(endpoint, "law_of", passes)
+    monkeypatch.setattr(lawful, "law_of", passes)
     found = endpoint.trace_twins_endpoint(job, tmp_path / "out", client=QUICK)
     assert found.pairs.asked == PAIRS and found.queries is not None and found.queries.stopped == "plan finished"
     assert max(point.log10_evalue or 0.0 for point in found.curve) >= job.target_log10
