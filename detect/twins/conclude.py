@@ -17,7 +17,7 @@ from detect.records.trace import CurvePoint
 from detect.records.twins import AccountFound, LawTest, MeasureFound
 from detect.twins.bets import Bettor, bets
 from detect.twins.evidence import TwinEvidence
-from detect.twins.law import flat
+from detect.twins.law import FlatSigns, flat
 from detect.twins.share import share_of_pairs
 from detect.twins.signs import sign_flip, sign_test
 from watermark.laws import Bernoulli
@@ -26,7 +26,6 @@ F64 = npt.NDArray[np.float64]
 
 _CURVE_POINTS = 60
 _LOG10_AWAY = -2.0  # of the tests against what was served
-_GROWTH = 1.02  # from one look to the next, where each look takes time that grows with the pairs so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,29 +143,23 @@ class Growth:
     columns, covariates
         How many of each.
     law, combination
-        As for `log10_evalues`, whose values these are: for regenerated twins at some of the pairs alone, since each
-        look goes over all pairs so far.
+        As for `log10_evalues`, whose values these are, bit for bit.
     """
 
     def __init__(self, columns: int, covariates: int, law: LawTest | None, combination: F64 | None = None) -> None:
-        self.log10_evalue = 0.0
-        self._law = law
-        self._bettor = Bettor(columns, covariates, combination=combination) if law is None else None
-        self._rows: list[tuple[F64, F64, int]] = []
-        self._next = 1.0
+        self._signs = None if law is None else FlatSigns(covariates)
+        self._bettor = Bettor(columns, covariates, combination=combination) if law is None else Bettor(1, bias=law.bias)
+
+    @property
+    def log10_evalue(self) -> float:
+        """So far."""
+        return self._bettor.log10_evalue
 
     def observe(self, x: F64, z: F64, sign: int) -> float:
         """Take a pair and its coin in; log10 of the e-value as it is now known."""
-        if self._bettor is not None:
-            self.log10_evalue = self._bettor.observe(x, z, sign)
-            return self.log10_evalue
-        self._rows.append((x, z, sign))
-        if len(self._rows) >= self._next:
-            self._next = len(self._rows) * _GROWTH
-            xs, zs, signs = (np.array(part) for part in zip(*self._rows, strict=True))
-            bias = 0.0 if self._law is None else self._law.bias
-            self.log10_evalue = bets(flat(xs, zs), signs, bias=bias).log10_evalue
-        return self.log10_evalue
+        if self._signs is None:
+            return self._bettor.observe(x, z, sign)
+        return self._bettor.observe([self._signs.next(float(x[0]), z)], [], sign)
 
 
 def tally(evidence: TwinEvidence, column: int) -> tuple[int, int, int]:

@@ -13,6 +13,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from detect.twins.regression import EarlierPairs
+
 F64 = npt.NDArray[np.float64]
 
 WIN_CHANCES = (0.999, 0.56)
@@ -85,9 +87,7 @@ class Experts:
         self._raw = columns + (combination is not None)
         self._signals = self._raw * (2 if covariates else 1)
         self._typical = [_Typical() for _ in range(self._signals + covariates)]
-        self._products = np.zeros((covariates, covariates))
-        self._moments = np.zeros((covariates, self._raw))
-        self._heard = 0
+        self._earlier = EarlierPairs(covariates, self._raw, _RIDGE)
         shapes = len(WIN_CHANCES) + len(LINKS)
         self._nothing = Opinion(np.zeros(self._signals * shapes), np.zeros(columns + covariates), silent=True)
 
@@ -116,28 +116,14 @@ class Experts:
         raw = x if self._combination is None else np.append(x, np.sum(self._combination * x))
         signals = raw
         if self.covariates:
-            signals = np.concatenate([raw, np.where(raw == 0, 0.0, raw - self._explained(raw, z))])
+            signals = np.concatenate([raw, np.where(raw == 0, 0.0, raw - self._earlier.explained(z))])
+            self._earlier.add(z, raw)
         numbers = np.concatenate([signals, z])
         sizes = np.array([typical.after(abs(v)) for typical, v in zip(self._typical, numbers.tolist(), strict=True)])
         t = np.clip(numbers / sizes, -_MOST_TYPICAL, _MOST_TYPICAL)
         features = t / np.sqrt(1 + (t / _FEATURE_LIMIT) ** 2)
         chosen = np.r_[0 : self.columns, self._signals : len(numbers)]
         return Opinion(_leanings(t[: self._signals]), features[chosen], silent=False)
-
-    def _explained(self, raw: F64, z: F64) -> F64:
-        """What the covariates account for, by a regression through the origin on earlier pairs; then add this one.
-
-        Products of a difference and a covariate are the same when a pair is swapped: no coin has a say in them.
-        """
-        explained = np.zeros(len(raw))
-        if self._heard:
-            diagonal = np.diag(self._products)
-            ridge = np.where(diagonal > 0, diagonal * (_RIDGE / self._heard), 1.0)
-            explained = z @ np.linalg.solve(self._products + np.diag(ridge), self._moments)
-        self._products += np.outer(z, z)
-        self._moments += np.outer(z, raw)
-        self._heard += 1
-        return explained
 
 
 class _Typical:

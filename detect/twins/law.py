@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.records.twins import NEEDED_KINDS, ControlKind, LawControl, LawTest
+from detect.twins.regression import EarlierPairs
 from detect.twins.signs import sign_test
 from watermark.errors import DyetraceError
 
@@ -228,23 +229,24 @@ def flat(differences: F64, covariates: F64 | None = None) -> F64:
         Of -1, 0 and 1, shape (n, 1): 0 where the difference is 0.
     """
     x = np.asarray(differences, dtype=np.float64)[:, 0]
-    if covariates is None or not covariates.shape[1]:
-        return np.sign(x)[:, None]
-    z = np.asarray(covariates, dtype=np.float64)
-    products, moments = np.zeros((z.shape[1], z.shape[1])), np.zeros(z.shape[1])
-    found = np.zeros(len(x))
-    for i in range(len(x)):
-        if x[i] == 0:
-            continue
-        if seen := np.count_nonzero(x[:i]):
-            diagonal = np.diag(products)
-            ridge = np.where(diagonal > 0, diagonal * (_RIDGE / seen), 1.0)
-            found[i] = x[i] - np.dot(z[i], np.linalg.solve(products + np.diag(ridge), moments))
-        else:
-            found[i] = x[i]
-        products += np.outer(z[i], z[i])
-        moments += z[i] * x[i]
-    return np.sign(found)[:, None]
+    z = np.zeros((len(x), 0)) if covariates is None else np.asarray(covariates, dtype=np.float64)
+    signs = FlatSigns(z.shape[1])
+    return np.array([signs.next(float(number), row) for number, row in zip(x, z, strict=True)]).reshape(-1, 1)
+
+
+class FlatSigns:
+    """What `flat` gives, pair after pair."""
+
+    def __init__(self, covariates: int) -> None:
+        self._earlier = EarlierPairs(covariates, 1, _RIDGE)
+
+    def next(self, x: float, z: F64) -> float:
+        """-1, 0 or 1, from the leading number and the covariates of the next pair; a pair without a number is none."""
+        if x == 0:
+            return 0.0
+        left = x - float(self._earlier.explained(z)[0])
+        self._earlier.add(z, np.array([x]))
+        return float(np.sign(left))
 
 
 _BLOCKS = 12  # in which the classifier goes over the pairs
