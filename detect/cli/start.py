@@ -32,11 +32,12 @@ def main() -> Any:
     except KeyboardInterrupt:
         _end_interrupted()
     try:
-        return run()
-    except KeyboardInterrupt:
+        try:
+            return run()
+        finally:
+            interruption.end()
+    except KeyboardInterrupt:  # of the command, or just as it ended
         _end_interrupted()
-    finally:
-        interruption.end()
 
 
 def _end_interrupted() -> None:

@@ -311,3 +311,27 @@ start()
     done = ended(code, tmp_path)
     said(done, NOTHING)
     assert done.stdout == "" and not list(tmp_path.glob("*c.ledger*"))
+
+
+def test_a_signal_just_as_a_command_ends_is_no_traceback(tmp_path: Path) -> None:
+    code = """
+end = interruption.end
+def interrupted():
+    interruption.end = end
+    signal.raise_signal(signal.SIGINT)
+interruption.end = interrupted
+command(lambda: None)
+"""
+    said(ended(code, tmp_path), NOTHING)
+
+
+def test_a_scan_that_has_no_place_to_write_says_so_once(tmp_path: Path) -> None:
+    """Its fork server loads machine code beside it, which writes some bytes, and keeps quiet."""
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import detect.corpus.engines.warm
+"""
+    done = ended(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
