@@ -114,8 +114,9 @@ class WatermarkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         """What the owner should know before using this spec, if anything."""
         if self.context_width > TRACEABLE_WIDTH:
             return (
-                f"context_width {self.context_width}: students trained on this text will be nearly untraceable; "
-                f"use {TRACEABLE_WIDTH} unless only verbatim text matters"
+                f"context_width {self.context_width}: a student trained on this text will show it where it is asked "
+                "about the very answers that were served, and hardly in any other text or in what it says itself; use "
+                f"{TRACEABLE_WIDTH} unless all served answers are kept"
             )
         return None
 

@@ -125,7 +125,7 @@ def test_every_field_is_part_of_the_identity():
 
 def test_a_wide_context_warns_that_students_will_not_be_traced():
     assert [WatermarkSpec(**REQUIRED, context_width=h).warning for h in (1, 2)] == [None, None]
-    assert "nearly untraceable" in str(WatermarkSpec(**REQUIRED, context_width=3).warning)
+    assert "hardly in any other text" in str(WatermarkSpec(**REQUIRED, context_width=3).warning)
 
 
 # -------------------------------------------------------------------------------------------- what is wrong

@@ -96,7 +96,9 @@ class Spec(Keyed, Printed, runs="marking:spec", instead={"import": ImportSpec}):
         help="A parameter of the scheme, NAME=VALUE; may be repeated.  [e.g. --param gamma=0.5 --param delta=2]",
     )
     width: int = option(
-        "--width", default=2, help="Context width h. More than 2 leaves students untraceable.  [e.g. --width 2]"
+        "--width",
+        default=2,
+        help="Context width h. With more than 2 a student shows the mark in served answers alone.  [e.g. --width 2]",
     )
     subkeys: int = option(
         "--subkeys",

@@ -328,7 +328,7 @@ def _curve(signal: Signal, question: Question) -> list[PowerPoint]:
 
 def _warnings(question: Question, signal: Signal) -> list[str]:
     found = []
-    if question.spec.context_width > TRACEABLE_WIDTH:
+    if question.spec.context_width > TRACEABLE_WIDTH and question.look.reading != "served":
         found.append(
             f"{question.spec.warning}. Published for a 7b student of a green list: p = 4e-28 from 10,000 of its tokens "
             "at width 2, p = 2e-3 from 100,000 at width 3. The simulated student remembers contexts of any width "

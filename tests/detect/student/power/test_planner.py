@@ -292,11 +292,13 @@ def test_the_page_holds_the_plan_and_loads_nothing(spec_file: Path, tmp_path: Pa
     assert refused.exit_code == 2 and "cannot write" in refused.stderr
 
 
-def test_wide_contexts_are_warned_of(tmp_path: Path) -> None:
+def test_wide_contexts_are_warned_of_where_other_text_is_read(tmp_path: Path) -> None:
     path = tmp_path / "wide.json"
     path.write_bytes(a_spec(context_width=3).canonical_json)
-    found = run("--spec", path)
-    assert found.exit_code == 0 and "nearly untraceable" in found.stderr and "4e-28" in found.stderr
+    found = run("--spec", path, "--reading", "other")
+    assert found.exit_code == 0 and "hardly in any other text" in found.stderr and "4e-28" in found.stderr
+    served = run("--spec", path, "--reading", "served")
+    assert served.exit_code == 0 and "4e-28" not in served.stderr
 
 
 @pytest.mark.parametrize(
