@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from detect.records.race import RaceAsk
 from detect.records.scan import FileHash
 from detect.records.twins import PairCounts
 from watermark.ledger_file import Header
@@ -284,6 +285,82 @@ class TwinsForecast(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-twin
     costs: list[TwinsCost]
     target_log10: float
     forecasts: list[PairsForecast]
+
+
+class RacePlanned(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-plan-race-1"):
+    """What `trace plan --owner-model` wrote.
+
+    Attributes
+    ----------
+    path, sha256
+        As of `TracePlanned`.
+    ask, form
+        What is read of the endpoint, and as what a text that is begun is sent to it.
+    probed
+        What was tried to find that, a line each.
+    answers, cuts
+        Served answers that beginnings are taken of, and places to bet on in them.
+    requests
+        That asking about all of them would take.
+    target_log10
+        Log10 of the e-value at which asking may stop.
+    spec_id, key_fingerprint
+        Of the watermark that is looked for.
+    """
+
+    path: str
+    sha256: str
+    ask: RaceAsk
+    form: str
+    probed: list[str]
+    answers: int
+    cuts: int
+    requests: int
+    target_log10: float
+    spec_id: str
+    key_fingerprint: str
+
+
+class RaceReach(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests to the target if the suspect was trained as the students of the benchmark were.
+
+    Attributes
+    ----------
+    used
+        Share of the planned answers that it was trained on.
+    requests, tokens
+        Until the target, tokens of prompts included; null where all that is planned would not reach it.
+    """
+
+    used: float
+    requests: int | None
+    tokens: int | None
+
+
+class RaceForecast(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-api-dry-run-race-1"):
+    """What `trace api --dry-run` says that a race readout would take; fields as of `AskingForecast` and `RacePlanned`.
+
+    Attributes
+    ----------
+    target_log10, forecasts
+        What it takes to the target.
+    """
+
+    plan: str
+    plan_sha256: str
+    ask: RaceAsk
+    answers: int
+    cuts: int
+    requests: int
+    cached: int
+    prompt_tokens: int
+    completion_tokens: int
+    most_tokens: int
+    spent_requests: int
+    spent_tokens: int
+    within_budget: bool
+    target_log10: float
+    forecasts: list[RaceReach]
 
 
 class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1"):

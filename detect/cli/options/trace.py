@@ -77,12 +77,67 @@ def _share_of(
     return tuple(found)
 
 
-class TraceWeights(_ServedTo, Decoys, Committed, _Traced, _Reported, runs="trace.weights:weights"):
+class _Read(Options):
+    tenant: str | None = option(
+        "--read-tenant", help="Read only the answers made for this account.  [e.g. --read-tenant acme]"
+    )
+    taken: Literal["all", "random", "filtered"] | None = option(
+        "--taken",
+        help="How the marked answers that are read were taken from those that were served: all of them, a random part "
+        "(drawn without looking at them), or filtered by what they say, how long they are or whether they ended. "
+        "Filtered ones are refused: the key decided what the filter looked at, and an innocent model would look "
+        "guilty.  [e.g. --taken all]",
+    )
+    complete: Path | None = option(
+        "--complete",
+        help="What was recorded when the answers were served: a server's ledger, or a list of hashes (`dyetrace ledger "
+        "hashes`). Every answer in it must be among those that are read.  [e.g. --complete served.sha256]",
+    )
+
+
+class _Raced(_Read):
+    """Of the race readout: the suspect is asked at places of served answers what it would say next."""
+
+    owner_model: Path | None = option(
+        "--owner-model",
+        help="The model that made the answers of --read: a race readout. At each place of an answer the key had chosen "
+        "one of the words that this model was about to say; the suspect is asked what it would say there. No base "
+        "model of the suspect is needed.  [e.g. --owner-model ./my-model]",
+    )
+    owner_temperature: float | None = option(
+        "--owner-temperature",
+        help="Temperature that --owner-model answered at, where the answers' records don't say it. What is wrong here "
+        "costs evidence, and the test stays exact; so with the next three.  [e.g. --owner-temperature 0.8]",
+    )
+    owner_top_p: float | None = option("--owner-top-p", help="The same of its top-p.  [e.g. --owner-top-p 0.95]")
+    owner_top_k: int | None = option(
+        "--owner-top-k", type=click.IntRange(0), help="The same of its top-k; 0 is none.  [e.g. --owner-top-k 50]"
+    )
+    owner_min_p: float | None = option("--owner-min-p", help="The same of its min-p.  [e.g. --owner-min-p 0.05]")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "--device",
+        default="cpu",
+        help="Where a race readout's models run; auto takes what this machine has.  [e.g. --device auto]",
+    )
+
+
+def _unquoted() -> bool:
+    declared: bool = option(
+        "--no-quotes",
+        help="Leave the words of served answers out of the report of a race readout; places and numbers stay, so that "
+        "it can be recomputed all the same.  [e.g. --no-quotes]",
+    )
+    return declared
+
+
+class TraceWeights(_Raced, _ServedTo, Decoys, Committed, _Traced, _Reported, runs="trace.weights:weights"):
     """Trace a suspect whose weights are in MODEL_DIR. A trace that was stopped goes on when the same command is given
-    again.
+    again. With --owner-model it is a race readout, which needs far less text.
 
     \b
     Example: dyetrace trace weights ./suspect --reference ./base --read answers.jsonl \\
+                 --spec spec.json --key file:owner.key -o evidence/
+             dyetrace trace weights ./suspect --owner-model ./my-model --read answers.jsonl \\
                  --spec spec.json --key file:owner.key -o evidence/
     """
 
@@ -117,21 +172,6 @@ class TraceWeights(_ServedTo, Decoys, Committed, _Traced, _Reported, runs="trace
         "was served with. What was served is the key's work where the answers are marked: then counts weigh only as "
         "far as the key had not decided them yet, and the verdict rests on the e-value.  [e.g. --served served.ledger]",
     )
-    tenant: str | None = option(
-        "--read-tenant", help="Read only the answers made for this account.  [e.g. --read-tenant acme]"
-    )
-    taken: Literal["all", "random", "filtered"] | None = option(
-        "--taken",
-        help="How the marked answers that are read were taken from those that were served: all of them, a random part "
-        "(drawn without looking at them), or filtered by what they say, how long they are or whether they ended. "
-        "Filtered ones are refused: the key decided what the filter looked at, and an innocent model would look "
-        "guilty.  [e.g. --taken all]",
-    )
-    complete: Path | None = option(
-        "--complete",
-        help="What was recorded when the answers were served: a server's ledger, or a list of hashes (`dyetrace ledger "
-        "hashes`). Every answer in it must be among those that are read.  [e.g. --complete served.sha256]",
-    )
     placebo_answers: str | None = option(
         "--placebo",
         help="Answers that `dyetrace generate --placebo` made and that nobody was served: the same trace runs on them "
@@ -150,21 +190,53 @@ class TraceWeights(_ServedTo, Decoys, Committed, _Traced, _Reported, runs="trace
     alpha: float = alpha_option("Family-wise false-positive rate of 'found', over all keys.")
     two_sided: bool = option("--two-sided", help="Also see a mark that was subtracted too far.  [e.g. --two-sided]")
     dtype: str = dtype_option("Number format that models run in.")
+    no_quotes: bool = _unquoted()
 
 
-class TracePlanning(_Served, _ServedTo, Decoys, Committed, _Traced, runs="trace.plan:plan"):
+class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Traced, runs="trace.plan:plan"):
     """Fix prompts, statistic, keys and target of a trace through the endpoint at URL, before the first query; print the
     plan's SHA-256, to be published or deposited. Prompts are picked by a public seed, whatever was answered to them:
-    the key had a say in every answer, and a choice by answers can make an innocent endpoint look guilty.
+    the key had a say in every answer, and a choice by answers can make an innocent endpoint look guilty. With --read
+    and --owner-model it is the plan of a race readout: how the endpoint is asked is found by a few neutral questions,
+    and no free answers are asked for.
 
     \b
     Example: dyetrace trace plan https://host/v1 --model their-model --served answers.jsonl \\
                  --spec spec.json --key file:owner.key -o plan.json
+             dyetrace trace plan https://host/v1 --model their-model --read answers.jsonl \\
+                 --owner-model ./my-model --api-key env:THEIR_KEY --spec spec.json --key file:owner.key -o plan.json
     """
 
     url: str = argument(metavar="URL")
     model: str = option("--model", help="The suspect's name at the endpoint.  [e.g. --model their-model]")
     output: Path = option("-o", "--output", help="The plan to write.  [e.g. -o plan.json]")
+    texts: tuple[str, ...] = option(
+        "--read",
+        help="For a race readout: the served answers (JSONL of `dyetrace generate`), in the order of serving, of which "
+        "beginnings are shown to the suspect.  [e.g. --read answers.jsonl]",
+    )
+    ask: Literal["auto", "prompt-logprobs", "echo", "logprobs", "bias", "greedy"] = option(
+        "--ask",
+        default="auto",
+        help="For a race readout, what is read of the endpoint: log-probabilities of a whole answer (one request an "
+        "answer) with those of likely tokens beside (prompt-logprobs) or of the answer's own alone (echo); or of one "
+        "next token at a time its log-probabilities, or the likeliest word, with a bias against words that are likely "
+        "anyway or without. auto asks what the endpoint offers and takes the strongest.  [e.g. --ask greedy]",
+    )
+    via: Literal["auto", "completions", "prefill"] = option(
+        "--via",
+        default="auto",
+        help="For a race readout: whether a text that is begun goes to /completions, or to /chat/completions as the "
+        "beginning of the answer.  [e.g. --via prefill]",
+    )
+    per_answer: int = option(
+        "--per-answer",
+        type=click.IntRange(1),
+        default=6,
+        help="For a race readout that asks for one token at a time: most places in each answer, the first ones where "
+        "the owner's model was undecided.  [e.g. --per-answer 12]",
+    )
+    dtype: str = dtype_option("For a race readout: number format that --owner-model runs in.")
     prompts_path: str | None = option(
         "--prompts",
         help="Prompts to offer, one a line or JSONL with 'prompt'; by default those of the --served answers (a ledger "
@@ -229,9 +301,16 @@ class TraceEndpoint(_Served, Asking, _Traced, _Reported, runs="trace.api:api"):
     \b
     Example: dyetrace trace api plan.json --served answers.jsonl --api-key env:THEIR_KEY \\
                  --spec spec.json --key file:owner.key -o evidence/
+             dyetrace trace api race-plan.json --read answers.jsonl --api-key env:THEIR_KEY \\
+                 --spec spec.json --key file:owner.key -o evidence/
     """
 
     plan_path: Path = argument(metavar="PLAN")
+    texts: tuple[str, ...] = option(
+        "--read",
+        help="For the plan of a race readout: the served answers that it was made of.  [e.g. --read answers.jsonl]",
+    )
+    no_quotes: bool = _unquoted()
     concurrency: int = concurrency_option(32)
     max_requests: int | None = option(
         "--max-requests", type=click.IntRange(1), help="A tighter budget in requests.  [e.g. --max-requests 100]"
