@@ -50,6 +50,16 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise EvidenceError(f"{path} is damaged ({type(error).__name__}); restore it from a copy") from None
 
 
+def strings_array(strings: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    r"""Strings as UTF-8, shape (n,), with a full stop at the end, since numpy drops a trailing ``\0``."""
+    return np.array([f"{one}.".encode("utf-8", "backslashreplace") for one in strings], dtype=np.bytes_)
+
+
+def strings_of(array: npt.NDArray[np.bytes_]) -> tuple[str, ...]:
+    """What `strings_array` made an array of."""
+    return tuple(bytes(one).decode().removesuffix(".") for one in array.tolist())
+
+
 def evidence_of(files: Iterable[FileHash], name: str, folder: Path) -> Path:
     """Where a report's evidence is: the file of this name in its folder, which is the one that the report names.
 

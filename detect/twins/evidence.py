@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from detect.records.arrays import encode_arrays, read_arrays
+from detect.records.arrays import encode_arrays, read_arrays, strings_array, strings_of
 from watermark.errors import DyetraceError, EvidenceError
 
 F64 = npt.NDArray[np.float64]
@@ -74,13 +74,13 @@ def encode_evidence(evidence: TwinEvidence) -> bytes:
     arrays = {
         "version": np.array(_VERSION),
         "ids": ids.reshape(len(evidence), _ID_BYTES),
-        "made": _strings(evidence.made),
-        "columns": _strings(evidence.columns),
+        "made": strings_array(evidence.made),
+        "columns": strings_array(evidence.columns),
         "differences": evidence.differences.astype("<f8"),
-        "covariate_names": _strings(evidence.covariate_names),
+        "covariate_names": strings_array(evidence.covariate_names),
         "covariates": evidence.covariates.astype("<f8"),
         "signs": evidence.signs.astype("i1"),
-        "accounts": _strings(evidence.accounts),
+        "accounts": strings_array(evidence.accounts),
         "account": evidence.account.astype("<i4"),
     }
     if evidence.combination is not None:
@@ -102,13 +102,13 @@ def read_evidence(path: Path) -> TwinEvidence:
             raise DyetraceError(f"{path} has version {int(arrays['version'])}, but this dyetrace reads {_VERSION}")
         found = TwinEvidence(
             ids=tuple(row.tobytes().hex() for row in arrays["ids"].astype(np.uint8)),
-            made=_texts(arrays["made"]),
-            columns=_texts(arrays["columns"]),
+            made=strings_of(arrays["made"]),
+            columns=strings_of(arrays["columns"]),
             differences=arrays["differences"].astype(np.float64),
-            covariate_names=_texts(arrays["covariate_names"]),
+            covariate_names=strings_of(arrays["covariate_names"]),
             covariates=arrays["covariates"].astype(np.float64),
             signs=arrays["signs"].astype(np.int8),
-            accounts=_texts(arrays["accounts"]),
+            accounts=strings_of(arrays["accounts"]),
             account=arrays["account"].astype(np.int32),
             combination=arrays["combination"].astype(np.float64) if "combination" in arrays else None,
         )
@@ -120,15 +120,6 @@ def read_evidence(path: Path) -> TwinEvidence:
     if wrong:
         raise EvidenceError(f"{path} is damaged: {wrong}; restore it from a copy")
     return found
-
-
-def _strings(given: tuple[str, ...]) -> npt.NDArray[np.bytes_]:
-    r"""Strings as UTF-8 with a full stop at the end, since numpy drops a trailing ``\0``."""
-    return np.array([f"{one}.".encode("utf-8", "backslashreplace") for one in given], dtype=np.bytes_)
-
-
-def _texts(array: npt.NDArray[np.bytes_]) -> tuple[str, ...]:
-    return tuple(bytes(one).decode().removesuffix(".") for one in array.tolist())
 
 
 def _wrong(found: TwinEvidence) -> str:
