@@ -377,7 +377,7 @@ class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1")
     differences
         What is not, in the record's order.
     unit, count
-        What was computed anew: so many documents, contexts of a trace, or pairs of twins.
+        What was computed anew: so many documents, contexts of a trace, pairs of twins, or cuts of a race readout.
     account
         Where an account's own key was given, which checks this account's part alone; else null.
     keys_unchecked
@@ -385,10 +385,10 @@ class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1")
     """
 
     path: str
-    report: Literal["detection", "scan", "trace", "twins"]
+    report: Literal["detection", "scan", "trace", "twins", "race"]
     holds: bool
     differences: list[str]
-    unit: Literal["documents", "contexts", "pairs"]
+    unit: Literal["documents", "contexts", "pairs", "cuts"]
     count: int
     account: str | None
     keys_unchecked: int
