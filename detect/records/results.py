@@ -338,12 +338,28 @@ class RaceReach(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RaceForecast(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-api-dry-run-race-1"):
-    """What `trace api --dry-run` says that a race readout would take; fields as of `AskingForecast` and `RacePlanned`.
+    """What `trace api --dry-run` says that a race readout would take.
 
     Attributes
     ----------
+    plan, plan_sha256
+        The plan's file, and the SHA-256 of its canonical form.
+    ask
+        What is read of the endpoint.
+    answers, cuts
+        Served answers, and places to bet on in them.
+    requests, cached
+        To be sent, and answered by the ledger already.
+    prompt_tokens, completion_tokens
+        Expected.
+    most_tokens
+        What they can cost at most.
+    spent_requests, spent_tokens
+        By this plan so far.
+    within_budget
+        Whether all of it fits the budgets even then.
     target_log10, forecasts
-        What it takes to the target.
+        Log10 of the e-value at which asking may stop, and what it takes until then.
     """
 
     plan: str
