@@ -26,12 +26,13 @@ from watermark.interruption import held, wrote
 REPORT = "report.json"
 SIGNATURE = "report.json.sig"
 DETECTION_FORMAT, SCAN_FORMAT, TRACE_FORMAT = "dyetrace-detection", "dyetrace-scan", "dyetrace-trace"
-TWINS_FORMAT = "dyetrace-twins"
+TWINS_FORMAT, RACE_FORMAT = "dyetrace-twins", "dyetrace-race"
 _KINDS = {
     DETECTION_FORMAT: "a detection",
     SCAN_FORMAT: "a scan",
     TRACE_FORMAT: "a trace",
     TWINS_FORMAT: "a test by twins",
+    RACE_FORMAT: "a race readout",
     "dyetrace-power-plan": "a plan of power",
     "dyetrace-serve-check": "a check of a server",
 }
@@ -52,7 +53,7 @@ _DRAWN: dict[str, Callable[[bytes], bool]] = {
 }
 DRAWINGS = ("report.html", "report.pdf", "report.txt", "report.md")
 # What belongs to a report, if its report.json says so.
-_LISTED = ("documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz", "twins.npz")
+_LISTED = ("documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz", "twins.npz", "race.npz")
 NAMES = (REPORT, *_LISTED, *_DRAWN)
 """All names that a report's files may have."""
 _WRITTEN = {
@@ -60,6 +61,7 @@ _WRITTEN = {
     SCAN_FORMAT: frozenset(["documents.parquet", "hits.jsonl", "skipped.jsonl", "run.json"]),
     TRACE_FORMAT: frozenset(["evidence.npz"]),
     TWINS_FORMAT: frozenset(["twins.npz"]),
+    RACE_FORMAT: frozenset(["race.npz"]),
 }
 
 STAGE = ".dyetrace-report"

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from detect.records.key_name import KeyName
 from detect.records.report import Report
 from detect.records.scan import FileHash
 from detect.records.trace import CurvePoint, ModelSeen, PlanSeen, Queries, Reading
@@ -228,3 +229,8 @@ class RaceRecord(Report, frozen=True, kw_only=True):
     plan: PlanSeen | None
     queries: Queries | None
     files: list[FileHash]
+
+    @property
+    def accounts(self) -> list[RaceFound]:
+        """The accounts' keys among those tested."""
+        return [found for found in self.hypotheses if not KeyName.read(found.key).is_global]

@@ -14,9 +14,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from detect.records.contradictions import detection, power_plan, scan, server_check, trace, twins
+from detect.records.contradictions import detection, power_plan, race, scan, server_check, trace, twins
 from detect.records.detection import RECORD_VERSION, Record
 from detect.records.power_plan import PLAN_VERSION, PowerPlan
+from detect.records.race import RACE_VERSION, RaceRecord
 from detect.records.report import Report, versions
 from detect.records.scan import SCAN_VERSION, ScanRecord
 from detect.records.server_check import CHECK_VERSION, ServeCheck
@@ -58,6 +59,7 @@ FORMS: tuple[Form[Any], ...] = (
     Form(PowerPlan, "dyetrace-power-plan", PLAN_VERSION, "a plan of power", power_plan.contradictions),
     Form(ServeCheck, "dyetrace-serve-check", CHECK_VERSION, "a check of a server", server_check.contradictions),
     Form(TwinRecord, "dyetrace-twins", TWINS_VERSION, "a test by twins", twins.contradictions),
+    Form(RaceRecord, "dyetrace-race", RACE_VERSION, "a race readout", race.contradictions),
 )
 """All kinds of reports."""
 
