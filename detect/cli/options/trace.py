@@ -116,8 +116,8 @@ class _Raced(_Read):
     owner_min_p: float | None = option("--owner-min-p", help="The same of its min-p.  [e.g. --owner-min-p 0.05]")
     device: Literal["auto", "cpu", "cuda", "mps"] = option(
         "--device",
-        default="cpu",
-        help="Where a race readout's models run; auto takes what this machine has.  [e.g. --device auto]",
+        default="auto",
+        help="Where a race readout's models run; auto takes a graphics card where there is one.  [e.g. --device cpu]",
     )
 
 
@@ -146,7 +146,8 @@ class TraceWeights(_Raced, _ServedTo, Decoys, Committed, _Traced, _Reported, run
         "--read",
         required=True,
         help="What the suspect reads: your served answers (JSONL of `dyetrace generate`) or other text; may be "
-        "repeated.  [e.g. --read answers.jsonl]",
+        "repeated. With --owner-model one file of served answers, in the order of serving.  [e.g. --read "
+        "answers.jsonl]",
     )
     references: tuple[Path, ...] = option(
         "--reference",
@@ -274,7 +275,9 @@ class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Trac
         type=click.IntRange(1),
         help="Ask for so many alternatives at each position, where the endpoint offers them.  [e.g. --logprobs 20]",
     )
-    temperature: float = option("--temperature", default=1.0, help="Of sampling.  [e.g. --temperature 0.7]")
+    temperature: float = option(
+        "--temperature", default=1.0, help="At which the suspect is to answer.  [e.g. --temperature 0.7]"
+    )
     max_tokens: int = option(
         "--max-tokens", type=click.IntRange(1), default=200, help="Most tokens of an answer.  [e.g. --max-tokens 100]"
     )
