@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from detect.records.code_hash import SHELL
 from detect.records.detection import Record
 from detect.records.power_plan import PowerPlan
+from detect.records.race import RaceRecord
 from detect.records.report import Report
 from detect.records.scan import ScanRecord
 from detect.records.server_check import ServeCheck
@@ -32,7 +33,7 @@ _AGAIN = (
     "stands in the report."
 )
 
-KeyedRecord = Record | ScanRecord | TraceRecord
+KeyedRecord = Record | ScanRecord | TraceRecord | RaceRecord
 """Records of tests under keys."""
 
 
@@ -75,6 +76,15 @@ _OF = {
         "evidence",
         f"With the key, {_RECOMPUTE} sums the evidence again and compares every total, p-value and e-value; it needs "
         "no model and no text.",
+        _RECOMPUTE,
+    ),
+    RaceRecord: _Words(
+        " Beside it <code>race.npz</code> has every place that was bet on, in the order of the bets: its context, the "
+        "owner's chances of the words there, and what the suspect said; it holds its SHA-256.",
+        "that the chance hits, the decoys, the p-values, the names and the answer follow from the places and from the "
+        "e-values",
+        f"With the key, {_RECOMPUTE} finds again what the key chose at every place, and compares every count of hits, "
+        "every e-value and the answer; it needs no model and no text.",
         _RECOMPUTE,
     ),
 }
@@ -180,14 +190,22 @@ def _files(beside: str) -> Sentence:
 
 def _of_suspect(record: KeyedRecord) -> str:
     """That the evidence is the suspect's own is shown by other means than the key."""
-    if not isinstance(record, TraceRecord):
+    if not isinstance(record, TraceRecord | RaceRecord):
         return ""
+    of_owner = (
+        " That the chances are the owner's is seen by whoever has its model and the answers: their SHA-256 stand here."
+        if isinstance(record, RaceRecord)
+        else ""
+    )
     if record.mode == "api":
         return (
             " The answers themselves are in the ledger of the trace, each chained to the one before by its hash, whose "
-            "last one stands here."
+            f"last one stands here.{of_owner}"
         )
-    return " That these predictions are the suspect's is seen by tracing the same model anew: its SHA-256 stands here."
+    return (
+        " That these predictions are the suspect's is seen by tracing the same model anew: its SHA-256 stands "
+        f"here.{of_owner}"
+    )
 
 
 def _which_key(record: KeyedRecord) -> Sentence:
@@ -230,6 +248,13 @@ def _arithmetic(record: KeyedRecord) -> Sentence:
             {},
         )
     )
+    if isinstance(record, RaceRecord):
+        return Sentence(
+            f"Nothing rests on this program alone. The words are those {words}; what they choose, the bets on it and "
+            "the payment for every choice stand with their formulas in the section on the method, and at length in "
+            "<code>docs/race.md</code> and <code>docs/validity.md</code> of dyetrace's source.",
+            values,
+        )
     return Sentence(
         f"Nothing rests on this program alone. The words are those {words}; the scores, their law and the payment for "
         "every choice stand with their formulas in the section on the method, and at length in "

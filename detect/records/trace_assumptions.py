@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from detect.records.assumptions import Assumption
 from detect.records.trace import Control, Reading, TraceRecord
+from watermark.commitment import Commitment
 
 
 def assumptions(record: TraceRecord) -> list[Assumption]:
@@ -15,12 +16,16 @@ def assumptions(record: TraceRecord) -> list[Assumption]:
 
 
 def _of_key(record: TraceRecord) -> Iterator[Assumption]:
+    yield from of_key(record.commitment)
+
+
+def of_key(committed: Commitment | None) -> Iterator[Assumption]:
+    """What is assumed of a key that suspects are traced with."""
     yield Assumption(
         says="The key was drawn at random, and nobody who had a hand in the suspect had it.",
         how="No statistic can tell; ask who held the key and since when.",
         checked=False,
     )
-    committed = record.commitment
     yield Assumption(
         says="The key was fixed before the suspect was made.",
         how="No commitment is on record."
@@ -35,19 +40,7 @@ def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
     marked = [reading for reading in record.readings if reading.marked]
     plain = [reading for reading in record.readings if not reading.marked and record.mode == "weights"]
     for reading in marked:
-        yield Assumption(
-            says=f"The answers of {reading.name} were taken from those that were served without regard to what they "
-            "say, how long they are, or whether they ended.",
-            how=_taken(reading),
-            checked=reading.complete is not None,
-        )
-        yield Assumption(
-            says=f"The answers of {reading.name} were bet on in the order in which they were served.",
-            how="Their order in the file, and that of several files on the command line; ids that are numbers, or a "
-            "list of hashes, would have contradicted another one. A later prompt may speak of an earlier answer; what "
-            "came first must be bet on first.",
-            checked=False,
-        )
+        yield from of_served_answers(reading)
     for reading in plain:
         yield Assumption(
             says=f"The text of {reading.name} does not carry the mark.",
@@ -67,6 +60,23 @@ def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
                 f"test gives p = {_p(reading.prompts_log10_pvalue)}.",
                 checked=True,
             )
+
+
+def of_served_answers(reading: Reading) -> Iterator[Assumption]:
+    """What is assumed of answers with the mark that a suspect reads: how they were taken, and their order."""
+    yield Assumption(
+        says=f"The answers of {reading.name} were taken from those that were served without regard to what they say, "
+        "how long they are, or whether they ended.",
+        how=_taken(reading),
+        checked=reading.complete is not None,
+    )
+    yield Assumption(
+        says=f"The answers of {reading.name} were bet on in the order in which they were served.",
+        how="Their order in the file, and that of several files on the command line; ids that are numbers, or a list "
+        "of hashes, would have contradicted another one. A later prompt may speak of an earlier answer; what came "
+        "first must be bet on first.",
+        checked=False,
+    )
 
 
 def _taken(reading: Reading) -> str:
@@ -173,12 +183,7 @@ def _of_endpoint(record: TraceRecord) -> Iterator[Assumption]:
         else "No queries are on record.",
         checked=asked is not None,
     )
-    yield Assumption(
-        says="Nothing with the mark was put before the suspect but what it was asked: no hidden system prompt, "
-        "retrieval or memory that holds served answers.",
-        how="Only the endpoint's keeper knows.",
-        checked=False,
-    )
+    yield nothing_hidden()
     for reference in record.references:
         yield Assumption(
             says=f"The reference {reference.model.name} never learnt from text with this mark.",
@@ -187,13 +192,28 @@ def _of_endpoint(record: TraceRecord) -> Iterator[Assumption]:
         )
 
 
+def nothing_hidden() -> Assumption:
+    """That an endpoint has nothing of the served answers but what its model learnt."""
+    return Assumption(
+        says="Nothing with the mark was put before the suspect but what it was asked: no hidden system prompt, "
+        "retrieval or memory that holds served answers.",
+        how="Only the endpoint's keeper knows.",
+        checked=False,
+    )
+
+
 def _of_accounts(record: TraceRecord) -> Iterator[Assumption]:
     if record.accounts:
-        yield Assumption(
-            says="The server marked each account's answers with that account's key.",
-            how="The server's own records tell; `dyetrace serve-check` looks from outside.",
-            checked=False,
-        )
+        yield marked_by_account()
+
+
+def marked_by_account() -> Assumption:
+    """That an account's own key marked its answers."""
+    return Assumption(
+        says="The server marked each account's answers with that account's key.",
+        how="The server's own records tell; `dyetrace serve-check` looks from outside.",
+        checked=False,
+    )
 
 
 def _p(log10_pvalue: float | None) -> str:
