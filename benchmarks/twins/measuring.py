@@ -25,11 +25,12 @@ from benchmarks.twins.material import Material
 from benchmarks.twins.paraphrase import Thesaurus
 from benchmarks.twins.students import PLAIN_CHAT, Training
 from benchmarks.twins.suspects import Family, Suspect, base_folder, folder_of, label, place_of
+from detect.student.asking.forms import Question
 from detect.twins.asking import GrowingAnswers
 from detect.twins.measures.answers import AnswerMeasure, Idf, answer_of
 from detect.twins.measures.logprobs import Read, columns, numbers
 from detect.twins.measures.parting import PartingMeasure, Place, find_places
-from detect.twins.measures.protocol import Measure, Question
+from detect.twins.measures.protocol import Measure
 from detect.twins.measures.weights import covariates, read_pairs
 from watermark.files.writing import write_atomically
 from watermark.models.folder import load_model

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,16 +16,14 @@ import numpy as np
 from detect.student.asking.answers import Response, read_prompt
 from detect.student.asking.budget import Budgets
 from detect.student.asking.client import largest_body
-from detect.student.asking.plan import api_root
+from detect.student.asking.forms import Question, request_of
 from detect.student.asking.questions import Request, Taken
 from detect.twins.measures.answers import AnswerMeasure, Idf
-from detect.twins.measures.protocol import F64, Measure, Question
+from detect.twins.measures.protocol import F64, Measure
 from detect.twins.plan import Ask, TwinPlan, canonical_plan
 from watermark.errors import DyetraceError
 from watermark.twins.pair import Pair
 
-_PATHS = {"chat": "/chat/completions", "completions": "/completions"}
-_LIMITS = ("max_tokens", "max_completion_tokens")
 _ALTERNATIVES = 2  # at each token of a reply
 _CACHED = 512  # steps whose questions are kept
 
@@ -122,25 +119,6 @@ class TwinQuestions:
         for reply in replies:
             payloads[reply.question] = reply.payload
         return self._measure.difference(self._pairs[step], payloads)
-
-
-def request_of(url: str, model: str, question: Question) -> tuple[str, bytes, int]:
-    """Address, JSON and most tokens of the answer of a question's request."""
-    body = {"model": model, **question.body}
-    most = next((body[name] for name in _LIMITS if isinstance(body.get(name), int)), 0)
-    try:
-        encoded = msgspec.json.encode(body)
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell and UTF-8 can't
-        encoded = msgspec.json.encode(_sound(body))
-    return api_root(url) + _PATHS[question.endpoint], encoded, most
-
-
-def _sound(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_sound(name): _sound(part) for name, part in value.items()}
-    return [_sound(part) for part in value] if isinstance(value, list) else value
 
 
 def useless(ask: Ask, payload: bytes, response: Response) -> str | None:

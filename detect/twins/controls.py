@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.models.network import check_numbers
+from detect.student.asking.forms import clean
 from detect.twins.law import Control, flat, learnt_scores
 from detect.twins.measures.logprobs import Read, numbers
-from detect.twins.measures.prompting import clean
 from detect.twins.measures.weights import Progress, Reader, Tokens
 from watermark.twins.pair import Pair, TwinAnswer
 

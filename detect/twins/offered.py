@@ -11,14 +11,14 @@ from detect.student.asking.account import ClientSettings
 from detect.student.asking.answers import error_message, read_response
 from detect.student.asking.client import Endpoint, Reply, largest_body
 from detect.student.asking.credentials import ApiKey
+from detect.student.asking.forms import Form, Question, request_of
 from detect.student.asking.pace import backoff
 from detect.student.asking.plan import check_url
 from detect.student.asking.reach import Unreachable, cannot_reach, shown_host
-from detect.twins.asking import request_of, useless
+from detect.twins.asking import useless
 from detect.twins.measures.logprobs import Form as LogprobForm
 from detect.twins.measures.logprobs import LogprobMeasure
-from detect.twins.measures.prompting import Form, question
-from detect.twins.measures.protocol import Question
+from detect.twins.measures.prompting import question
 from detect.twins.plan import ASKS, Ask
 from watermark.errors import DyetraceError, MachineError
 from watermark.twins.pair import Pair, TwinAnswer

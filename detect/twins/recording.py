@@ -17,9 +17,10 @@ from detect.records.scan import FileHash
 from detect.records.trace import PlanSeen, Queries
 from detect.records.twins import LawTest, ShownPair, TwinRecord
 from detect.records.twins_assumptions import assumptions
+from detect.student.asking.forms import clean
 from detect.twins.conclude import conclude
 from detect.twins.evidence import EVIDENCE_FILE, TwinEvidence, encode_evidence
-from detect.twins.measures.prompting import clean, plain_prompt
+from detect.twins.measures.prompting import plain_prompt
 from detect.twins.measures.protocol import F64
 from detect.twins.plan import TwinPlan, plan_sha256
 from detect.twins.selection import came_at

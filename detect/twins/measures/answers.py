@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detect.student.asking.answers import read_response
-from detect.twins.measures.prompting import Form, answer_limit, clean, plain_prompt, question
-from detect.twins.measures.protocol import F64, Question
+from detect.student.asking.forms import Form, Question, clean
+from detect.twins.measures.prompting import answer_limit, plain_prompt, question
+from detect.twins.measures.protocol import F64
 from watermark.twins.pair import Pair
 
 Gram = tuple[str, ...]

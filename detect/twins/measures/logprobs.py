@@ -16,8 +16,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from detect.student.asking.answers import TokenLogprob, read_prompt
-from detect.twins.measures.prompting import clean, plain_prompt, question
-from detect.twins.measures.protocol import F64, Question
+from detect.student.asking.forms import Question, clean
+from detect.twins.measures.prompting import plain_prompt, question
+from detect.twins.measures.protocol import F64
 from watermark.twins.pair import Pair
 
 LEAST = -20.0

@@ -20,8 +20,9 @@ import msgspec
 import numpy as np
 
 from detect.student.asking.answers import Choice, read_response
-from detect.twins.measures.prompting import Form, clean, number_of, question
-from detect.twins.measures.protocol import F64, Question
+from detect.student.asking.forms import Form, Question, clean
+from detect.twins.measures.prompting import number_of, question
+from detect.twins.measures.protocol import F64
 from detect.twins.measures.weights import Progress, Reader, Tokens
 from watermark.twins.pair import Pair
 

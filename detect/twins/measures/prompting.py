@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from detect.twins.measures.protocol import Question
+from detect.student.asking.forms import Form, Question, clean, content_text, question_of
 from watermark.twins.pair import Pair
 
-Form = Literal["completions", "continue", "prefix", "last"]
-"""How a server is made to go on with an answer that has been begun.
-
-"completions" puts plain text to /completions: the bare prompt and the answer's beginning. The others end the messages
-of a chat with one of the assistant: "continue" says ``continue_final_message`` (vLLM, SGLang), "prefix" marks the
-message with ``prefix`` (DeepSeek, Mistral), "last" says nothing more (llama.cpp's server).
-"""
-
-FORMS: tuple[Form, ...] = ("completions", "continue", "prefix", "last")
-
-_FRAME = 16  # tokens that a chat template may put around a message; as for plans of traces
 _LONGEST = 512  # tokens of an answer whose request sets no limit
-
-
-def clean(text: str) -> str:
-    """Text that can be encoded: surrogate pairs are joined and unpaired ones become U+FFFD."""
-    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def messages(pair: Pair) -> list[dict[str, Any]]:
@@ -38,14 +22,6 @@ def plain_prompt(pair: Pair) -> str:
     if isinstance(prompt, str):
         return clean(prompt)
     return "".join(f"{content_text(message.get('content'))}\n" for message in prompt)
-
-
-def content_text(content: Any) -> str:
-    """The words of a message, whose content may be a list of parts."""
-    if isinstance(content, str):
-        return clean(content)
-    parts = content if isinstance(content, list) else []
-    return "".join(clean(p["text"]) for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str))
 
 
 def answer_limit(pair: Pair) -> int:
@@ -79,15 +55,5 @@ def question(pair: Pair, form: Form, begun: str, max_tokens: int, **settings: An
     settings
         More of the body; ``temperature`` is 0 unless it stands there.
     """
-    body: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0, **settings}
-    if form == "completions":
-        text = plain_prompt(pair) + begun
-        return Question("completions", {"prompt": text, **body}, len(text.encode()) + _FRAME + max_tokens)
-    chat = messages(pair)
-    if begun:
-        last: dict[str, Any] = {"role": "assistant", "content": begun}
-        chat = [*chat, last | {"prefix": True} if form == "prefix" else last]
-    if begun and form == "continue":
-        body |= {"continue_final_message": True, "add_generation_prompt": False}
-    size = sum(len(content_text(message.get("content")).encode()) + 2 * _FRAME for message in chat)
-    return Question("chat", {"messages": chat, **body}, size + max_tokens)
+    prompt = plain_prompt(pair) if form == "completions" else messages(pair)
+    return question_of(prompt, form, begun, max_tokens, **settings)

@@ -8,34 +8,15 @@ as a sign (`detect.twins.bets`), and under the null hypothesis that sign is a fa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from detect.student.asking.forms import Question
 from watermark.twins.pair import Pair
 
 F64 = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One request to the suspect's endpoint.
-
-    Attributes
-    ----------
-    endpoint
-        "chat" or "completions".
-    body
-        Its JSON, all but the model's name.
-    most_tokens
-        Prompt and answer together hold no more tokens than this: for budgets.
-    """
-
-    endpoint: Literal["chat", "completions"]
-    body: dict[str, Any]
-    most_tokens: int
 
 
 class Measure(Protocol):

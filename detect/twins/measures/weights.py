@@ -18,8 +18,9 @@ import numpy as np
 from detect.models.network import check_numbers, logits_at, logits_width, most_positions, windows
 from detect.models.soundness import check_sound
 from detect.models.translation import token_bytes
+from detect.student.asking.forms import clean
 from detect.twins.measures.logprobs import LEAST, Read, columns, numbers
-from detect.twins.measures.prompting import answer_limit, clean, messages, number_of, plain_prompt
+from detect.twins.measures.prompting import answer_limit, messages, number_of, plain_prompt
 from detect.twins.measures.protocol import F64
 from watermark.models.folder import load_model
 from watermark.models.tokenizer import load_tokenizer, vocabulary_size

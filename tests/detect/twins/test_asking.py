@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from detect.student.asking.answers import read_response
 from detect.student.asking.budget import Budgets
-from detect.twins.asking import GrowingAnswers, TwinQuestions, request_of, useless
+from detect.student.asking.forms import Question, request_of
+from detect.twins.asking import GrowingAnswers, TwinQuestions, useless
 from detect.twins.measures.answers import AnswerMeasure, Idf
 from detect.twins.measures.logprobs import LogprobMeasure
 from detect.twins.measures.parting import PartingMeasure
-from detect.twins.measures.protocol import Measure, Question
+from detect.twins.measures.protocol import Measure
 from detect.twins.plan import Ask
 from tests.detect.twins.made import twins
 from tests.detect.twins.measures.twins import HOSTILE, chat_reply

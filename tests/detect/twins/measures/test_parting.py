@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detect.student.asking.answers import Choice
+from detect.student.asking.forms import FORMS
 from detect.twins.measures.parting import (
     PartingMeasure,
     Place,
@@ -20,7 +21,6 @@ from detect.twins.measures.parting import (
     towards,
     usable,
 )
-from detect.twins.measures.prompting import FORMS
 from tests.detect.twins.measures.twins import HOSTILE, PROMPT, chat_reply, check_flips, pair, texts
 
 LONG_ONE = "The sea is deep and cold, and few ships ever cross it when the long winter comes to the north of it again"

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from detect.twins.measures.protocol import Measure, Question
+from detect.student.asking.forms import Question
+from detect.twins.measures.protocol import Measure
 from watermark.twins.pair import Pair, TwinAnswer
 
 PROMPT = "Tell me of the sea."
