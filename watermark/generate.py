@@ -30,6 +30,44 @@ _LARGEST = 2**31 - 1
 _RUN_BYTES = 32
 
 
+class SamplingUsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the words of an answer were drawn, so that the chances that the mark chose by can be computed again.
+
+    The filters act in the order in which they stand here.
+
+    Attributes
+    ----------
+    temperature
+        Logits were divided by this; 0 stands for the likeliest token alone.
+    top_k
+        So many of the likeliest tokens were kept; 0 keeps all.
+    top_p
+        The fewest likeliest tokens whose chances come to this were kept; 1 keeps all.
+    min_p
+        Tokens less likely than this part of the likeliest one's chance were left out; 0 leaves none out.
+
+    Raises
+    ------
+    DyetraceError
+        A value is out of range (of JSON: msgspec.ValidationError).
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= _HOTTEST:
+            raise DyetraceError(f"temperature must lie in [0, {_HOTTEST:g}] (got {self.temperature})")
+        if not 0 < self.top_p <= 1:
+            raise DyetraceError(f"top_p must lie in (0, 1] (got {self.top_p})")
+        if not 0 <= self.top_k <= _LARGEST:
+            raise DyetraceError(f"top_k must lie in 0 .. {_LARGEST} (got {self.top_k})")
+        if not 0 <= self.min_p <= 1:
+            raise DyetraceError(f"min_p must lie in [0, 1] (got {self.min_p})")
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of `dyetrace generate`'s JSONL; `dyetrace detect` reads the same.
 
@@ -48,6 +86,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subkey
         The sub-key that marked it. It is drawn at random, independently of the text, and it is no secret; tracing a
         student gains from knowing it.
+    sampling
+        How its words were drawn; None where that is not on record, as in files of earlier versions.
     """
 
     id: str
@@ -58,6 +98,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spec_id: str | None = None
     tenant: str | None = None
     subkey: int | None = None
+    sampling: SamplingUsed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +215,7 @@ def generate_batches(
     texts = [_as_chat(tokenizer, some) for some in messages] if chat_texts else list(prompts)
     lengths = [len(tokenizer(text, add_special_tokens=not chat)["input_ids"]) for text in texts]
     check_lengths(lengths, sampling.max_new_tokens, _positions(getattr(model, "config", None)))
+    used = _used(sampling, model)
     for batch in range(first, -(-len(prompts) // sampling.batch)):
         start = batch * sampling.batch
         part = slice(start, start + sampling.batch)
@@ -202,6 +244,7 @@ def generate_batches(
                     spec_id=None if spec is None else spec.spec_id,
                     tenant=tenant,
                     subkey=None if subkeys is None else subkeys[row],
+                    sampling=used,
                 )
             )
         chatted = [
@@ -257,6 +300,16 @@ def _served(
 def _twin(answer: Answer, stops: set[int]) -> TwinAnswer:
     ended = bool(answer.token_ids) and answer.token_ids[-1] in stops
     return TwinAnswer(text=answer.text, token_ids=answer.token_ids, finish_reason="stop" if ended else "length")
+
+
+def _used(sampling: Sampling, model: Any) -> SamplingUsed:
+    """What goes on record; ``min_p`` is the model's own, which ``model.generate`` takes from its folder."""
+    return SamplingUsed(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=getattr(model.generation_config, "min_p", None) or 0.0,
+    )
 
 
 def _stops(model: Any) -> set[int]:

@@ -288,6 +288,8 @@ class Aligner:
         """Probabilities over the owner's vocabulary, some rows at a time."""
         import torch
 
+        if logs.device.type == "mps":
+            logs = logs.cpu()  # Apple's cards have no doubles
         width = len(self.to_token)
         if logs.shape[1] < width:
             raise DyetraceError(

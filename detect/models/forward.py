@@ -6,8 +6,10 @@ stopped goes on where it was, a reference is read once for any number of suspect
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +118,9 @@ def reading_hash(text: ReadingText, where: Positions) -> str:
     """SHA-256 over what is read and which positions count."""
     digest = hashlib.sha256(b"marked" if text.marked else b"unmarked")
     for document in text.documents:
-        digest.update(np.int64(len(document.sequence)).tobytes() + document.sequence.astype("<u4").tobytes())
-        digest.update((document.prompt or "").encode() + b"\0")
+        digest.update(np.array([len(document.sequence), document.lead], dtype="<i8").tobytes())
+        digest.update(document.sequence.astype("<u4").tobytes())
+        digest.update((document.prompt or "").encode("utf-8", "surrogatepass") + b"\0")
     digest.update(where.document.astype("<i8").tobytes() + where.position.astype("<i8").tobytes())
     return digest.hexdigest()
 
@@ -127,7 +130,7 @@ def predictions(
     name: str,
     text: ReadingText,
     where: Positions,
-    folder: Path,
+    folder: Path | None,
     progress: Progress | None = None,
 ) -> Predictions:
     """The predictions of a model at the positions of a text, from the folder or from the model.
@@ -141,21 +144,26 @@ def predictions(
     text, where
         What to read, and the positions that count.
     folder
-        Where shards are kept.
+        Where shards are kept; None keeps none.
     progress
         Called with positions done and in all.
     """
-    place = folder / f"{name[:16]}-{reading_hash(text, where)[:16]}-{KEPT}-{_FORMAT}"
-    make_folder(place)
+    place = None
+    if folder is not None:
+        place = folder / f"{name[:16]}-{reading_hash(text, where)[:16]}-{KEPT}-{_FORMAT}"
+        make_folder(place)
+        with contextlib.suppress(OSError):
+            os.utime(place)  # `detect.models.kept` removes what was not used for longest
     model: Predictor | None = None
     parts = []
     for number, (start, stop) in enumerate(_shards(where)):
-        path = place / f"{number:06d}.npz"
-        part = _read_shard(path, stop - start)
+        path = None if place is None else place / f"{number:06d}.npz"
+        part = None if path is None else _read_shard(path, stop - start)
         if part is None:
             model = model or load()
             part = model.predict(text, Positions(*(a[start:stop] for a in _columns(where))))
-            _write_shard(path, part)
+            if path is not None:
+                _write_shard(path, part)
         parts.append(part)
         if progress is not None:
             progress(stop, len(where))
@@ -193,7 +201,8 @@ def _read_shard(path: Path, rows: int) -> Predictions | None:
 def _write_shard(path: Path, part: Predictions) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, ids=part.ids, probabilities=part.probabilities)
-    write_atomically(path, buffer.getvalue())
+    make_folder(path.parent)  # a cache may be emptied at any time
+    write_atomically(path, buffer.getvalue(), 0o600)
 
 
 class Predictor(Protocol):

@@ -28,6 +28,7 @@ from detect.models.shown import context_texts, stands_in
 from detect.text.distinct import first_occurrences, tuple_fingerprints
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
+from watermark.generate import SamplingUsed
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
 
@@ -61,6 +62,10 @@ class ReadingDocument:
         Fingerprints of contexts that don't count here, as their text stands in the prompt.
     before
         The last h ids of the piece before this one, where the document was cut, shape (h,) or (0,).
+    tenant
+        The account that it was served to; None where that is not on record.
+    sampling
+        How its words were drawn, of a marked document; None where that is not on record.
     """
 
     name: str
@@ -72,6 +77,8 @@ class ReadingDocument:
     told: U32 = field(default_factory=lambda: np.empty(0, dtype=np.uint32))
     barred: frozenset[int] = frozenset()
     before: U32 = field(default_factory=lambda: np.empty(0, dtype=np.uint32))
+    tenant: str | None = None
+    sampling: SamplingUsed | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +101,9 @@ class ReadingText:
     marked: bool
 
 
+_NOTHING = msgspec.Raw(b"null")
+
+
 class _Line(msgspec.Struct, frozen=True):
     """The fields of a record that matter: `watermark.generate.Answer` and any JSONL with a text have them."""
 
@@ -105,6 +115,7 @@ class _Line(msgspec.Struct, frozen=True):
     subkey: int | None = None
     tenant: str | None = None
     id: str | int | None = None
+    sampling: msgspec.Raw = _NOTHING
 
 
 def read_text(
@@ -216,10 +227,11 @@ def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> I
         if not 0 <= line.subkey < spec.subkeys:
             raise DyetraceError(f"{place} has sub-key {line.subkey}, but the spec has {spec.subkeys} of them")
         subkey = line.subkey
+    known: dict[str, Any] = {"tenant": line.tenant, "sampling": _sampling(line, spec, place)}
     room = WINDOW - len(lead)
     if len(ids) <= room:
         sequence = np.concatenate([lead, ids])
-        whole = ReadingDocument(place, sequence, len(lead), subkey, line.text, line.prompt)
+        whole = ReadingDocument(place, sequence, len(lead), subkey, line.text, line.prompt, **known)
         yield _told(whole, before, line.prompt, spec.context_width, encoder)
         return
     # A piece after the first is read without what came before, as any text is.
@@ -229,8 +241,19 @@ def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> I
         first = lead if number == 0 else lead[:0]
         sequence = np.concatenate([first, ids[start:stop]])
         cut = ids[max(0, start - spec.context_width) : start]
-        piece = ReadingDocument(f"{place}, piece {number + 1}", sequence, len(first), subkey, None, None, before=cut)
+        name = f"{place}, piece {number + 1}"
+        piece = ReadingDocument(name, sequence, len(first), subkey, None, None, before=cut, **known)
         yield _told(piece, before, line.prompt, spec.context_width, encoder) if number == 0 else piece
+
+
+def _sampling(line: _Line, spec: WatermarkSpec, place: str) -> SamplingUsed | None:
+    """The settings on record; of other text than the spec's the field may be anything."""
+    if line.spec_id != spec.spec_id:
+        return None
+    try:
+        return msgspec.json.decode(line.sampling, type=SamplingUsed | None)
+    except msgspec.MsgspecError as error:
+        raise DyetraceError(f"{place}: field 'sampling': {error}; mend or remove it") from None
 
 
 def _told(

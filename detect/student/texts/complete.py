@@ -24,6 +24,12 @@ from watermark.ledger_file import is_ledger
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
 
+FILTERED = (
+    "answers that were chosen by what they say, their length or whether they ended can't be read: the key decided all "
+    "of that, and an innocent model would look guilty; read all that were served, or a random part of them"
+)
+"""What is said where answers were chosen so."""
+
 _LINE = re.compile(r"([0-9a-f]{64})(?:[ \t]+(\S+))?")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from watermark.errors import DyetraceError
+from watermark.files.cache import cache_root
 from watermark.models import demo as demo_model
 from watermark.models.demo import demo_model_dir
 from watermark.models.folder import load_model
@@ -132,9 +133,9 @@ def test_a_cache_that_cant_be_written_is_named(tmp_path: Path, monkeypatch: pyte
 def test_the_cache_follows_xdg_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DYETRACE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert demo_model._cache_root() == Path("/xdg/dyetrace")
+    assert cache_root() == Path("/xdg/dyetrace")
     monkeypatch.setenv("DYETRACE_CACHE", "/chosen")
-    assert demo_model._cache_root() == Path("/chosen")
+    assert cache_root() == Path("/chosen")
 
 
 def test_loading_is_silent_offline_and_leaves_transformers_settings_alone(
