@@ -18,6 +18,7 @@ from detect.cli.statuses import FOUND
 from detect.cli.working import doing, note, rest
 from detect.folders.published import NAMES, REPORT, Unwritten, add_drawings, check_folder, replace_report
 from detect.interruption import leaves
+from detect.records.race import RaceRecord
 from detect.records.reading import encode_record
 from detect.records.report import Report
 from detect.records.scan import ScanRecord
@@ -72,7 +73,7 @@ def end_by_verdict(found: bool, withheld: str | None) -> None:
 
 def made_and_published(
     asked: Scan | TraceWeights | TraceEndpoint | TraceTwins,
-    make: Callable[[], ScanRecord | TraceRecord | TwinRecord],
+    make: Callable[[], ScanRecord | TraceRecord | TwinRecord | RaceRecord],
     more: Callable[[], Mapping[str, bytes]] = dict,
 ) -> None:
     """Make a report that writes its own report.json, `publish` it with ``more`` files, and end as --fail asks for."""

@@ -9,16 +9,19 @@ from detect.cli.options.trace import TraceEndpoint
 from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.reading import tested_ring
 from detect.cli.results import print_result
-from detect.cli.trace.shared import check_served
+from detect.cli.trace.belonging import refuse_of_races
+from detect.cli.trace.race import race_api
+from detect.cli.trace.shared import check_served, tighter_budgets
 from detect.cli.unused import refuse_unused
 from detect.cli.working import doing, is_watched, note
 from detect.folders.published import TRACE_FORMAT
+from detect.race.plan import is_race_plan
 from detect.records.made import made_by
 from detect.student.asking.account import ClientSettings, estimate
 from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import load_api_key
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
-from detect.student.asking.plan import TracePlan, load_plan
+from detect.student.asking.plan import TracePlan, parse_plan, plan_bytes
 from detect.student.endpoint import Standing, trace_endpoint
 from watermark.spec import load_spec
 
@@ -26,14 +29,13 @@ from watermark.spec import load_spec
 def api(asked: TraceEndpoint) -> None:
     """Ask, trace and write the report; with --dry-run say what asking would cost."""
     maker = made_by(asked.examiner, asked.case)
-    fixed, made = load_plan(asked.plan_path), load_spec(asked.spec_path)
-    budgets = Budgets(requests=asked.max_requests, tokens=asked.max_total_tokens)
-    for name, tighter, planned in (
-        ("max_requests", asked.max_requests, fixed.budgets.requests),
-        ("max_total_tokens", asked.max_total_tokens, fixed.budgets.tokens),
-    ):
-        looser = planned is not None and tighter is not None and tighter >= planned
-        refuse_unused(name, looser, f"the plan's own budget is {planned:,}" if planned else "")
+    data = plan_bytes(asked.plan_path)
+    if is_race_plan(data):
+        race_api(asked, data, maker)
+        return
+    fixed, made = parse_plan(data, f"plan {asked.plan_path}"), load_spec(asked.spec_path)
+    refuse_of_races(asked, "and the plan was made without --owner-model", "api_key_source", "timeout", "attempts")
+    budgets = tighter_budgets(asked, fixed.budgets)
     refuse_unused("fail", asked.dry_run, "--dry-run asks nothing and looks for no mark")
     if asked.dry_run:
         _print_cost(asked, fixed, budgets)

@@ -9,6 +9,8 @@ import click
 from detect.cli.options.trace import TracePlanning
 from detect.cli.reading import read_commitment, tested_ring
 from detect.cli.results import print_result
+from detect.cli.trace.belonging import refuse_of_races
+from detect.cli.trace.race import race_plan
 from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, note, rest, say
@@ -29,6 +31,10 @@ from watermark.spec import load_spec
 
 def plan(asked: TracePlanning) -> None:
     """Choose the prompts and write the plan."""
+    if asked.owner_model is not None:
+        race_plan(asked, asked.owner_model)
+        return
+    refuse_of_races(asked, "and no --owner-model is given")
     refuse_seed_of_no_decoys(asked.decoys)
     why = f"--samples {asked.samples} asks for fewer answers than that"
     refuse_unused("per_request", asked.per_request > asked.samples, why)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from detect.cli.options.trace import TraceEndpoint
+from detect.cli.unused import refuse_unused
 from detect.cli.working import say
+from detect.student.asking.budget import Budgets
 from detect.student.texts.served import crowding
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
+
+
+def tighter_budgets(asked: TraceEndpoint, planned: Budgets) -> Budgets:
+    """The budgets of one run, which must be tighter than the plan's own."""
+    for name, tighter, own in (
+        ("max_requests", asked.max_requests, planned.requests),
+        ("max_total_tokens", asked.max_total_tokens, planned.tokens),
+    ):
+        looser = own is not None and tighter is not None and tighter >= own
+        refuse_unused(name, looser, f"the plan's own budget is {own:,}" if own else "")
+    return Budgets(requests=asked.max_requests, tokens=asked.max_total_tokens)
 
 
 def check_served(served: str | None, tenant: str | None) -> None:

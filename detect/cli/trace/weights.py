@@ -6,6 +6,8 @@ from detect.cli.models import model_folder
 from detect.cli.options.trace import TraceWeights
 from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.reading import accounts_of, read_commitment, tested_ring
+from detect.cli.trace.belonging import refuse_of_races
+from detect.cli.trace.race import race_weights
 from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys
 from detect.cli.working import doing, is_watched, note
@@ -23,6 +25,10 @@ from watermark.spec import load_spec
 
 def weights(asked: TraceWeights) -> None:
     """Trace it and write the report."""
+    if asked.owner_model is not None:
+        race_weights(asked, asked.owner_model)
+        return
+    refuse_of_races(asked, "and no --owner-model is given", "texts", "dtype", "tenant", "taken", "complete")
     maker = made_by(asked.examiner, asked.case)
     refuse_seed_of_no_decoys(asked.decoys)
     made = load_spec(asked.spec_path)

@@ -400,13 +400,17 @@ def parse_plan(data: bytes, where: str) -> TracePlan:
 
 def load_plan(path: Path) -> TracePlan:
     """Read a plan file."""
+    return parse_plan(plan_bytes(path), f"plan {path}")
+
+
+def plan_bytes(path: Path) -> bytes:
+    """The bytes of a plan file, of whichever kind of trace."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DyetraceError(
             f"cannot read plan {path}: {error.strerror}; write one with `dyetrace trace plan`"
         ) from None
-    return parse_plan(data, f"plan {path}")
 
 
 def write_plan(path: Path, plan: TracePlan) -> str:
