@@ -6,12 +6,9 @@ The way of the data: texts -> positions that count (`reading`) -> predictions of
 
 from __future__ import annotations
 
-import hashlib
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,18 +16,8 @@ import numpy as np
 
 from detect.folders.own import claim
 from detect.keyed.owners import tested_keys
-from detect.models.alignment import AlignedModel
-from detect.models.forward import (
-    F64,
-    I64,
-    Model,
-    Predictions,
-    Predictor,
-    candidates,
-    model_hash,
-    predictions,
-    template_hash,
-)
+from detect.models.bench import Bench, Progress
+from detect.models.forward import F64, I64, Predictions, candidates
 from detect.models.reading import (
     Positions,
     ReadingText,
@@ -39,7 +26,6 @@ from detect.models.reading import (
     positions,
     read_text,
 )
-from detect.models.soundness import check_sound
 from detect.records.made import Made
 from detect.records.trace import (
     Control,
@@ -76,12 +62,7 @@ from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.files.writing import make_folder
 from watermark.keys import KeyRing
-from watermark.models.folder import check_folder
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec
-
-Progress = Callable[[str, int, int], None]
-
 
 WORK = ".dyetrace-trace"
 """Name of the folder, in that of the report, with what the models have read; the same trace goes on from there."""
@@ -129,6 +110,8 @@ class WeightsJob:
         Most contexts to read in each text.
     readout
         None chooses ``reference`` where there is one, else ``entropy``.
+    dtype, device
+        Number format of the models, and where they run (`watermark.models.folder`).
     settings
         Level and controls.
     """
@@ -147,6 +130,7 @@ class WeightsJob:
     contexts: int = 50_000
     readout: Readout | None = None
     dtype: str = "bfloat16"
+    device: str = "auto"
     settings: TraceSettings = field(default_factory=TraceSettings)
 
     @property
@@ -189,76 +173,28 @@ class _Text:
     prompts_log10_pvalue: float | None
 
 
-class _Bench:
-    """What is traced under which keys; models by folder, their hashes, and their predictions of each text."""
+class _Bench(Bench):
+    """What is traced under which keys, and the models that read."""
 
     def __init__(
-        self, job: WeightsJob, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, keep: Path, progress: Progress
+        self, job: WeightsJob, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, keep: Path, progress: Progress | None
     ) -> None:
-        self.job, self.spec, self.ring, self.tokenizer = job, spec, ring, tokenizer
-        self._keep, self._progress = keep, progress
-        self._seen: dict[Path, ModelSeen] = {}
-        self._loaded: tuple[Path, Predictor] | None = None
-
-    def begin(self, what: str) -> None:
-        """Say what is being done where it can't be counted."""
-        self._progress(what, 0, 0)
+        super().__init__(spec, tokenizer, keep, dtype=job.dtype, device=job.device, progress=progress)
+        self.job, self.ring = job, ring
 
     def seen(self, folder: Path) -> ModelSeen:
-        """What the record says of a model; it is hashed once."""
-        if folder not in self._seen:
-            check_folder(folder)
-            self.begin(f"hashing {folder.name}")
-            same = tokenizer_fingerprint(str(folder)) == self.spec.tokenizer
-            digest = model_hash(folder)
-            self._seen[folder] = ModelSeen(name=str(folder), sha256=digest, tokenizer="same" if same else "aligned")
-            if folder in self.job.references and digest == self.seen(self.job.student).sha256:
-                raise DyetraceError(
-                    f"the suspect and the reference {folder} are the same model: nothing can be seen beside itself; "
-                    "give its base model as --reference, or another one"
-                )
-        return self._seen[folder]
+        """What the record says of a model; DyetraceError where it is the suspect in a reference's place."""
+        found = super().seen(folder)
+        if folder in self.job.references and found.sha256 == super().seen(self.job.student).sha256:
+            raise DyetraceError(
+                f"the suspect and the reference {folder} are the same model: nothing can be seen beside itself; "
+                "give its base model as --reference, or another one"
+            )
+        return found
 
-    def predictions(self, folder: Path, of: _Text) -> Predictions:
+    def reads(self, folder: Path, of: _Text) -> Predictions:
         """What the model predicts at the positions of a text."""
-        seen = self.seen(folder)
-        settings = (seen.sha256, template_hash(folder), self.job.dtype, self.spec.tokenizer, self.spec.context_width)
-        name = hashlib.sha256(" ".join(map(str, settings)).encode()).hexdigest()
-        label = f"{folder.name} reads {Path(of.text.name).name}"
-        return predictions(
-            lambda: self._model(folder, seen),
-            name,
-            of.text,
-            of.where,
-            self._keep,
-            lambda done, total: self._progress(label, done, total),
-        )
-
-    def _model(self, folder: Path, seen: ModelSeen) -> Predictor:
-        """The model of a folder; the last one stays, as it may have another text to read."""
-        if self._loaded is None or self._loaded[0] != folder:
-            self._loaded = None  # before the next one needs the room
-            self._loaded = folder, self._load(folder, seen)
-        return self._loaded[1]
-
-    def _load(self, folder: Path, seen: ModelSeen) -> Predictor:
-        """The model of a folder, once it has passed its self-test; what was mended is said on standard error."""
-        from watermark.models.folder import load_model
-
-        self.begin(f"loading {folder.name}")
-        network, tokenizer = load_model(folder, self.job.dtype, partial(print, file=sys.stderr))
-        import torch
-
-        if torch.cuda.is_available():
-            network = network.to("cuda")
-        if seen.tokenizer == "same":
-            model = Model(network, self.spec.vocabulary_size)
-            check_sound(network, str(folder), self.spec.vocabulary_size)
-            return model
-        check_sound(network, str(folder), vocabulary_size(tokenizer))
-        return AlignedModel(
-            network, tokenizer, self.tokenizer, self.spec.vocabulary_size, context_width=self.spec.context_width
-        )
+        return self.predictions(folder, of.text, of.where)
 
 
 def trace_weights(
@@ -305,7 +241,7 @@ def trace_weights(
         raise DyetraceError("the readout 'reference' needs --reference: the suspect's base model, or any other one")
     make_folder(output)
     claim(output / WORK, _MARKED, "give another folder with -o, or move it away")
-    bench = _Bench(job, spec, ring, tokenizer, output / WORK, progress or (lambda what, done, total: None))
+    bench = _Bench(job, spec, ring, tokenizer, output / WORK, progress)
     models = [bench.seen(folder) for folder in (job.student, *job.references, *job.controls)]
     _controls_of(bench)  # before anything is read
     encoder = Encoder.load(tokenizer)
@@ -477,7 +413,7 @@ class _Readings:
 
 def _read(bench: _Bench, student: Path, references: Sequence[Path], texts: Sequence[_Text]) -> list[_Readings]:
     """Let suspect and references read all texts, one model after the other."""
-    mine, *others = [[bench.predictions(folder, text) for text in texts] for folder in (student, *references)]
+    mine, *others = [[bench.reads(folder, text) for text in texts] for folder in (student, *references)]
     vocabulary = bench.spec.vocabulary_size
     return [_Readings.made(t, mine[i], [other[i] for other in others], vocabulary) for i, t in enumerate(texts)]
 

@@ -118,7 +118,7 @@ def toy_models(readers: dict[str, Reader]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         put = lambda place, name, value: stack.enter_context(replaced(place, name, value))  # noqa: E731
         put(open_weights._Bench, "seen", lambda _, folder: _seen(folder))
-        put(open_weights._Bench, "predictions", lambda _, folder, of: readers[folder.name].predict(of.text, of.where))
+        put(open_weights._Bench, "reads", lambda _, folder, of: readers[folder.name].predict(of.text, of.where))
         put(open_weights, "_comparisons", lambda *_: [])
         put(concluding, "_curve", lambda *_: [])
         put(recording, "versions", dict)
