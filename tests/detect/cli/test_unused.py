@@ -60,6 +60,28 @@ class Case:
 
 
 KEY = "--spec @spec.json --key file:@owner.key"
+WEIGHTS, PLAN = f"@model --read @ids.jsonl {KEY} -o @out", f"http://x --model m {KEY} -o @p.json"
+OF_OWNERS = ("--owner-temperature 0.8", "--owner-top-p 0.9", "--owner-top-k 50", "--owner-min-p 0.1", "--device cpu")
+OF_RACE_PLANS = (
+    *("--read @ids.jsonl", "--ask greedy", "--via prefill", "--per-answer 3", "--dtype float32", "--taken all"),
+    *("--read-tenant acme", "--complete @served.ledger", "--api-key env:X", "--timeout 3", "--attempts 2"),
+)
+OF_OTHER_WEIGHTS = (
+    *("--reference @m", "--control @m", "--calibrate @m=0.1", "--served @ids.jsonl", "--served-tenant acme"),
+    *("--placebo @ids.jsonl", "--readout mass", "--two-sided"),
+)
+OF_OTHER_PLANS = (
+    *("--prompts @prompts.txt", "--count 3", "--seed x", "--samples 2", "--per-request 1", "--endpoint chat"),
+    *("--logprobs 5", "--temperature 0.5", "--max-tokens 9", "--served @ids.jsonl", "--served-tenant acme"),
+    "--reference @m",
+)
+
+
+def each(command: str, arguments: str, options: tuple[str, ...], says: str) -> list[Case]:
+    """A case for each option, which is given with its value."""
+    return [Case(command, f"{arguments} {option}", option.split()[0], says) for option in options]
+
+
 TABLE = [
     # detect
     Case("detect", f"@plain.txt {KEY} --text-field reply", "--text-field"),
@@ -125,6 +147,16 @@ TABLE = [
     Case("trace api", f"@plan.json {KEY} -o @out --tenant a", "--tenant", "no accounts"),
     Case("trace api", f"@plan.json {KEY} -o @out --tenants-file @nobody.txt", "--tenants-file", "names no account"),
     Case("trace api", f"@plan.json {KEY} -o @out --dry-run --max-requests 11", "--max-requests"),
+    # the race readout, and what is of other traces
+    *each("trace weights", WEIGHTS, (*OF_OWNERS, "--no-quotes"), "of the race readout, and no --owner-model"),
+    *each("trace weights", f"{WEIGHTS} --owner-model @m", OF_OTHER_WEIGHTS, "in a race readout"),
+    Case("trace weights", f"{WEIGHTS} --owner-model @m --taken filtered", "ended", "can't be read"),
+    Case("trace weights", f"{WEIGHTS} --owner-model @m --read @prose.jsonl", "--read once", "in that order"),
+    *each("trace plan", f"{PLAN} --prompts @prompts.txt", OF_OWNERS + OF_RACE_PLANS, "and no --owner-model"),
+    *each("trace plan", f"{PLAN} --read @ids.jsonl --owner-model @m", OF_OTHER_PLANS, "in a race readout"),
+    Case("trace plan", f"{PLAN} --read @ids.jsonl --owner-model @m --ask echo --per-answer 3", "--per-answer", "whole"),
+    Case("trace plan", f"{PLAN} --owner-model @m", "--read", "in the order of serving"),
+    *each("trace api", f"@plan.json {KEY} -o @out", ("--read @ids.jsonl", "--no-quotes"), "without --owner-model"),
     # recompute
     Case("recompute", "@trace/report.json --key file:@owner.key --inputs @trace", "--inputs"),
     Case("recompute", "@trace/report.json --key file:@owner.key --tokenizer @trace", "--tokenizer"),
@@ -174,8 +206,8 @@ ALWAYS = {
 HERE = {
     # These have an effect in every run of these commands, though not in those of others.
     "scan": {"force", "pdf", "reference"},
-    "trace weights": {"force", "pdf", "reference"},
-    "trace plan": {"model", "max-requests", "max-total-tokens"},
+    "trace weights": {"force", "pdf", "reference", "owner-model"},
+    "trace plan": {"model", "max-requests", "max-total-tokens", "owner-model"},
     "trace api": {"force", "pdf", "reference"},
     "report render": {"force"},
 }
