@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.document.likelihood import Likelihood
+from detect.keyed.choices import green_leanings
 from detect.keyed.decoys import decoy_rings
 from detect.keyed.owners import owned, tested_keys
 from detect.keyed.words import Source
@@ -267,13 +268,8 @@ def _tournament_ratios(depth: int, words: prf.U32, log_p: F32) -> F64:
 
 
 def _green_list_ratios(scheme: GreenList, words: prf.U32, log_p: F32) -> F64:
-    """e^(omega g) / E e^(omega g), omega the log-likelihood ratio of "green" given that the token was chosen.
-
-    The bias makes the scheme's W / P no e-value, but any function of g and of P alone, divided by its mean, is one.
-    omega(p) = delta - log((1 + c (p + (1 - p) gamma)) / (1 + c (1 - p) gamma)), c = e^delta - 1.
-    """
-    gamma, c = scheme.law.gamma, math.expm1(scheme.delta)
-    p = np.exp(log_p[:, :, 0].astype(np.float64))
-    omega = scheme.delta - np.log((1 + c * (p + (1 - p) * gamma)) / (1 + c * (1 - p) * gamma))
+    """e^(omega g) / E e^(omega g), omega = `detect.keyed.choices.green_leanings`."""
+    gamma = scheme.law.gamma
+    omega = green_leanings(scheme, np.exp(log_p[:, :, 0].astype(np.float64)))
     green = scheme.statistic(words[:, 0])[:, None]
     return np.asarray(np.exp(omega * green) / (1 - gamma + gamma * np.exp(omega)))

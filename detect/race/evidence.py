@@ -113,7 +113,7 @@ class RaceEvidence:
     def silent(self) -> npt.NDArray[np.bool_]:
         """Where the reply says nothing, shape (n,)."""
         nothing = self.said == NOT_SAID
-        return nothing & np.isnan(self.shares).all(axis=1) if self.shares.shape[1] else nothing
+        return np.asarray(nothing & np.isnan(self.shares).all(axis=1)) if self.shares.shape[1] else nothing
 
 
 def encode_evidence(evidence: RaceEvidence) -> bytes:

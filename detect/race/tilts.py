@@ -1,11 +1,16 @@
-"""How much of each candidate the key took at a cut: weights whose mean over keys is the owner's chances, exactly."""
+"""How much of each candidate the key took at a cut: weights whose mean over keys is the owner's chances, exactly.
+
+Where nobody recorded which sub-key marked an answer, there are weights under each.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from detect.keyed.choices import candidate_words, choices, keyed_scheme
 from watermark.keys import SecretKey
+from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec
 
 F64 = npt.NDArray[np.float64]
@@ -24,5 +29,25 @@ def tilts(spec: WatermarkSpec, key: SecretKey, contexts: U32, subkeys: I32, toke
         The global key or an account's, which marks all these contexts.
     contexts, subkeys, tokens, chances
         As `detect.race.evidence.RaceEvidence` has them.
+
+    Raises
+    ------
+    DyetraceError
+        The scheme is none of ours.
     """
-    raise NotImplementedError
+    scheme = keyed_scheme(spec.build_scheme())
+    known = bool((subkeys >= 0).all())
+    found = np.zeros((1 if known else spec.subkeys, *chances.shape))
+    for index in range(spec.subkeys):
+        mine = np.flatnonzero((subkeys == index) | (subkeys < 0))
+        if not len(mine):
+            continue
+        words = candidate_words(subkey(key, index), contexts[mine], tokens[mine])
+        weights = choices(scheme, words, chances[mine])
+        if known:
+            found[0, mine] = weights
+            continue
+        sure = subkeys[mine] >= 0
+        found[:, mine[sure]] = weights[sure]
+        found[index, mine[~sure]] = weights[~sure]
+    return found
