@@ -74,6 +74,8 @@ _RESULTS = (
     ScanForecast,
     results.TracePlanned,
     results.AskingForecast,
+    results.RacePlanned,
+    results.RaceForecast,
     results.Recomputed,
     results.ReportChecked,
     results.Drawn,
