@@ -60,6 +60,10 @@ class RaceAsking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Of a reply.
     alternatives
         Likely tokens that are asked for at each place; 0 where no log-probabilities are.
+    named
+        Whether the log-probabilities of the candidates are asked for by their ids, whatever is likely.
+    extra
+        Further fields of each request.
     power, least
         Of "bias": each candidate of at least the chance ``least`` gets a bias of minus ``power`` times the logarithm
         of its chance.
@@ -72,6 +76,8 @@ class RaceAsking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     repeats: bool = False
     max_tokens: int = 1
     alternatives: int = 0
+    named: bool = False
+    extra: dict[str, Any] = {}
     power: float = 0.0
     least: float = 0.0
 

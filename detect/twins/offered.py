@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from detect.student.asking.account import ClientSettings
-from detect.student.asking.answers import error_message, read_response
-from detect.student.asking.client import Endpoint, Reply, largest_body
+from detect.student.asking.answers import read_response
 from detect.student.asking.credentials import ApiKey
-from detect.student.asking.forms import Form, Question, request_of
-from detect.student.asking.pace import backoff
+from detect.student.asking.forms import Form
 from detect.student.asking.plan import check_url
-from detect.student.asking.reach import Unreachable, cannot_reach, shown_host
+from detect.student.asking.probing import Prober, Trial
+from detect.student.asking.reach import shown_host
 from detect.twins.asking import useless
 from detect.twins.measures.logprobs import Form as LogprobForm
 from detect.twins.measures.logprobs import LogprobMeasure
 from detect.twins.measures.prompting import question
 from detect.twins.plan import ASKS, Ask
-from watermark.errors import DyetraceError, MachineError
+from watermark.errors import DyetraceError
 from watermark.twins.pair import Pair, TwinAnswer
 
 _BEGUN, _NEXT = "1, 2, 3, 4, 5, 6,", "7"
@@ -58,12 +57,10 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
+class _Way:
     ask: Ask
-    name: str
     measure: dict[str, Any]
-    questions: list[Question]
-    problem: Callable[[Sequence[bytes]], str | None]
+    trial: Trial
 
 
 def offered(
@@ -94,38 +91,34 @@ def offered(
         The endpoint can't be reached or refuses the key, or offers nothing of what is wanted.
     """
     check_url(url)
-    trials = [trial for trial in _trials(plain) if wanted in ("auto", trial.ask)]
-    return asyncio.run(_first(url, model, trials, wanted, key, settings or ClientSettings()))
+    ways = [way for way in _ways(plain) if wanted in ("auto", way.ask)]
+    return asyncio.run(_first(url, model, ways, wanted, key, settings))
 
 
-def _trials(plain: bool) -> list[_Trial]:
+def _ways(plain: bool) -> list[_Way]:
     found = []
     for form in _LOGPROBS:
         measure = LogprobMeasure(form=form)
-        found.append(
-            _Trial(
-                "logprobs",
-                f"log-probabilities of a prompt ({form})",
-                {"form": form, "echo_tokens": measure.echo_tokens},
-                measure.questions(_NOBODYS),
-                lambda replies, measure=measure: measure.problem(_NOBODYS, replies),  # type: ignore[misc]
-            )
+        trial = Trial(
+            f"log-probabilities of a prompt ({form})",
+            measure.questions(_NOBODYS),
+            lambda replies, measure=measure: measure.problem(_NOBODYS, replies),  # type: ignore[misc]
         )
+        found.append(_Way("logprobs", {"form": form, "echo_tokens": measure.echo_tokens}, trial))
     for prefilled in _PREFILLED:
         asked = question(_NOBODYS, prefilled, _BEGUN, _TOKENS)
-        found.append(
-            _Trial("parting", f"going on with an answer ({prefilled})", {"form": prefilled}, [asked], _goes_on)
-        )
+        trial = Trial(f"going on with an answer ({prefilled})", [asked], _goes_on)
+        found.append(_Way("parting", {"form": prefilled}, trial))
     for place in _FREE:
         asked = question(_NOBODYS, "last" if place == "chat" else "completions", "", _TOKENS)
-        settings = {"completions": place == "completions"}
-        found.append(_Trial("answers", f"free answers ({place})", settings, [asked], _answers))
+        trial = Trial(f"free answers ({place})", [asked], _answers)
+        found.append(_Way("answers", {"completions": place == "completions"}, trial))
     order = {ask: rank for rank, ask in enumerate(ASKS)}
-    return sorted(found, key=lambda trial: (order[trial.ask], _is_chat(trial) == plain))
+    return sorted(found, key=lambda way: (order[way.ask], _is_chat(way) == plain))
 
 
-def _is_chat(trial: _Trial) -> bool:
-    return trial.questions[0].endpoint == "chat"
+def _is_chat(way: _Way) -> bool:
+    return way.trial.questions[0].endpoint == "chat"
 
 
 def _goes_on(replies: Sequence[bytes]) -> str | None:
@@ -142,64 +135,17 @@ def _answers(replies: Sequence[bytes]) -> str | None:
 async def _first(
     url: str,
     model: str,
-    trials: Sequence[_Trial],
+    ways: Sequence[_Way],
     wanted: Ask | Literal["auto"],
     key: ApiKey | None,
-    settings: ClientSettings,
+    settings: ClientSettings | None,
 ) -> Offered:
-    most = max(item.most_tokens for trial in trials for item in trial.questions)
-    endpoint = Endpoint(url, key, connections=1, timeout=settings.timeout, largest=largest_body(most, 2))
-    probed = []
-    try:
-        for trial in trials:
-            problem = await _tried(endpoint, url, model, trial, settings)
-            probed.append(f"{trial.name}: {problem or 'yes'}")
-            if problem is None:
-                return Offered(trial.ask, trial.measure, tuple(probed))
-    finally:
-        await endpoint.close()
+    most = max(item.most_tokens for way in ways for item in way.trial.questions)
+    async with Prober(url, model, key, settings, tokens=most) as prober:
+        for way in ways:
+            if await prober.offers(way.trial):
+                return Offered(way.ask, way.measure, tuple(prober.probed))
     advice = "give another --ask, or auto" if wanted not in ("auto", "answers") else "check the model's name"
-    raise DyetraceError(f"{shown_host(url)} offers nothing of what was looked for ({'; '.join(probed)}); {advice}")
-
-
-async def _tried(endpoint: Endpoint, url: str, model: str, trial: _Trial, settings: ClientSettings) -> str | None:
-    """Why a trial failed; None where it went well."""
-    payloads = []
-    for item in trial.questions:
-        address, body, _ = request_of(url, model, item)
-        reply = await _sent(endpoint, url, address, body, settings)
-        response = read_response(reply.payload, 1) if reply.problem is None else None
-        verdict = reply.verdict(None if response is None else response.error)
-        if reply.status in (401, 403):
-            raise DyetraceError(f"{shown_host(url)} refuses: {reply.says()}; check the API key and what it may do")
-        if verdict != "answer" or reply.problem is not None:
-            return reply.problem or f"status {reply.status} {error_message(reply.payload)}".strip()
-        payloads.append(reply.payload)
-    return trial.problem(payloads)
-
-
-async def _sent(endpoint: Endpoint, url: str, address: str, body: bytes, settings: ClientSettings) -> Reply:
-    """A reply that is no passing trouble.
-
-    Raises
-    ------
-    MachineError
-        None came, however often it was tried.
-    """
-    trouble = ""
-    for attempt in range(settings.attempts):
-        if attempt:
-            await asyncio.sleep(backoff(attempt - 1, settings.first_backoff))
-        try:
-            reply = await endpoint.post(body, address)
-        except Unreachable as error:
-            if not error.connected:
-                raise MachineError(cannot_reach(url, error)) from None
-            trouble = error.reason
-            continue
-        if reply.verdict(None) != "again":
-            return reply
-        trouble = reply.says()
-        if reply.status == 500 and attempt:  # some servers fall over what they don't know
-            return reply
-    raise MachineError(f"{shown_host(url)} does not answer ({trouble}); try again later")
+    raise DyetraceError(
+        f"{shown_host(url)} offers nothing of what was looked for ({'; '.join(prober.probed)}); {advice}"
+    )

@@ -35,6 +35,9 @@ class ClientSettings:
         Seconds that an endpoint may ask to wait; where it asks for more, the trace ends and can be resumed.
     grace
         Seconds that requests under way are waited for when asking ends early: their answers are paid for.
+    in_order
+        One request at a time, each settled before the next one is sent: for questions that show what earlier ones asked
+        about, so that an endpoint which learns from what it is shown has answered before it sees it.
     """
 
     timeout: float = 120.0
@@ -44,6 +47,7 @@ class ClientSettings:
     first_backoff: float = 1.0
     longest_pause: float = 900.0
     grace: float = 10.0
+    in_order: bool = False
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Coroutine
@@ -71,6 +72,7 @@ class Asker(Generic[T]):
         self._useful = self._complete = 0  # responses with usable answers, and with some that lack nothing
         self._useless: Counter[str] = Counter()
         self._last_trouble = ""
+        self._turn = asyncio.Lock() if settings.in_order else contextlib.nullcontext()  # served as they come
 
     async def start(self) -> None:
         """Open the connections."""
@@ -191,7 +193,8 @@ class Asker(Generic[T]):
         """From the ledger, or else from the endpoint."""
         entry = self._ledger.answer(request.key)
         if entry is None:
-            return await self._send(request)
+            async with self._turn:
+                return await self._send(request)
         self.account.cached += 1
         self._known_to_work = True
         self._budget.learn(request.bound, entry.tokens)
