@@ -163,9 +163,14 @@ class ServedReading(ServedText):
     sampling: SamplingSeen
 
 
-def check_readable(spec: WatermarkSpec, ring: KeyRing, tokenizer: Any) -> None:
-    """Raise DyetraceError unless key and tokenizer are the spec's, and its marks are such that a readout can bet on."""
+def check_readable(spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, job: RaceJob) -> None:
+    """Raise DyetraceError unless key, tokenizer and commitment are the spec's, whose marks a readout can bet on."""
     check_traceable(spec, ring, tokenizer)
+    if job.commitment is not None and job.commitment.spec_id != spec.spec_id:
+        raise DyetraceError(
+            f"the commitment is of spec {job.commitment.spec_id}, but this spec is {spec.spec_id}; give the one that "
+            "belongs to it"
+        )
     if is_format(spec.build_scheme()) or spec.scheme not in SCHEMES:
         raise DyetraceError(
             f"served answers marked by {spec.scheme!r} can't be read beside the owner's model: that is known for the "
