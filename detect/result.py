@@ -20,8 +20,11 @@ from rich.console import Console
 
 from detect.folders.published import REPORT, check_folder, replace_report
 from detect.laws.multiplicity import holm_log10
+from detect.race import evidence as race_evidence
+from detect.race.conclude import chances_said
 from detect.records.detection import Document, Record
 from detect.records.power_plan import PowerPlan
+from detect.records.race import RaceRecord
 from detect.records.reading import encode_record
 from detect.records.reading import read_report as read_any
 from detect.records.report import Report
@@ -112,7 +115,9 @@ class Result(ABC, Generic[_R]):
         return output / "report.json"
 
     def to_frame(self) -> Any:
-        """A row for each document, key of a trace or pair of twins: `pandas.DataFrame`, or without it `pyarrow.Table`.
+        """A row for each document, key of a trace, pair of twins or place of a race readout.
+
+        A `pandas.DataFrame`, or where pandas is not installed a `pyarrow.Table`.
 
         Raises
         ------
@@ -323,6 +328,47 @@ class TwinResult(Result[TwinRecord]):
         return f"pairs={self.record.pairs.asked}"
 
 
+class RaceResult(Result[RaceRecord]):
+    """What came of a race readout: whether the suspect says what the key chose."""
+
+    @property
+    def log10_pvalue(self) -> float | None:
+        """Of the bets on what the key chose, whenever one looks."""
+        return self.record.log10_pvalue
+
+    @property
+    def found(self) -> bool:
+        """Whether the suspect learnt from the answers that were served."""
+        return self.record.found
+
+    @property
+    def refused(self) -> str | None:
+        """Why there is no answer, or None."""
+        return self.record.refused
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each place that was bet on, in that order, as `race.npz` has them; no key is needed."""
+        self._file(race_evidence.EVIDENCE_FILE)
+        assert self.folder is not None
+        found = race_evidence.read_evidence(self.folder / race_evidence.EVIDENCE_FILE)
+        said = found.said.tolist()
+        chances = chances_said(found).tolist()
+        return [
+            {
+                "answer": found.names[document],
+                "position": position,
+                "said": None if column == race_evidence.NOT_SAID else int(found.tokens[row, column]),
+                "chance": None if column == race_evidence.NOT_SAID else chances[row],
+            }
+            for row, (document, position, column) in enumerate(
+                zip(found.documents.tolist(), found.positions.tolist(), said, strict=True)
+            )
+        ]
+
+    def _counts(self) -> str:
+        return f"places={self.record.counts.asked}"
+
+
 class CheckResult(Result[ServeCheck]):
     """What came of checking a server."""
 
@@ -367,6 +413,7 @@ _RESULTS: dict[type[Report], type[Result[Any]]] = {
     ServeCheck: CheckResult,
     PowerPlan: PlanResult,
     TwinRecord: TwinResult,
+    RaceRecord: RaceResult,
 }
 
 

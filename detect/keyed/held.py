@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from detect.keyed.owners import tested_keys
 from detect.keyed.rings import rings_of
 from detect.records.key_name import GLOBAL, KeyName
 from watermark.errors import DyetraceError
-from watermark.keys import KeyRing, TenantKey, load_key
+from watermark.formats.protocol import is_format
+from watermark.keys import KeyRing, SecretKey, TenantKey, load_key
+from watermark.keys.foreign import SALT_BYTES, ForeignKey
 from watermark.spec import WatermarkSpec
 
 
@@ -33,6 +36,17 @@ def ring_on_record(source: str, spec: WatermarkSpec, names: Collection[str]) -> 
 def held_keys(spec: WatermarkSpec, ring: KeyRing) -> list[str]:
     """Names of the keys that a ring holds, as a report has them."""
     return [str(name) for name in tested_keys(spec, ring)]
+
+
+def stand_in(spec: WatermarkSpec, names: Collection[str]) -> KeyRing:
+    """Keys that everybody knows under the names of a report's: for what no true key has a part in."""
+    keys = [KeyName.read(name) for name in names]
+    scheme = spec.build_scheme()
+    if is_format(scheme):
+        return KeyRing.from_foreign(ForeignKey(scheme.name, (), bytes(SALT_BYTES)))
+    tenants = tuple(key.tenant for key in keys if key.tenant is not None)
+    ring = KeyRing.from_master(SecretKey(b"a key that everybody knows......"), spec.epoch, tenants)
+    return ring if GLOBAL in keys else replace(ring, global_key=None)
 
 
 def own_part(keys: Collection[str], held: Collection[str]) -> set[str] | None:

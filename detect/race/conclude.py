@@ -34,7 +34,9 @@ Mask = npt.NDArray[np.bool_]
 _CURVE_POINTS = 60
 _LIT = 20
 _BLOCK = 4096  # cuts whose stakes are in memory at a time
-_LOG10_CONTRADICTION = 3.0  # the mean of decoys' e-values reaches a thousand once in a thousand sound reports
+LOG10_CONTRADICTION = 3.0
+"""Log10 of the mean of the decoys' e-values from which on they contradict the test: it is reached once in a thousand
+sound reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +252,8 @@ def _settle(
         tilt = mine.tilts(rows, spec, keys)
         growths.append(laid.log_growths(tilt))
         each, said = np.arange(len(rows)), np.maximum(rows.said, 0)
-        spoken = rows.said != NOT_SAID
-        taken.append(np.where(spoken, tilt[:, each, said].mean(axis=0), 0.0))
-        chances.append(np.where(spoken, rows.chances[each, said], 0.0))
+        taken.append(np.where(rows.said != NOT_SAID, tilt[:, each, said].mean(axis=0), 0.0))
+        chances.append(chances_said(rows))
         for growth, decoy in zip(watched, decoys, strict=True):
             growth.observe_all(rows.documents, laid.log_growths(mine.tilts(rows, spec, decoy)), each=False)
     layers = max((len(one) for one in growths), default=1)
@@ -273,7 +274,7 @@ def _blocks(count: int) -> Iterator[slice]:
 
 def _contradiction(decoys: Sequence[float]) -> str | None:
     """Why decoys allow no verdict: the mean of their e-values is an e-value of "the test is sound"."""
-    if not decoys or mean_log10_e(decoys) < _LOG10_CONTRADICTION:
+    if not decoys or mean_log10_e(decoys) < LOG10_CONTRADICTION:
         return None
     return (
         f"the test contradicts itself: under {len(decoys)} keys that nobody used the mean of the e-values is "
@@ -296,20 +297,30 @@ def _hypotheses(
         evalues = log10_evalues(evidence.documents[mine], settled.growths[:, mine])
         log10_evalue = float(evalues[-1]) if len(evalues) else 0.0
         hits = float(settled.taken[mine].sum())
-        raised = settled.chances + LATTICE * np.count_nonzero(evidence.chances, axis=1)
-        spoken = mine & (evidence.said != NOT_SAID)
         found.append(
             RaceFound(
                 key=str(name),
                 cuts=int((mine & speaking).sum()),
                 hits=hits,
                 expected=float(settled.chances[mine].sum()),
-                log10_pvalue=log10_tail(raised[spoken], round(hits)) if counted else None,
+                log10_pvalue=log10_hits(evidence, mine, round(hits)) if counted else None,
                 log10_evalue=log10_evalue,
                 log10_evalue_adjusted=log10_evalue - (0.0 if name.is_global else math.log10(accounts)),
             )
         )
     return found
+
+
+def chances_said(evidence: RaceEvidence) -> F64:
+    """The owner's chances of the suspect's words, shape (n,); 0 where it said none."""
+    rows = np.arange(len(evidence))
+    return np.where(evidence.said == NOT_SAID, 0.0, evidence.chances[rows, np.maximum(evidence.said, 0)])
+
+
+def log10_hits(evidence: RaceEvidence, mine: Mask, hits: int) -> float:
+    """Log10 of the chance of so many hits or more at the cuts of ``mine``, shape (n,): an upper bound by `LATTICE`."""
+    raised = chances_said(evidence) + LATTICE * np.count_nonzero(evidence.chances, axis=1)
+    return log10_tail(np.minimum(raised[mine & (evidence.said != NOT_SAID)], 1.0), hits)
 
 
 def _lit(evidence: RaceEvidence, settled: _Settled) -> list[LitAnswer]:
@@ -345,8 +356,12 @@ def _lit(evidence: RaceEvidence, settled: _Settled) -> list[LitAnswer]:
 
 def _curve(evalues: F64) -> list[CurvePoint]:
     """The evidence after some of the cuts."""
-    n = len(evalues)
-    if not n:
-        return []
-    counts = sorted({1, n, *np.rint(np.geomspace(1, n, _CURVE_POINTS)).astype(int).tolist()})
-    return [CurvePoint(count=count, log10_pvalue=None, log10_evalue=float(evalues[count - 1])) for count in counts]
+    return [
+        CurvePoint(count=count, log10_pvalue=None, log10_evalue=float(evalues[count - 1]))
+        for count in curve_counts(len(evalues))
+    ]
+
+
+def curve_counts(n: int) -> list[int]:
+    """After how many of n cuts the curve has a point."""
+    return sorted({1, n, *np.rint(np.geomspace(1, n, _CURVE_POINTS)).astype(int).tolist()}) if n else []

@@ -15,7 +15,7 @@ from detect.records.detection import Input
 from detect.records.how_to_check import KeyedRecord, how_to_check, short_check, specs_of
 from detect.records.report import Report
 from detect.records.scan import FileHash
-from detect.records.trace import PlanSeen
+from detect.records.trace import PlanSeen, Queries
 from detect.records.twins import TwinRecord
 from detect.records.written import clean, format_time
 from detect.report.checking import for_whom, made_line
@@ -209,6 +209,24 @@ def planned(plan: PlanSeen) -> tuple[str, Runs]:
             first=format_time(plan.first_query) if plan.first_query else "not sent",
         ),
     )
+
+
+def replies(sent: Queries) -> Iterator[tuple[str, Runs]]:
+    """What was asked of an endpoint and came back, where one may look at any time, as facts."""
+    yield (
+        "Queries",
+        runs(
+            "$requests requests, retries excluded; $answers replies used; $asked tokens of prompts, $answered of "
+            "replies; stopped: $why",
+            requests=sent.requests,
+            answers=sent.answers,
+            asked=sent.prompt_tokens,
+            answered=sent.completion_tokens,
+            why=sent.stopped,
+        ),
+    )
+    yield "Ledger of replies, SHA-256", code(sent.ledger_sha256)
+    yield "Last hash of the replies’ chain", code(sent.ledger_head)  # noqa: RUF001
 
 
 def shown_argument(value: Any) -> str:

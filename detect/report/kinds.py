@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from detect.records.detection import Record
 from detect.records.power_plan import PowerPlan
+from detect.records.race import RaceRecord
 from detect.records.report import Report
 from detect.records.results import Check
 from detect.records.scan import ScanRecord
@@ -21,12 +22,13 @@ from detect.records.twins import TwinRecord
 from detect.report import recompute
 from detect.report.detection.story import story as detection_story
 from detect.report.plan.story import story as plan_story
+from detect.report.race.story import story as race_story
 from detect.report.scan.story import story as scan_story
 from detect.report.server.story import story as server_story
 from detect.report.story import Story
 from detect.report.trace.story import story as trace_story
 from detect.report.twins.story import story as twins_story
-from detect.report.verify import detection, power_plan, scan, server_check, trace, twins
+from detect.report.verify import detection, power_plan, race, scan, server_check, trace, twins
 
 _R = TypeVar("_R", bound=Report)
 
@@ -72,6 +74,7 @@ KINDS: tuple[Kind[Any], ...] = (
         "`dyetrace serve-check`",
     ),
     Kind(TwinRecord, twins_story, twins.checks, recompute.twins),
+    Kind(RaceRecord, race_story, race.checks, recompute.race),
 )
 
 

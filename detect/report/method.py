@@ -14,12 +14,15 @@ from watermark.spec import WatermarkSpec
 
 _PAPERS = {
     "Aaronson": "S. Aaronson, talk on watermarking of language models, 2022 (exponential score).",
+    "Bahadur": "R. R. Bahadur and R. Ranga Rao, “On deviations of the sample mean”, Ann. Math. Statist. 31, 1960.",
     "Benjamini": "Y. Benjamini and Y. Hochberg, “Controlling the false discovery rate”, J. R. Statist. Soc. B 57, "
     "1995.",
     "Berk": "R. H. Berk and D. H. Jones, “Goodness-of-fit test statistics that dominate the Kolmogorov statistics”, "
     "Z. Wahrscheinlichkeitstheorie verw. Gebiete 47, 1979.",
     "Clopper": "C. J. Clopper and E. S. Pearson, “The use of confidence or fiducial limits illustrated in the case of "
     "the binomial”, Biometrika 26, 1934.",
+    "Dathathri": "S. Dathathri et al., “Scalable watermarking for identifying large language model outputs”, Nature "
+    "634, 2024 (tournament).",
     "Dempster": "A. P. Dempster, N. M. Laird and D. B. Rubin, “Maximum likelihood from incomplete data via the EM "
     "algorithm”, J. R. Statist. Soc. B 39, 1977.",
     "Fisher": "R. A. Fisher, “The Design of Experiments”, 1935 (tests by the coins of the experiment itself).",

@@ -14,7 +14,9 @@ from detect.corpus.scan import Progress
 from detect.document.recompute import keys_on_record
 from detect.document.recompute import recompute as recompute_detection
 from detect.keyed.held import held_keys, ring_on_record
+from detect.race.recompute import recompute_race
 from detect.records.detection import Record
+from detect.records.race import RaceRecord
 from detect.records.recorded_inputs import recorded_path
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
@@ -22,7 +24,7 @@ from detect.records.twins import TwinRecord
 from detect.student.verdict.recompute import recompute_trace
 from detect.twins.recompute import recompute_twins
 from watermark.errors import DyetraceError
-from watermark.keys import load_key, load_master
+from watermark.keys import KeyRing, load_key, load_master
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,10 @@ class Anew:
         Names of all keys on record, and of those that the party's key gives.
     """
 
-    report: Literal["detection", "scan", "trace", "twins"]
+    report: Literal["detection", "scan", "trace", "twins", "race"]
     differences: Sequence[str]
     count: int
-    unit: Literal["documents", "contexts", "pairs"]
+    unit: Literal["documents", "contexts", "pairs", "places"]
     keys: Sequence[str]
     held: Sequence[str]
 
@@ -102,16 +104,29 @@ def scan(record: ScanRecord, asked: Request) -> Anew:
 
 def trace(record: TraceRecord, asked: Request) -> Anew:
     """Sum the evidence of a trace anew; neither a model nor a text is read."""
+    keys, ring = _of_evidence(record, asked, "trace")
+    differences = recompute_trace(record, ring, asked.report.parent)
+    return Anew("trace", differences, record.contexts, "contexts", keys, held_keys(record.spec, ring))
+
+
+def race(record: RaceRecord, asked: Request) -> Anew:
+    """Bet on the evidence of a race readout anew; neither a model nor a text is read."""
+    keys, ring = _of_evidence(record, asked, "race readout")
+    differences = recompute_race(record, ring, asked.report.parent)
+    return Anew("race", differences, record.counts.asked, "places", keys, held_keys(record.spec, ring))
+
+
+def _of_evidence(record: TraceRecord | RaceRecord, asked: Request, what: str) -> tuple[list[str], KeyRing]:
+    """Names of all keys on record, and the keys; refuse options that have no effect on such a report."""
     for option, given in (("--inputs", asked.inputs), ("--tokenizer", asked.tokenizer)):
         if given is not None:
             raise DyetraceError(
-                f"{option} has no effect: a trace is recomputed from the evidence beside it; leave it out"
+                f"{option} has no effect: a {what} is recomputed from the evidence beside it; leave it out"
             )
     keys = [h.key for h in record.hypotheses]
     ring = ring_on_record(asked.key, record.spec, keys)
-    asked.doing("computing the trace anew")
-    differences = recompute_trace(record, ring, asked.report.parent)
-    return Anew("trace", differences, record.contexts, "contexts", keys, held_keys(record.spec, ring))
+    asked.doing(f"computing the {what} anew")
+    return keys, ring
 
 
 def twins(record: TwinRecord, asked: Request) -> Anew:

@@ -21,6 +21,17 @@ _RENAMED = {"tenants": "tenant", "roles": "role"}  # arguments named otherwise t
 
 SECRECY = runs("Whoever holds the key can make marked text. The answer is as good as the key’s secrecy.")
 """The last thing that a report does not show."""
+LIMITS_OF_SERVED = (
+    runs(
+        "An e-value or a p-value says how well chance explains what was seen. It is not the chance that the suspect is "
+        "innocent."
+    ),
+    runs(
+        "It does not show how the text got there: who gathered it, who trained the model, or that anyone meant to. The "
+        "owner’s customers publish answers, others copy and rewrite them, and models pass on what they learnt."
+    ),
+)
+"""What no test shows of a suspect that learnt from served answers."""
 
 
 def commitment_date(commitment: Commitment | None) -> str:

@@ -44,10 +44,11 @@ def ticks(step: float, end: float) -> list[float]:
 
 
 def power(exponent: float) -> str:
-    """Write 10 to a power of 0 or less, as the inside of a text element."""
+    """Write 10 to a power, as the inside of a text element."""
     if exponent == 0:
         return "1"
-    return f'10<tspan class="up" dy="-4">&minus;{-exponent:g}</tspan>'
+    sign = "&minus;" if exponent < 0 else ""
+    return f'10<tspan class="up" dy="-4">{sign}{abs(exponent):g}</tspan>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:

@@ -273,14 +273,7 @@ def beside_the_watermark(record: TwinRecord) -> Iterator[Runs]:
 
 
 def _limits(record: TwinRecord) -> Iterator[Runs]:
-    yield runs(
-        "An e-value or a p-value says how well chance explains what was seen. It is not the chance that the suspect is "
-        "innocent."
-    )
-    yield runs(
-        "It does not show how the text got there: who gathered it, who trained the model, or that anyone meant to. The "
-        "owner’s customers publish answers, others copy and rewrite them, and models pass on what they learnt."
-    )
+    yield from wording.LIMITS_OF_SERVED
     yield runs(
         "A withheld answer that leaked would make the evidence weaker. It could not make an innocent model look guilty."
     )

@@ -261,20 +261,7 @@ def _asked(record: TwinRecord) -> Iterator[tuple[str, Runs]]:
         if plan.seed is not None:
             yield "Seed of the sample", code(plan.seed)
     if (sent := record.queries) is not None:
-        yield (
-            "Queries",
-            runs(
-                "$requests requests, retries excluded; $answers replies used; $asked tokens of prompts, $answered of "
-                "replies; stopped: $why",
-                requests=sent.requests,
-                answers=sent.answers,
-                asked=sent.prompt_tokens,
-                answered=sent.completion_tokens,
-                why=sent.stopped,
-            ),
-        )
-        yield "Ledger of replies, SHA-256", code(sent.ledger_sha256)
-        yield "Last hash of the replies’ chain", code(sent.ledger_head)
+        yield from closing.replies(sent)
 
 
 def _facts(record: TwinRecord) -> Iterator[tuple[str, Runs]]:

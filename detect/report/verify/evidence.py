@@ -12,16 +12,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from detect.keyed.held import stand_in
 from detect.keyed.owners import tested_keys
-from detect.records.key_name import GLOBAL, KeyName
+from detect.records.key_name import GLOBAL
 from detect.records.trace import TraceHypothesis, TraceRecord
 from detect.report.verify.checks import NotDone, close, refuse, same
 from detect.student.verdict.conclude import curve_steps, decoy_controls, tails, together_log10
 from detect.student.verdict.evidence import EVIDENCE_FILE, Evidence, TraceSettings, read_evidence
 from detect.student.verdict.hypothesis import WeightedTest, key_test
-from watermark.formats.protocol import is_exact, is_format
-from watermark.keys import KeyRing, SecretKey
-from watermark.keys.foreign import SALT_BYTES, ForeignKey
+from watermark.formats.protocol import is_exact
+from watermark.keys import KeyRing
 
 
 def evidence(record: TraceRecord, folder: Path) -> str:
@@ -37,7 +37,7 @@ def evidence(record: TraceRecord, folder: Path) -> str:
     # Where served answers are counted a context stands in the evidence under each sub-key that it was served under.
     elif not len(np.unique(found.tuples.contexts, axis=0)) <= read <= found.contexts:
         refuse(f"{read:,} contexts of all texts on record, which {EVIDENCE_FILE} does not hold")
-    ring = _stand_in(record)
+    ring = stand_in(record.spec, [h.key for h in record.hypotheses])
     tested = [str(name) for name in tested_keys(record.spec, ring)]
     same("keys that were tested", sorted(h.key for h in record.hypotheses), sorted(tested))
     of_global = 0 < record.spec.global_share
@@ -79,18 +79,6 @@ def _steps(record: TraceRecord, found: Evidence) -> None:
         close("e-value at the curve's end", [last_point.log10_evalue], [first.log10_evalue])
         if last_point.log10_pvalue is not None:
             close("p-value at the curve's end", [last_point.log10_pvalue], [first.log10_pvalue])
-
-
-def _stand_in(record: TraceRecord) -> KeyRing:
-    """Keys that everybody knows under the names of the report's: for tests in which no true key has a part."""
-    names = [KeyName.read(h.key) for h in record.hypotheses]
-    scheme = record.spec.build_scheme()
-    if is_format(scheme):
-        return KeyRing.from_foreign(ForeignKey(scheme.name, (), bytes(SALT_BYTES)))
-    tenants = tuple(name.tenant for name in names if name.tenant is not None)
-    ring = KeyRing.from_master(SecretKey(b"a key that everybody knows......"), record.spec.epoch, tenants)
-    kept = ring.global_key if GLOBAL in names else None
-    return KeyRing(ring.master_fingerprint, ring.selector, kept, ring.tenants)
 
 
 def _decoys(record: TraceRecord, found: Evidence, ring: KeyRing) -> None:

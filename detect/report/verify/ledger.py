@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 
+from detect.records.race import RaceRecord
 from detect.records.trace import PlanSeen, TraceRecord
 from detect.records.twins import TwinRecord
 from detect.report.verify.checks import NotDone, refuse, same
 from detect.student.asking.ledger import LEDGER_FILE, Chain, Entry, verify_chain
 
 
-def ledger(record: TraceRecord | TwinRecord, folder: Path) -> str:
+def ledger(record: TraceRecord | TwinRecord | RaceRecord, folder: Path) -> str:
     """The chain of hashes is whole and ends where the report says, and the plan and its first query are in it.
 
     A ledger may have grown after the report was made; then the entry that was its last must still be there.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from detect.records.how_to_check import KeyedRecord, specs_of
+from detect.records.race import RaceRecord
+from detect.records.trace import TraceRecord
 from detect.report.verify.checks import refuse
+from detect.report.verify.dates import after
 from watermark.commitment import COMMITMENT_VERSION
 
 
@@ -23,6 +26,14 @@ def specs(record: KeyedRecord) -> str:
     if commitment.spec_id not in known or commitment.key_fingerprint != record.key_fingerprint:
         refuse("the commitment on record is of another spec or key")
     return "the spec has the id on record, and the commitment is of it"
+
+
+def spec_before_it(record: TraceRecord | RaceRecord) -> str:
+    """The spec has the id on record and is of the key on record; its commitment is older than the report."""
+    line = specs(record)
+    if record.commitment is not None and after(record.commitment.created, record.created):
+        refuse("the commitment on record is younger than the trace")
+    return line
 
 
 def stated(record: KeyedRecord, **values: object) -> None:

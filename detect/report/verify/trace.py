@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 from detect.keyed.calibration import explanation
@@ -23,9 +22,10 @@ from detect.records.trace_assumptions import assumptions as of_trace
 from detect.records.written import format_time
 from detect.report.verify import files
 from detect.report.verify.checks import check, close, each, found_fits, refuse, same, sound_decoys
+from detect.report.verify.dates import after
 from detect.report.verify.evidence import evidence
 from detect.report.verify.ledger import ledger
-from detect.report.verify.specs import specs, stated
+from detect.report.verify.specs import spec_before_it, stated
 from detect.report.verify.words import assumptions, by_this_code
 from detect.student.verdict.conclude import identification as identification_of
 from detect.student.verdict.conclude import one_of_them, power_of, tested_log10, trace_log10_pvalue
@@ -48,7 +48,7 @@ def checks(record: TraceRecord, report: Path, folder: Path | None) -> Iterator[C
     whole = check("files", lambda: files.beside(report.parent, record.files, _FILES))
     yield whole
     looks = {
-        "spec": spec,
+        "spec": spec_before_it,
         "keys": keys,
         "answer": answer,
         "identification": identification,
@@ -76,14 +76,6 @@ def _read(record: TraceRecord) -> list[files.Read]:
     texts = [files.Read(r.name, r.sha256, None) for r in record.readings if r.sha256 != plan]
     served = record.served
     return texts if served is None else [*texts, files.Read(served.name, served.sha256, served.bytes)]
-
-
-def spec(record: TraceRecord) -> str:
-    """The spec has the id on record and is of the key on record; its commitment is older than the trace."""
-    line = specs(record)
-    if record.commitment is not None and _after(record.commitment.created, record.created):
-        refuse("the commitment on record is younger than the trace")
-    return line
 
 
 def keys(record: TraceRecord) -> str:
@@ -283,13 +275,6 @@ def plan(record: TraceRecord) -> str:
         return "the plan is on record; no query went out"
     if asked.before_plan:
         return "answers were on record before the plan, and no answer is given"
-    if _after(record.plan.created, first):
+    if after(record.plan.created, first):
         refuse(f"the plan was made on {format_time(record.plan.created)}, after the first query")
     return "the plan is older than the first query, by the clocks on record"
-
-
-def _after(moment: str, other: str) -> bool:
-    try:
-        return datetime.fromisoformat(moment) > datetime.fromisoformat(other)
-    except (ValueError, TypeError):
-        refuse(f"{moment!r} and {other!r} must be times with their zone, such as 2026-02-03T04:05:06+00:00")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ from detect.records.twins import AccountFound, LawTest, MeasureFound, TwinRecord
 from detect.records.twins_assumptions import assumptions as of_twins
 from detect.report.verify import files
 from detect.report.verify.checks import NotDone, check, close, each, refuse, same
+from detect.report.verify.dates import dates
 from detect.report.verify.ledger import ledger
 from detect.report.verify.words import assumptions
 from detect.twins.conclude import Conclusion, conclude
@@ -169,31 +169,6 @@ def watermark(record: TwinRecord) -> str:
     together = sum(both) if other.rule == "product" else mean_log10_e(both)
     close("e-value of both lines", [other.log10_evalue_together], [together])
     return f"the e-value of both lines is the {other.rule} of theirs"
-
-
-def dates(record: TwinRecord) -> str:
-    """The plan is older than the first query, and nobody was answered before it."""
-    made, asked = record.plan, record.queries
-    if made is None:
-        return "no plan is on record"
-    if asked is not None and asked.before_plan and record.refused is None:
-        refuse(f"{asked.before_plan:,} replies were on record before the plan, and yet an answer is given")
-    first = made.first_query
-    if first is None or (asked is not None and asked.before_plan):
-        return "no query went out after the plan"
-    if _moment(made.created) > _moment(first):
-        refuse(f"the plan was made on {made.created}, after the first query")
-    return "the plan is older than the first query, by the clocks on record"
-
-
-def _moment(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        refuse(f"{text!r} is no time")
-    if found.tzinfo is None:
-        refuse(f"{text!r} must be a time with its zone, such as 2026-02-03T04:05:06+00:00")
-    return found
 
 
 def plan(record: TwinRecord, folder: Path) -> str:

@@ -1,0 +1,204 @@
+"""How the numbers of a race readout came about, with formulas."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from detect.race.bets import CLIP, PARTS, STAKES, THETAS, Bet, bet_of
+from detect.race.conclude import LOG10_CONTRADICTION
+from detect.records.race import RaceRecord
+from detect.report.method import papers, words
+from detect.report.runs import e_value, runs
+from detect.report.story import Leaf, formula, heading, text
+from watermark.laws import Bernoulli
+
+PAPERS = papers("Aaronson", "Bahadur", "Dathathri", "Kirchenbauer", "Shafer", "Ville", "Vovk")
+
+
+def method(record: RaceRecord) -> list[Leaf]:
+    """Write the method of this record's readout."""
+    parts = (_chances, _choice, _places, _bets, _answers, _verdict, _hits, _accounts, _controls)
+    return [block for part in parts for block in part(record)]
+
+
+def _chances(record: RaceRecord) -> Iterator[Leaf]:
+    yield heading("The owner’s chances")
+    yield text(
+        "At each place in a served answer the owner’s model, which has read what stands before it, gives each of its "
+        "likeliest words <i>v</i> a chance <i>p</i>(<i>v</i>), by the settings with which answers were drawn. "
+        "They are computed anew for this readout, without the key, and stand in <code>race.npz</code>. Whatever they "
+        "are, all that follows is exact; the nearer they are to those at serving, the more it sees."
+    )
+
+
+def _choice(record: RaceRecord) -> Iterator[Leaf]:
+    yield heading("What the key chose")
+    spec = record.spec
+    yield words(
+        spec,
+        "Null hypothesis: the suspect never learnt from anything that depends on these words. Then, given all that was "
+        "shown to it, the words of a context that is used for the first time are as good as newly drawn, and whatever "
+        "the suspect says has no part in them.",
+    )
+    law = spec.build_scheme().law
+    if spec.scheme == "gumbel":
+        yield text(
+            "Scheme <code>gumbel</code> chooses the word that wins a race in which each runs for the time −ln "
+            "<i>u</i><sub><i>v</i></sub> / <i>p</i>(<i>v</i>) (Aaronson 2022). It wins with the chance <i>p</i>("
+            "<i>v</i>). So <i>K</i>(<i>v</i>) is 1 for it and 0 for all others:"
+        )
+        yield formula("<i>v̂</i> = argmax<sub><i>v</i></sub> ln(<i>u</i><sub><i>v</i></sub>) / <i>p</i>(<i>v</i>)")
+    elif isinstance(law, Bernoulli):
+        yield text(
+            "Scheme <code>$name</code> makes words of a green list likelier, on which a share of γ = $gamma of all "
+            "words is (Kirchenbauer et al. 2023). <i>g</i><sub><i>v</i></sub> being 1 for a green word and 0 for "
+            "another, and e<sup><i>ω</i></sup> how much likelier a word of the chance <i>p</i>(<i>v</i>) that was said "
+            "is to be green than any word,",
+            name=spec.scheme,
+            gamma=f"{law.gamma:.6g}",
+        )
+        yield formula(
+            "<i>K</i>(<i>v</i>) = <i>p</i>(<i>v</i>) e<sup><i>ω g</i><sub><i>v</i></sub></sup> / (1 − γ + γ e<sup>"
+            "<i>ω</i></sup>)"
+        )
+    else:
+        yield text(
+            "Scheme <code>$name</code> lets words that are drawn by <i>p</i> play a tournament, layer by layer, by "
+            "bits of their words (Dathathri et al. 2024). <i>K</i>(<i>v</i>) is the chance that <i>v</i> comes out of "
+            "it under this key.",
+            name=spec.scheme,
+        )
+    yield text(
+        "Over the draw of the key the mean of <i>K</i>(<i>v</i>) is <i>p</i>(<i>v</i>), or less where numbers are "
+        "rounded, which the bets allow for. Where it is not on record which sub-key marked an answer, each may have, "
+        "and an answer’s bets are averaged over all of them."
+    )
+
+
+def _places(record: RaceRecord) -> Iterator[Leaf]:
+    yield heading("The places")
+    chosen = {
+        "weights": "All such places were read, as long as a tested key marks them.",
+        "prompt-logprobs": "All such places of an answer come with one request.",
+        "echo": "All such places of an answer come with one request.",
+    }.get(
+        record.ask,
+        "Each request asks for one word. So in every answer the first few of these places were asked where the chances "
+        "are spread, that is where 1 − Σ <i>p</i>(<i>v</i>)<sup>2</sup> is above a number that was fixed before.",
+    )
+    yield text(
+        "A context counts once, where it is used for the first time in all answers in the order of serving: what the "
+        "suspect was shown then holds nothing that the key chose for it. What comes after a place has no say in "
+        f"whether it is asked, nor has the length of an answer or the number of answers. {chosen}"
+    )
+
+
+_STAKED = "1 − <i>w</i> + <i>w</i>"
+_OF: dict[Bet, tuple[str, str]] = {
+    "words": (
+        "The suspect’s likeliest word is <i>y</i>. A bettor stakes the part <i>w</i> on it and keeps the rest:",
+        f"<i>e</i> = {_STAKED} <i>K</i>(<i>y</i>) / <i>p</i>(<i>y</i>)",
+    ),
+    "known": (
+        "The suspect’s chances <i>q</i>(<i>v</i>) are known of some words. A bettor stakes the part <i>w</i>, spread "
+        "over these by <i>q</i>, and keeps the rest; what is not known of <i>q</i> counts nothing:",
+        f"<i>e</i> = {_STAKED} Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>q</i>(<i>v</i>) / <i>p</i>(<i>v</i>)",
+    ),
+    "whole": (
+        "The suspect’s chances <i>q</i>(<i>v</i>) of the words are known. A bettor stakes more on words that the "
+        "suspect finds likelier than the owner does:",
+        "<i>e</i> = Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>h</i>(<i>v</i>) / Σ<sub><i>v</i></sub> <i>p</i>"
+        "(<i>v</i>) <i>h</i>(<i>v</i>), \N{EM SPACE}<i>h</i> = exp(<i>θ</i> clip(ln(<i>q</i> / <i>p</i>), −$most, "
+        "$most))",
+    ),
+}
+
+
+def _bets(record: RaceRecord) -> Iterator[Leaf]:
+    yield heading("The bets")
+    bet = bet_of(record.ask)
+    told, equation = _OF[bet]
+    yield text(told)
+    yield formula(equation, most=f"{CLIP:g}")
+    letter, grid = ("<i>θ</i>", THETAS) if bet == "whole" else ("<i>w</i>", STAKES)
+    yield text(
+        f"Over the draw of the key its mean is 1 at most, whatever the suspect says (Shafer 2021). {letter} has the "
+        "values $grid, which share the first stake evenly.",
+        grid=_grid(grid),
+    )
+
+
+def _grid(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _answers(record: RaceRecord) -> Iterator[Leaf]:
+    yield heading("Few of many answers")
+    yield text(
+        "A suspect may have learnt from few of the answers. So for each bet the products <i>E</i><sub><i>d</i></sub> "
+        "over the places of single answers are put together in several ways as well, in each of which but the part "
+        "<i>π</i> of what there is goes on an answer:"
+    )
+    yield formula("Π<sub><i>d</i></sub> (1 − <i>π</i> + <i>π</i> <i>E</i><sub><i>d</i></sub>)")
+    yield text(
+        "<i>π</i> has the values $grid; with 1 it is the plain product over all places. The evidence is the mean over "
+        "all of these. The answer that is being read counts with its product so far.",
+        grid=_grid(PARTS),
+    )
+
+
+def _verdict(_: RaceRecord) -> Iterator[Leaf]:
+    yield heading("The verdict")
+    yield text(
+        "Place after place in the order of serving this is a test supermartingale: the chance that it ever reaches 1/α "
+        "under the null hypothesis is at most α (Ville 1939), whatever made one stop. So <i>p</i> = min(1, 1/"
+        "<i>e</i>). In this report p-values are rounded up and e-values down."
+    )
+
+
+def _hits(record: RaceRecord) -> Iterator[Leaf]:
+    yield heading("Hits")
+    yield text(
+        "The number of hits beside the bets is Σ <i>K</i>(<i>y</i>) over the suspect’s likeliest words <i>y</i>, and "
+        "by chance it is Σ <i>p</i>(<i>y</i>)."
+    )
+    if any(found.log10_pvalue is not None for found in record.hypotheses):
+        yield text(
+            "Where the number of places was fixed beforehand, hits are independent events with these chances, and the "
+            "tail of their number is exact: it is that of a sum of independent events of different chances, brought "
+            "into the bulk by exponential tilting (Bahadur and Ranga Rao 1960)."
+        )
+
+
+def _accounts(record: RaceRecord) -> Iterator[Leaf]:
+    if not record.accounts:
+        return
+    yield heading("Accounts")
+    both = (
+        "A keyed bit of each context says whether the global key or the account’s own marks it. "
+        if 0 < record.spec.global_share < 1
+        else ""
+    )
+    yield text(
+        f"{both}The verdict bets on all places together, each under the key that marks it. The same bets run on an "
+        "account’s own places alone, and their e-value is divided by the number of accounts, $n. An account is named "
+        "where that reaches 1/α, which holds whoever else is guilty (Vovk and Wang 2021).",
+        n=len(record.accounts),
+    )
+
+
+def _controls(record: RaceRecord) -> Iterator[Leaf]:
+    yield heading("Controls")
+    decoys = record.controls
+    if not decoys.decoy_log10_evalues:
+        yield text("No decoy keys were run, so this report holds no check of its own e-values.")
+        return
+    yield text(
+        "The same bets ran under $n keys derived from the public seed <code>$seed</code>. They are as independent of "
+        "the suspect as the true key is under the null hypothesis, so that the mean of their e-values is an e-value "
+        "itself, 1 or less on average. From $limit on the result is refused.",
+        n=len(decoys.decoy_log10_evalues),
+        seed=decoys.decoy_seed,
+        limit=runs("$e", e=e_value(LOG10_CONTRADICTION)),
+    )
