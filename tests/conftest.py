@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import settings
 from tokenizers import Tokenizer
 
+from detect.models import kept
 from detect.text.natural_text import natural_documents
 from watermark.models.demo import demo_model_dir
 from watermark.models.folder import load_model
@@ -17,6 +19,15 @@ from watermark.models.tokenizer import load_tokenizer
 # The first example of a property may wait for a compiler (numba), so no example has a deadline.
 settings.register_profile("dyetrace", deadline=None)
 settings.load_profile("dyetrace")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_predictions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What models read in tests is kept for these tests alone: another day's code may read otherwise."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "cache_root", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

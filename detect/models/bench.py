@@ -13,6 +13,7 @@ from detect.models.alignment import AlignedModel
 from detect.models.forward import Model, Predictions, Predictor, model_hash, predictions, template_hash
 from detect.models.reading import Positions, ReadingText
 from detect.models.soundness import check_sound
+from detect.records.report import versions
 from detect.records.trace import ModelSeen
 from watermark.models.folder import check_folder, load_model
 from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
@@ -72,7 +73,8 @@ class Bench:
     def predictions(self, folder: Path, text: ReadingText, where: Positions) -> Predictions:
         """What the model predicts at the positions of a text."""
         seen = self.seen(folder)
-        settings = (seen.sha256, template_hash(folder), self._dtype, self.spec.tokenizer, self.spec.context_width)
+        settings = [seen.sha256, template_hash(folder), self._dtype, self.spec.tokenizer, self.spec.context_width]
+        settings += [versions().get(package) for package in ("dyetrace", "torch", "transformers")]
         name = hashlib.sha256(" ".join(map(str, settings)).encode()).hexdigest()
         label = f"{folder.name} reads {Path(text.name).name}"
         return predictions(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -242,7 +242,9 @@ def _pieces(place: str, line: _Line, spec: WatermarkSpec, encoder: Encoder) -> I
         sequence = np.concatenate([first, ids[start:stop]])
         cut = ids[max(0, start - spec.context_width) : start]
         name = f"{place}, piece {number + 1}"
-        piece = ReadingDocument(name, sequence, len(first), subkey, None, None, before=cut, **known)
+        # The first piece is shown after its prompt as a short answer is: how long an answer is must change nothing.
+        prompt = None if number else line.prompt
+        piece = ReadingDocument(name, sequence, len(first), subkey, None, prompt, before=cut, **known)
         yield _told(piece, before, line.prompt, spec.context_width, encoder) if number == 0 else piece
 
 
@@ -323,6 +325,7 @@ def positions(
     prefixes: int = 4,
     taken: AbstractSet[int] = frozenset(),
     among: Container[int] | None = None,
+    apart: Callable[[ReadingDocument, U32], U64] | None = None,
 ) -> Positions:
     """Choose the positions that count.
 
@@ -341,13 +344,16 @@ def positions(
         Fingerprints of contexts (without sub-key) that another text has given already: they are left out.
     among
         Fingerprints of the only contexts that are of use; None reads all.
+    apart
+        Of a document and a sequence of its tokens, n of them: a number for each context in it, shape (n - width + 1,).
+        Contexts with different numbers are different ones (an account's own key chooses for its answers alone).
     """
     seen: dict[int, int] = {}
     chosen = 0
     limit = 1 if text.marked else prefixes
     # Under another sub-key a context has other words and counts for itself, if all sub-keys are known: where one is
     # not, its context stands for all of them.
-    apart = all(document.subkey >= 0 for document in text.documents)
+    by_subkey = all(document.subkey >= 0 for document in text.documents)
     documents, places, prints = [], [], []
     for number, document in enumerate(text.documents):
         prints_here = context_fingerprints(document.sequence, width)
@@ -359,10 +365,12 @@ def positions(
         for closed in (taken, document.barred):
             if closed:
                 at = at[[value not in closed for value in prints_here[at].tolist()]]
-        salt = (document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64 if apart else 0
+        salt = np.uint64((document.subkey + 1) * 0x9E3779B97F4A7C15 % 2**64 if by_subkey else 0)
+        salted = prints_here ^ salt
+        if apart is not None:
+            salted ^= apart(document, document.sequence)
         kept = []
-        for place, bare in zip(at.tolist(), prints_here[at].tolist(), strict=True):
-            value = bare ^ salt
+        for place, bare, value in zip(at.tolist(), prints_here[at].tolist(), salted[at].tolist(), strict=True):
             before = seen.get(value, 0)
             if before < limit and (before or chosen < most_contexts):
                 chosen += not before
@@ -371,8 +379,12 @@ def positions(
                     kept.append((place + width, value))
         if text.marked:
             # Its words chose what follows a context here, so they are no longer fresh in later documents.
-            answered = np.concatenate([_straddling(document, width), prints_here[max(0, document.lead - width) :]])
-            seen.update(dict.fromkeys((answered ^ np.uint64(salt)).tolist(), limit))
+            across = _straddling(document, width)
+            answered = context_fingerprints(across, width) ^ salt if len(across) else prints_here[:0]
+            if apart is not None and len(across):
+                answered ^= apart(document, across)
+            own = salted[max(0, document.lead - width) :]
+            seen.update(dict.fromkeys([*answered.tolist(), *own.tolist()], limit))
         documents.append(np.full(len(kept), number, dtype=np.int64))
         places.append(np.array([place for place, _ in kept], dtype=np.int64))
         prints.append(np.array([value for _, value in kept], dtype=np.uint64))
@@ -383,12 +395,10 @@ def positions(
     )
 
 
-def _straddling(document: ReadingDocument, width: int) -> U64:
-    """Fingerprints of the contexts between a piece and the one before it: they count nowhere, but chose a token."""
-    if not len(document.before):
-        return np.empty(0, dtype=np.uint64)
+def _straddling(document: ReadingDocument, width: int) -> U32:
+    """The tokens of the contexts between a piece and the one before it: they count nowhere, but chose a token."""
     across = np.concatenate([document.before, document.sequence[: width - 1]])
-    return context_fingerprints(across, width) if len(across) >= width else np.empty(0, dtype=np.uint64)
+    return across if len(document.before) and len(across) >= width else document.before[:0]
 
 
 def contexts_of(text: ReadingText, width: int) -> set[int]:

@@ -6,14 +6,17 @@ a bit that is drawn independently of the words.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
+from detect.keyed.owners import owned_contexts
 from detect.models.bench import Bench, Progress
 from detect.models.kept import kept_folder
 from detect.models.reading import (
@@ -30,6 +33,7 @@ from detect.race.evidence import RaceEvidence
 from detect.race.job import RaceJob
 from detect.records.race import RaceAsk, RaceCounts, SamplingSeen
 from detect.records.trace import ModelSeen, Reading
+from detect.records.written import clean
 from detect.student.texts.complete import check_complete, serving_order
 from detect.student.texts.marked import marked_log10
 from detect.student.verdict.recording import check_traceable
@@ -49,6 +53,9 @@ Mask = npt.NDArray[np.bool_]
 
 SCHEMES = ("gumbel", "tournament", "green_list")
 """Those of which the weights that a key gives to words are known exactly (`detect.race.tilts`)."""
+
+
+_ALL = 1 << 62
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -223,8 +230,8 @@ def served_text(
         )
     begin("reading the served answers")
     order = None if job.complete is None else serving_order(job.complete)
-    text = read_text(job.read, spec, Encoder.load(tokenizer), tenant=job.read_tenant, order=order)
-    if not text.marked:
+    whole = read_text(job.read, spec, Encoder.load(tokenizer), order=order)
+    if not whole.marked:
         raise DyetraceError(
             f"{job.read} holds no answers under this spec ('spec_id' {spec.spec_id}): beside the owner's model only "
             "served answers can be read; give those, or leave out --owner-model"
@@ -232,7 +239,7 @@ def served_text(
     complete = None
     if job.complete is not None:
         complete = check_complete(job.read, job.complete, spec, ring, job.read_tenant)
-    where = positions(text, spec.context_width, job.contexts)
+    text, where = _fresh(job, whole, spec, ring)
     contexts = context_at(text.documents, where, spec.context_width)
     accounts = tuple(sorted({d.tenant for d in text.documents if d.tenant is not None and d.tenant in ring.tenants}))
     number = {name: place for place, name in enumerate(accounts)}
@@ -267,6 +274,35 @@ def served_text(
             prompts_log10_pvalue=marked_log10(spec, ring, told) if told else None,
         ),
     )
+
+
+def _fresh(job: RaceJob, whole: ReadingText, spec: WatermarkSpec, ring: KeyRing) -> tuple[ReadingText, Positions]:
+    """The answers that are to be read, and the places where a context is used for the first time in the whole file.
+
+    What the global key chose in another account's answer is known from there. An account's own key chooses for its
+    answers alone, so where all accounts are on record, such a context counts for each of them.
+    """
+
+    def apart(document: ReadingDocument, sequence: U32) -> npt.NDArray[np.uint64]:
+        contexts = np.ascontiguousarray(sliding_window_view(sequence, spec.context_width))
+        own = owned_contexts(spec, ring.selector, contexts)[False]
+        account = hashlib.sha256((document.tenant or "").encode("utf-8", "surrogatepass")).digest()
+        return np.where(own, np.uint64(int.from_bytes(account[:8])), np.uint64(0))
+
+    told = all(document.tenant is not None for document in whole.documents)
+    where = positions(whole, spec.context_width, _ALL, apart=apart if told and spec.global_share < 1 else None)
+    mine = [
+        number
+        for number, document in enumerate(whole.documents)
+        if job.read_tenant is None or document.tenant == job.read_tenant
+    ]
+    if not mine:
+        raise DyetraceError(f"{job.read} holds no answers that were served to {clean(repr(job.read_tenant))}")
+    number = np.full(len(whole.documents), -1, dtype=np.int64)
+    number[mine] = np.arange(len(mine))
+    kept = np.flatnonzero(number[where.document] >= 0)[: job.contexts]
+    text = replace(whole, documents=[whole.documents[one] for one in mine])
+    return text, Positions(number[where.document[kept]], where.position[kept], where.fingerprint[kept])
 
 
 def served_reading(job: RaceJob, spec: WatermarkSpec, ring: KeyRing, bench: Bench) -> ServedReading:
