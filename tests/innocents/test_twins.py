@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -32,6 +33,8 @@ from watermark.twins.pair import Pair
 OTHER_KEY = SecretKey(bytes(range(1, 33)))
 ALPHA = 1e-3
 TOSSES = 4000
+FEW = 24
+"""Pairs where each is asked about by itself."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,20 @@ class Material:
     first: list[Answer]
     second: list[Answer]
     third: list[Answer]
+    networks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def few(self) -> Material:
+        """The first of the pairs, with the same models."""
+        folder = self.folder / "few"
+        folder.mkdir(exist_ok=True)
+        return replace(self, folder=folder, first=self.first[:FEW], second=self.second[:FEW])
+
+    def network_of(self, who: str) -> Any:
+        """One of `MODELS`, made once."""
+        if who not in self.networks:
+            self.networks[who] = MODELS[who](self)
+        return self.networks[who]
 
     def pairs(self, key: SecretKey) -> list[Pair]:
         """The pairs, with the coins of a key."""
@@ -100,8 +117,6 @@ def drawn_out(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def replace_ids(answer: Answer, ids: list[int]) -> Answer:
-    import msgspec
-
     return msgspec.structs.replace(answer, token_ids=ids)
 
 
@@ -158,12 +173,12 @@ def in_folder(folder: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("who", MODELS)
 def test_models_that_no_coin_had_a_say_in_are_not_found(who: str, material: Material, tmp_path: Path) -> None:
-    folder = material.saved(who.replace(" ", "-"), MODELS[who](material))
+    folder = material.saved(who.replace(" ", "-"), material.network_of(who))
     check_innocent(material, lambda: in_folder(folder), tmp_path, "--dtype", "float32")
 
 
 def test_nor_are_they_beside_a_reference_and_the_owners_model(material: Material, tmp_path: Path) -> None:
-    folder = material.saved("other-answers", MODELS["other answers"](material))
+    folder = material.saved("other-answers", material.network_of("other answers"))
     teacher = material.saved("the-teacher", material.network)
     beside = ["--reference", teacher, "--owner", teacher, "--dtype", "float32"]
     check_innocent(material, lambda: in_folder(folder), tmp_path, *beside)
@@ -172,9 +187,9 @@ def test_nor_are_they_beside_a_reference_and_the_owners_model(material: Material
 @pytest.mark.parametrize("ask", ["logprobs", "answers"])
 @pytest.mark.parametrize("who", ["the teacher", "copies", "other answers"])
 def test_nor_are_they_behind_an_endpoint(who: str, ask: str, material: Material, tmp_path: Path) -> None:
-    network = MODELS[who](material)
+    network = material.network_of(who)
     more: list[object] = ["--model", "student", "--ask", ask]
-    check_innocent(material, lambda: urls(network, material.tokenizer), tmp_path, *more)
+    check_innocent(material.few, lambda: urls(network, material.tokenizer), tmp_path, *more)
 
 
 @contextmanager
@@ -203,7 +218,7 @@ TALKERS: dict[str, Says] = {
 @pytest.mark.parametrize("who", TALKERS)
 def test_endpoints_that_repeat_remember_or_go_on_are_not_found(who: str, material: Material, tmp_path: Path) -> None:
     more: list[object] = ["--model", "suspect", "--ask", "answers", "--concurrency", "1"]
-    check_innocent(material, lambda: talking(TALKERS[who]), tmp_path, *more)
+    check_innocent(material.few, lambda: talking(TALKERS[who]), tmp_path, *more)
 
 
 @contextmanager
@@ -236,7 +251,7 @@ def _followed(prompt: str, shown: list[str]) -> str:
 @pytest.mark.parametrize("who", PREFILLED)
 def test_nor_are_those_that_go_on_with_what_they_are_given(who: str, material: Material, tmp_path: Path) -> None:
     more: list[object] = ["--model", "suspect", "--ask", "parting", "--concurrency", "1"]
-    check_innocent(material, lambda: talking(going_on(PREFILLED[who])), tmp_path, *more)
+    check_innocent(material.few, lambda: talking(going_on(PREFILLED[who])), tmp_path, *more)
 
 
 def test_a_suspect_that_learnt_what_was_served_is_found_under_those_coins_alone(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class Logs:
         sampling = Sampling(max_new_tokens=24, batch=60, seed=seed, temperature=temperature)
         rounds = [replace(sampling, seed=seed * 100 + number) for number in range(ROUNDS)]
         return [a for one in rounds for a in generate_answers(self.network, self.tokenizer, PROMPTS, one)]
+
+    @cached_property
+    def guilty(self) -> Any:
+        """A student of what was served."""
+        return taught(self.network, self.served, steps=200)
 
     def ledger(self, temperature: float) -> Path:
         folder = self.folder / f"at-{temperature}"
@@ -87,14 +93,13 @@ def test_by_the_same_law_no_innocent_is_found(who: str, logs: Logs, tmp_path: Pa
 
 
 def test_who_learnt_what_was_served_is_found(logs: Logs, tmp_path: Path) -> None:
-    guilty = saved(logs, taught(logs.network, logs.served, steps=300), tmp_path / "suspect")
+    guilty = saved(logs, logs.guilty, tmp_path / "suspect")
     found = command(logs, guilty, logs.ledger(1.0), tmp_path / "out")
     assert found.found and found.measures[0].wins > 0.8 * found.pairs.asked
 
 
 def test_and_behind_an_endpoint_too(logs: Logs, tmp_path: Path) -> None:
-    network = taught(logs.network, logs.served, steps=300)
-    with Server(network, logs.tokenizer) as server:
+    with Server(logs.guilty, logs.tokenizer) as server:
         more: list[object] = ["--model", "student", "--target", "3"]
         found = command(logs, server.url, logs.ledger(1.0), tmp_path / "out", *more)
     assert found.found and found.ask == "logprobs"
