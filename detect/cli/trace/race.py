@@ -17,6 +17,7 @@ from detect.cli.trace.shared import tighter_budgets
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, is_watched, note, rest, say
 from detect.folders.published import RACE_FORMAT
+from detect.models.kept import kept_folder
 from detect.race.dry_run import dry_run
 from detect.race.endpoint import Standing, make_race_plan, trace_race_endpoint
 from detect.race.job import RaceJob
@@ -48,7 +49,8 @@ def race_weights(asked: TraceWeights, owner_model: Path) -> None:
         check_folder(folder)
     check_place(asked, RACE_FORMAT, [job.read, asked.complete, asked.student, owner_model])
     _tell_of_quotes(job.quotes)
-    goes_on(f"what the models have read is kept in {asked.output}")
+    if (kept := kept_folder()) is not None:
+        goes_on(f"what the models have read is kept in {kept}")
     made_and_published(
         asked,
         lambda: trace_race_weights(

@@ -95,8 +95,8 @@ def make_world(folder: Path) -> World:
     key = ("--key", f"file:{folder / 'owner.key'}")
     _done("spec", folder / "spec.json", *key, "--model", folder / "owner", "--subkeys", 2)
     _done("spec", folder / "tenants.json", *key, "--model", folder / "owner", "--subkeys", 2, "--tenants")
-    how = (*("--model", folder / "owner", "--dtype", "float32", "--seed", 1, "--max-new-tokens", 40, "--quiet"),)
-    how = (*how, "--top-p", "0.95", "--temperature", "0.8", "--prompts", folder / "prompts.txt")
+    how: list[object] = ["--model", folder / "owner", "--dtype", "float32", "--seed", 1, "--max-new-tokens", 40]
+    how += ["--quiet", "--top-p", "0.95", "--temperature", "0.8", "--prompts", folder / "prompts.txt"]
     _done("generate", *how, *key, "--spec", folder / "spec.json", "-o", folder / "served.jsonl")
     _done("generate", *how, "-o", folder / "unmarked.jsonl")
     for name in ACCOUNTS:
