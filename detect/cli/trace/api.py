@@ -34,7 +34,9 @@ def api(asked: TraceEndpoint) -> None:
         race_api(asked, data, maker)
         return
     fixed, made = parse_plan(data, f"plan {asked.plan_path}"), load_spec(asked.spec_path)
-    refuse_of_races(asked, "and the plan was made without --owner-model", "api_key_source", "timeout", "attempts")
+    refuse_of_races(
+        asked, "and `dyetrace trace plan` made this plan without --owner-model", "api_key_source", "timeout", "attempts"
+    )
     budgets = tighter_budgets(asked, fixed.budgets)
     refuse_unused("fail", asked.dry_run, "--dry-run asks nothing and looks for no mark")
     if asked.dry_run:
