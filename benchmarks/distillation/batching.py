@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -37,6 +37,14 @@ class Row:
     read
         Where the log-probabilities of the prompt's own tokens go, the first one's left out; None where they are not
         wanted.
+    beside
+        How many likely tokens are noted beside each of these.
+    listed
+        Where those go: (id, log-probability) of the likeliest at each place, and the own token's rank.
+    bias
+        What is added to the logits of some tokens before one is drawn; log-probabilities are those without it.
+    named
+        Tokens whose log-probabilities are noted in place of the likeliest.
     done
         The tokens, and whether the model ended by itself.
     """
@@ -49,6 +57,10 @@ class Row:
     top: int | None
     each: Callable[[Token], None] | None = None
     read: list[float] | None = None
+    beside: int = 0
+    listed: list[tuple[list[tuple[int, float]], int]] = field(default_factory=list)
+    bias: dict[int, float] = field(default_factory=dict)
+    named: Sequence[int] = ()
     done: Future[tuple[list[Token], bool]] = field(default_factory=Future)
 
 
@@ -117,7 +129,9 @@ def sample(model: Any, rows: Sequence[Row], ends: set[int]) -> None:
     device = model.device
     for row in rows:
         if row.read is not None:
-            row.read += _read(model, row.prompt)
+            own, listed = _read(model, row.prompt, row.beside)
+            row.read += own
+            row.listed += listed
     length = max(len(row.prompt) for row in rows)
     ids = torch.zeros((len(rows), length), dtype=torch.long, device=device)
     mask = torch.zeros_like(ids)
@@ -142,7 +156,7 @@ def sample(model: Any, rows: Sequence[Row], ends: set[int]) -> None:
                 **{cache_name: cache},
             )
             logits = output.logits[:, -1].float()
-            chosen = _draw(logits, live, noise)
+            chosen = _draw(_biased(logits, live), live, noise)
             _note(logits, chosen, live, tokens)
             keep = []
             for place, row in enumerate(live):
@@ -163,15 +177,32 @@ def sample(model: Any, rows: Sequence[Row], ends: set[int]) -> None:
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
 
 
-def _read(model: Any, prompt: Sequence[int]) -> list[float]:
-    """Log-probability of each token of a prompt but the first, given those before it."""
+def _read(
+    model: Any, prompt: Sequence[int], beside: int
+) -> tuple[list[float], list[tuple[list[tuple[int, float]], int]]]:
+    """Of each token of a prompt but the first: its log-probability, and the likeliest tokens with its rank."""
     import torch
 
     ids = torch.tensor([prompt], device=model.device)
     with torch.inference_mode():
         logs = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
-    found: list[float] = logs.gather(1, ids[0, 1:, None])[:, 0].tolist()
-    return found
+    own = logs.gather(1, ids[0, 1:, None])
+    found: list[float] = own[:, 0].tolist()
+    values, tokens = logs.topk(min(beside, logs.shape[1]))
+    ranks: list[int] = (logs >= own).sum(1).tolist()
+    pairs = zip(tokens.tolist(), values.tolist(), strict=True)
+    return found, [(list(zip(*some, strict=True)), rank) for some, rank in zip(pairs, ranks, strict=True)]
+
+
+def _biased(logits: Any, rows: Sequence[Row]) -> Any:
+    """Logits (b, v) with each row's bias on them."""
+    if not any(row.bias for row in rows):
+        return logits
+    biased = logits.clone()
+    for place, row in enumerate(rows):
+        for token, value in row.bias.items():
+            biased[place, token] += value
+    return biased
 
 
 def _draw(logits: Any, rows: Sequence[Row], noise: Sequence[Any]) -> Any:
@@ -206,4 +237,9 @@ def _note(logits: Any, chosen: Any, rows: Sequence[Row], tokens: Sequence[list[T
     for row, own, number, value, likeliest, scores in zip(
         rows, tokens, chosen.tolist(), own_values, places.tolist(), values.tolist(), strict=True
     ):
-        own.append(Token(number, value, list(zip(likeliest, scores, strict=True))[: row.top or 0]))
+        top = list(zip(likeliest, scores, strict=True))[: row.top or 0]
+        own.append(Token(number, value, top))
+    for place, (row, own) in enumerate(zip(rows, tokens, strict=True)):
+        if row.named:
+            shown = list(dict.fromkeys([own[-1].id, *row.named]))
+            own[-1] = replace(own[-1], top=[(token, float(logprobs[place, token])) for token in shown])

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +26,7 @@ import click
 
 from benchmarks.distillation.batching import Batcher, Row, Token
 
-_LARGEST_BODY, _MOST_SAMPLES, _MOST_ALTERNATIVES = 10_000_000, 128, 100
+_LARGEST_BODY, _MOST_SAMPLES, _MOST_ALTERNATIVES, _MOST_LISTED = 10_000_000, 128, 100, 20
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,13 @@ class Server:
         For the first requests, in the order in which they come, or by the request's JSON; None serves one well.
     knows_n, says_usage
         Without them it gives one sample however many are wanted, or leaves token counts out, as some servers do.
+    ignores
+        Fields that it takes no notice of, as servers do with those that they don't know.
+    goes_on
+        When a chat's last message of the assistant is gone on with: when that is asked for (vLLM), where the message
+        says ``prefix`` (DeepSeek, Mistral), always (llama.cpp's server) or never.
+    repeats
+        Begin a reply with the message that it goes on from, as newer servers of llama.cpp do.
 
     Attributes
     ----------
@@ -102,8 +109,12 @@ class Server:
         faults: Sequence[Fault | None] | Callable[[dict[str, Any]], Fault | None] = (),
         knows_n: bool = True,
         says_usage: bool = True,
+        ignores: Collection[str] = (),
+        goes_on: Literal["asked", "prefix", "always", "never"] = "asked",
+        repeats: bool = False,
     ) -> None:
         self.name, self.api_key, self.knows_n, self.says_usage = name, api_key, knows_n, says_usage
+        self.ignores, self.goes_on, self.repeats = frozenset(ignores), goes_on, repeats
         self.received: list[Received] = []
         self.faults: Any = faults if callable(faults) else deque(faults)
         self.guard = threading.Condition()
@@ -114,6 +125,7 @@ class Server:
         self.spelling = Spelling(tokenizer)
         ends = getattr(model.generation_config, "eos_token_id", None)
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self.size = int(model.config.vocab_size)
         self.batcher = Batcher(model, self.ends, largest_batch)
         self._http = _Http(("127.0.0.1", port), _Handler)
         self._http.owner = self
@@ -172,12 +184,15 @@ class Server:
 
     def serve(self, chat: bool, body: dict[str, Any]) -> dict[str, Any]:
         """The response to a request."""
+        body = self._known(body)
         rows = self._rows(chat, body)
         self.batcher.submit(rows)
         results = [row.done.result() for row in rows]
         choices = []
         for index, (row, (tokens, ended)) in enumerate(zip(rows, results, strict=True)):
-            choice = self._choice(chat, index, tokens, ended, row.top)
+            choice = self._choice(chat, index, tokens, ended, row.top, bool(body.get("return_tokens_as_token_ids")))
+            if chat and self.repeats and self._is_begun(body):
+                choice["message"]["content"] = body["messages"][-1]["content"] + choice["message"]["content"]
             if row.read is not None and body.get("echo"):
                 self._echo(choice, row, [] if body.get("max_tokens") == 0 else tokens)
             elif row.read is not None and not chat:
@@ -197,6 +212,7 @@ class Server:
 
     def stream(self, chat: bool, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The pieces of a streamed response, each as soon as it is there."""
+        body = self._known(body)
         rows = self._rows(chat, body)
         drawn: queue.SimpleQueue[tuple[int, Token | None]] = queue.SimpleQueue()
         for place, row in enumerate(rows):
@@ -249,6 +265,17 @@ class Server:
         name = f"{'chatcmpl' if kind.startswith('chat') else 'cmpl'}-{os.urandom(8).hex()}"
         return {"id": name, "object": kind, "created": int(time.time()), "model": self.name}
 
+    def _known(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in body.items() if name not in self.ignores}
+
+    def _is_begun(self, body: dict[str, Any]) -> bool:
+        """Whether a chat's last message is to be gone on with."""
+        last = body["messages"][-1]
+        if last["role"] != "assistant":
+            return False
+        asked = body.get("continue_final_message") is True
+        return {"asked": asked, "prefix": last.get("prefix") is True, "always": True, "never": False}[self.goes_on]
+
     def _rows(self, chat: bool, body: dict[str, Any]) -> list[Row]:
         prompt = self._prompt(chat, body)
         count = _number(body, "n", 1, int, 1, _MOST_SAMPLES) if self.knows_n else 1
@@ -258,7 +285,11 @@ class Server:
             raise BadRequest("seed must be an integer")
         limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
         echo = not chat and bool(body.get("echo"))
-        reads = body.get("prompt_logprobs") is not None or (echo and top is not None)
+        asked: int | None = body.get("prompt_logprobs")
+        reads = asked is not None or (echo and top is not None)
+        beside = _number(body, "prompt_logprobs", 0, int, 0, _MOST_LISTED) if asked is not None else top or 0
+        named = self._tokens(body.get("logprob_token_ids") or [], "logprob_token_ids") if top is not None else []
+        bias = self._bias(body.get("logit_bias") or {})
         return [
             Row(
                 prompt,
@@ -268,6 +299,9 @@ class Server:
                 seed=None if seed is None else seed * _MOST_SAMPLES + place,
                 top=top,
                 read=[] if reads else None,
+                beside=beside,
+                bias=bias,
+                named=named,
             )
             for place in range(count)
         ]
@@ -277,8 +311,10 @@ class Server:
             raise BadRequest(f"the model {body.get('model')!r} does not exist; this server has {self.name!r}")
         if not chat:
             text = body.get("prompt")
+            if isinstance(text, list) and text:
+                return self._tokens(text, "prompt")
             if not isinstance(text, str) or not text:
-                raise BadRequest("prompt must be a string that is not empty")
+                raise BadRequest("prompt must be a string or a list of token ids, and not empty")
             ids: list[int] = self.tokenizer(text).input_ids
             return ids
         messages = body.get("messages")
@@ -286,53 +322,85 @@ class Server:
             raise BadRequest("messages must be a list of objects with role and content, both strings")
         if not self.tokenizer.chat_template:
             raise BadRequest("this model has no chat template; use /v1/completions")
-        ending = "continue_final_message" if body.get("continue_final_message") is True else "add_generation_prompt"
+        ending = "continue_final_message" if self._is_begun(body) else "add_generation_prompt"
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, **{ending: True})
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
+
+    def _tokens(self, given: Any, name: str) -> list[int]:
+        """Token ids of a request."""
+        if not isinstance(given, list) or not all(type(token) is int and 0 <= token < self.size for token in given):
+            raise BadRequest(f"{name} must hold token ids below {self.size}")
+        return given
+
+    def _bias(self, given: Any) -> dict[int, float]:
+        """A bias by tokens, which can't be larger than 100."""
+        if not isinstance(given, dict) or not all(name.isdecimal() for name in given):
+            raise BadRequest("logit_bias must be an object with a number for each token id")
+        self._tokens([int(name) for name in given], "logit_bias")
+        return {int(name): min(100.0, max(-100.0, float(value))) for name, value in given.items()}
 
     def _alternatives(self, chat: bool, body: dict[str, Any]) -> int | None:
         wanted = body.get("logprobs") if chat else body.get("logprobs") is not None
         top: int = _number(body, "top_logprobs" if chat else "logprobs", 0, int, 0, _MOST_ALTERNATIVES)
         return top if wanted else None
 
-    def _choice(self, chat: bool, index: int, tokens: list[Token], ended: bool, top: int | None) -> dict[str, Any]:
+    def _choice(
+        self, chat: bool, index: int, tokens: list[Token], ended: bool, top: int | None, by_ids: bool
+    ) -> dict[str, Any]:
         shown = tokens[:-1] if ended else tokens
         text = self.tokenizer.decode([token.id for token in shown], skip_special_tokens=True)
         choice: dict[str, Any] = {"index": index, "finish_reason": "stop" if ended else "length", "logprobs": None}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         if top is not None:
-            choice["logprobs"] = self._chat_logprobs(shown) if chat else self._logprobs(shown)
+            # Even where the answer ends at once, the end stands among them.
+            noted = shown or tokens
+            choice["logprobs"] = self._chat_logprobs(noted, by_ids) if chat else self._logprobs(noted, by_ids)
         return choice
 
     def _prompt_logprobs(self, row: Row) -> list[Any]:
-        """As vLLM has it: nothing for the first token."""
-        spelled = [self.spelling.chat(token, 0.0)["token"] for token in row.prompt]
-        own = zip(row.prompt[1:], spelled[1:], row.read or [], strict=True)
-        return [None, *({str(i): {"logprob": value, "rank": None, "decoded_token": word}} for i, word, value in own)]
+        """As vLLM has it: nothing for the first token, of each other one itself first and then those likely there."""
+        entries: list[Any] = [None]
+        for own, value, (likely, rank) in zip(row.prompt[1:], row.read or [], row.listed, strict=True):
+            place = {own: (value, rank)} | {
+                token: (score, number) for number, (token, score) in enumerate(likely, 1) if token != own
+            }
+            entries.append(
+                {
+                    str(token): {
+                        "logprob": score,
+                        "rank": number,
+                        "decoded_token": self.spelling.chat(token, 0.0)["token"],
+                    }
+                    for token, (score, number) in place.items()
+                }
+            )
+        return entries
 
     def _echo(self, choice: dict[str, Any], row: Row, written: list[Token]) -> None:
         """A completion with its prompt before it, as OpenAI's older form has it."""
         kept = written[: len(choice["logprobs"]["tokens"])]
+        own = zip(row.prompt, [0.0, *(row.read or [])], [[], *(likely for likely, _ in row.listed)], strict=True)
         found = self._logprobs(
-            [Token(i, value, []) for i, value in zip(row.prompt, [0.0, *(row.read or [])], strict=True)] + kept
+            [Token(i, value, list(dict([(i, value), *likely]).items())) for i, value, likely in own] + kept
         )
         found["token_logprobs"][0] = None
         found["top_logprobs"][0] = None
         text = self.tokenizer.decode(row.prompt, skip_special_tokens=True)
         choice |= {"text": text + (choice["text"] if written else ""), "logprobs": found}
 
-    def _chat_logprobs(self, tokens: list[Token]) -> dict[str, Any]:
-        spell = self.spelling.chat
+    def _chat_logprobs(self, tokens: list[Token], by_ids: bool = False) -> dict[str, Any]:
+        spell = _by_id if by_ids else self.spelling.chat
         entries = [spell(t.id, t.logprob) | {"top_logprobs": [spell(*other) for other in t.top]} for t in tokens]
         return {"content": entries}
 
-    def _logprobs(self, tokens: list[Token]) -> dict[str, Any]:
-        words = [self.spelling.word(token.id) for token in tokens]
+    def _logprobs(self, tokens: list[Token], by_ids: bool = False) -> dict[str, Any]:
+        spell = _name_of if by_ids else self.spelling.word
+        words = [spell(token.id) for token in tokens]
         return {
             "tokens": words,
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{self.spelling.word(i): value for i, value in token.top} for token in tokens],
+            "top_logprobs": [{spell(i): value for i, value in token.top} for token in tokens],
             "text_offset": [sum(map(len, words[:place])) for place in range(len(words))],
         }
 
@@ -366,6 +434,16 @@ class Spelling:
             return raw.decode()
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _name_of(token: int) -> str:
+    """What vLLM writes in place of a token's text where that is asked for."""
+    return f"token_id:{token}"
+
+
+def _by_id(token: int, logprob: float) -> dict[str, Any]:
+    name = _name_of(token)
+    return {"token": name, "bytes": list(name.encode()), "logprob": logprob}
 
 
 def _usage(prompt: list[int], written: int) -> dict[str, int]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from detect.race.endpoint import planned_cuts
+from detect.race.plan import load_plan
 from detect.records.results import RaceForecast
+from detect.student.asking.account import estimate
 from detect.student.asking.budget import Budgets
+from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 def dry_run(
@@ -19,7 +20,7 @@ def dry_run(
     read: str,
     spec: WatermarkSpec,
     ring: KeyRing,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     output: Path | None = None,
     *,
     budgets: Budgets | None = None,
@@ -31,4 +32,29 @@ def dry_run(
     DyetraceError
         As for the readout itself.
     """
-    raise NotImplementedError
+    plan = load_plan(plan_path)
+    planned = planned_cuts(plan, plan_path, read, spec, ring, tokenizer, budgets=budgets)
+    path = None if output is None else output / LEDGER_FILE
+    ledger = Ledger(path, write=False) if path is not None and path.exists() else None
+    try:
+        cost = estimate(planned.questions(), ledger, name=str(plan_path))
+    finally:
+        if ledger is not None:
+            ledger.close()
+    return RaceForecast(
+        plan=str(plan_path),
+        plan_sha256=cost.plan_sha256,
+        ask=plan.ask,
+        answers=len({document for document, _ in plan.cuts}),
+        cuts=len(plan.cuts),
+        requests=cost.requests,
+        cached=cost.cached,
+        prompt_tokens=cost.prompt_tokens,
+        completion_tokens=cost.completion_tokens,
+        most_tokens=cost.most_tokens,
+        spent_requests=cost.spent_requests,
+        spent_tokens=cost.spent_tokens,
+        within_budget=cost.within_budget,
+        target_log10=plan.target_log10,
+        forecasts=[],
+    )
