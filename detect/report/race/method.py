@@ -9,7 +9,6 @@ from detect.race.bets import CLIP, PARTS, STAKES, THETAS, Bet, bet_of
 from detect.race.conclude import LOG10_CONTRADICTION
 from detect.records.race import RaceRecord
 from detect.report.method import papers, words
-from detect.report.runs import e_value, runs
 from detect.report.story import Leaf, formula, heading, text
 from watermark.laws import Bernoulli
 
@@ -200,5 +199,5 @@ def _controls(record: RaceRecord) -> Iterator[Leaf]:
         "itself, 1 or less on average. From $limit on the result is refused.",
         n=len(decoys.decoy_log10_evalues),
         seed=decoys.decoy_seed,
-        limit=runs("$e", e=e_value(LOG10_CONTRADICTION)),
+        limit=f"{10**LOG10_CONTRADICTION:,.0f}",
     )

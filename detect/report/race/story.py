@@ -103,6 +103,8 @@ def _hits(hits: float, expected: float) -> list[Cell]:
 
 def _places(record: RaceRecord) -> Section:
     title, ident, short = "Places with a hit", "places", "Places"
+    if record.refused is not None:
+        return Section(title, ident, [text("No answer is given.")], short=short)
     if not record.shown:
         why = "This report quotes no text of any answer." if not record.quotes else "No hit is there to be shown."
         return Section(title, ident, [text(why)], short=short)

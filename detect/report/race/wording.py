@@ -125,5 +125,5 @@ def control_items(record: RaceRecord) -> list[Item]:
         if sound
         else "contradict the test (the mean of their e-values is $e, which is $limit or more): no answer is given"
     )
-    line = runs(f"$n decoy keys {says}", n=len(decoys), e=e_value(mean), limit=e_value(LOG10_CONTRADICTION))
+    line = runs(f"$n decoy keys {says}", n=len(decoys), e=e_value(mean), limit=f"{10**LOG10_CONTRADICTION:,.0f}")
     return [Item(line, "good" if sound else "odd")]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from detect.records.reading import written
+from detect.records.scan import FileHash
 from detect.report.verification import verify_report
 
 Where = tuple[Any, ...]
@@ -55,3 +58,37 @@ def unseen(path: Path, known: Iterable[str]) -> list[str]:
             found.append(name)
     path.write_bytes(data)
     return found
+
+
+def put(*where: Any, value: Any) -> Callable[[Any], None]:
+    """A change of a report: one value in another's place."""
+
+    def change(plain: Any) -> None:
+        for name in where[:-1]:
+            plain = plain[name]
+        plain[where[-1]] = value
+
+    return change
+
+
+def edited_copy(report: Path, folder: Path, change: Callable[[Any], None]) -> Path:
+    """A copy of a report's folder in which something of the report is changed; the path of its report.json."""
+    shutil.copytree(report, folder / report.name)
+    path = folder / report.name / "report.json"
+    plain = json.loads(path.read_bytes())
+    change(plain)
+    path.write_bytes(written(plain))
+    return path
+
+
+def failed(path: Path) -> dict[str, str]:
+    """The checks that fail, and what they say."""
+    return {check.name: check.line for check in verify_report(path).failed}
+
+
+def forge_file(folder: Path, name: str, data: bytes) -> None:
+    """Another file under a report, with its hash in it."""
+    (folder / name).write_bytes(data)
+    plain = json.loads((folder / "report.json").read_bytes())
+    plain["files"] = [msgspec.to_builtins(FileHash.of(name, data))]
+    (folder / "report.json").write_bytes(written(plain))

@@ -10,7 +10,13 @@ from typing import Literal
 
 from rich.console import Console
 
+from detect.records.written import clean
+from detect.report.paper.markdown import markdown
+from detect.report.paper.notebook import fragment
+from detect.report.paper.page import page as drawn
+from detect.report.paper.pdf import pdf
 from detect.report.paper.terminal import print_story
+from detect.report.paper.terminal import text as in_a_file
 from detect.report.story import Story
 
 
@@ -82,3 +88,26 @@ def printed(story: Story, width: int = 100, colour: bool = False) -> str:
     system: Literal["truecolor"] | None = "truecolor" if colour else None
     print_story(story, Console(file=out, width=width, force_terminal=colour, color_system=system))
     return out.getvalue()
+
+
+def assert_that_every_other_form_is_drawn(told: Story) -> None:
+    """PDF, text in a file, Markdown and a notebook's fragment, each with the headline."""
+    assert pdf(told).startswith(b"%PDF")
+    for form in (in_a_file(told), markdown(told).replace("\\", ""), fragment(told)):
+        assert told.headline in " ".join(form.split())
+
+
+def assert_that_strings_stay_text(told: Story, text: str, usual: set[str]) -> None:
+    """``text``, which a hostile record has everywhere, opens no tag but the ``usual`` ones and moves no cursor."""
+    html = drawn(told)
+    read = Page(html)
+    assert {tag for tag, _ in read.tags} <= usual
+    assert all(not name.startswith("on") for _, attributes in read.tags for name in attributes)
+    assert clean(text) in read.text
+    assert all(c.isprintable() or c in "\n\N{EM SPACE}" for c in html)
+    for width in (40, 100):
+        shown = printed(told, width) + in_a_file(told)
+        assert all(c.isprintable() or c == "\n" for c in shown)
+    coloured = re.sub(r"\x1b\[[0-9;]*m", "", printed(told, 80, colour=True))
+    assert [line.rstrip() for line in coloured.split("\n")] == printed(told, 80).split("\n")
+    assert all(c.isprintable() or c in "\n\N{EM SPACE}" for c in markdown(told))

@@ -3,7 +3,6 @@
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,16 +12,19 @@ import pytest
 
 from detect.records.twins import TwinRecord
 from detect.records.twins_assumptions import assumptions
-from detect.records.written import clean, format_e, format_p
-from detect.report.paper.markdown import markdown
-from detect.report.paper.notebook import fragment
+from detect.records.written import format_e, format_p
 from detect.report.paper.page import page as drawn
-from detect.report.paper.pdf import pdf
-from detect.report.paper.terminal import text as in_a_file
 from detect.report.runs import plain
 from detect.report.twins.story import story
 from detect.report.twins.wording import side_by_side
-from tests.detect.report.paper.reading import Page, assert_that_all_can_read_it, assert_that_it_loads_nothing, printed
+from tests.detect.report.paper.reading import (
+    Page,
+    assert_that_all_can_read_it,
+    assert_that_every_other_form_is_drawn,
+    assert_that_it_loads_nothing,
+    assert_that_strings_stay_text,
+    printed,
+)
 from tests.detect.report.scan.test_story import HOSTILE
 from tests.detect.report.twins import examples
 
@@ -71,10 +73,7 @@ def test_page_is_whole_loads_nothing_and_can_be_read_by_all(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_other_form_is_drawn(kind: str) -> None:
-    told = story(shown_records()[kind])
-    assert pdf(told).startswith(b"%PDF")
-    for form in (in_a_file(told), markdown(told).replace("\\", ""), fragment(told)):
-        assert told.headline in " ".join(form.split())
+    assert_that_every_other_form_is_drawn(story(shown_records()[kind]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,20 +87,8 @@ def test_terminal_fits_and_its_own_words_are_ascii(kind: str, width: int) -> Non
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_strings_are_text_in_every_form(text: str, tmp_path: Path) -> None:
-    told = story(examples.hostile_twins(text, tmp_path))
-    html = drawn(told)
-    page = Page(html)
     usual = {tag for kind in KINDS for tag, _ in Page(drawn(story(shown_records()[kind]))).tags}
-    assert {tag for tag, _ in page.tags} <= usual
-    assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert clean(text) in page.text
-    assert all(c.isprintable() or c in "\n\N{EM SPACE}" for c in html)
-    for width in (40, 100):
-        shown = printed(told, width) + in_a_file(told)
-        assert all(c.isprintable() or c == "\n" for c in shown)
-    coloured = re.sub(r"\x1b\[[0-9;]*m", "", printed(told, 80, colour=True))
-    assert [line.rstrip() for line in coloured.split("\n")] == printed(told, 80).split("\n")
-    assert all(c.isprintable() or c in "\n\N{EM SPACE}" for c in markdown(told))
+    assert_that_strings_stay_text(story(examples.hostile_twins(text, tmp_path)), text, usual)
 
 
 def test_the_first_page_says_in_plain_words_what_was_seen() -> None:

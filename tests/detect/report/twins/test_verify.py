@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
-from detect.records.reading import read_record, written
-from detect.records.scan import FileHash
+from detect.records.reading import read_record
 from detect.records.twins import TwinRecord
 from detect.report.verification import verify_report
 from detect.twins.evidence import EVIDENCE_FILE, TwinEvidence, encode_evidence, read_evidence
+from tests.detect.report.edits import edited_copy, failed, forge_file, put
 from tests.detect.report.twins import examples
 from tests.detect.report.twins.ledgers import report_of, write_ledger
 from watermark.errors import DyetraceError
@@ -34,17 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def edit(made: Path, name: str, folder: Path, change: Callable[[Any], None]) -> Path:
     """A copy of a report in which something is changed."""
-    shutil.copytree(made / name, folder / name)
-    path = folder / name / "report.json"
-    plain = json.loads(path.read_bytes())
-    change(plain)
-    path.write_bytes(written(plain))
-    return path
-
-
-def failed(path: Path) -> dict[str, str]:
-    """The checks that fail, and what they say."""
-    return {check.name: check.line for check in verify_report(path).failed}
+    return edited_copy(made / name, folder, change)
 
 
 @pytest.mark.parametrize("name", ["accounts", "later", "logprobs", "parting", "vetoed", "whole"])
@@ -56,11 +44,7 @@ def test_what_was_made_holds(name: str, made: Path) -> None:
 
 def forge(evidence: TwinEvidence, folder: Path) -> None:
     """Other evidence under the report, with its hash."""
-    data = encode_evidence(evidence)
-    (folder / EVIDENCE_FILE).write_bytes(data)
-    plain = json.loads((folder / "report.json").read_bytes())
-    plain["files"] = [msgspec.to_builtins(FileHash.of(EVIDENCE_FILE, data))]
-    (folder / "report.json").write_bytes(written(plain))
+    forge_file(folder, EVIDENCE_FILE, encode_evidence(evidence))
 
 
 def turned(found: TwinEvidence) -> TwinEvidence:
@@ -124,15 +108,6 @@ def test_evidence_of_another_report_is_noticed_and_nothing_is_computed_from_it(m
     found = verify_report(folder / "report.json")
     assert "files" in {check.name for check in found.failed}
     assert next(check.outcome for check in found.checks if check.name == "evidence") == "not done"
-
-
-def put(*where: Any, value: Any) -> Callable[[Any], None]:
-    def change(plain: Any) -> None:
-        for name in where[:-1]:
-            plain = plain[name]
-        plain[where[-1]] = value
-
-    return change
 
 
 @pytest.mark.parametrize(
