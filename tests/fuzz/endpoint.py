@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 WORDS = "10 20 30 40 50 60 70 80"
+_BEGUN, _GOES_ON = "1, 2, 3, 4, 5, 6,", " 7, 8, 9, 10"
 _BODIES: dict[str, tuple[int, bytes]] = {
     "bad-json": (200, b'{"choices": [{"message": '),
     "empty": (200, b""),
@@ -57,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         count = min(int(body.get("n") or 1), 8)
-        choice: dict[str, Any] = {"finish_reason": "stop", "text": WORDS, "message": {"content": WORDS}}
+        words = WORDS if _BEGUN not in json.dumps(body) else _GOES_ON
+        choice: dict[str, Any] = {"finish_reason": "stop", "text": words, "message": {"content": words}}
         self._answer({"model": "suspect", "choices": [{"index": i} | choice for i in range(count)]})
 
     def _answer(self, good: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
     made = load_spec(asked.spec_path)
     ring = tested_ring(asked, made)
     check_folder(owner_model)
+    _check_new(asked.output)
     doing("reading the served answers")
     fixed = make_race_plan(
         job,
@@ -183,6 +185,13 @@ def _job(asked: TraceWeights | TracePlanning, owner_model: Path, **more: Any) ->
     )
     job.check()
     return job
+
+
+def _check_new(plan: Path) -> None:
+    """Find before the endpoint is asked anything that the plan or its chances can't be written."""
+    for path in (plan, chances_path(plan)) if plan.name else (plan,):
+        if os.path.lexists(path):
+            raise DyetraceError(f"{path} exists already; a plan is never overwritten, so choose another name")
 
 
 def _read(files: tuple[str, ...], how: str) -> str:
