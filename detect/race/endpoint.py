@@ -25,6 +25,8 @@ from detect.race.job import RaceJob
 from detect.race.offered import RaceOffered, Sample, offered
 from detect.race.plan import (
     WHOLE_ANSWERS,
+    PlannedChances,
+    RaceAsking,
     RacePlan,
     RaceRule,
     ServedSeen,
@@ -35,7 +37,7 @@ from detect.race.plan import (
     save_plan,
 )
 from detect.race.recording import write_report
-from detect.race.served import ServedReading, ServedText, bench_of, check_readable, served_reading, served_text
+from detect.race.served import ServedText, bench_of, check_readable, served_reading, served_text
 from detect.records.made import Made, now
 from detect.records.race import RaceRecord
 from detect.records.scan import FileHash
@@ -133,14 +135,15 @@ def make_race_plan(
     found = _offered(job, text, shown, tokenizer, key, client)
     bench = bench_of(job, spec, tokenizer, _counted(progress))
     served = served_reading(job, spec, ring, bench)
-    rows = _chosen(job, served, shown, found, tokenizer)
+    whole = found.asking.ask in WHOLE_ANSWERS
+    rule = RaceRule(per_answer=None if whole else job.per_answer, spread=None if whole else job.spread)
+    rows = _chosen(found.asking, rule, served, shown, served.chances.spread, tokenizer)
     if not len(rows):
         raise DyetraceError(
             f"{job.read} gives no place to ask about: no answer of an account whose key is tested has a fresh context "
             "where the owner's model was undecided; read more answers, or name accounts with --tenant"
         )
-    chances = encode_chances(served.chances.take(rows))
-    whole = found.asking.ask in WHOLE_ANSWERS
+    chances = encode_chances(PlannedChances(served.chances.take(rows), served.chances.spread))
     plan = RacePlan(
         created=now(),
         arguments=job.arguments,
@@ -162,7 +165,7 @@ def make_race_plan(
             taken=job.taken,
             complete=served.reading.complete,
         ),
-        rule=RaceRule(per_answer=None if whole else job.per_answer, spread=None if whole else job.spread),
+        rule=rule,
         asking=found.asking,
         probed=list(found.probed),
         cuts=[(int(served.where.document[row]), int(served.where.position[row])) for row in rows],
@@ -410,14 +413,17 @@ def planned_cuts(
     if served.text.sha256 != plan.served.sha256:
         raise DyetraceError(f"{plan_path} was made of other answers than those of {read}; give the same file to --read")
     served = replace(served, reading=msgspec.structs.replace(served.reading, complete=plan.served.complete))
-    places = zip(served.where.document.tolist(), served.where.position.tolist(), strict=True)
-    number = {place: row for row, place in enumerate(places)}
-    rows = [number.get(cut, -1) for cut in plan.cuts]
-    shown = _shown(served, ring)
-    if min(rows) < 0 or not served.held[rows].all() or not shown[rows].all():
-        raise DyetraceError(f"{plan_path} has places that are not to be asked about; make the plan again")
+    places = list(zip(served.where.document.tolist(), served.where.position.tolist(), strict=True))
+    if len(chances.spread) != len(places):
+        raise DyetraceError(f"{plan_path} was made of other places than {read} has; make the plan again")
+    rows = _chosen(plan.asking, plan.rule, served, _shown(served, ring), chances.spread, tokenizer)
+    if [places[row] for row in rows.tolist()] != plan.cuts:
+        raise DyetraceError(
+            f"{plan_path} has other places than its rule gives, and none must be chosen in another way: make "
+            "the plan again"
+        )
     backend = load_tokenizer(tokenizer)
-    return PlannedCuts(plan, job, served, np.array(rows, dtype=np.int64), chances, backend, spec.vocabulary_size)
+    return PlannedCuts(plan, job, served, rows, chances.cuts, backend, spec.vocabulary_size)
 
 
 def joined(parts: list[RaceEvidence]) -> RaceEvidence:
@@ -493,22 +499,27 @@ def _offered(
 
 
 def _chosen(
-    job: RaceJob, served: ServedReading, shown: npt.NDArray[np.bool_], found: RaceOffered, tokenizer: Any
+    asking: RaceAsking,
+    rule: RaceRule,
+    served: ServedText,
+    shown: npt.NDArray[np.bool_],
+    spread: F64,
+    tokenizer: Any,
 ) -> npt.NDArray[np.int64]:
-    """Rows of the places to ask about."""
+    """Rows of the places to ask about; nothing but the rule has a say."""
     held = served.held & shown
-    if found.asking.ask in WHOLE_ANSWERS:
+    if rule.per_answer is None or rule.spread is None:
         return np.flatnonzero(held)
-    show = Show(found.asking, load_tokenizer(tokenizer))
+    show = Show(asking, load_tokenizer(tokenizer))
     fits = np.array([show.fits(document) for document in served.text.documents], dtype=np.bool_)
     return cuts(
         served.text,
         served.where,
         held & fits[served.where.document],
-        served.chances.spread,
+        spread,
         tokenizer,
-        per_answer=job.per_answer,
-        least_spread=job.spread,
+        per_answer=rule.per_answer,
+        least_spread=rule.spread,
     )
 
 

@@ -12,7 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from detect.models.reading import ReadingDocument
+from detect.race.evidence import F64
 from detect.race.job import Via
 from detect.race.plan import RACE_ASKS, WHOLE_ANSWERS, RaceAsking, RaceEndpointAsk, Shown
 from detect.race.replies import likely, listed_prompt
@@ -42,6 +45,7 @@ MOST_NAMED = 128
 
 _TOKENS = 8  # of a reply that is to show that a server goes on
 _FORCED = 3  # words that a bias must be able to force
+_NOISE = 0.1  # of probabilities of one place in two requests
 _FEWEST = 8  # tokens with letters of which ids are compared
 _PREFILLS: tuple[Form, ...] = ("continue", "prefix", "last")
 
@@ -193,21 +197,43 @@ class _Finder:
             if ask == "prompt-logprobs":
                 for count in LISTED:
                     extra = {"prompt_logprobs": count, "logprobs": count}
-                    trial = self._by_ids(
-                        f"prompt_logprobs of token ids ({count} at a place)", extra, self._prompt_problem(count)
-                    )
+                    name = f"prompt_logprobs of token ids ({count} at a place)"
+                    trial = self._by_ids(name, extra, self._prompt_problem(count), _prompt_numbers(count))
                     if await self._prober.offers(trial):
                         return _whole_answer(ask, extra, count)
             if ask == "echo":
                 extra = {"echo": True, "logprobs": 1}
-                trial = self._by_ids("echo of token ids with their log-probabilities", extra, self._echo_problem)
+                name = "echo of token ids with their log-probabilities"
+                trial = self._by_ids(name, extra, self._echo_problem, _echo_numbers)
                 if await self._prober.offers(trial):
                     return _whole_answer(ask, extra, 0)
         return None
 
-    def _by_ids(self, name: str, extra: dict[str, Any], problem: Callable[[bytes], str | None]) -> Trial:
-        asked = question_of(self._ids, "completions", "", 1, **extra)
-        return Trial(name, [asked], lambda replies: problem(replies[0]))
+    def _by_ids(
+        self,
+        name: str,
+        extra: dict[str, Any],
+        problem: Callable[[bytes], str | None],
+        numbers: Callable[[bytes], Sequence[F64]],
+    ) -> Trial:
+        """Log-probabilities of token ids, asked of two texts that begin alike: what follows must not show in them.
+
+        A model that looks at both sides of a place "predicts" every word that it is shown.
+        """
+        half = len(self._ids) // 2
+        other = [*self._ids[:half], *reversed(self._ids[half:])]
+        asked = [question_of(ids, "completions", "", 1, **extra) for ids in (self._ids, other)]
+
+        def found(replies: Sequence[bytes]) -> str | None:
+            if (wrong := problem(replies[0])) is not None:
+                return wrong
+            # Of the last common place what is likely next; of those before it the tokens themselves too.
+            one, two = (numbers(payload)[1:half] for payload in replies)
+            if len(one) != len(two) or not all(map(_alike, one, two)):
+                return "what follows a place shows in its log-probabilities, as in a model that looks at both sides"
+            return None
+
+        return Trial(name, asked, found)
 
     def _prompt_problem(self, count: int) -> Callable[[bytes], str | None]:
         def problem(payload: bytes) -> str | None:
@@ -277,7 +303,8 @@ class _Finder:
         by_text = Trial("the token ids of a text that is read", [asked], self._read_as)
         if not await self._prober.offers(by_text):
             return False
-        by_ids = self._by_ids("going on from token ids", {"return_token_ids": True}, self._ids_taken)
+        going_on = question_of(self._ids, "completions", "", 1, return_token_ids=True)
+        by_ids = Trial("going on from token ids", [going_on], lambda replies: self._ids_taken(replies[0]))
         return await self._prober.offers(by_ids)
 
     def _read_as(self, replies: Sequence[bytes]) -> str | None:
@@ -410,6 +437,25 @@ class _Finder:
                     found.append(number)
                     break
         return found[:_FORCED]
+
+
+def _prompt_numbers(count: int) -> Callable[[bytes], Sequence[F64]]:
+    """The likely log-probabilities at each place, by falling size."""
+    return lambda payload: [
+        np.array(sorted((one.logprob for one in likely(entries, count)), reverse=True))
+        for entries in listed_prompt(payload) or []
+    ]
+
+
+def _echo_numbers(payload: bytes) -> Sequence[F64]:
+    """The own token's log-probability at each place."""
+    return [np.array([token.logprob]) for token in read_prompt(payload).tokens]
+
+
+def _alike(one: F64, two: F64) -> bool:
+    """Whether they are the same but for what batches and number formats change."""
+    n = min(len(one), len(two))
+    return n > 0 and bool(np.allclose(np.exp(one[:n]), np.exp(two[:n]), atol=_NOISE, rtol=_NOISE))
 
 
 def _messages() -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
-from detect.race.chances import Chances
+from detect.race.chances import F64, Chances
 from detect.records.arrays import encode_arrays, read_arrays
 from detect.records.race import SamplingSeen
 from detect.records.trace import ModelSeen
@@ -276,9 +277,32 @@ def chances_path(plan_path: str | Path) -> Path:
     return path.with_name(f"{path.stem}.chances.npz")
 
 
-def encode_chances(given: Chances) -> bytes:
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedChances:
+    """What the owner's model says, as far as a plan rests on it.
+
+    Attributes
+    ----------
+    cuts
+        The owner's chances at the plan's n cuts.
+    spread
+        How often two draws of the owner's differ, at each of the m fresh places of the answers, shape (m,): by it cuts
+        were chosen.
+    """
+
+    cuts: Chances
+    spread: F64
+
+
+def encode_chances(given: PlannedChances) -> bytes:
     """The bytes of the file with the chances; equal ones give equal bytes."""
-    return encode_arrays({"tokens": given.tokens.astype("<i4"), "chances": given.chances.astype("<f8")})
+    return encode_arrays(
+        {
+            "tokens": given.cuts.tokens.astype("<i4"),
+            "chances": given.cuts.chances.astype("<f8"),
+            "spread": given.spread.astype("<f8"),
+        }
+    )
 
 
 def save_plan(path: str | Path, plan: RacePlan, chances: bytes) -> None:
@@ -296,7 +320,7 @@ def save_plan(path: str | Path, plan: RacePlan, chances: bytes) -> None:
     write_atomically(Path(path), msgspec.json.format(canonical_plan(plan), indent=2) + b"\n", replace=False)
 
 
-def load_chances(plan_path: str | Path, plan: RacePlan) -> Chances:
+def load_chances(plan_path: str | Path, plan: RacePlan) -> PlannedChances:
     """Read the chances that belong to a plan.
 
     Raises
@@ -317,9 +341,13 @@ def load_chances(plan_path: str | Path, plan: RacePlan) -> Chances:
         raise EvidenceError(f"{path} is not the file that the plan was made with; restore both from a copy")
     arrays: dict[str, Any] = read_arrays(path)
     try:
-        found = Chances(arrays["tokens"].astype(np.int32), arrays["chances"].astype(np.float64))
+        found = PlannedChances(
+            Chances(arrays["tokens"].astype(np.int32), arrays["chances"].astype(np.float64)),
+            arrays["spread"].astype(np.float64),
+        )
     except KeyError as error:
         raise EvidenceError(f"{path} has no array {error}; restore it from a copy") from None
-    if found.tokens.shape != found.chances.shape or len(found.tokens) != len(plan.cuts):
+    cuts = found.cuts
+    if cuts.tokens.ndim != 2 or cuts.tokens.shape != cuts.chances.shape or len(cuts) != len(plan.cuts):
         raise EvidenceError(f"{path} has other cuts than the plan; restore both from a copy")
     return found

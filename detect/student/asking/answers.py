@@ -100,7 +100,7 @@ class Choice:
     ----------
     token_ids, prompt_token_ids
         Of the answer and of what the model read before it; None where the server does not send them (vLLM does when
-        asked with ``return_token_ids``). An answer may have ids and still no text.
+        asked with ``return_token_ids``). An answer may have ids and positions, and still no text.
     """
 
     text: str
@@ -225,7 +225,7 @@ def _choice(choice: Any, prompt: Any) -> Choice:
     text = _text(content) if content is not None else _text(choice.get("text"))
     ids = _ids(choice.get("token_ids")), _ids(choice.get("prompt_token_ids") or prompt)
     if not text:
-        return Choice("", None, reason, _why_empty(message, text), *ids)
+        return Choice("", _positions(choice.get("logprobs")), reason, _why_empty(message, text), *ids)
     return Choice(text, _positions(choice.get("logprobs")), reason, None, *ids)
 
 
