@@ -21,6 +21,7 @@ KEPT = {
     "trace": ("report.json", "evidence.npz"),
     "power-plan": ("report.json",),
     "server-check": ("report.json",),
+    "race": ("report.json", "race.npz"),
     "twins": ("report.json", "twins.npz", "plan.json", "ledger.sqlite", "twins.ledger", "twins.ledger.keys"),
 }
 KEY = "env:DYETRACE_GOLDEN_KEY"
@@ -87,6 +88,7 @@ def make() -> None:
             run(*words, "-o", name)
         make_plan_and_check()
         make_twins()
+        make_race()
         for name in ("tokenizer.json", "spec.json", "documents.jsonl", "answers.jsonl"):
             shutil.copy(name, HERE / name)
         for name, files in KEPT.items():
@@ -121,6 +123,14 @@ def make_twins() -> None:
     from tests.detect.report.twins.ledgers import report_of, write_ledger
 
     report_of(Path("twins"), write_ledger(Path("twins"), 80))
+
+
+def make_race() -> None:
+    """A race readout of a suspect that was never asked: places and replies are made here, under keys of three kinds."""
+    from detect.records.made import Made
+    from tests.detect.report.race.examples import both_race
+
+    both_race(Path("race"), made=Made(code_sha256="ab" * 32))
 
 
 if __name__ == "__main__":

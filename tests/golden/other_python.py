@@ -43,8 +43,8 @@ def leave(folder: Path) -> None:
 
     shutil.copytree(HERE, work, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     how = ("--key", "env:DYETRACE_GOLDEN_KEY")
-    for name in ("detection", "scan", "trace", "twins"):
-        files = () if name in ("trace", "twins") else ("--tokenizer", "tokenizer.json", "--inputs", ".")
+    for name in ("detection", "scan", "trace", "twins", "race"):
+        files = () if name in ("trace", "twins", "race") else ("--tokenizer", "tokenizer.json", "--inputs", ".")
         said = run("recompute", f"{name}/report.json", *how, *files, within=work)
         if "every number the same" not in said:
             sys.exit(f"{name}: {said}")

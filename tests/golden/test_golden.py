@@ -15,7 +15,7 @@ from tests.golden.other_python import HERE, SECRET, compare
 from watermark.keys import SecretKey, write_key_file
 
 
-@pytest.mark.parametrize("name", ["detection", "scan", "trace", "twins"])
+@pytest.mark.parametrize("name", ["detection", "scan", "trace", "twins", "race"])
 def test_a_golden_report_holds_here(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = tmp_path / "work"
     shutil.copytree(HERE, work, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
@@ -23,7 +23,7 @@ def test_a_golden_report_holds_here(name: str, tmp_path: Path, monkeypatch: pyte
     write_key_file(tmp_path / "owner.key", SecretKey(SECRET))  # workers that other tests started have no new settings
     verified = CliRunner().invoke(main, ["report", "verify", f"{name}/report.json"])
     assert verified.exit_code == 0, verified.output
-    files = [] if name in ("trace", "twins") else ["--tokenizer", "tokenizer.json", "--inputs", "."]
+    files = [] if name in ("trace", "twins", "race") else ["--tokenizer", "tokenizer.json", "--inputs", "."]
     again = CliRunner().invoke(
         main, ["recompute", f"{name}/report.json", "--key", f"file:{tmp_path / 'owner.key'}", *files]
     )

@@ -29,6 +29,8 @@ def contradictions(record: RaceRecord) -> Iterator[str]:
         yield "a readout through an endpoint must say what was asked, and no other may"
     if (record.mode == "api") != (record.plan is not None):
         yield "a readout through an endpoint has a plan, and no other has one"
+    if record.plan is not None and (record.plan.seed is not None or record.plan.offered):
+        yield "a race readout chooses no prompts by a seed, and yet its plan is said to"
     if record.shown and not record.quotes:
         yield "it quotes nothing, and yet it shows places"
     if not record.reading.marked:

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,7 +23,9 @@ from detect.corpus.settings import ScanSettings
 from detect.records.how_to_check import in_words
 from detect.records.made import made_by
 from detect.records.power_plan import PowerPlan
+from detect.records.race import RaceRecord
 from detect.records.reading import write_record
+from detect.records.report import Report
 from detect.records.server_check import Check
 from detect.records.trace import Control, ModelSeen, PlanSeen, Queries, Reading, Reference
 from detect.records.twins import TwinRecord
@@ -41,6 +43,7 @@ from detect.student.verdict.share import estimated, not_identified
 from tests.detect import foreign
 from tests.detect.corpus.marked import SECRET, InlineEngine, documents, spec, write_jsonl
 from tests.detect.report.edits import changed, unseen
+from tests.detect.report.race import examples as race
 from tests.detect.report.trace_examples import dose_response
 from tests.detect.report.twins import examples as twins
 from tests.detect.report.twins.ledgers import LEDGER, report_of, write_ledger
@@ -49,6 +52,7 @@ from tests.detect.student.verdict.test_conclude import RING, evidence, make_spec
 from tests.golden.make import HERE as GOLDEN
 from watermark.keys import KeyRing, write_key_file
 
+Told = TypeVar("Told", bound=Report)
 Known = dict[str, str]
 """Where numbers stand whose edits no check sees, and why none can."""
 
@@ -306,18 +310,51 @@ def twins_of(make: twins.Maker) -> Callable[[Path], Path]:
     """A test by twins that this code made, as its checks of words ask for."""
 
     def write(folder: Path) -> Path:
-        record = make(folder)
-        told = msgspec.structs.replace(record, made=made_by())
-        write_record(folder / "report.json", msgspec.structs.replace(told, how_to_check=in_words(told)))
+        write_record(folder / "report.json", told_by_this_code(make(folder)))
         return folder / "report.json"
 
     write.__name__ = make.__name__
     return write
 
 
+def told_by_this_code(record: Told) -> Told:
+    """The same record, as this code would have made it."""
+    told = msgspec.structs.replace(record, made=made_by())
+    return msgspec.structs.replace(told, how_to_check=in_words(told))
+
+
 def twins_with_replies(folder: Path) -> TwinRecord:
     shutil.copy(write_ledger(folder / "private", 60), folder)
     return report_of(folder, folder / "private" / LEDGER)
+
+
+# ----------------------------------------------------------------------------------------------------------- race
+
+RACE: Known = {
+    r"arguments\.(read|contexts)": "what was asked for, from which nothing on record is computed",
+    r"counts\.(fresh|unheld|cuts)": "which places there are takes the served answers",
+    r"reading\.(documents|tokens|contexts|barred)": "the served answers: --inputs compares the file",
+    r"hypotheses\.\d+\.hits": "what the key chose takes it",
+    r"curve\.\d+\.log10_evalue": "the same; the last one is the verdict's",
+    r"lit\.\d+\.(hits|log10_evalue)": "the same; their order is looked at",
+    r"queries\.(answers|prompt_tokens|completion_tokens)": "which replies can be used takes the answers",
+}
+LIT: Known = {r"lit\.\d+\.(hits|log10_evalue)": "the same; their order is looked at"}
+MINE_AND_THINE: Known = {
+    r"controls\.decoy_log10_evalues\.\d+": "which places are whose is keyed",
+    r"hypotheses\.\d+\.log10_evalue": "the same; with the adjusted one it is compared",
+}
+
+
+def race_of(make: Callable[..., RaceRecord]) -> Callable[[Path], Path]:
+    """A race readout that this code made, as its checks of words ask for."""
+
+    def write(folder: Path) -> Path:
+        write_record(folder / "report.json", told_by_this_code(make(folder, decoys=3)))
+        return folder / "report.json"
+
+    write.__name__ = make.__name__
+    return write
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -342,6 +379,13 @@ REPORTS: list[tuple[Callable[[Path], Path], Known]] = [
     (twins_of(twins.parting_twins), TWINS | UNSEEN_REPLIES | AVERAGED),
     (twins_of(twins.logprob_twins), TWINS),
     (twins_of(twins.bare_twins), TWINS | UNQUOTED),
+    (race_of(race.found_race), RACE | UNSEEN_REPLIES),
+    (race_of(race.clean_race), {name: why for name, why in RACE.items() if "hits" not in name} | LIT | UNSEEN_REPLIES),
+    (race_of(race.account_race), RACE | UNSEEN_REPLIES),
+    (race_of(race.both_race), RACE | MINE_AND_THINE | UNSEEN_REPLIES),
+    (race_of(race.weights_race), RACE),
+    (race_of(race.tournament_race), RACE | UNSEEN_REPLIES),
+    (race_of(race.bare_race), RACE | UNQUOTED),
 ]
 
 
@@ -383,6 +427,9 @@ MONSTERS: dict[str, tuple[str, tuple[Any, ...], Any]] = {
     "no key that must show nothing": ("server-check", ("others",), {}),
     "the e-value of twins": ("twins", ("log10_evalue",), 1e308),
     "a bet's curve": ("twins", ("curve", 3, "log10_evalue"), -1e308),
+    "the e-value of a race readout": ("race", ("log10_evalue",), 1e308),
+    "a place that is shown": ("race", ("shown", 0, "chance"), 5e-324),
+    "hits of a key": ("race", ("hypotheses", 0, "hits"), 1e308),
     "a pair that is shown": ("twins", ("shown", 0, "difference"), 5e-324),
 }
 

@@ -14,6 +14,7 @@ from detect.cli.main import main
 from detect.cli.options.reports import DRAWINGS
 from detect.records.detection import Record
 from detect.records.power_plan import PowerPlan
+from detect.records.race import RaceRecord
 from detect.records.reading import read_report, write_record
 from detect.records.scan import ScanRecord
 from detect.records.server_check import ServeCheck
@@ -23,6 +24,7 @@ from detect.report.kinds import KINDS, story_of
 from detect.report.runs import plain
 from tests.detect.report.paper.reading import Page
 from tests.detect.report.plan.examples import a_plan
+from tests.detect.report.race.examples import account_race
 from tests.detect.report.server.examples import a_check
 from tests.detect.report.twins.examples import account_twins
 
@@ -40,6 +42,7 @@ WRITE: dict[type[Any], Callable[[Path], object]] = {
     PowerPlan: lambda path: write_record(path, a_plan()),
     ServeCheck: lambda path: write_record(path, a_check()),
     TwinRecord: lambda path: account_twins(path.parent),
+    RaceRecord: lambda path: account_race(path.parent),
 }
 
 

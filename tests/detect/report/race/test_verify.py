@@ -172,6 +172,7 @@ def test_forged_fields_are_noticed(
         ("accounts", put("alpha", value=1.5), "alpha must lie"),
         ("accounts", put("plan", value=None), "through an endpoint has a plan"),
         ("weights", put("queries", value={}), "is not the report|required field"),
+        ("accounts", put("plan", "offered", value=7), "by a seed"),
         ("accounts", put("queries", value=None), "must say what was asked"),
         ("accounts", put("log10_pvalue", value=None), "either a p-value or a reason"),
         ("accounts", put("log10_pvalue", value=0.5), "must be 0 or less"),
