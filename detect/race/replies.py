@@ -211,7 +211,9 @@ def prompt_shares(entries: Sequence[Listed], tokens: Sequence[int], most: int, v
     masses = {one.id: math.exp(one.logprob) for one in kept}
     found = np.array([masses.get(int(token), 0.0) for token in tokens])
     shares = _filled(found, list(masses.values()), tokens, vocabulary)
-    best = max(kept, key=lambda one: one.logprob)
+    # The prompt's own token stands first in vLLM's list, and in bf16 many tokens are equally likely: the order of the
+    # list would settle ties in favour of what was served.
+    best = max(kept, key=lambda one: (one.logprob, -one.id))
     said = [column for column, token in enumerate(tokens) if token == best.id]
     return shares, said[0] if said else NOT_SAID
 
