@@ -179,7 +179,7 @@ class _Finder:
         return (
             f"{shown_host(self._url)} goes on with no answer that is begun{other} ({tried}): free answers don't decide "
             "at this scale, so nothing more is asked; keep both answers of some requests from now on "
-            "(`dyetrace serve twins`), and test the suspect by `dyetrace trace twins`"
+            "(`dyetrace gateway`), and test the suspect by `dyetrace trace twins`"
         )
 
     # What reads whole answers.

@@ -347,8 +347,8 @@ def sampling_of(job: RaceJob, served: ServedText) -> tuple[list[SamplingUsed], I
     recorded = [document.sampling for document in served.text.documents]
     if None not in recorded and job.sampling is not None:
         raise DyetraceError(
-            f"the answers of {job.read} hold the settings that they were sampled with: leave out --temperature, "
-            "--top-k, --top-p and --min-p"
+            f"the answers of {job.read} hold the settings that they were sampled with: leave out --owner-temperature, "
+            "--owner-top-k, --owner-top-p and --owner-min-p"
         )
     other = job.sampling or SamplingUsed()
     of_documents = [one or other for one in recorded]

@@ -23,6 +23,7 @@ SCAN = f"{TEXT} --null-corpus none --workers 1 -o new"
 GENERATE = f"generate {OWN} --model {MODEL} --dtype float32 --max-new-tokens 6 --limit 2"
 TRACE = f"trace weights ../mine/suspect {TEXT} --dtype float32 --contexts 60 -o new"
 PLAN = f"trace plan {URL}/good --model suspect {OWN} --decoys 3 -o new.json"
+RACE = f"--read ../mine/answers.jsonl --owner-model {MODEL} --dtype float32 --taken all"
 ASK = f"--key {KEY} --tokenizer {MODEL} --timeout 0.5 --attempts 1"
 TWINS = f"--twin-key {KEY}"
 PORTS = "--port 0 --operator-port 0"
@@ -64,10 +65,17 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
                           f"{TRACE} --read ../mine/docs.jsonl --reference {MODEL} --json --no-pdf",
                           f"{TRACE} --taken all --read ../mine/answers.jsonl --complete ../mine/served.sha256 --no-pdf "
                           "--placebo ../mine/placebo.jsonl",
-                          f"{TRACE} --taken all --read ../mine/answers.jsonl --no-pdf -o ../out/trace --force")),
-    "trace plan": (5, (f"{PLAN} --prompts ../mine/prompts.txt", f"{PLAN} --served ../mine/answers.jsonl --count 3")),
+                          f"{TRACE} --taken all --read ../mine/answers.jsonl --no-pdf -o ../out/trace --force",
+                          f"trace weights ../mine/suspect {TEXT} {RACE} --contexts 60 -o new --no-pdf",
+                          f"trace weights ../mine/suspect {TEXT} {RACE} -o new --no-quotes --no-pdf --json")),
+    "trace plan": (5, (f"{PLAN} --prompts ../mine/prompts.txt", f"{PLAN} --served ../mine/answers.jsonl --count 3",
+                       f"{PLAN} --tokenizer {MODEL} {RACE} --timeout 0.5 --attempts 1",
+                       f"{PLAN} --tokenizer {MODEL} {RACE} --timeout 0.5 --ask greedy --via completions --json")),
     "trace api": (3, (f"trace api ../mine/plan.json --spec {SPEC} {ASK} -o new --no-pdf",
-                      f"trace api ../mine/plan.json --spec {SPEC} {ASK} -o new --dry-run")),
+                      f"trace api ../mine/plan.json --spec {SPEC} {ASK} -o new --dry-run",
+                      f"trace api ../mine/race.json --spec {SPEC} {ASK} --read ../mine/answers.jsonl -o new --no-pdf",
+                      f"trace api ../mine/race.json --spec {SPEC} {ASK} --read ../mine/answers.jsonl -o new --dry-run "
+                      "--json")),
     "trace twins": (2, (f"trace twins ../mine/suspect --ledger ../mine/twins.ledger {TWINS} --dtype float32 -o new "
                         "--no-pdf",
                         f"trace twins ../mine/suspect --ledger ../mine/twins.ledger {TWINS} -o new --dry-run --json")),
@@ -177,6 +185,7 @@ FITTING = {
     "--null-corpus": ("none", "natural", *ANSWERS),
     "--control": (*MODELS, "acme", "zenith"),
     "--calibrate": ("../mine/suspect=0.1", "../mine/model=0", "../mine/model=nan"),
+    "--owner-model": MODELS,
     "--complete": ("../mine/served.sha256", "../mine/one.ledger"),
     "--tenants-file": ("../mine/accounts.txt", "../mine/prompts.txt"),
     "--commitment": ("../mine/commitment.json", "../mine/commitment.json.opening", "../mine/twins.json"),

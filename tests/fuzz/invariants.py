@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from posixpath import normpath
+from posixpath import normpath, splitext
 
 from detect.cli.statuses import FOUND, INTERNAL, INTERRUPTED, STATUSES, TERMINATED
 from tests.fuzz.grammar import names_of_options
@@ -166,6 +166,8 @@ def _files(job: Job, outcome: Outcome) -> Iterator[str]:
 def _outputs(job: Job) -> tuple[str, ...]:
     """Names, from the workshop, of all that a command may write: any of its words."""
     found = list(job.words)
+    if job.command == "trace plan":
+        found += [f"{splitext(word)[0]}.chances.npz" for word in found]
     if job.command == "report sign":
         found += [f"{word}.sig" for word in found]
     for ending in _WRITTEN_BESIDE.get(job.command, ()):

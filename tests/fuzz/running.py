@@ -173,7 +173,7 @@ class Workshop:
         shutil.copytree(template, own, symlinks=True, ignore=shutil.ignore_patterns("pipe"))
         for pipe in template.rglob("pipe"):
             os.mkfifo(own / pipe.relative_to(template))
-        for plan in own.glob("plan.json"):
+        for plan in (*own.glob("plan.json"), *own.glob("race.json")):
             plan.write_text(plan.read_text().replace(NOWHERE, self._endpoint.address))
 
 

@@ -112,6 +112,7 @@ def _make_texts() -> None:
 
 
 def _make_served() -> None:
+    from tests.fuzz.endpoint import Endpoint
     from watermark.keys import KeyRing, SecretKey
     from watermark.ledger import Ledger
     from watermark.spec import load_spec
@@ -129,6 +130,15 @@ def _make_served() -> None:
         "trace", "plan", f"{NOWHERE}/good", "--model", "suspect", "--prompts", "prompts.txt", "--spec", "spec.json",
         "--key", "file:owner.key", "--samples", "2", "--max-tokens", "20", "--decoys", "5", "-o", "plan.json",
     )  # fmt: skip
+    endpoint = Endpoint()
+    _run(
+        "trace", "plan", f"{endpoint.address}/good", "--model", "suspect", "--read", "answers.jsonl", "--owner-model",
+        "model", "--dtype", "float32", "--tokenizer", "model", "--spec", "spec.json", "--key", "file:owner.key",
+        "--decoys", "5", "-o", "race.json", "--per-answer", "1", "--ask", "greedy", "--quiet",
+    )  # fmt: skip
+    plan = Path("race.json")
+    plan.write_text(plan.read_text().replace(endpoint.address, NOWHERE))
+    endpoint.close()
 
 
 def _make_twins() -> None:
@@ -184,8 +194,9 @@ def _make_odd(odd: Path, mine: Path) -> None:
         (odd / name).write_bytes(content)
     for name in ("docs.jsonl.gz", "docs.jsonl.zst", "docs.parquet", "scan/report.json", "trace/report.json",
                  "trace/evidence.npz", "detection/report.json", "one.ledger", "twins.ledger",
-                 "twins.ledger.keys", "shown.json", "twins.json", "plan.json", "spec.json",
-                 "commitment.json", "answers.jsonl", "owner.key", "signing.pem", "model/tokenizer.json"):  # fmt: skip
+                 "twins.ledger.keys", "shown.json", "twins.json", "plan.json", "race.json", "race.chances.npz",
+                 "spec.json", "commitment.json", "answers.jsonl", "owner.key", "signing.pem",
+                 "model/tokenizer.json"):  # fmt: skip
         data = (mine / name).read_bytes()
         stem = name.replace("/", "-")
         (odd / f"cut-{stem}").write_bytes(data[: len(data) * 2 // 3])
