@@ -153,8 +153,8 @@ def _on_all(raised: F64, chances: F64, shares: F64, *, paid: bool) -> Stakes:
     h *= there[:, None, :]
     laid = h / (h * raised[:, None, :]).sum(axis=2, keepdims=True)
     laid[silent] = 0.0
-    least = np.exp(-2 * CLIP * theta[:, 0]) / raised.sum(axis=1)[:, None] if paid else np.ones((len(chances), 1))
-    return Stakes(np.where(silent[:, None], least, 0.0), laid)
+    least = np.exp(-2 * CLIP * theta[:, 0]) / raised.sum(axis=1)[:, None] if paid else np.ones((1, len(theta)))
+    return Stakes(np.where(silent[:, None], np.broadcast_to(least, (len(chances), len(theta))), 0.0), laid)
 
 
 @jit()

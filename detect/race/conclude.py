@@ -17,13 +17,13 @@ from detect.keyed.decoys import decoy_rings
 from detect.keyed.owners import owned_contexts, tested_keys
 from detect.laws.multiplicity import mean_log10_e
 from detect.race.bets import Growth, log10_evalues, stakes
-from detect.race.evidence import I32, NOT_SAID, U32, RaceEvidence
+from detect.race.evidence import I32, NOT_SAID, U32, RaceEvidence, repeated
 from detect.race.hits import log10_tail
 from detect.race.tilts import tilts
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.race import LitAnswer, RaceControls, RaceFound
 from detect.records.trace import CurvePoint
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys import KeyRing, SecretKey
 from watermark.schemes.gumbel import Gumbel
 from watermark.spec import WatermarkSpec
@@ -94,6 +94,8 @@ class _Owned:
 
     @classmethod
     def of(cls, evidence: RaceEvidence, spec: WatermarkSpec, ring: KeyRing) -> _Owned:
+        if evidence.contexts.shape[1] != spec.context_width or evidence.subkeys.max(initial=-1) >= spec.subkeys:
+            raise EvidenceError("the evidence was made under another spec: its contexts or sub-keys are not this one's")
         names = rows_of(evidence.contexts, evidence.account[evidence.documents], evidence.accounts, spec, ring)
         unheld = names.count(None)
         if unheld:
@@ -102,7 +104,9 @@ class _Owned:
                 "name the accounts of the report, and give the key that it was made with"
             )
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        each = np.array([numbers[name] for name in names], dtype=np.int64)
+        each = np.array([numbers[name] for name in names], dtype=np.int32)
+        if repeated(evidence, each):
+            raise EvidenceError("a context stands twice in the evidence under one key: the second use says nothing new")
         return cls({name: each == number for name, number in numbers.items() if name is not None})
 
     def part(self, rows: slice) -> _Owned:

@@ -1,4 +1,7 @@
-"""The exact tail of a count of hits: a sum of independent events of different chances (Poisson-binomial)."""
+"""The exact tail of a sum of independent events of different chances (Poisson-binomial), for counts of hits.
+
+In served answers later chances depend on earlier hits, so there the tail is a guide; the bets allow for that.
+"""
 
 from __future__ import annotations
 

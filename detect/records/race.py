@@ -81,8 +81,9 @@ class RaceFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         the owner's chances of the suspect's words. For schemes that choose no single word, the weight that the key put
         on the suspect's words.
     log10_pvalue
-        Exact, of so many hits (Poisson-binomial); null where hits are no counts or asking might end early. For
-        information: the verdict rests on the bets.
+        Of so many hits, as if the chances had been fixed beforehand (Poisson-binomial); null where hits are no counts
+        or asking might end early. For information: later cuts' chances depend on what the key chose at earlier ones,
+        which the bets allow for, and the verdict rests on these.
     log10_evalue
         Of the bets on these cuts.
     log10_evalue_adjusted
