@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from detect.document.detection import detect as detect
     from detect.laws.tails import log10_sf as log10_sf
     from detect.laws.tails import log10_sf_many as log10_sf_many
+    from detect.race.job import RaceJob as RaceJob
     from detect.records.detection import Record as Record
     from detect.result import DetectionResult as DetectionResult
+    from detect.result import RaceResult as RaceResult
     from detect.result import ScanResult as ScanResult
     from detect.result import TraceResult as TraceResult
     from detect.result import TwinResult as TwinResult
     from detect.result import read_report as read_report
     from detect.running import scan as scan
     from detect.running import trace_endpoint as trace_endpoint
+    from detect.running import trace_race as trace_race
     from detect.running import trace_twins as trace_twins
     from detect.running import trace_weights as trace_weights
     from detect.student.open_weights import WeightsJob as WeightsJob
@@ -44,6 +47,8 @@ _HOMES = {
     "Detector": "detect.detector",
     "Encoder": "detect.text.encode",
     "Model": "detect.document.detection",
+    "RaceJob": "detect.race.job",
+    "RaceResult": "detect.result",
     "Record": "detect.records.detection",
     "ScanResult": "detect.result",
     "ScanSettings": "detect.corpus.settings",
@@ -62,6 +67,7 @@ _HOMES = {
     "read_suspects": "detect.text.inputs",
     "scan": "detect.running",
     "trace_endpoint": "detect.running",
+    "trace_race": "detect.running",
     "trace_twins": "detect.running",
     "trace_weights": "detect.running",
 }

@@ -7,6 +7,8 @@ the result. What must be fixed before the key matters is said in `docs/validity.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,10 +19,15 @@ from detect.corpus.settings import ScanSettings
 from detect.folders.published import add_drawings
 from detect.keyed.rings import rings_of
 from detect.laws.level import DEFAULT_ALPHA
+from detect.race import endpoint as race_endpoint
+from detect.race.job import RaceJob
+from detect.race.plan import PLAN_FILE
+from detect.race.plan import load_plan as load_race_plan
+from detect.race.weights import trace_race_weights
 from detect.records.reading import encode_record
 from detect.report.kinds import story_of
 from detect.report.paper.page import page
-from detect.result import ScanResult, TraceResult, TwinResult
+from detect.result import RaceResult, ScanResult, TraceResult, TwinResult
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import load_api_key
@@ -34,10 +41,13 @@ from detect.twins.plan import Ask
 from detect.twins.preparing import TwinsJob
 from detect.twins.selection import SEED, Level
 from detect.twins.weights import trace_twins_weights
+from watermark.errors import DyetraceError
+from watermark.files.writing import make_folder
 from watermark.keys import load_master
+from watermark.models.tokenizer import load_tokenizer
 from watermark.spec import WatermarkSpec, load_spec
 
-_R = TypeVar("_R", ScanResult, TraceResult, TwinResult)
+_R = TypeVar("_R", ScanResult, TraceResult, TwinResult, RaceResult)
 Spec = WatermarkSpec | str | Path
 
 
@@ -226,6 +236,94 @@ def trace_endpoint(
         progress=progress,
     )
     return _drawn(TraceResult(record, Path(output)))
+
+
+def trace_race(
+    job: RaceJob,
+    spec: Spec,
+    key: str,
+    tokenizer: Any,
+    output: str | Path,
+    *,
+    tenants: Sequence[str] = (),
+    api_key: str | None = None,
+    client: ClientSettings | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    asked: Callable[[race_endpoint.Standing], None] | None = None,
+) -> RaceResult:
+    """Read out whether a suspect says, where served answers chose between words, what the key chose.
+
+    Of an endpoint a plan is made in the folder before it is asked anything of the answers (``plan.json``, which can be
+    published), and every reply is kept there before it is used: the same call goes on from there and asks nothing
+    twice. What local models have read is kept in the user's cache.
+
+    Parameters
+    ----------
+    job
+        The suspect, the served answers in the order of serving, and the owner's model.
+    spec, key, tokenizer
+        As for `detect.Detector`.
+    output
+        Folder of the report.
+    tenants
+        Accounts to test beside the global key.
+    api_key, client
+        As for `trace_endpoint`.
+    progress
+        Of local models: called with what is being done, places done and in all.
+    asked
+        Of an endpoint: called before the first request and after each.
+
+    Raises
+    ------
+    DyetraceError
+        What is asked for doesn't go together; spec, key, tokenizer and the owner's model don't belong together; the
+        answers can't be read, or the suspect can't be read or asked; the folder holds the plan of another job.
+
+    Examples
+    --------
+    >>> import detect
+    >>> job = detect.RaceJob(suspect="suspect", read="served.jsonl", owner_model="my-model", taken="all")
+    >>> detect.trace_race(job, "spec.json", "file:owner.key", "my-model", "read/")  # doctest: +SKIP
+    <RaceResult found=True log10_pvalue=-14.20 places=4210>
+    """
+    made, folder = _spec(spec), Path(output)
+    ring = rings_of(key, [made], tenants)[0]
+    job = replace(job, owner_model=Path(job.owner_model), complete=None if job.complete is None else Path(job.complete))
+    job.check()
+    loaded = load_tokenizer(tokenizer)
+    if not job.through_endpoint:
+        return _drawn(RaceResult(trace_race_weights(job, made, ring, loaded, folder, progress=progress), folder))
+    secret = None if api_key is None else load_api_key(api_key)
+    path = folder / PLAN_FILE
+    if path.exists():
+        if load_race_plan(path).arguments != job.arguments:
+            raise DyetraceError(f"{path} is the plan of another job; give another folder, or the job that it was of")
+    else:
+        make_folder(folder)
+        race_endpoint.make_race_plan(
+            job,
+            made,
+            ring,
+            loaded,
+            path,
+            key=secret,
+            client=client,
+            progress=None if progress is None else partial(progress, "reading with the owner's model"),
+        )
+    record = race_endpoint.trace_race_endpoint(
+        path,
+        job.read,
+        made,
+        ring,
+        loaded,
+        folder,
+        quotes=job.quotes,
+        api_key=secret,
+        client=client,
+        progress=asked,
+    )
+    return _drawn(RaceResult(record, folder))
 
 
 def trace_twins(

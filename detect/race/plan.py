@@ -32,6 +32,8 @@ from watermark.files.writing import write_atomically
 
 RACE_PLAN_FORMAT = "dyetrace-race-plan"
 RACE_PLAN_VERSION = 1
+PLAN_FILE = "plan.json"
+"""Where a program that plans and asks in one call keeps the plan, in the folder of the report."""
 
 RaceEndpointAsk = Literal["prompt-logprobs", "echo", "logprobs", "bias", "greedy"]
 RACE_ASKS: tuple[RaceEndpointAsk, ...] = ("prompt-logprobs", "echo", "logprobs", "bias", "greedy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -15,12 +16,15 @@ from click.testing import CliRunner
 
 import detect
 from detect.cli.main import main
+from detect.race.evidence import EVIDENCE_FILE, read_evidence
+from detect.race.plan import save_plan
 from detect.records.detection import AwareResult, Record
 from detect.records.reading import read_record
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
 from detect.report.kinds import KINDS
 from detect.result import DetectionResult, Result, result_of
+from tests.detect.report.race.examples import found_race, make_plan
 from tests.detect.report.twins.ledgers import SECRET as TWIN_KEY
 from tests.detect.report.twins.ledgers import write_ledger
 from tests.golden.make import HERE as GOLDEN
@@ -313,6 +317,61 @@ def test_a_test_by_twins_from_python_is_a_report_as_the_commands(
     )
     with pytest.raises(DyetraceError, match="needs the suspect's name"):
         detect.trace_twins("http://127.0.0.1:9/v1", ledger, "file:twin.key", "asked")
+
+
+def test_a_race_readout_from_python_is_a_report_as_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from tests.innocents.world import network_of, tokenizer_of
+
+    monkeypatch.chdir(tmp_path)
+    tokenizer: Any = tokenizer_of()
+    for name, seed in (("owner", 1), ("suspect", 2)):
+        network_of(tokenizer, seed=seed).save_pretrained(name)
+        tokenizer.save_pretrained(name)
+    job = detect.RaceJob(
+        suspect="suspect",
+        read=str(GOLDEN / "answers.jsonl"),
+        owner_model="owner",  # type: ignore[arg-type]
+        taken="all",
+        decoys=10,
+        dtype="float32",
+    )
+    result = detect.trace_race(job, GOLDEN / "spec.json", KEY, "owner", "read", tenants=TENANTS)
+    assert isinstance(result, detect.RaceResult) and not result.found and result.refused is None
+    assert result.log10_pvalue is not None and result.record.hypotheses
+    assert {"report.json", "report.html", "race.npz"} <= {path.name for path in Path("read").iterdir()}
+    verified = run("report", "verify", "read/report.json")
+    assert verified.exit_code == 0, verified.output
+    again = run("recompute", "read/report.json", "--key", KEY)
+    assert again.exit_code == 0 and "every number the same" in again.output, again.output
+    frame = result.to_frame()
+    assert len(frame) == result.record.counts.asked > 100
+    spoken = frame[frame["said"].notna()]
+    assert float(spoken["chance"].sum()) == pytest.approx(sum(h.expected for h in result.record.hypotheses))
+    saved = detect.read_report(result.save("saved").parent)
+    assert repr(saved) == repr(result) and "RaceResult found=False" in repr(saved)
+    assert "where chance gives" in result.summary()
+
+
+def test_a_race_readout_of_an_endpoint_goes_on_by_its_own_plan_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = detect.RaceJob(suspect="http://127.0.0.1:9/v1", read="served.jsonl", owner_model=Path("owner"))
+    tokenizer = GOLDEN / "tokenizer.json"
+    with pytest.raises(DyetraceError, match="needs the suspect's name"):
+        detect.trace_race(job, GOLDEN / "spec.json", KEY, tokenizer, "asked")
+    assert not Path("asked").exists()
+    named = dataclasses.replace(job, model="suspect-mini")
+    record = found_race(tmp_path / "another")
+    plan, chances = make_plan(record, read_evidence(tmp_path / "another" / EVIDENCE_FILE))
+    save_plan(Path("another/plan.json"), replace(plan, arguments=named.arguments), chances)
+    with pytest.raises(DyetraceError, match="is a plan for spec"):
+        detect.trace_race(named, GOLDEN / "spec.json", KEY, tokenizer, "another")
+    with pytest.raises(DyetraceError, match="is the plan of another job"):
+        detect.trace_race(dataclasses.replace(named, spread=0.7), GOLDEN / "spec.json", KEY, tokenizer, "another")
 
 
 def run(*words: object) -> Any:

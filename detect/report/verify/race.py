@@ -25,16 +25,19 @@ from detect.race.conclude import (
     log10_threshold,
 )
 from detect.race.evidence import EVIDENCE_FILE, NOT_SAID, RaceEvidence, read_evidence
+from detect.race.plan import PLAN_FILE, RacePlan, chances_path, load_chances, parse_plan
 from detect.records.key_name import KeyName
 from detect.records.race import RaceRecord
 from detect.records.race_assumptions import assumptions as of_race
+from detect.records.recorded_inputs import file_sha256
 from detect.records.results import Check
 from detect.report.verify import files
-from detect.report.verify.checks import check, close, each, refuse, same, slack
+from detect.report.verify.checks import NotDone, check, close, each, refuse, same, slack
 from detect.report.verify.dates import dates
 from detect.report.verify.ledger import ledger
 from detect.report.verify.specs import spec_before_it, stated
 from detect.report.verify.words import assumptions
+from detect.student.asking.ledger import LEDGER_FILE, Entry, verify_chain
 
 Mask = npt.NDArray[np.bool_]
 
@@ -55,6 +58,7 @@ def checks(record: RaceRecord, report: Path, folder: Path | None) -> Iterator[Ch
         yield Check("evidence", "not done", "the file is not that of the report")
     looks = {"spec": spec_before_it, "keys": keys, "answer": answer, "controls": controls, "dates": dates}
     yield from each(looks, record)
+    yield check("plan", lambda: plan(record, report.parent))
     yield check("replies", lambda: ledger(record, report.parent))
     yield from assumptions(record, [of_race(record)])
     hits = f"whether the hits and e-values are those of {EVIDENCE_FILE} takes the key: `dyetrace recompute`"
@@ -203,3 +207,63 @@ def answers(record: RaceRecord, found: RaceEvidence) -> str:
         if not (np.abs(chances - cut.chance) <= slack(chances)).any():
             refuse(f"a place of {cut.answer} is shown whose chance no word of the suspect there has")
     return f"{len(record.lit):,} answers that light up and {len(record.shown):,} places are of {EVIDENCE_FILE}"
+
+
+def plan(record: RaceRecord, folder: Path) -> str:
+    """The plan that was entered before the first query is what the report keeps to, and its places come first."""
+    seen = record.plan
+    if seen is None:
+        return "the suspect's weights were at hand: there is no plan of queries"
+    path = folder / LEDGER_FILE
+    if not path.is_file():
+        raise NotDone(f"{LEDGER_FILE}, which holds the plan that fixed the places, is not beside the report")
+    held: list[bytes] = []
+
+    def take(entry: Entry) -> None:
+        if entry.kind == "plan" and entry.key == seen.sha256 and not held:
+            held.append(entry.payload)
+
+    verify_chain(path, take)
+    if not held:
+        refuse(f"{LEDGER_FILE} does not hold the plan {seen.sha256}")
+    made = parse_plan(held[0], f"the plan in {LEDGER_FILE}")
+    _kept_to(record, made)
+    found = read_evidence(folder / EVIDENCE_FILE)
+    bet = list(zip(found.documents.tolist(), found.positions.tolist(), strict=True))
+    if bet != made.cuts[: len(bet)]:
+        refuse("the places that were bet on are not the plan's first ones, in its order")
+    beside = chances_path(folder / PLAN_FILE)
+    if beside.is_file() and file_sha256(beside) == made.chances_sha256:
+        cuts = load_chances(folder / PLAN_FILE, made).cuts
+        same("the owner's candidates", found.tokens.tolist(), cuts.tokens[: len(bet)].tolist())
+        close("the owner's chances", found.chances, cuts.chances[: len(bet)])
+    return f"the places that were bet on are the first {len(bet):,} of the plan's {len(made.cuts):,}, in its order"
+
+
+def _kept_to(record: RaceRecord, made: RacePlan) -> None:
+    """Refuse where the record says another thing than its plan."""
+    served, counts = made.served, record.counts
+    assert record.plan is not None
+    for what, said, planned in (
+        ("when the plan was made", record.plan.created, made.created),
+        ("spec", record.spec_id, made.spec_id),
+        ("key", record.key_fingerprint, made.key_fingerprint),
+        ("commitment", record.commitment, made.commitment),
+        ("accounts", sorted(KeyName.read(one.key).tenant or "" for one in record.accounts), made.accounts),
+        ("what is read of the suspect", record.ask, made.ask),
+        ("suspect", record.suspect, made.suspect),
+        ("owner's model", record.owner, made.owner),
+        ("settings of sampling", record.sampling, made.sampling),
+        ("served answers", record.reading.sha256, served.sha256),
+        ("how answers were taken", record.reading.taken, served.taken),
+        ("what they were held against", record.reading.complete, served.complete),
+        ("number of answers", counts.answers, served.answers),
+        ("fresh places", counts.fresh, served.fresh),
+        ("places of keys that were not tested", counts.unheld, served.unheld),
+        ("places planned", counts.cuts, len(made.cuts)),
+        ("target", record.target_log10, made.target_log10),
+        ("level of the report", record.alpha, made.alpha),
+        ("seed of the decoys", record.controls.decoy_seed, made.decoy_seed),
+        ("decoys", len(record.controls.decoy_log10_evalues), made.decoys),
+    ):
+        same(what, said, planned)

@@ -10,8 +10,21 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from detect.race.chances import Chances
 from detect.race.conclude import conclude, rows_of
-from detect.race.evidence import EVIDENCE_FILE, NOT_SAID, RaceEvidence, encode_evidence
+from detect.race.evidence import EVIDENCE_FILE, NOT_SAID, RaceEvidence, encode_evidence, read_evidence
+from detect.race.plan import (
+    PLAN_FILE,
+    PlannedChances,
+    RaceAsking,
+    RacePlan,
+    RaceRule,
+    ServedSeen,
+    canonical_plan,
+    encode_chances,
+    plan_sha256,
+    save_plan,
+)
 from detect.race.tilts import tilts
 from detect.records.how_to_check import in_words
 from detect.records.made import Made
@@ -20,6 +33,7 @@ from detect.records.race_assumptions import assumptions
 from detect.records.reading import write_record
 from detect.records.scan import FileHash
 from detect.records.trace import ModelSeen, PlanSeen, Queries, Reading
+from detect.student.asking.ledger import LEDGER_FILE, Draft, Ledger
 from tests.detect.report.examples import HEX, MADE
 from watermark.commitment import Commitment
 from watermark.keys import KeyRing, SecretKey
@@ -340,6 +354,66 @@ def hostile_race(text: str, folder: Path) -> RaceRecord:
         queries=replace(record.queries, ledger_sha256=text, ledger_head=text, stopped=text),
         files=[FileHash(name=text, sha256=text, bytes=1)],
     )
+
+
+def planned_race(folder: Path, **changes: Any) -> RaceRecord:
+    """The first of these again, with the plan and the replies that it was made from beside it."""
+    record = found_race(folder, **changes)
+    evidence = read_evidence(folder / EVIDENCE_FILE)
+    plan, chances = make_plan(record, evidence)
+    save_plan(folder / PLAN_FILE, plan, chances)
+    with Ledger(folder / LEDGER_FILE) as ledger:
+        sha256 = plan_sha256(plan)
+        ledger.enter_plan(sha256, canonical_plan(plan))
+        for step in range(len(evidence)):
+            fields: dict[str, Any] = {"key": f"{step:064x}", "plan": sha256, "meta": {}}
+            (asked,) = ledger.append([Draft(kind="asked", tokens=20, payload=b"{}", **fields)])
+            ledger.append([Draft(kind="answered", tokens=21, payload=b"{}", asked=asked, **fields)])
+        first, head = ledger.standing(sha256).first_query, ledger.head
+    assert record.plan is not None and record.queries is not None
+    record = replace(
+        record,
+        plan=replace(record.plan, sha256=sha256, created=plan.created, first_query=first),
+        queries=replace(record.queries, requests=len(evidence), ledger_head=head),
+        counts=replace(record.counts, cuts=len(plan.cuts)),
+    )
+    write_record(folder / "report.json", record)
+    return record
+
+
+def make_plan(record: RaceRecord, evidence: RaceEvidence) -> tuple[RacePlan, bytes]:
+    """The plan of a readout, all of whose places were asked about, and the bytes of the file beside it."""
+    chances = encode_chances(PlannedChances(Chances(evidence.tokens, evidence.chances), np.zeros(record.counts.fresh)))
+    name, _, url = record.suspect.name.partition(" at ")
+    plan = RacePlan(
+        created="2026-02-02T09:00:00+00:00",
+        arguments=record.arguments,
+        url=url,
+        model=name,
+        spec_id=record.spec_id,
+        key_fingerprint=record.key_fingerprint,
+        commitment=record.commitment,
+        accounts=[one.key.removeprefix("tenant:") for one in record.accounts],
+        owner=record.owner,
+        sampling=record.sampling,
+        served=ServedSeen(
+            name=record.reading.name,
+            sha256=record.reading.sha256,
+            answers=record.counts.answers,
+            fresh=record.counts.fresh,
+            unheld=record.counts.unheld,
+            taken=record.reading.taken,
+        ),
+        rule=RaceRule(per_answer=PER_ANSWER, spread=0.5),
+        asking=RaceAsking(ask="greedy", form="completions", shown="plain", ids=False),
+        cuts=list(zip(evidence.documents.tolist(), evidence.positions.tolist(), strict=True)),
+        chances_sha256=hashlib.sha256(chances).hexdigest(),
+        decoy_seed=record.controls.decoy_seed,
+        decoys=len(record.controls.decoy_log10_evalues),
+        alpha=record.alpha,
+        target_log10=record.target_log10,
+    )
+    return plan, chances
 
 
 Maker = Callable[[Path], RaceRecord]

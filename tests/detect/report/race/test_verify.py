@@ -209,6 +209,77 @@ def test_what_no_run_writes_is_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
+# ------------------------------------------------------------------------------------------------ the plan and replies
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planned")
+    examples.planned_race(folder / "planned")
+    return folder / "planned"
+
+
+def test_a_report_that_keeps_to_its_plan_holds(planned: Path) -> None:
+    found = verify_report(planned / "report.json")
+    assert found.holds, found.failed
+    outcomes = {check.name: check.outcome for check in found.checks}
+    assert outcomes["plan"] == outcomes["replies"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (put("alpha", value=1e-3), "level of the report"),
+        (put("target_log10", value=4.0), "target"),
+        (put("owner", "sha256", value="0" * 64), "owner's model"),
+        (put("suspect", "name", value="another"), "suspect"),
+        (put("sampling", "settings", value=["temperature 1"]), "settings of sampling"),
+        (put("sampling", "source", value="given"), "settings of sampling"),
+        (put("reading", "sha256", value="0" * 64), "served answers"),
+        (put("reading", "taken", value="random"), "how answers were taken"),
+        (put("reading", "complete", value="served.ledger"), "what they were held against"),
+        (put("counts", "fresh", value=5000), "fresh places"),
+        (put("counts", "cuts", value=361), "places planned"),
+        (put("counts", "unheld", value=1), "places of keys that were not tested"),
+        (put("plan", "created", value="2026-02-01T09:00:00+00:00"), "when the plan was made"),
+        (put("commitment", value=None), "commitment"),
+        (put("ask", value="bias"), "what is read of the suspect"),
+        (put("plan", "sha256", value="0" * 64), "does not hold the plan"),
+    ],
+)
+def test_what_the_plan_says_otherwise_is_noticed(
+    change: Callable[[Any], None], said: str, planned: Path, tmp_path: Path
+) -> None:
+    assert said in failed(edited_copy(planned, tmp_path, change))["plan"]
+
+
+def skipped(found: RaceEvidence) -> RaceEvidence:
+    """Without a place in the middle, as whoever leaves out what he dislikes has it."""
+    return kept(found, np.delete(np.arange(len(found)), 7))
+
+
+def test_places_that_were_left_out_and_other_chances_than_planned_are_noticed(planned: Path, tmp_path: Path) -> None:
+    for name, change, said in (
+        ("skipped", skipped, "not the plan's first ones"),
+        ("chances", other_chances, "the owner's chances"),
+    ):
+        shutil.copytree(planned, tmp_path / name)
+        evidence = change(read_evidence(planned / EVIDENCE_FILE))
+        forge_file(tmp_path / name, EVIDENCE_FILE, encode_evidence(evidence))
+        assert said in failed(tmp_path / name / "report.json")["plan"]
+
+
+def test_replies_that_were_changed_are_noticed(planned: Path, tmp_path: Path) -> None:
+    import sqlite3
+
+    shutil.copytree(planned, tmp_path / "planned")
+    with sqlite3.connect(tmp_path / "planned" / "ledger.sqlite") as database:
+        database.execute("DROP TRIGGER entries_never_change")
+        database.execute("UPDATE entries SET payload = x'7b7d20' WHERE number = 3")
+    database.close()
+    assert "replies" in failed(tmp_path / "planned" / "report.json")
+
+
 def test_decoys_that_contradict_the_test_are_not_passed_over(made: Path, tmp_path: Path) -> None:
     """Where a keyed bit says which places are whose the decoys take the key; what they forbid does not."""
     change = put("controls", "decoy_log10_evalues", 0, value=5.0)
