@@ -34,15 +34,12 @@ class Listed(NamedTuple):
         In the suspect's vocabulary.
     logprob
         Natural logarithm.
-    rank
-        From 1; None where the server doesn't say it.
     text
         As the server wrote it; "" where it didn't.
     """
 
     id: int
     logprob: float
-    rank: int | None
     text: str
 
 
@@ -221,21 +218,15 @@ def prompt_shares(entries: Sequence[Listed], tokens: Sequence[int], most: int, v
 def likely(entries: Sequence[Listed], most: int) -> list[Listed]:
     """The entries that stand there whatever the prompt's own token is.
 
-    A server lists its ``most`` likeliest tokens and the prompt's own. With ranks those up to ``most`` are the likeliest
-    (vLLM gives an own token that is none of them a larger one). Without ranks one less than ``most`` are taken, the
-    likeliest ones: some servers put the own token in place of the last.
+    A server lists its ``most`` likeliest tokens and the prompt's own. The last of the likeliest is left out, with all
+    that are as likely: which of those are listed may be the own token's doing, as may be their ranks (vLLM gives an own
+    token the number of all that are at least as likely).
     """
     usable = [one for one in entries if not math.isnan(one.logprob)]
     if math.fsum(math.exp(one.logprob) for one in usable) > 1 + _ROUNDING:
         return []
-    if usable and all(one.rank is not None for one in usable):
-        kept = [one for one in usable if one.rank is not None and one.rank <= most]
-        if len(kept) <= most:
-            return kept
     ranked = sorted(usable, key=lambda one: -one.logprob)
-    kept = ranked[: max(0, most - 1)]
-    # Of tokens as likely as each other at the end of the list any may be left out: then all of them are.
-    return [one for one in kept if len(ranked) <= len(kept) or one.logprob > ranked[len(kept)].logprob]
+    return [one for one in ranked if len(ranked) < most or one.logprob > ranked[most - 1].logprob]
 
 
 def listed_prompt(payload: bytes) -> list[list[Listed]] | None:
@@ -258,15 +249,8 @@ def _entries(entry: Any) -> list[Listed]:
     for name, one in entry.items():
         if not (name.isascii() and name.isdecimal() and len(name) <= 10 and isinstance(one, dict)):
             continue
-        rank, text = one.get("rank"), one.get("decoded_token")
-        found.append(
-            Listed(
-                int(name),
-                _number(one.get("logprob")),
-                rank if type(rank) is int and rank > 0 else None,
-                text if isinstance(text, str) else "",
-            )
-        )
+        text = one.get("decoded_token")
+        found.append(Listed(int(name), _number(one.get("logprob")), text if isinstance(text, str) else ""))
     return found
 
 
