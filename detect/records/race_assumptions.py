@@ -61,8 +61,8 @@ def _of_places(record: RaceRecord) -> Iterator[Assumption]:
     counts, reading = record.counts, record.reading
     yield Assumption(
         says="Nothing that the suspect was shown at a place holds what the key chose there.",
-        how="A context counts once, where it is used for the first time in all answers, whether or not that answer is "
-        f"asked about: {counts.fresh:,} places of {counted(counts.answers, 'answer')}"
+        how="A context counts once under the key that marks it, where it is used for the first time in all answers, "
+        f"whether or not that answer is asked about: {counts.fresh:,} places of {counted(counts.answers, 'answer')}"
         + (f"; {reading.barred:,} whose context stands in a prompt did not count." if reading.barred else "."),
         checked=True,
     )

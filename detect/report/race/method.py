@@ -87,8 +87,8 @@ def _places(record: RaceRecord) -> Iterator[Leaf]:
         "are spread, that is where 1 − Σ <i>p</i>(<i>v</i>)<sup>2</sup> is above a number that was fixed before.",
     )
     yield text(
-        "A context counts once, where it is used for the first time in all answers in the order of serving: what the "
-        "suspect was shown then holds nothing that the key chose for it. What comes after a place has no say in "
+        "A context counts once under the key that marks it, where it is used for the first time in all answers in the "
+        "order of serving: what the suspect was shown then holds nothing that the key chose for it. What comes after a place has no say in "
         f"whether it is asked, nor has the length of an answer or the number of answers. {chosen}"
     )
 
