@@ -18,9 +18,11 @@ from detect.cli.options.ledger import Schema
 from detect.cli.results import print_result
 from detect.corpus.forecast import ScanForecast
 from detect.corpus.run_times import RunTimes
+from detect.race.plan import RacePlan
 from detect.records import results
 from detect.records.detection import Record
 from detect.records.power_plan import PowerPlan
+from detect.records.race import RaceRecord
 from detect.records.reading import printed
 from detect.records.report import Report
 from detect.records.scan import Hit, ScanRecord
@@ -51,6 +53,8 @@ _DOCUMENTS: dict[str, tuple[type[msgspec.Struct], str]] = {
     "serve-check": (ServeCheck, "dyetrace check of a server"),
     "twins": (TwinRecord, "dyetrace record of a test by twins"),
     "twin-plan": (TwinPlan, "dyetrace plan of a test by twins"),
+    "race": (RaceRecord, "dyetrace record of a race readout"),
+    "race-plan": (RacePlan, "dyetrace plan of a race readout"),
     "signature": (Signature, "dyetrace signature of a report"),
     "spec": (WatermarkSpec, "dyetrace watermark spec"),
     "commitment": (Commitment, "dyetrace commitment"),

@@ -393,7 +393,7 @@ class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1")
     differences
         What is not, in the record's order.
     unit, count
-        What was computed anew: so many documents, contexts of a trace, pairs of twins, or cuts of a race readout.
+        What was computed anew: so many documents, contexts of a trace, pairs of twins, or places of a race readout.
     account
         Where an account's own key was given, which checks this account's part alone; else null.
     keys_unchecked
@@ -404,7 +404,7 @@ class Recomputed(_Result, frozen=True, kw_only=True, tag="dyetrace-recompute-1")
     report: Literal["detection", "scan", "trace", "twins", "race"]
     holds: bool
     differences: list[str]
-    unit: Literal["documents", "contexts", "pairs", "cuts"]
+    unit: Literal["documents", "contexts", "pairs", "places"]
     count: int
     account: str | None
     keys_unchecked: int

@@ -103,11 +103,18 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny_model: tuple[Any, Any]) 
         api = ["trace", "api", folder / "plan.json", *keys, "--tokenizer", model, "--no-pdf", "-o", folder / "asked"]
         did("result-trace-api-dry-run", *api, "--dry-run")
         did("trace, by an endpoint", *api)
+        read = ["--read", answers]
+        race = [*read, "--owner-model", model, "--dtype", "float32", "--ask", "greedy", "--per-answer", 1]
+        race = ["trace", "plan", server.url, "--model", "student", *tested, *race, "-o", folder / "race.json"]
+        did("result-trace-plan-race", *race)
+        api = ["trace", "api", folder / "race.json", *read, *keys, "--tokenizer", model, "--no-pdf"]
+        did("result-trace-api-dry-run-race", *api, "-o", folder / "raced", "--dry-run")
+        did("race", *api, "-o", folder / "raced")
         checked = ["serve-check", server.url, *keys, "--count", 4, "--max-tokens", 40, "--no-special"]
         did("serve-check", *checked, "--tokenizer", model, status=3)
 
-    for kind in ("detected", "scanned", "traced"):
-        again = ["--tokenizer", model, "--inputs", folder] if kind != "traced" else []
+    for kind in ("detected", "scanned", "traced", "raced"):
+        again = ["--tokenizer", model, "--inputs", folder] if kind not in ("traced", "raced") else []
         did(f"result-recompute, {kind}", "recompute", folder / kind / "report.json", *key, *again)
         did(f"result-report-verify, {kind}", "report", "verify", folder / kind / "report.json")
     report = folder / "scanned" / "report.json"
@@ -187,6 +194,8 @@ def test_files_and_lines_are_of_their_schemas(case: Case) -> None:
         "scan": "scanned/report.json",
         "trace": "asked/report.json",
         "trace-plan": "plan.json",
+        "race": "raced/report.json",
+        "race-plan": "race.json",
         "twins": "tested/report.json",
         "twin-plan": "tested/plan.json",
         "spec": "spec.json",
