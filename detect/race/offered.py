@@ -214,7 +214,7 @@ class _Finder:
         name: str,
         extra: dict[str, Any],
         problem: Callable[[bytes], str | None],
-        numbers: Callable[[bytes], Sequence[F64]],
+        numbers: Callable[[bytes, int], Sequence[F64]],
     ) -> Trial:
         """Log-probabilities of token ids, asked of two texts that begin alike: what follows must not show in them.
 
@@ -227,8 +227,7 @@ class _Finder:
         def found(replies: Sequence[bytes]) -> str | None:
             if (wrong := problem(replies[0])) is not None:
                 return wrong
-            # Of the last common place what is likely next; of those before it the tokens themselves too.
-            one, two = (numbers(payload)[1:half] for payload in replies)
+            one, two = (numbers(payload, half)[1:] for payload in replies)
             if len(one) != len(two) or not all(map(_alike, one, two)):
                 return "what follows a place shows in its log-probabilities, as in a model that looks at both sides"
             return None
@@ -439,17 +438,17 @@ class _Finder:
         return found[:_FORCED]
 
 
-def _prompt_numbers(count: int) -> Callable[[bytes], Sequence[F64]]:
-    """The likely log-probabilities at each place, by falling size."""
-    return lambda payload: [
+def _prompt_numbers(count: int) -> Callable[[bytes, int], Sequence[F64]]:
+    """The likely log-probabilities by falling size, at so many places and the one after them, where texts part."""
+    return lambda payload, places: [
         np.array(sorted((one.logprob for one in likely(entries, count)), reverse=True))
-        for entries in listed_prompt(payload) or []
+        for entries in (listed_prompt(payload) or [])[: places + 1]
     ]
 
 
-def _echo_numbers(payload: bytes) -> Sequence[F64]:
-    """The own token's log-probability at each place."""
-    return [np.array([token.logprob]) for token in read_prompt(payload).tokens]
+def _echo_numbers(payload: bytes, places: int) -> Sequence[F64]:
+    """The own token's log-probability, at so many places."""
+    return [np.array([token.logprob]) for token in read_prompt(payload).tokens[:places]]
 
 
 def _alike(one: F64, two: F64) -> bool:
