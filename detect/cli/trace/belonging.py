@@ -46,6 +46,7 @@ _OF_OTHERS = {
     "logprobs": "--ask says what is read of the endpoint",
     "temperature": "the suspect is asked for what it finds likeliest; --owner-temperature says at which the answers "
     "were drawn",
+    "concurrency": "a request goes out when the one before is answered, as a later one shows what the key chose",
     "max_tokens": "answers are read as they were served, or a word at a time is asked for",
 }
 

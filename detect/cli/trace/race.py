@@ -153,7 +153,7 @@ def race_api(asked: TraceEndpoint, data: bytes, maker: Made) -> None:
             budgets=budgets,
             quotes=not asked.no_quotes,
             api_key=None if asked.api_key_source is None else load_api_key(asked.api_key_source),
-            client=ClientSettings(timeout=asked.timeout, most=asked.concurrency, attempts=asked.attempts),
+            client=ClientSettings(timeout=asked.timeout, attempts=asked.attempts),
             made=maker,
             progress=_LiveEvidence(),
             tell=note,

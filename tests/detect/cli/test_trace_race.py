@@ -298,7 +298,7 @@ def test_a_killed_readout_goes_on_and_asks_nothing_twice(world: World, serve: Se
     assert made.exit_code == 0, made.stderr
     probes = len(seen)
     at = probes + 9
-    words = of_endpoint(world, tmp_path / "plan.json", tmp_path / "out", "--concurrency", 1)
+    words = of_endpoint(world, tmp_path / "plan.json", tmp_path / "out")
     child = [sys.executable, "-m", "detect.cli", *map(str, words)]
     with subprocess.Popen(child, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         server.wait_for(at)
@@ -329,6 +329,7 @@ def test_other_answers_than_the_plans_are_refused_before_anything_is_asked(
         (["--served", "x.jsonl"], "--served has no effect: in a race readout"),
         (["--reference", "x"], "--reference has no effect: in a race readout"),
         (["--read", "x.jsonl"], "--read once"),
+        (["--concurrency", "4"], "--concurrency has no effect: in a race readout"),
         (["--dry-run", "--fail"], "--fail has no effect"),
         (["--dry-run", "--no-quotes"], "--no-quotes has no effect"),
         (["--tenant", "acme"], "no accounts"),
