@@ -30,6 +30,7 @@ from detect.models.reading import (
 )
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
+from watermark.generate import SamplingUsed
 from watermark.spec import WatermarkSpec
 
 SPEC = WatermarkSpec(vocabulary_size=50, tokenizer="t", key_fingerprint="k", subkeys=4)
@@ -308,3 +309,44 @@ def test_a_context_across_a_cut_counts_nowhere_later(encoder: Encoder, tmp_path:
         c for d, c in zip(where.document.tolist(), context_at(text.documents, where, 2).tolist(), strict=True) if d == 2
     ]
     assert across not in last and [across[1], 44] in last
+
+
+def test_a_context_that_is_told_apart_counts_once_for_each_that_it_is_told_apart_by(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    """As where an account's own key chose for that account alone; across a cut, too."""
+    ids = [(i * 7) % 43 for i in range(WINDOW + 10)]
+    across = [*ids[WINDOW - 1 : WINDOW + 1], 44]
+    fields = {"spec_id": SPEC.spec_id, "subkey": 0}
+    lines = [{"token_ids": ids, "tenant": "a"}, {"token_ids": across, "tenant": "a"}]
+    lines.append({"token_ids": across, "tenant": "b"})
+    text = read_text(file_of(tmp_path / "a.jsonl", *({**fields, **line} for line in lines)), SPEC, encoder)
+
+    def by_account(document: ReadingDocument, sequence: Any) -> Any:
+        return np.full(len(sequence) - 1, ord(document.tenant or "-"), dtype=np.uint64)
+
+    def counted(**more: Any) -> list[tuple[int, int]]:
+        return [one for one in found(text, **more) if one[0] > 1]
+
+    assert counted() == [(2, 3)]
+    assert counted(apart=by_account) == [(2, 3), (3, 2), (3, 3)]
+
+
+def test_a_long_answers_first_piece_is_told_its_prompt_as_a_short_answer_is(encoder: Encoder, tmp_path: Path) -> None:
+    """A model with another tokenizer reads the prompt as text: how long an answer is must change nothing of it."""
+    answer = {"prompt": "w1 w2", "prompt_token_ids": [1, 2], "spec_id": SPEC.spec_id, "subkey": 0, "text": "w3"}
+    answer |= {"tenant": "acme", "sampling": {"top_p": 0.9}}
+    lines = [{**answer, "token_ids": [i % 50 for i in range(length)]} for length in (20, 2 * WINDOW)]
+    short, first, second, *_ = read_text(file_of(tmp_path / "a.jsonl", *lines), SPEC, encoder).documents
+    assert (short.prompt, short.lead) == (first.prompt, first.lead) == ("w1 w2", 2)
+    assert short.barred == first.barred and second.prompt is None
+    assert {one.tenant for one in (short, first, second)} == {"acme"}
+    assert {one.sampling for one in (short, first, second)} == {SamplingUsed(top_p=0.9)}
+
+
+def test_a_field_named_sampling_of_other_text_may_be_anything(encoder: Encoder, tmp_path: Path) -> None:
+    path = file_of(tmp_path / "a.jsonl", {"text": "w1 w2 w3", "sampling": "greedy"})
+    assert read_text(path, SPEC, encoder).documents[0].sampling is None
+    marked = {"token_ids": [1, 2, 3], "spec_id": SPEC.spec_id, "sampling": "greedy"}
+    with pytest.raises(DyetraceError, match="line 1: field 'sampling'"):
+        read_text(file_of(tmp_path / "b.jsonl", marked), SPEC, encoder)

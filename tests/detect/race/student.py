@@ -28,8 +28,8 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95, max_new_tokens=60, batch=32, se
 class World:
     """The folder of models and answers, and the spec.
 
-    ``owner`` made ``served.jsonl`` (first acme's, then bolt's), ``student`` learnt from acme's answers alone,
-    ``innocent`` from answers to the same prompts without a mark.
+    ``owner`` made ``served.jsonl`` (first acme's, then bolt's); ``student`` learnt from acme's answers alone, and so
+    did ``stranger``, which has another tokenizer; ``innocent`` learnt from answers to the same prompts without a mark.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class World:
 
     def job(self, suspect: str, **more: Any) -> RaceJob:
         fields: dict[str, Any] = {
-            "suspect": str(self.folder / suspect),
+            "suspect": suspect if "://" in suspect else str(self.folder / suspect),
             "read": str(self.folder / "served.jsonl"),
             "owner_model": self.folder / "owner",
             "dtype": "float32",
@@ -57,25 +57,9 @@ def saved(model: Any, tokenizer: Any, folder: Path) -> None:
 
 def made_world(folder: Path) -> World:
     """Some ten seconds on one core."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     prose = [text[:3000] for _, text in natural_documents("prose", 40)]
     tokenizer = _tokenizer(prose)
-    torch.manual_seed(0)
-    owner = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    owner = fresh_model(tokenizer)
     _train(owner, _rows([i for text in prose for i in tokenizer(text)["input_ids"]]), 120, 3e-3)
     sibling = copy.deepcopy(owner)
     _train(sibling, _rows([i for text in prose[:20] for i in tokenizer(text)["input_ids"]]), 10, 1e-3)
@@ -98,9 +82,34 @@ def made_world(folder: Path) -> World:
         student = copy.deepcopy(sibling)
         _train(student, _padded(answers, tokenizer.pad_token_id), 60, 2e-3)
         saved(student, tokenizer, folder / name)
+    words = _tokenizer([text[::-1] for text in prose])
+    stranger = fresh_model(words)
+    texts = [words(answer.prompt + answer.text)["input_ids"] for answer in served[:32]]
+    _train(stranger, _of_one_length(texts, words.pad_token_id), 200, 3e-3)
+    saved(stranger, words, folder / "stranger")
     saved(owner, tokenizer, folder / "owner")
     saved(sibling, tokenizer, folder / "sibling")
     return World(folder, spec)
+
+
+def fresh_model(tokenizer: Any, seed: int = 0) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def numbered(answers: Sequence[Answer]) -> list[Answer]:
@@ -112,8 +121,11 @@ def numbered(answers: Sequence[Answer]) -> list[Answer]:
 
 def _padded(answers: Sequence[Answer], pad: int) -> Any:
     """Prompts and answers as rows of one length."""
+    return _of_one_length([[*answer.prompt_token_ids, *answer.token_ids] for answer in answers], pad)
+
+
+def _of_one_length(rows: Sequence[Sequence[int]], pad: int) -> Any:
     import torch
 
-    rows = [[*answer.prompt_token_ids, *answer.token_ids] for answer in answers]
     length = max(map(len, rows))
-    return torch.from_numpy(np.array([row + [pad] * (length - len(row)) for row in rows], dtype=np.int64))
+    return torch.from_numpy(np.array([[*row, *[pad] * (length - len(row))] for row in rows], dtype=np.int64))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.tiny_models import CAUSAL, made, saved
-from watermark.errors import DyetraceError
-from watermark.models.folder import load_model
+from watermark.errors import DyetraceError, MachineError
+from watermark.models.folder import DEVICES, find_device, load_model
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +216,22 @@ def test_half_precision_is_rounding_and_nothing_else(dtype: str, plain: Path, tm
     with torch.inference_mode():
         difference = (model(input_ids=ids).logits - whole(input_ids=ids).logits).abs().max()
     assert 0 < difference < 0.01
+
+
+def test_a_device_is_found_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert [find_device(name) for name in ("auto", "cpu", "mps")] == ["cpu", "cpu", "mps"]
+    with pytest.raises(MachineError, match="no cuda device on this machine; give --device cpu"):
+        find_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert find_device("auto") == find_device("cuda") == "cuda"
+    with pytest.raises(DyetraceError, match=f"must be one of {', '.join(DEVICES)}"):
+        find_device("tpu")
+
+
+def test_a_model_is_read_onto_the_device_that_is_asked_for(plain: Path) -> None:
+    network, _ = load_model(plain, "float32", device="cpu")
+    assert network.device.type == "cpu" and not hasattr(network, "hf_device_map")
