@@ -148,7 +148,7 @@ def test_log_probabilities_that_know_what_follows_are_refused(serve: Serve, toke
         reply = honest.serve(False, body)
         listed = reply["choices"][0]["prompt_logprobs"]
         for place, entry in enumerate(listed[1:], 1):
-            sure = -0.01 - sum(body["prompt"][place:]) % 7
+            sure = -0.01 - hash(tuple(body["prompt"][place:])) % 7
             for one in entry.values():
                 one["logprob"] = sure if one["rank"] == 1 else one["logprob"] - 10
         return Fault("status", 200, body=json.dumps(reply).encode())
