@@ -41,6 +41,7 @@ from watermark.errors import DyetraceError, MachineError
 from watermark.files.writing import make_folder, write_atomically
 
 _R = TypeVar("_R", bound=Report)
+_Answer = TypeVar("_Answer", ScanRecord, TraceRecord, TwinRecord, RaceRecord)
 DOCUMENTS = "documents.jsonl"
 """The file that keeps the texts of a saved detection, from which another party recomputes it."""
 
@@ -235,28 +236,32 @@ def _is_of_report(path: Path) -> bool:
     return isinstance(record, Record) and any(given.sha256 == sha256 for given in record.inputs)
 
 
-class ScanResult(Result[ScanRecord]):
-    """What came of a scan: one p-value for the corpus, and the documents that it lists."""
-
-    @property
-    def hits(self) -> Sequence[Hit]:
-        """The strongest documents of the list, at the stated false-discovery rate."""
-        return self.record.hits
+class _Answered(Result[_Answer]):
+    """Whose record says itself what the answer is."""
 
     @property
     def log10_pvalue(self) -> float | None:
-        """Of the whole corpus, all keys paid for."""
+        """Of the whole test, every choice paid for."""
         return self.record.log10_pvalue
 
     @property
     def found(self) -> bool:
-        """Whether the mark is in the corpus."""
+        """Whether the mark was found; of twins, whether the suspect prefers the answers that were served."""
         return self.record.found
 
     @property
     def refused(self) -> str | None:
         """Why there is no answer, or None."""
         return self.record.refused
+
+
+class ScanResult(_Answered[ScanRecord]):
+    """What came of a scan: one p-value for the corpus, and the documents that it lists."""
+
+    @property
+    def hits(self) -> Sequence[Hit]:
+        """The strongest documents of the list, at the stated false-discovery rate."""
+        return self.record.hits
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each document of the corpus, as `documents.parquet` has them."""
@@ -269,23 +274,8 @@ class ScanResult(Result[ScanRecord]):
         return f"documents={self.record.documents} listed={self.record.discoveries.benjamini_hochberg}"
 
 
-class TraceResult(Result[TraceRecord]):
+class TraceResult(_Answered[TraceRecord]):
     """What came of tracing a student."""
-
-    @property
-    def log10_pvalue(self) -> float | None:
-        """Of the strongest key, all keys paid for."""
-        return self.record.log10_pvalue
-
-    @property
-    def found(self) -> bool:
-        """Whether the mark is in the student."""
-        return self.record.found
-
-    @property
-    def refused(self) -> str | None:
-        """Why there is no answer, or None."""
-        return self.record.refused
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each key that was tested."""
@@ -295,23 +285,8 @@ class TraceResult(Result[TraceRecord]):
         return f"keys={len(self.record.hypotheses)}"
 
 
-class TwinResult(Result[TwinRecord]):
+class TwinResult(_Answered[TwinRecord]):
     """What came of a test by twins."""
-
-    @property
-    def log10_pvalue(self) -> float | None:
-        """Of the bets on the coins, whenever one looks."""
-        return self.record.log10_pvalue
-
-    @property
-    def found(self) -> bool:
-        """Whether the suspect prefers the answers that were served."""
-        return self.record.found
-
-    @property
-    def refused(self) -> str | None:
-        """Why there is no answer, or None."""
-        return self.record.refused
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each pair that was bet on, in that order, as `twins.npz` has them."""
@@ -328,23 +303,8 @@ class TwinResult(Result[TwinRecord]):
         return f"pairs={self.record.pairs.asked}"
 
 
-class RaceResult(Result[RaceRecord]):
+class RaceResult(_Answered[RaceRecord]):
     """What came of a race readout: whether the suspect says what the key chose."""
-
-    @property
-    def log10_pvalue(self) -> float | None:
-        """Of the bets on what the key chose, whenever one looks."""
-        return self.record.log10_pvalue
-
-    @property
-    def found(self) -> bool:
-        """Whether the suspect learnt from the answers that were served."""
-        return self.record.found
-
-    @property
-    def refused(self) -> str | None:
-        """Why there is no answer, or None."""
-        return self.record.refused
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each place that was bet on, in that order, as `race.npz` has them; no key is needed."""

@@ -90,8 +90,8 @@ class RaceEvidence:
         """How many cuts."""
         return len(self.documents)
 
-    def part(self, rows: slice) -> RaceEvidence:
-        """Some of the cuts, one behind the other; all answers and accounts stay named."""
+    def part(self, rows: slice | npt.NDArray[np.bool_]) -> RaceEvidence:
+        """Some of the cuts, in their order; all answers and accounts stay named."""
         return replace(
             self,
             contexts=self.contexts[rows],

@@ -6,7 +6,6 @@ Neither the suspect nor the owner's model nor a text is needed. An account's own
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,20 +66,7 @@ def held_part(evidence: RaceEvidence, spec: WatermarkSpec, ring: KeyRing) -> Rac
     account = evidence.account[evidence.documents]
     names = rows_of(evidence.contexts, account, evidence.accounts, spec, ring)
     rows = np.array([name is not None for name in names], dtype=np.bool_)
-    if rows.all():
-        return evidence
-    return replace(
-        evidence,
-        contexts=evidence.contexts[rows],
-        subkeys=evidence.subkeys[rows],
-        documents=evidence.documents[rows],
-        positions=evidence.positions[rows],
-        tokens=evidence.tokens[rows],
-        chances=evidence.chances[rows],
-        said=evidence.said[rows],
-        shares=evidence.shares[rows],
-        steps=evidence.steps[rows],
-    )
+    return evidence if rows.all() else evidence.part(rows)
 
 
 def _of_keys(before: Sequence[RaceFound], after: Sequence[RaceFound], *, adjusted: bool) -> Iterator[str]:

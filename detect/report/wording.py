@@ -17,6 +17,7 @@ from detect.report.runs import Runs, level, listed, p_value, runs
 from watermark.commitment import Commitment
 
 _NAMED_KEYS = 3  # that a document points to; more are counted
+_FEW = 9  # tosses of a coin that tell nobody anything
 _RENAMED = {"tenants": "tenant", "roles": "role"}  # arguments named otherwise than their options
 
 SECRECY = runs("Whoever holds the key can make marked text. The answer is as good as the key’s secrecy.")
@@ -44,7 +45,15 @@ def commitment_date(commitment: Commitment | None) -> str:
 def in_tosses(log10_p: float) -> str:
     """How lucky a p-value is, as the end of a sentence about it; nothing where few tosses would do."""
     tosses = coin_tosses(log10_p)
-    return f", the chance of calling {tosses:,} tosses of a fair coin, each one right" if tosses > 9 else ""
+    return f", the chance of calling {tosses:,} tosses of a fair coin, each one right" if tosses > _FEW else ""
+
+
+def tosses_line(log10_p: float | None, *, found: bool) -> list[Runs]:
+    """How lucky what was found would be, as a line of its own; nothing where few tosses would do."""
+    tosses = coin_tosses(log10_p or 0.0)
+    if not found or tosses <= _FEW:
+        return []
+    return [runs(f"As likely as calling {tosses:,} tosses of a fair coin, each one right.")]
 
 
 def chance_of(scores: str, log10_p: float, alpha: float, *, found: bool) -> Runs:

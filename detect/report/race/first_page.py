@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from detect.records.race import LitAnswer, RaceRecord
 from detect.records.race_assumptions import SETTINGS_NAMED
-from detect.records.written import coin_tosses, counted, format_e
+from detect.records.written import counted, format_e
 from detect.report.checking import commitment_line
 from detect.report.race.wording import (
     SETTINGS,
@@ -22,7 +22,7 @@ from detect.report.race.wording import (
 )
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.story import Fact
-from detect.report.wording import LIMITS_OF_SERVED, SECRECY, capital, decoys_run, in_tosses, watermark_line
+from detect.report.wording import LIMITS_OF_SERVED, SECRECY, capital, decoys_run, in_tosses, tosses_line, watermark_line
 
 _SENTENCE = 600  # characters of one in a terminal
 _NAMED = 6  # accounts that are told one by one
@@ -129,9 +129,7 @@ def brief(record: RaceRecord) -> Iterator[Runs]:
         p=p_value(record.log10_pvalue),
         level=level(record.alpha),
     )
-    tosses = coin_tosses(record.log10_pvalue or 0.0)
-    if record.found and tosses > 9:
-        yield runs(f"As likely as calling {tosses:,} tosses of a fair coin, each one right.")
+    yield from tosses_line(record.log10_pvalue, found=record.found)
     if record.accounts:
         yield from account_lines(record)
 

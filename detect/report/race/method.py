@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from detect.race.bets import CLIP, PARTS, STAKES, THETAS, Bet, bet_of
+from detect.race.bets import CLIP, PARTS, RAISES, RARE, SHARPNESS, STAKES, THETAS, Bet, bet_of
 from detect.race.conclude import LOG10_CONTRADICTION
 from detect.records.race import RaceRecord
 from detect.report.method import papers, words
@@ -88,16 +88,23 @@ def _places(record: RaceRecord) -> Iterator[Leaf]:
     )
     yield text(
         "A context counts once under the key that marks it, where it is used for the first time in all answers in the "
-        "order of serving: what the suspect was shown then holds nothing that the key chose for it. What comes after a place has no say in "
-        f"whether it is asked, nor has the length of an answer or the number of answers. {chosen}"
+        "order of serving: what the suspect was shown then holds nothing that the key chose for it. What comes after a "
+        "place has no say in whether it is asked, nor has the length of an answer or the number of answers. "
+        f"{chosen}"
     )
 
 
 _STAKED = "1 − <i>w</i> + <i>w</i>"
 _OF: dict[Bet, tuple[str, str]] = {
     "words": (
-        "The suspect’s likeliest word is <i>y</i>. A bettor stakes the part <i>w</i> on it and keeps the rest:",
-        f"<i>e</i> = {_STAKED} <i>K</i>(<i>y</i>) / <i>p</i>(<i>y</i>)",
+        "The suspect’s likeliest word is <i>y</i>. A bettor compares how likely it says <i>y</i> where the key chose "
+        "<i>v</i>, <i>h</i>(<i>v</i>), with <i>s</i> = <i>p</i><sup><i>κ</i></sup> / Σ <i>p</i><sup><i>κ</i></sup> for "
+        "what a suspect says that learnt nothing, and the odds of what the key chose raised by e<sup><i>β</i></sup> "
+        "in one that did:",
+        "<i>e</i> = Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>h</i>(<i>v</i>) / Σ<sub><i>v</i></sub> <i>p</i>"
+        "(<i>v</i>) <i>h</i>(<i>v</i>), \N{EM SPACE}<i>h</i>(<i>v</i>) = <i>b</i>(<i>v</i>) / (1 − <i>s</i>(<i>v</i>) "
+        "+ <i>s</i>(<i>v</i>) e<sup><i>β</i></sup>), \N{EM SPACE}<i>b</i>(<i>y</i>) = e<sup><i>β</i></sup>, else 1, "
+        "\N{EM SPACE}<i>κ</i> = $sharp",
     ),
     "known": (
         "The suspect’s chances <i>q</i>(<i>v</i>) are known of some words. A bettor stakes the part <i>w</i>, spread "
@@ -108,9 +115,16 @@ _OF: dict[Bet, tuple[str, str]] = {
         "The suspect’s chances <i>q</i>(<i>v</i>) of the words are known. A bettor stakes more on words that the "
         "suspect finds likelier than the owner does:",
         "<i>e</i> = Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>h</i>(<i>v</i>) / Σ<sub><i>v</i></sub> <i>p</i>"
-        "(<i>v</i>) <i>h</i>(<i>v</i>), \N{EM SPACE}<i>h</i> = exp(<i>θ</i> clip(ln(<i>q</i> / <i>p</i>), −$most, "
-        "$most))",
+        "(<i>v</i>) <i>h</i>(<i>v</i>), \N{EM SPACE}<i>h</i> = exp(<i>θ</i> max(0, 1 + ln(<i>p</i>) / $rare) clip(ln("
+        "<i>q</i> / <i>p</i>), −$most, $most))",
     ),
+}
+
+
+_GRIDS: dict[Bet, tuple[str, tuple[float, ...]]] = {
+    "words": ("<i>β</i>", RAISES),
+    "known": ("<i>w</i>", STAKES),
+    "whole": ("<i>θ</i>", THETAS),
 }
 
 
@@ -119,8 +133,8 @@ def _bets(record: RaceRecord) -> Iterator[Leaf]:
     bet = bet_of(record.ask)
     told, equation = _OF[bet]
     yield text(told)
-    yield formula(equation, most=f"{CLIP:g}")
-    letter, grid = ("<i>θ</i>", THETAS) if bet == "whole" else ("<i>w</i>", STAKES)
+    yield formula(equation, most=f"{CLIP:g}", rare=f"{RARE:g}", sharp=f"{SHARPNESS.get(record.ask, 1):g}")
+    letter, grid = _GRIDS[bet]
     yield text(
         f"Over the draw of the key its mean is 1 at most, whatever the suspect says (Shafer 2021). {letter} has the "
         "values $grid, which share the first stake evenly.",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from detect.records.scan import ScanRecord
-from detect.records.written import coin_tosses, counted, key_label, key_phrase, percent
+from detect.records.written import counted, key_label, key_phrase, percent
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, level, listed, p_value, runs, said
 from detect.report.scan.wording import (
@@ -26,6 +26,7 @@ from detect.report.wording import (
     inputs_named,
     interval,
     limits_of_text,
+    tosses_line,
     watermark_line,
 )
 
@@ -58,12 +59,11 @@ def brief(record: ScanRecord) -> Iterator[Runs]:
     if record.log10_pvalue is None:
         yield said(record.refused or "", _SENTENCE)
     else:
-        p, limit, tosses = p_value(record.log10_pvalue), level(record.alpha), coin_tosses(record.log10_pvalue)
+        p, limit = p_value(record.log10_pvalue), level(record.alpha)
         yield runs("p = $p, all keys of this scan paid for; found at $limit or less", p=p, limit=limit)
         if record.calibration is not None:
             yield said(record.calibration, _SENTENCE)
-        if record.found and tosses > 9:
-            yield runs("As likely as calling $n tosses of a fair coin, each one right.", n=tosses)
+        yield from tosses_line(record.log10_pvalue, found=record.found)
         if not record.found and record.discoveries.benjamini_hochberg:
             yield runs("The list of documents below rests on the false-discovery rate alone.")
     yield from _brief_facts(record)

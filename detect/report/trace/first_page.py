@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from detect.records.key_name import KeyName
 from detect.records.trace import Reading, TraceRecord, tenant_name
-from detect.records.written import coin_tosses, counted, format_e, percent
+from detect.records.written import counted, format_e, percent
 from detect.report import wording
 from detect.report.checking import commitment_line
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
@@ -124,9 +124,7 @@ def brief(record: TraceRecord) -> Iterator[Runs]:
     yield runs(f"{chance}; found at $level or less", p=p, e=e, level=level(record.alpha))
     if record.calibration is not None:
         yield said(record.calibration, _SENTENCE)
-    tosses = coin_tosses(record.log10_pvalue)
-    if record.found and tosses > 9:
-        yield runs(f"As likely as calling {tosses:,} tosses of a fair coin, each one right.")
+    yield from wording.tosses_line(record.log10_pvalue, found=record.found)
     if record.accounts:
         yield said(identification(record), _SENTENCE)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detect.records.twins import TwinRecord
-from detect.records.written import coin_tosses, counted, format_e, percent
+from detect.records.written import counted, format_e, percent
 from detect.report import wording
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.story import Fact
@@ -120,9 +120,7 @@ def brief(record: TwinRecord) -> Iterator[Runs]:
         p=p_value(record.log10_pvalue),
         level=level(record.alpha),
     )
-    tosses = coin_tosses(record.log10_pvalue or 0.0)
-    if record.found and tosses > 9:
-        yield runs(f"As likely as calling {tosses:,} tosses of a fair coin, each one right.")
+    yield from wording.tosses_line(record.log10_pvalue, found=record.found)
     if record.accounts:
         yield from account_lines(record)
 
