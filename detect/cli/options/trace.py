@@ -233,7 +233,7 @@ class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Trac
     per_answer: int = option(
         "--per-answer",
         type=click.IntRange(1),
-        default=6,
+        default=3,
         help="For a race readout that asks for one token at a time: most places in each answer, the first ones where "
         "the owner's model was undecided.  [e.g. --per-answer 12]",
     )
