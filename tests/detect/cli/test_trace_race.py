@@ -10,14 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 
 from benchmarks.distillation.server import Fault, Server
+from detect.cli.main import main
 from detect.cli.statuses import BAD_INPUT, FOUND
+from detect.race.job import RaceJob
 from detect.records.race import RaceRecord
 from detect.records.reading import read_record
 from detect.student.asking.ledger import LEDGER_FILE
@@ -386,6 +390,15 @@ def test_a_server_that_lacks_what_is_asked_for_is_named(world: World, serve: Ser
     line = refused(*planned(world, server.url, tmp_path / "plan.json", "--ask", "prompt-logprobs"))
     assert "prompt-logprobs" in line or "prompt_logprobs" in line
     assert not (tmp_path / "plan.json").exists()
+
+
+@pytest.mark.parametrize(("command", "count"), [("weights", 6), ("plan", 8)])
+def test_options_have_the_defaults_of_a_job(command: str, count: int) -> None:
+    group = main.commands["trace"]
+    assert isinstance(group, click.Group)
+    defaults = {field.name: field.default for field in fields(RaceJob) if field.default not in (MISSING, None)}
+    ours = {p.name: p.default for p in group.commands[command].params if p.name in defaults}
+    assert len(ours) == count and ours == {name: defaults[name] for name in ours}
 
 
 # The page
