@@ -157,6 +157,20 @@ def test_one_prompt_that_always_fails_is_left_out_and_counted(serve: Serve, path
     assert account.unusable == {"no answer to be had": 1} and account.requests == 5 + QUICK.attempts
 
 
+def test_in_order_each_request_is_settled_before_the_next_one_is_sent(serve: Serve, path: Path) -> None:
+    """A request that fails is tried again before any later one shows what it asked about."""
+    faults = [None, None, Fault("status", 503), Fault("drop"), None, Fault("status", 429)]
+    server = serve(faults=faults)
+    with Ledger(path) as ledger, ask_all(plan(server.url), ledger, settings=replace(QUICK, in_order=True)) as asking:
+        assert len(list(asking)) == 6
+    shown = [asked(received.body) for received in server.received]
+    kinds: list[str] = []
+    verify_chain(path, lambda entry: kinds.append(entry.kind))
+    assert kinds[0] == "plan" and set(kinds[1::2]) == {"asked"} and set(kinds[2::2]) == {"answered", "failed"}
+    assert shown == sorted(shown)
+    assert [shown.count(one) for one in dict.fromkeys(shown)] == [1, 1, 3, 2, 1, 1]
+
+
 def test_a_prompt_that_is_refused_is_left_out_without_trying_again(serve: Serve, path: Path) -> None:
     refused = Fault("status", 400, body=b'{"error": {"message": "too long"}}')
     server = serve(faults=only_for(1, refused))
