@@ -10,8 +10,13 @@ newly drawn: the mean of K(v) over keys, given all that came before, is at most 
 and so :math:`E[e] \le 1` whatever the reply is, since the stakes are made of it and of p alone: e is what a gambler has
 after a bet at fair odds (Shafer 2021, "Testing by betting", section 2). Three forms are used:
 
-* words: all on the suspect's word y, a = 1 - w and c(y) = w / p'(y);
-* probabilities q of all candidates: c(v) = h(v) / sum p' h, h = exp(theta clip(log q - log p, -3, 3)), a = 0;
+* one word y: c(v) = h(v) / sum p' h, a = 0, where h(v) is how likely a suspect says y that draws from a sharpened p,
+  s(v) = p(v)^kappa / sum p^kappa, with the odds of v raised to e^beta times what they were, since the key chose v: h(y)
+  = s(y) e^beta / (1 - s(y) + s(y) e^beta), for others h(v) = s(y) / (1 - s(v) + s(v) e^beta). The likelihood ratio is
+  the bet that grows fastest if that is so (Shafer 2021, section 2.2). A word that the owner finds unlikely wins more
+  than by staking a fixed share on it, and a miss costs little where no other word was to be expected;
+* probabilities q of all candidates: the same with h = exp(theta max(0, 1 + log p / 14) clip(log q - log p, -3, 3)): of
+  rare words a suspect's probabilities differ more for no reason, so that less is believed of them;
 * probabilities of some, as an echo has them: a = 1 - w and c(v) = w q(v) / p'(v) where q(v) is known. That a server
   tells just the one of the token that it was shown is harmless: with all of them a + sum p' c = 1 - w + w sum q <= 1,
   and what is not known could only add to e.
@@ -55,11 +60,18 @@ Bet = Literal["words", "whole", "known"]
 """On one word; on probabilities of all candidates; on those that are known."""
 
 STAKES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
-"""w: shares of what there is that are laid on a word."""
-THETAS = (0.25, 0.5, 1.0, 2.0, 3.0)
-"""How far what the suspect raises is believed to be what the key chose."""
+"""w: shares of what there is that are laid on probabilities of which some are known."""
+RAISES = (0.25, 0.5, 1.0, 2.0, 3.0)
+"""beta: by how many nats the suspect raises what the key chose, for bets on one word."""
+SHARPNESS: dict[RaceAsk, float] = {"greedy": 2.5, "bias": 0.625}
+"""kappa: how much surer of likely words a suspect is in what it says than the owner's chances are. A suspect says its
+likeliest word, so that its wavering between likely ones is small; against a bias of -0.75 log p a quarter is left."""
+THETAS = (0.5, 1.0, 2.0, 3.0, 4.0)
+"""How far what the suspect raises is believed to be what the key chose, for bets on probabilities of all."""
 CLIP = 3.0
 """The largest log-ratio that is taken, in nats."""
+RARE = 14.0
+"""-log p at which it isn't believed at all: fitted, as `SHARPNESS` is, to students of answers without this mark."""
 PARTS = (1.0, 0.3, 0.1, 0.03)
 """pi: shares of the answers that the suspect may have learnt from."""
 
@@ -110,7 +122,7 @@ def stakes(ask: RaceAsk, chances: F64, said: I32, shares: F64) -> Stakes:
     raised = chances + (LATTICE * np.count_nonzero(chances, axis=1))[:, None]
     bet = bet_of(ask)
     if bet == "words":
-        return _on_words(raised, said)
+        return _on_words(raised, chances, said, SHARPNESS[ask])
     if bet == "known":
         return _on_known(raised, shares)
     return _on_all(raised, chances, shares, paid=ask == "prompt-logprobs")
@@ -121,14 +133,20 @@ def log_growths(ask: RaceAsk, tilt: F64, chances: F64, said: I32, shares: F64) -
     return stakes(ask, chances, said, shares).log_growths(tilt)
 
 
-def _on_words(raised: F64, said: I32) -> Stakes:
-    """On the word that was said; nothing where there is none: the prefix alone decides whether there is."""
-    w = np.array(STAKES)
+def _on_words(raised: F64, chances: F64, said: I32, sharpness: float) -> Stakes:
+    """By the word that was said; nothing where there is none: the prefix alone decides whether there is."""
+    there = chances > 0
+    sharp = np.where(there, chances, 0.0) ** sharpness
+    sharp /= sharp.sum(axis=1, keepdims=True)
+    odds = np.exp(RAISES)
     rows = np.flatnonzero(said >= 0)
-    kept, laid = np.ones((len(said), len(w))), np.zeros((len(said), len(w), raised.shape[1]))
-    kept[rows] = 1 - w
-    laid[rows, :, said[rows]] = w / raised[rows, said[rows]][:, None]
-    return Stakes(kept, laid)
+    # Of h what all candidates have in common is left out.
+    h = there[:, None, :] / (1 + sharp[:, None, :] * (odds[:, None] - 1))
+    h[rows, :, said[rows]] *= odds
+    laid = h / (h * raised[:, None, :]).sum(axis=2, keepdims=True)
+    silent = said < 0
+    laid[silent] = 0.0
+    return Stakes(np.repeat(silent[:, None].astype(np.float64), len(RAISES), axis=1), laid)
 
 
 def _on_known(raised: F64, shares: F64) -> Stakes:
@@ -139,7 +157,7 @@ def _on_known(raised: F64, shares: F64) -> Stakes:
 
 
 def _on_all(raised: F64, chances: F64, shares: F64, *, paid: bool) -> Stakes:
-    """On each candidate in the measure of a power of how far the suspect raises it.
+    """On each candidate in the measure of a power of how far the suspect raises it, a smaller one for rare ones.
 
     paid
         Whether cuts without a reply count at the least that they could have been, else they don't count.
@@ -147,10 +165,11 @@ def _on_all(raised: F64, chances: F64, shares: F64, *, paid: bool) -> Stakes:
     theta = np.array(THETAS)[:, None]
     there = chances > 0
     silent = np.asarray(np.isnan(shares).all(axis=1))
+    log_p = np.log(np.where(there, chances, 1.0))
     with np.errstate(invalid="ignore"):
-        ratio = np.log(np.maximum(shares, _LEAST_SHARE)) - np.log(np.where(there, chances, 1.0))
-    h = np.exp(theta * np.clip(np.where(there & ~silent[:, None], ratio, 0.0), -CLIP, CLIP)[:, None, :])
-    h *= there[:, None, :]
+        ratio = np.log(np.maximum(shares, _LEAST_SHARE)) - log_p
+    ratio = np.clip(np.where(there & ~silent[:, None], ratio, 0.0), -CLIP, CLIP)
+    h = there[:, None, :] * np.exp(theta * (np.maximum(1 + log_p / RARE, 0.0) * ratio)[:, None, :])
     laid = h / (h * raised[:, None, :]).sum(axis=2, keepdims=True)
     laid[silent] = 0.0
     least = np.exp(-2 * CLIP * theta[:, 0]) / raised.sum(axis=1)[:, None] if paid else np.ones((1, len(theta)))

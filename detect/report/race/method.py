@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from detect.race.bets import CLIP, PARTS, RAISES, RARE, SHARPNESS, STAKES, THETAS, Bet, bet_of
+from detect.race.bets import CLIP, PARTS, RAISES, RARE, SHARPNESS, STAKES, THETAS, bet_of
 from detect.race.conclude import LOG10_CONTRADICTION
 from detect.records.race import RaceRecord
 from detect.report.method import papers, words
@@ -47,7 +47,7 @@ def _choice(record: RaceRecord) -> Iterator[Leaf]:
             "<i>u</i><sub><i>v</i></sub> / <i>p</i>(<i>v</i>) (Aaronson 2022). It wins with the chance <i>p</i>("
             "<i>v</i>). So <i>K</i>(<i>v</i>) is 1 for it and 0 for all others:"
         )
-        yield formula("<i>v̂</i> = argmax<sub><i>v</i></sub> ln(<i>u</i><sub><i>v</i></sub>) / <i>p</i>(<i>v</i>)")
+        yield formula("<i>v</i>* = argmax<sub><i>v</i></sub> ln(<i>u</i><sub><i>v</i></sub>) / <i>p</i>(<i>v</i>)")
     elif isinstance(law, Bernoulli):
         yield text(
             "Scheme <code>$name</code> makes words of a green list likelier, on which a share of γ = $gamma of all "
@@ -95,51 +95,59 @@ def _places(record: RaceRecord) -> Iterator[Leaf]:
 
 
 _STAKED = "1 − <i>w</i> + <i>w</i>"
-_OF: dict[Bet, tuple[str, str]] = {
-    "words": (
-        "The suspect’s likeliest word is <i>y</i>. A bettor compares how likely it says <i>y</i> where the key chose "
-        "<i>v</i>, <i>h</i>(<i>v</i>), with <i>s</i> = <i>p</i><sup><i>κ</i></sup> / Σ <i>p</i><sup><i>κ</i></sup> for "
-        "what a suspect says that learnt nothing, and the odds of what the key chose raised by e<sup><i>β</i></sup> "
-        "in one that did:",
-        "<i>e</i> = Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>h</i>(<i>v</i>) / Σ<sub><i>v</i></sub> <i>p</i>"
-        "(<i>v</i>) <i>h</i>(<i>v</i>), \N{EM SPACE}<i>h</i>(<i>v</i>) = <i>b</i>(<i>v</i>) / (1 − <i>s</i>(<i>v</i>) "
-        "+ <i>s</i>(<i>v</i>) e<sup><i>β</i></sup>), \N{EM SPACE}<i>b</i>(<i>y</i>) = e<sup><i>β</i></sup>, else 1, "
-        "\N{EM SPACE}<i>κ</i> = $sharp",
-    ),
-    "known": (
-        "The suspect’s chances <i>q</i>(<i>v</i>) are known of some words. A bettor stakes the part <i>w</i>, spread "
-        "over these by <i>q</i>, and keeps the rest; what is not known of <i>q</i> counts nothing:",
-        f"<i>e</i> = {_STAKED} Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>q</i>(<i>v</i>) / <i>p</i>(<i>v</i>)",
-    ),
-    "whole": (
-        "The suspect’s chances <i>q</i>(<i>v</i>) of the words are known. A bettor stakes more on words that the "
-        "suspect finds likelier than the owner does:",
-        "<i>e</i> = Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>h</i>(<i>v</i>) / Σ<sub><i>v</i></sub> <i>p</i>"
-        "(<i>v</i>) <i>h</i>(<i>v</i>), \N{EM SPACE}<i>h</i> = exp(<i>θ</i> max(0, 1 + ln(<i>p</i>) / $rare) clip(ln("
-        "<i>q</i> / <i>p</i>), −$most, $most))",
-    ),
-}
-
-
-_GRIDS: dict[Bet, tuple[str, tuple[float, ...]]] = {
-    "words": ("<i>β</i>", RAISES),
-    "known": ("<i>w</i>", STAKES),
-    "whole": ("<i>θ</i>", THETAS),
-}
+_WEIGHED = (
+    "<i>e</i> = Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>h</i>(<i>v</i>) / Σ<sub><i>v</i></sub> <i>p</i>(<i>v</i>) "
+    "<i>h</i>(<i>v</i>)"
+)
 
 
 def _bets(record: RaceRecord) -> Iterator[Leaf]:
     yield heading("The bets")
-    bet = bet_of(record.ask)
-    told, equation = _OF[bet]
-    yield text(told)
-    yield formula(equation, most=f"{CLIP:g}", rare=f"{RARE:g}", sharp=f"{SHARPNESS.get(record.ask, 1):g}")
-    letter, grid = _GRIDS[bet]
+    yield from {"words": _on_words, "known": _on_known, "whole": _on_all}[bet_of(record.ask)](record)
     yield text(
-        f"Over the draw of the key its mean is 1 at most, whatever the suspect says (Shafer 2021). {letter} has the "
-        "values $grid, which share the first stake evenly.",
-        grid=_grid(grid),
+        "Over the draw of the key the mean of <i>e</i> is 1 at most, whatever the suspect says (Shafer 2021). The "
+        "values share the first stake evenly."
     )
+
+
+def _on_words(record: RaceRecord) -> Iterator[Leaf]:
+    yield text(
+        "The suspect’s likeliest word is <i>y</i>. Of each word <i>v</i> it is reckoned how likely a suspect says "
+        "<i>y</i> if the key chose <i>v</i>, and learnt from it: by the owner’s chances, sharpened to <i>s</i>, "
+        "which is <i>p</i><sup><i>κ</i></sup> but for a factor, with <i>κ</i> = $kappa, the odds of <i>v</i> raised by e<sup><i>β</i></sup>:",
+        kappa=f"{SHARPNESS[record.ask]:g}",
+    )
+    yield formula(
+        f"{_WEIGHED}, \N{EM SPACE}<n><i>h</i>(<i>y</i>) = <i>s</i>(<i>y</i>) e<sup><i>β</i></sup> / (1 − <i>s</i>"
+        "(<i>y</i>) + <i>s</i>(<i>y</i>) e<sup><i>β</i></sup>),</n> <n>else <i>h</i>(<i>v</i>) = <i>s</i>(<i>y</i>) / "
+        "(1 − <i>s</i>(<i>v</i>) + <i>s</i>(<i>v</i>) e<sup><i>β</i></sup>)</n>"
+    )
+    yield text("<i>β</i> has the values $grid.", grid=_grid(RAISES))
+
+
+def _on_known(_: RaceRecord) -> Iterator[Leaf]:
+    yield text(
+        "The suspect’s chances <i>q</i>(<i>v</i>) are known of some words. A bettor stakes the part <i>w</i>, spread "
+        "over these by <i>q</i>, and keeps the rest; what is not known of <i>q</i> counts nothing:"
+    )
+    yield formula(
+        f"<i>e</i> = {_STAKED} Σ<sub><i>v</i></sub> <i>K</i>(<i>v</i>) <i>q</i>(<i>v</i>) / <i>p</i>(<i>v</i>)"
+    )
+    yield text("<i>w</i> has the values $grid.", grid=_grid(STAKES))
+
+
+def _on_all(_: RaceRecord) -> Iterator[Leaf]:
+    yield text(
+        "The suspect’s chances <i>q</i>(<i>v</i>) of the words are known. A bettor stakes more on words that the "
+        "suspect finds likelier than the owner does, and less so where they are rare:"
+    )
+    yield formula(
+        f"{_WEIGHED}, \N{EM SPACE}<n><i>h</i> = exp(<i>θ</i> max(0, 1 + ln(<i>p</i>) / $rare) clip(ln(<i>q</i> / "
+        "<i>p</i>), −$most, $most))</n>",
+        most=f"{CLIP:g}",
+        rare=f"{RARE:g}",
+    )
+    yield text("<i>θ</i> has the values $grid.", grid=_grid(THETAS))
 
 
 def _grid(values: Sequence[float]) -> str:

@@ -9,7 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detect.keyed.choices import LATTICE
-from detect.race.bets import PARTS, STAKES, Growth, bet_of, log10_evalues, log_growths, stakes
+from detect.race.bets import (
+    CLIP,
+    PARTS,
+    RAISES,
+    RARE,
+    SHARPNESS,
+    STAKES,
+    THETAS,
+    Growth,
+    bet_of,
+    log10_evalues,
+    log_growths,
+    stakes,
+)
 from detect.records.race import RaceAsk
 
 F64 = npt.NDArray[np.float64]
@@ -44,20 +57,42 @@ def test_a_bet_is_worth_at_most_what_it_costs(ask: RaceAsk, seed: int, missing: 
     assert worth.max() <= 1 + 1e-12
 
 
-def test_a_word_is_bet_on_by_the_formula() -> None:
-    p = np.array([[0.25, 0.75], [0.25, 0.75], [0.25, 0.75]])
-    tilt = np.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
-    said = np.array([0, 0, -1], dtype=np.int32)
-    growths = log_growths("greedy", tilt, p, said, np.zeros((3, 0)))
-    w = np.array(STAKES)
-    assert np.allclose(growths[0], np.log([1 - w + 4 * w, 1 - w, np.ones_like(w)]), atol=1e-7)
+@pytest.mark.parametrize("ask", ["greedy", "bias"])
+def test_a_word_is_bet_on_by_its_likelihood_where_the_key_chose_each_candidate(ask: RaceAsk) -> None:
+    p = np.array([[0.5, 0.2, 0.3, 0.0]])
+    sharp = p[0, :3] ** SHARPNESS[ask]
+    sharp /= sharp.sum()
+    for said in (0, 1, 2):
+        # How likely a suspect says the word that draws from the sharpened chances, the odds of one candidate raised.
+        likely = np.empty((len(RAISES), 3))
+        for chosen in range(3):
+            odds = np.where(np.arange(3) == chosen, np.exp(RAISES)[:, None], 1.0) * sharp
+            likely[:, chosen] = odds[:, said] / odds.sum(axis=1)
+        tilt = np.array([[[0.1, 0.6, 0.3, 0.0]]])
+        growths = log_growths(ask, tilt, p, np.array([said], dtype=np.int32), np.zeros((1, 0)))
+        assert np.allclose(growths[0, 0], np.log(likely @ tilt[0, 0, :3] / (likely @ p[0, :3])), atol=1e-7)
+    assert (log_growths(ask, tilt, p, np.array([-1], dtype=np.int32), np.zeros((1, 0))) == 0).all()
 
 
 def test_probabilities_of_all_are_bet_on_by_the_formula() -> None:
     p, q = np.array([[0.5, 0.5 - 1e-3, 1e-3]]), np.array([[0.9, 0.05, 0.04]])
     growths = log_growths("weights", np.array([[[0.2, 0.3, 0.5]]]), p, np.array([0], dtype=np.int32), q)
-    h = np.exp(2.0 * np.clip(np.log(q[0]) - np.log(p[0]), -3, 3))
+    believed = THETAS[3] * np.maximum(1 + np.log(p[0]) / RARE, 0)
+    h = np.exp(believed * np.clip(np.log(q[0]) - np.log(p[0]), -CLIP, CLIP))
     assert growths[0, 0, 3] == pytest.approx(np.log([0.2, 0.3, 0.5] @ h / (p[0] @ h)), abs=1e-6)
+
+
+def test_some_probabilities_are_bet_on_by_the_formula() -> None:
+    p, q = np.array([[0.25, 0.75]]), np.array([[0.6, np.nan]])
+    growths = log_growths("echo", np.array([[[0.9, 0.1]]]), p, np.array([-1], dtype=np.int32), q)
+    w = np.array(STAKES)
+    assert np.allclose(growths[0, 0], np.log(1 - w + w * 0.9 * 0.6 / 0.25), atol=1e-7)
+
+
+def test_a_hit_on_a_word_that_the_owner_finds_unlikely_says_more() -> None:
+    p = np.array([[0.6, 0.3, 0.1]] * 3)
+    growths = log_growths("greedy", np.eye(3)[None], p, np.arange(3, dtype=np.int32), np.zeros((3, 0)))
+    assert (np.diff(growths[0], axis=0) > 0).all()
 
 
 def test_an_echo_of_one_token_says_at_most_what_all_would() -> None:
