@@ -38,6 +38,9 @@ class ClientSettings:
     in_order
         One request at a time, each settled before the next one is sent: for questions that show what earlier ones asked
         about, so that an endpoint which learns from what it is shown has answered before it sees it.
+    tried
+        Such questions were found to be answered: one that is refused is then that question's own trouble, be it the
+        first. Else the first one ends it all.
     """
 
     timeout: float = 120.0
@@ -48,6 +51,7 @@ class ClientSettings:
     longest_pause: float = 900.0
     grace: float = 10.0
     in_order: bool = False
+    tried: bool = False
 
 
 @dataclass(slots=True)

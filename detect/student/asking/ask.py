@@ -68,7 +68,7 @@ class Asker(Generic[T]):
         self._went_well = self._given_up = 0  # in this run
         self._failed_at_first = 0  # before anything went well, whichever request it was
         self._slower = 1.0  # factor of the next pause
-        self._known_to_work = False  # in this run or, by the ledger, in an earlier one
+        self._known_to_work = settings.tried  # or it went well in this run or, by the ledger, in an earlier one
         self._useful = self._complete = 0  # responses with usable answers, and with some that lack nothing
         self._useless: Counter[str] = Counter()
         self._last_trouble = ""
