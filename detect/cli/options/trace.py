@@ -220,9 +220,9 @@ class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Trac
         "--ask",
         default="auto",
         help="For a race readout, what is read of the endpoint: log-probabilities of a whole answer (one request an "
-        "answer) with those of likely tokens beside (prompt-logprobs) or of the answer's own alone (echo); or of one "
-        "next token at a time its log-probabilities, or the likeliest word, with a bias against words that are likely "
-        "anyway or without. auto asks what the endpoint offers and takes the strongest.  [e.g. --ask greedy]",
+        "answer) with those of likely tokens beside (prompt-logprobs) or of the answer's own alone (echo); or of what "
+        "it would say next at one place its log-probabilities, or the likeliest words, with a bias against words that "
+        "are likely anyway or without. auto asks what the endpoint offers and takes the strongest.  [e.g. --ask greedy]",
     )
     via: Literal["auto", "completions", "prefill"] = option(
         "--via",
@@ -234,8 +234,8 @@ class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Trac
         "--per-answer",
         type=click.IntRange(1),
         default=3,
-        help="For a race readout that asks for one token at a time: most places in each answer, the first ones where "
-        "the owner's model was undecided.  [e.g. --per-answer 12]",
+        help="For a race readout that asks what the suspect would say next: most requests about each answer, at the "
+        "first places where the owner's model was undecided.  [e.g. --per-answer 12]",
     )
     dtype: str = dtype_option("For a race readout: number format that --owner-model runs in.")
     prompts_path: str | None = option(
