@@ -222,7 +222,8 @@ class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Trac
         help="For a race readout, what is read of the endpoint: log-probabilities of a whole answer (one request an "
         "answer) with those of likely tokens beside (prompt-logprobs) or of the answer's own alone (echo); or of what "
         "it would say next at one place its log-probabilities, or the likeliest words, with a bias against words that "
-        "are likely anyway or without. auto asks what the endpoint offers and takes the strongest.  [e.g. --ask greedy]",
+        "are likely anyway or without. auto asks what the endpoint offers and takes the strongest.  "
+        "[e.g. --ask greedy]",
     )
     via: Literal["auto", "completions", "prefill"] = option(
         "--via",
