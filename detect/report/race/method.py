@@ -114,7 +114,8 @@ def _on_words(record: RaceRecord) -> Iterator[Leaf]:
     yield text(
         "The suspect’s likeliest word is <i>y</i>. Of each word <i>v</i> it is reckoned how likely a suspect says "
         "<i>y</i> if the key chose <i>v</i>, and learnt from it: by the owner’s chances, sharpened to <i>s</i>, "
-        "which is <i>p</i><sup><i>κ</i></sup> but for a factor, with <i>κ</i> = $kappa, the odds of <i>v</i> raised by e<sup><i>β</i></sup>:",
+        "which is <i>p</i><sup><i>κ</i></sup> but for a factor, with <i>κ</i> = $kappa, and the odds of <i>v</i> "
+        "raised by e<sup><i>β</i></sup>:",
         kappa=f"{SHARPNESS[record.ask]:g}",
     )
     yield formula(

@@ -66,7 +66,9 @@ def _lit(record: RaceRecord) -> Section:
         return Section(title, ident, [text("No answer is given.")], short=short)
     if not record.lit:
         return Section(title, ident, [text("On no answer have the bets gained anything.")], short=short)
-    drawn = closing.plotted([(plots.lit(record, "by-answer"), "Each answer by itself. By chance a tenth reach 10.")])
+    drawn = closing.plotted(
+        [(plots.lit(record, "by-answer"), "Each answer by itself. By chance one in ten reaches 10, at most.")]
+    )
     note = text(
         "Each e-value is of the bets on that answer alone. Whoever looks for the largest among $n answers divides it "
         "by their number.",

@@ -3,6 +3,8 @@
 # ruff: noqa: RUF001 (typographic signs are meant)
 from __future__ import annotations
 
+import dataclasses
+import json
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -14,6 +16,7 @@ from detect.records.race import RaceRecord
 from detect.records.race_assumptions import assumptions
 from detect.records.written import format_e, format_p
 from detect.report.paper.page import page as drawn
+from detect.report.paper.pdf import UNKNOWN
 from detect.report.race.story import story
 from detect.report.race.wording import hits_of, share
 from detect.report.runs import plain
@@ -73,6 +76,12 @@ def test_page_is_whole_loads_nothing_and_can_be_read_by_all(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_other_form_is_drawn(kind: str) -> None:
     assert_that_every_other_form_is_drawn(story(shown_records()[kind]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fonts_of_the_pdf_have_every_letter_of_a_report(kind: str) -> None:
+    """What they lack would stand there as an escape."""
+    assert not UNKNOWN.search(json.dumps(dataclasses.asdict(story(shown_records()[kind])), ensure_ascii=False))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,8 +197,11 @@ def test_a_refusal_is_told_first_and_no_number_of_the_suspect_is() -> None:
 
 
 def test_the_method_has_the_bet_that_was_used() -> None:
-    assert "e = 1 − w + w K(y) / p(y)" in on_page("found")
-    assert "exp(θ clip(ln(q / p), −3, 3))" in on_page("weights")
+    weighed = "e = Σv K(v) h(v) / Σv p(v) h(v)"
+    assert weighed in on_page("found") and "h(y) = s(y) eβ / (1 − s(y) + s(y) eβ)" in on_page("found")
+    assert weighed in on_page("weights") and "exp(θ max(0, 1 + ln(p) / 14) clip(ln(q / p), −3, 3))" in on_page(
+        "weights"
+    )
     assert "e = 1 − w + w Σv K(v) q(v) / p(v)" in on_page("echo")
     for kind in ("found", "weights", "echo"):
         assert "Πd (1 − π + π Ed)" in on_page(kind) and "test supermartingale" in on_page(kind)
