@@ -19,6 +19,7 @@ from detect.race.job import RaceJob
 from detect.race.served import ServedText, check_readable, sampling_of, served_text, settings_in_words
 from tests.tiny_models import VOCABULARY, tokenizer
 from watermark.errors import DyetraceError
+from watermark.formats.protocol import is_format
 from watermark.generate import SamplingUsed
 from watermark.keys import ForeignKey, KeyRing, SecretKey
 from watermark.ledger import Ledger
@@ -207,6 +208,7 @@ def test_only_marks_of_our_own_schemes_can_be_read_so() -> None:
     for scheme in ("gumbel", "tournament", "green_list"):
         check_readable(spec_of(scheme=scheme), ring_of(*ACCOUNTS), TOKENS, job)
     sglang = make_scheme("sglang", {})
+    assert is_format(sglang)
     foreign = ForeignKey("sglang", sglang.draw_key(bytes(32)), bytes(16))
     spec = spec_of(
         scheme="sglang",
