@@ -169,3 +169,73 @@ def test_it_misbehaves_as_told_and_then_serves_well(serve: Serve) -> None:
     body = post(server, "/chat/completions", messages=MESSAGES, n=4, max_tokens=2)
     assert len(body["choices"]) == 1 and "usage" not in body
     assert len(server.received) == 3
+
+
+def logs_of(model: Any, ids: list[int]) -> Any:
+    with torch.inference_mode():
+        return model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+
+
+def test_ids_are_read_as_they_are_and_a_prompts_likely_tokens_are_listed_as_vllm_lists_them(
+    serve: Serve, tiny_model: tuple[Any, Any]
+) -> None:
+    model, tokenizer = tiny_model
+    ids = tokenizer("Owls are awake at night, most of them.").input_ids
+    body = post(serve(), "/completions", prompt=ids, prompt_logprobs=3, max_tokens=1, temperature=0)
+    first, *listed = body["choices"][0]["prompt_logprobs"]
+    assert first is None and len(listed) == len(ids) - 1
+    for place, entry in enumerate(listed):
+        logs = logs_of(model, ids)[place]
+        own = ids[place + 1]
+        assert next(iter(entry)) == str(own)  # whatever its rank
+        assert entry[str(own)]["rank"] == int((logs >= logs[own]).sum())
+        likely = {int(token): one for token, one in entry.items() if one["rank"] <= 3}
+        assert set(logs.topk(3).indices.tolist()) == set(likely)
+        assert all(one["logprob"] == pytest.approx(logs[token].item(), abs=1e-3) for token, one in likely.items())
+
+
+def test_a_bias_changes_the_word_and_no_log_probability(serve: Serve, tiny_model: tuple[Any, Any]) -> None:
+    server, (_, tokenizer) = serve(), tiny_model
+    word = tokenizer(" owl").input_ids[0]
+    asked: dict[str, Any] = {"prompt": "Owls are", "max_tokens": 1, "temperature": 0, "logprobs": 5}
+    plain, forced = (
+        post(server, "/completions", **asked, logit_bias=bias)["choices"][0] for bias in ({}, {str(word): 100})
+    )
+    assert forced["text"] == tokenizer.decode([word]) != plain["text"]
+    assert forced["logprobs"]["top_logprobs"] == plain["logprobs"]["top_logprobs"]
+    ids = post(server, "/completions", **asked, logprob_token_ids=[5, 6], return_tokens_as_token_ids=True)
+    assert set(ids["choices"][0]["logprobs"]["top_logprobs"][0]) > {"token_id:5", "token_id:6"}
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "last", "asked", "does"),
+    [
+        ("asked", {}, {"continue_final_message": True, "add_generation_prompt": False}, True),
+        ("asked", {"prefix": True}, {}, False),
+        ("prefix", {"prefix": True}, {}, True),
+        ("prefix", {}, {"continue_final_message": True}, False),
+        ("always", {}, {}, True),
+        ("never", {"prefix": True}, {"continue_final_message": True}, False),
+    ],
+)
+def test_a_begun_answer_is_gone_on_with_as_this_kind_of_server_does(
+    serve: Serve, tiny_model: tuple[Any, Any], goes_on: str, last: dict[str, Any], asked: dict[str, Any], does: bool
+) -> None:
+    _, tokenizer = tiny_model
+    messages = [*MESSAGES, {"role": "assistant", "content": "Owls hunt", **last}]
+    server = serve(goes_on=goes_on)
+    body = post(server, "/chat/completions", messages=messages, max_tokens=1, return_token_ids=True, **asked)
+    assert tokenizer.decode(body["prompt_token_ids"]).endswith("Owls hunt") == does
+
+
+def test_it_repeats_what_it_goes_on_from_and_ignores_fields_where_it_is_to(serve: Serve) -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": "Owls hunt"}]
+    server = serve(goes_on="always", repeats=True, ignores=["return_token_ids"])
+    body = post(server, "/chat/completions", messages=messages, max_tokens=1, return_token_ids=True)
+    assert body["choices"][0]["message"]["content"].startswith("Owls hunt")
+    assert "prompt_token_ids" not in body and "token_ids" not in body["choices"][0]
+
+
+@pytest.mark.parametrize("field", [{"prompt": [10**9]}, {"prompt": ["a"]}, {"logit_bias": {"a": 1}}, {"prompt": []}])
+def test_what_are_no_token_ids_is_refused(serve: Serve, field: dict[str, Any]) -> None:
+    assert refusal(serve(), "/completions", **{"prompt": "Owls", **field})[0] == 400
