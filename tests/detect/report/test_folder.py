@@ -19,6 +19,7 @@ from detect.folders import published as folders
 from detect.folders.published import (
     DETECTION_FORMAT,
     NAMES,
+    RACE_FORMAT,
     SCAN_FORMAT,
     STAGE,
     TRACE_FORMAT,
@@ -165,11 +166,11 @@ def test_the_same_report_again_keeps_every_file_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "run.json"])
 def test_somebodys_own_file_with_a_reports_name_is_never_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"somebody's own")
-    new = made("new", "documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz", "twins.npz")
+    new = made("new", "documents.parquet", "hits.jsonl", "skipped.jsonl", "evidence.npz", "twins.npz", "race.npz")
     with pytest.raises(DyetraceError, match=name):
         replace_report(tmp_path, new)
     with pytest.raises(DyetraceError, match=name):
-        kinds = {"evidence.npz": TRACE_FORMAT, "twins.npz": TWINS_FORMAT}
+        kinds = {"evidence.npz": TRACE_FORMAT, "twins.npz": TWINS_FORMAT, "race.npz": RACE_FORMAT}
         check_folder(tmp_path, kinds.get(name, SCAN_FORMAT), force=True)
     assert held_files(tmp_path) == {name: b"somebody's own"}
 
