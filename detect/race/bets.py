@@ -59,7 +59,7 @@ I32 = npt.NDArray[np.int32]
 Bet = Literal["words", "whole", "known"]
 """On one word; on probabilities of all candidates; on those that are known."""
 
-STAKES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+STAKES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 """w: shares of what there is that are laid on probabilities of which some are known."""
 RAISES = (0.25, 0.5, 1.0, 2.0, 3.0)
 """beta: by how many nats the suspect raises what the key chose, for bets on one word."""
@@ -75,6 +75,9 @@ RARE = 14.0
 PARTS = (1.0, 0.3, 0.1, 0.03)
 """pi: shares of the answers that the suspect may have learnt from."""
 
+DEEPER = (0.3, 0.2)
+"""Nats that an answer's bets must have won by its first cut for a second, and more for each further one (`goes_on`)."""
+
 _LOG_PARTS = np.log(PARTS)
 _LOG_RESTS = np.array([math.log1p(-part) if part < 1 else -math.inf for part in PARTS])
 _LEAST_SHARE = 1e-30  # its logarithm is a number; the clip takes it anyway
@@ -85,6 +88,24 @@ def bet_of(ask: RaceAsk) -> Bet:
     if ask in ("greedy", "bias"):
         return "words"
     return "known" if ask == "echo" else "whole"
+
+
+def goes_on(cuts: int, log_evalue: float) -> bool:
+    """Whether it pays to ask about an answer once more, where each cut is a request of its own.
+
+    A suspect that learnt from few answers shows in few; so an answer is left as soon as its bets don't win, and the
+    next one is begun. That is decided by words and replies at earlier cuts alone, so the bets stay fair: leaving an
+    answer is no more than a stake of nothing on its later cuts.
+
+    Parameters
+    ----------
+    cuts
+        Of this answer that were asked about.
+    log_evalue
+        Log of the mean over all bets of the product over these cuts, in nats (`Growth.log_answer`).
+    """
+    first, further = DEEPER
+    return cuts == 0 or log_evalue >= first + further * (cuts - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,6 +226,14 @@ class Growth:
     def log10_evalue(self) -> float:
         """So far."""
         return self._value
+
+    @property
+    def log_answer(self) -> float:
+        """Log of the mean over bets and sub-keys of the product over the cuts of the last answer, in nats."""
+        if not self._running.size:
+            return 0.0
+        top = float(self._running.max())
+        return top + math.log(float(np.exp(self._running - top).mean()))
 
     def observe(self, document: int, growth: F64) -> float:
         """Take one cut's `Stakes.log_growths`, shape (s, bets), in; log10 of the e-value as it is now."""

@@ -233,6 +233,11 @@ class Live:
         """So far: what `conclude` gives for the same cuts, bit for bit."""
         return self._growth.log10_evalue
 
+    @property
+    def log_answer(self) -> float:
+        """Of the answer that the last cut is in, in nats (`detect.race.bets.goes_on`)."""
+        return self._growth.log_answer
+
     def observe(self, rows: RaceEvidence) -> float:
         """Take the cuts that follow in, each answer's one behind the other; log10 of the e-value as it is now."""
         tilt = _Owned.of(rows, self._spec, self._ring).tilts(rows, self._spec, self._keys)

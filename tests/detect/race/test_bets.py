@@ -19,6 +19,7 @@ from detect.race.bets import (
     THETAS,
     Growth,
     bet_of,
+    goes_on,
     log10_evalues,
     log_growths,
     stakes,
@@ -147,6 +148,20 @@ def test_the_evalue_is_the_formulas_after_each_cut_and_the_same_bit_for_bit_in_a
     assert last.log10_evalue == whole[-1] == growth.log10_evalue
     for row in (0, rows // 2, rows - 1):
         assert whole[row] == pytest.approx(formula(documents[: row + 1], growths[:, : row + 1]), abs=1e-9)
+
+
+def test_an_answer_is_gone_on_with_as_long_as_its_own_bets_win() -> None:
+    growth = Growth()
+    assert growth.log_answer == 0
+    assert goes_on(0, growth.log_answer)
+    growth.observe(0, np.log([[1.0, 3.0]]))
+    assert growth.log_answer == pytest.approx(np.log(2))
+    assert goes_on(1, growth.log_answer)
+    growth.observe(0, np.log([[1.0, 0.3]]))
+    assert growth.log_answer == pytest.approx(np.log(0.95))
+    assert not goes_on(2, growth.log_answer)
+    growth.observe(1, np.log([[0.5, 0.25]]))
+    assert growth.log_answer == pytest.approx(np.log(0.375))
 
 
 def test_known_sub_keys_before_unknown_ones_change_nothing() -> None:

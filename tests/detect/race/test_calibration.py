@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from detect.race.conclude import conclude
+from detect.race.bets import goes_on
+from detect.race.conclude import Live, conclude
 from detect.race.evidence import RaceEvidence, what_is_wrong
 from detect.race.hits import log10_tail
 from detect.race.tilts import tilts
@@ -127,6 +128,38 @@ def test_a_suspect_that_learns_from_earlier_questions_is_not_found_by_it() -> No
     assert holds(watched(spec, lambda ring: learning(spec, ring), 400))
 
 
+def deeper(spec: WatermarkSpec, ring: KeyRing) -> RaceEvidence:
+    """Each answer is asked about as long as its bets win."""
+    evidence = readout(serve(spec, ring, 60), spec, "greedy")
+    kept = np.zeros(len(evidence), dtype=np.bool_)
+    live, last, cuts = Live(spec, ring), -1, 0
+    for row, document in enumerate(evidence.documents.tolist()):
+        cuts = cuts if document == last else 0
+        last = document
+        if not goes_on(cuts, live.log_answer):
+            continue
+        live.observe(evidence.part(slice(row, row + 1)))
+        kept[row] = True
+        cuts += 1
+    assert 0 < kept.sum() < len(evidence)
+    return chosen(evidence, kept)
+
+
+def test_going_on_where_an_answers_bets_win_finds_nobody() -> None:
+    spec = spec_of()
+    assert holds(watched(spec, lambda ring: deeper(spec, ring), 200))
+
+
+def won(spec: WatermarkSpec, ring: KeyRing) -> RaceEvidence:
+    """Wrongly: answers whose bets lost are left out afterwards."""
+    evidence = readout(serve(spec, ring, 60, length=3), spec, "greedy")
+    kept = np.zeros(len(evidence), dtype=np.bool_)
+    for document in np.unique(evidence.documents):
+        rows = evidence.documents == document
+        kept[rows] = path(chosen(evidence, rows), spec, ring)[-1] > 0
+    return chosen(evidence, kept)
+
+
 def shown_later_words(spec: WatermarkSpec, ring: KeyRing) -> RaceEvidence:
     """Wrongly: a suspect in whose reply the token that was served has a say, as one that reads both ways would."""
     return readout(serve(spec, ring), spec, "weights", memory(0.1))
@@ -198,10 +231,18 @@ def test_a_suspect_that_copies_is_not_found_where_contexts_count_once() -> None:
         shown_later_words,
         hits_alone,
         long_answers,
+        won,
         lambda spec, ring: copying(spec, ring, every_use=True),
         lambda spec, ring: refused_answers(spec, ring, "logprobs"),
     ],
-    ids=["reply-saw-the-token", "cuts-by-the-token", "answers-by-their-words", "context-twice", "refusals-left-out"],
+    ids=[
+        "reply-saw-the-token",
+        "cuts-by-the-token",
+        "answers-by-their-words",
+        "losers-left-out",
+        "context-twice",
+        "refusals-left-out",
+    ],
 )
 def test_a_wrong_use_is_caught_by_the_same_bounds(wrong: Callable[[WatermarkSpec, KeyRing], RaceEvidence]) -> None:
     spec = spec_of()
