@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ import numpy as np
 
 from detect.models.reading import Positions, ReadingDocument, ReadingText
 from detect.race.chances import Chances
+from detect.race.cuts import first_of_runs
 from detect.race.evidence import F64, I32, NOT_SAID
 from detect.race.plan import RaceAsking, RacePlan, canonical_plan
 from detect.race.replies import (
@@ -25,6 +27,7 @@ from detect.race.replies import (
     listed_prompt,
     own_of_prompt,
     prompt_shares,
+    rest_of,
     said_in,
     shares_of,
 )
@@ -111,11 +114,12 @@ class RaceQuestions:
         self.sha256 = hashlib.sha256(self.canonical).hexdigest()
         self._plan, self._text, self._where, self._chances = plan, text, where, chances
         self._vocabulary, self._passed = vocabulary, passed
+        self._left: set[int] = set()
         self._show = Show(plan.asking, tokenizer)
         if plan.whole_answers:
             starts = np.flatnonzero(np.diff(where.document, prepend=-1))
         else:
-            starts = np.arange(len(where))
+            starts = first_of_runs(where.document, where.position, plan.asking.run)
         self._rows = [slice(a, b) for a, b in zip(starts.tolist(), [*starts[1:].tolist(), len(where)], strict=True)]
         self.steps = len(self._rows)
         self._about = lru_cache(_CACHED)(self._question)
@@ -123,6 +127,16 @@ class RaceQuestions:
     def rows(self, step: int) -> slice:
         """The cuts that a step is about."""
         return self._rows[step]
+
+    def leave(self, step: int) -> None:
+        """Ask nothing more about a step's answer: its bets don't win (`detect.race.bets.goes_on`)."""
+        answer = self._where.document[self._rows[step].start]
+        later = range(step + 1, self.steps)
+        self._left |= set(takewhile(lambda one: self._where.document[self._rows[one].start] == answer, later))
+
+    def is_left(self, step: int) -> bool:
+        """Whether a step isn't asked since its answer was left: it is as if it had never been planned."""
+        return step in self._left
 
     @cached_property
     def largest_body(self) -> int:
@@ -137,7 +151,7 @@ class RaceQuestions:
 
     def samples_of(self, step: int) -> list[range]:
         """As for `Questions`."""
-        return [] if step in self._passed else [range(1)]
+        return [] if step in self._passed or step in self._left else [range(1)]
 
     def request(self, step: int, sample: int, count: int) -> Request:
         """As for `Questions`."""
@@ -180,7 +194,7 @@ class RaceQuestions:
         elif self._plan.ask == "echo":
             self._echo(rows, payload, shares)
         else:
-            self._one_token(rows.start, payload, said, shares)
+            self._run(rows, payload, said, shares)
         return Heard(said, shares)
 
     def _question(self, step: int) -> Question:
@@ -243,19 +257,28 @@ class RaceQuestions:
             if position < len(sequence):
                 shares[place] = echo_shares(float(own[position]), sequence[position], tokens)
 
-    def _one_token(self, row: int, payload: bytes, said: I32, shares: F64) -> None:
+    def _run(self, rows: slice, payload: bytes, said: I32, shares: F64) -> None:
+        """The first word at the cut, and while the reply says what was served, the next one at the place of that."""
         choice = _first(payload)
         if choice is None:
             return
         asking = self._plan.asking
-        tokens, texts = self._chances.tokens[row].tolist(), self._texts(row)
-        if asking.ask != "logprobs":
-            begun = self._repeated(row) if asking.repeats else ""
-            said[0] = said_in(choice, tokens, texts, ids=asking.ids, begun=begun)
-            return
-        top = choice.tokens[0].top if choice.tokens else ()
-        shares[0] = shares_of(top, tokens, texts, self._vocabulary, ids=asking.ids)
-        said[0] = likeliest(shares[0], max((math.exp(one.logprob) for one in top), default=1.0))
+        sequence = self._text.documents[int(self._where.document[rows.start])].sequence
+        first = int(self._where.position[rows.start])
+        # Log-probabilities are those of new tokens alone.
+        begun = self._repeated(rows.start) if asking.repeats and asking.ask != "logprobs" else ""
+        for place, row in enumerate(range(rows.start, rows.stop)):
+            tokens, texts = self._chances.tokens[row].tolist(), self._texts(row)
+            served = sequence[first : int(self._where.position[row])].tolist()
+            rest = rest_of(choice, served, self._show.text(served), ids=asking.ids, begun=begun)
+            if rest is None:
+                return
+            if asking.ask != "logprobs":
+                said[place] = said_in(rest, tokens, texts, ids=asking.ids, begun="")
+            elif rest.tokens:
+                top = rest.tokens[0].top
+                shares[place] = shares_of(top, tokens, texts, self._vocabulary, ids=asking.ids)
+                said[place] = likeliest(shares[place], max((math.exp(one.logprob) for one in top), default=1.0))
 
     def _repeated(self, row: int) -> str:
         document = self._text.documents[int(self._where.document[row])]
@@ -306,33 +329,34 @@ class Show:
             return question_of(ids, "completions", "", asking.max_tokens, **body)
         if asking.shown == "messages":
             messages = [{"role": "user", "content": clean(document.prompt or "")}]
-            return question_of(messages, asking.form, self._text(begun), asking.max_tokens, **body)
+            return question_of(messages, asking.form, self.text(begun), asking.max_tokens, **body)
         return question_of(self._whole(document, position), "completions", "", asking.max_tokens, **body)
 
     def repeated(self, document: ReadingDocument, position: int) -> str:
         """What a reply begins with, of a server that repeats what it goes on from."""
         if self._asking.shown == "messages":
-            return self._text(document.sequence[document.lead : position])
+            return self.text(document.sequence[document.lead : position])
         return self._whole(document, position)
 
     def candidates(self, tokens: Iterable[int]) -> list[str | None]:
         """Texts of candidates (`detect.race.replies.said_of`); special tokens end an answer."""
         found: list[str | None] = []
         for token in tokens:
-            text = None if token in self._special else self._text([token]) if token >= 0 else ""
+            text = None if token in self._special else self.text([token]) if token >= 0 else ""
             found.append("" if text is not None and "\ufffd" in text else text)
         return found
 
     def _whole(self, document: ReadingDocument, position: int) -> str:
         begun = document.sequence[document.lead : position]
         if self._asking.shown == "rendered":
-            return self._text(np.concatenate([document.told, begun]))
+            return self.text(np.concatenate([document.told, begun]))
         prompt = document.prompt
         if prompt is None:
             prompt = self._tokenizer.decode(document.told.tolist(), skip_special_tokens=True)
-        return f"{clean(prompt)}\n{self._text(begun)}"
+        return f"{clean(prompt)}\n{self.text(begun)}"
 
-    def _text(self, ids: Any) -> str:
+    def text(self, ids: Any) -> str:
+        """Tokens as text, special ones included."""
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
 
 

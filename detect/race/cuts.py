@@ -33,11 +33,14 @@ def cuts(
     *,
     per_answer: int = PER_ANSWER,
     least_spread: float = SPREAD,
+    run: int = 1,
 ) -> I64:
     """The rows of places to ask about, ascending, so in the order of serving.
 
     Of each answer the first ones are taken where two draws of the owner's would differ often enough, and whose prefix
-    stands in the answer as a suspect can be shown it: as text that gives the same token ids again.
+    stands in the answer as a suspect can be shown it: as text that gives the same token ids again. A reply of ``run``
+    tokens is about the places behind such a one as well, while it says what was served, so these come with it, and no
+    other request is made within them.
 
     Parameters
     ----------
@@ -50,29 +53,57 @@ def cuts(
     tokenizer
         The spec's.
     per_answer
-        Most places in an answer.
+        Most requests about an answer.
     least_spread
-        Least spread of a place.
+        Least spread of a place that one is made at.
+    run
+        Tokens of a reply.
 
     Raises
     ------
     ValueError
-        ``per_answer`` is below 1.
+        ``per_answer`` or ``run`` is below 1.
     """
-    if per_answer < 1:
-        raise ValueError(f"per_answer must be 1 or more (got {per_answer})")
+    if per_answer < 1 or run < 1:
+        raise ValueError(f"per_answer and run must be 1 or more (got {per_answer} and {run})")
     backend = load_tokenizer(tokenizer)
     special = frozenset(token for token, added in backend.get_added_tokens_decoder().items() if added.special)
-    wanted = np.flatnonzero(held & (spread >= least_spread))
+    mine = np.flatnonzero(held)
+    wanted = (spread[mine] >= least_spread).tolist()
     chosen: list[int] = []
     taken: dict[int, int] = {}
-    for row, document, position in zip(
-        wanted.tolist(), where.document[wanted].tolist(), where.position[wanted].tolist(), strict=True
+    ends: dict[int, int] = {}  # one past the last place that the reply before is about
+    for row, document, position, good in zip(
+        mine.tolist(), where.document[mine].tolist(), where.position[mine].tolist(), wanted, strict=True
     ):
-        if taken.get(document, 0) < per_answer and can_be_shown(text.documents[document], position, backend, special):
+        if position < ends.get(document, 0):
+            chosen.append(row)
+        elif (
+            good
+            and taken.get(document, 0) < per_answer
+            and can_be_shown(text.documents[document], position, backend, special)
+        ):
             taken[document] = taken.get(document, 0) + 1
+            ends[document] = position + run
             chosen.append(row)
     return np.array(chosen, dtype=np.int64)
+
+
+def first_of_runs(documents: I64, positions: I64, run: int) -> I64:
+    """Which of the places that `cuts` gives a request is made at: the others come with the one before them.
+
+    Examples
+    --------
+    >>> first_of_runs(np.array([0, 0, 0, 1]), np.array([5, 8, 9, 6]), run=4).tolist()
+    [0, 2, 3]
+    """
+    starts: list[int] = []
+    last = (-1, -1)
+    for row, (document, position) in enumerate(zip(documents.tolist(), positions.tolist(), strict=True)):
+        if document != last[0] or position >= last[1] + run:
+            last = (document, position)
+            starts.append(row)
+    return np.array(starts, dtype=np.int64)
 
 
 def can_be_shown(document: ReadingDocument, position: int, tokenizer: Tokenizer, special: frozenset[int]) -> bool:

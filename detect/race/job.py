@@ -20,12 +20,15 @@ from watermark.models.folder import DEVICES, DTYPES
 Via = Literal["auto", "completions", "prefill"]
 """How an endpoint is made to go on from a begun answer: as plain text, or as a chat whose last message is begun."""
 
-SPREAD = 0.5
-"""Least 1 - sum p^2 of the owner's chances at a place where one token is asked for: of even chances of two words it is
-0.5."""
+SPREAD = 0.7
+"""Least 1 - sum p^2 of the owner's chances at a place where a request is made for the next word: how often two draws
+of the owner's differ. What is more certain tells less of the key."""
 
-PER_ANSWER = 6
-"""Places of an answer where one token is asked for, at most: the first ones, which a student remembers best."""
+PER_ANSWER = 4
+"""Most requests about an answer, where words are asked for: the first ones, which a student remembers best."""
+
+RUN = 8
+"""Tokens of a reply to one cut that are read: as long as it says what was served, what it says next is said there."""
 
 _CONTEXTS = 50_000
 

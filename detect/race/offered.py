@@ -16,7 +16,7 @@ import numpy as np
 
 from detect.models.reading import ReadingDocument
 from detect.race.evidence import F64
-from detect.race.job import Via
+from detect.race.job import RUN, Via
 from detect.race.plan import RACE_ASKS, WHOLE_ANSWERS, RaceAsking, RaceEndpointAsk, Shown
 from detect.race.replies import likely, listed_prompt
 from detect.student.asking.account import ClientSettings
@@ -369,7 +369,7 @@ class _Finder:
                 if await self._prober.offers(Trial("a bias for token ids, which are the spec's", *forced)):
                     return _one_word("bias", replace(way, ids=True), power=POWER, least=LEAST)
             if ask == "greedy":
-                return _one_word("greedy", way)
+                return _one_word("greedy", way, run=RUN)
         return None
 
     async def _logprobs(self, way: _Way) -> RaceAsking | None:
@@ -392,7 +392,7 @@ class _Finder:
                 lambda replies: _lists(replies[0]),
             )
             if await self._prober.offers(trial):
-                return _one_word("logprobs", way, alternatives=count, extra=extra)
+                return _one_word("logprobs", way, alternatives=count, extra=extra, run=RUN)
         return None
 
     def _question(self, way: _Way, extra: dict[str, Any]) -> Question:
@@ -465,7 +465,9 @@ def _whole_answer(ask: RaceEndpointAsk, extra: dict[str, Any], alternatives: int
     return RaceAsking(ask=ask, form="completions", shown="ids", ids=True, alternatives=alternatives, extra=extra)
 
 
-def _one_word(ask: RaceEndpointAsk, way: _Way, *, extra: dict[str, Any] | None = None, **fields: Any) -> RaceAsking:
+def _one_word(
+    ask: RaceEndpointAsk, way: _Way, *, extra: dict[str, Any] | None = None, run: int = 1, **fields: Any
+) -> RaceAsking:
     with_ids = {"return_token_ids": True} if way.returned else {}
     return RaceAsking(
         ask=ask,
@@ -474,7 +476,8 @@ def _one_word(ask: RaceEndpointAsk, way: _Way, *, extra: dict[str, Any] | None =
         ids=way.ids,
         repeats=way.repeats,
         # A word of the owner's may be several tokens of another tokenizer; log-probabilities are those of the first.
-        max_tokens=1 if way.ids or ask == "logprobs" else 4,
+        max_tokens=max(run, 1 if way.ids or ask == "logprobs" else 4),
+        run=run,
         extra={**(extra or {}), **with_ids},
         **fields,
     )

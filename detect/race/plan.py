@@ -61,6 +61,9 @@ class RaceAsking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Whether replies begin with the answer's beginning once more, which is then taken off.
     max_tokens
         Of a reply.
+    run
+        Of its tokens so many are read: those behind the first say something at the places behind the cut, while the
+        reply says what was served.
     alternatives
         Likely tokens that are asked for at each place; 0 where no log-probabilities are.
     named
@@ -78,6 +81,7 @@ class RaceAsking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ids: bool
     repeats: bool = False
     max_tokens: int = 1
+    run: int = 1
     alternatives: int = 0
     named: bool = False
     extra: dict[str, Any] = {}

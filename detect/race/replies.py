@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,10 +108,56 @@ def said_in(choice: Choice, tokens: Sequence[int], candidates: Sequence[str | No
     return said_of(choice.text[len(begun) :], choice.finish_reason, candidates)
 
 
-def _first_id(choice: Choice) -> int | None:
+def rest_of(choice: Choice, served: Sequence[int], text: str, *, ids: bool, begun: str) -> Choice | None:
+    """A reply behind what was served after its cut, where it begins with that; None where it says something else.
+
+    A greedy reply that says what was served says next what it would say of the answer up to there. What it is held
+    against stands before that place.
+
+    Parameters
+    ----------
+    choice
+        Of the reply.
+    served, text
+        The ids that were served from the cut to that place, and their text.
+    ids
+        As for `said_in`.
+    begun
+        What the reply repeats before anything new; "" for nothing.
+    """
+    count = len(served)
+    own = _own_ids(choice) if ids else None
+    if own is not None:
+        if list(own[:count]) != list(served):
+            return None
+        tokens = None if choice.tokens is None else choice.tokens[count:]
+        # An end that isn't told by its id is an empty rest.
+        return replace(choice, text="" if count else choice.text, tokens=tokens, token_ids=own[count:] or None)
+    if begun and not choice.text.startswith(begun):
+        return None
+    said = choice.text[len(begun) :]
+    if said and not said[0].isspace():
+        text = text.lstrip()  # as in `said_of`
+    if not said.startswith(text):
+        return None
+    tokens = choice.tokens
+    if tokens is not None and count:
+        spelled = [0, *accumulate(len(position.chosen.text) for position in tokens)]
+        tokens = tokens[spelled.index(len(text)) :] if len(text) in spelled else None
+    return replace(choice, text=said[len(text) :], tokens=tokens, token_ids=None if count else choice.token_ids)
+
+
+def _own_ids(choice: Choice) -> tuple[int, ...] | None:
     if choice.token_ids:
-        return choice.token_ids[0]
-    return choice.tokens[0].chosen.id if choice.tokens else None
+        return choice.token_ids
+    told = [position.chosen.id for position in choice.tokens or ()]
+    found = tuple(number for number in told if number is not None)
+    return found if found and len(found) == len(told) else None
+
+
+def _first_id(choice: Choice) -> int | None:
+    own = _own_ids(choice)
+    return own[0] if own else None
 
 
 def shares_of(

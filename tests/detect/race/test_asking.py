@@ -138,6 +138,45 @@ def test_a_word_is_heard_and_an_end_too(tokenizer: Tokenizer) -> None:
     assert said == [-1] and shares.shape == (1, 0)
 
 
+@pytest.mark.parametrize("shown", ["ids", "plain"])
+def test_while_a_reply_says_what_was_served_its_next_words_are_heard(tokenizer: Tokenizer, shown: str) -> None:
+    one = document(tokenizer)
+    made = questions(tokenizer, asking(shown=shown, max_tokens=4, run=4), [one], [3, 5, 9])
+    assert [made.rows(step) for step in range(made.steps)] == [slice(0, 2), slice(2, 3)]
+
+    def said(ids: list[int]) -> list[int]:
+        choice: dict[str, Any] = {"text": tokenizer.decode(ids), "finish_reason": "length"}
+        return heard(made, 0, {"choices": [choice | ({"token_ids": ids} if shown == "ids" else {})]})[0]
+
+    served = one.sequence[one.lead + 3 : one.lead + 5].tolist()
+    but, the = (int(ids_of(tokenizer, text)[0]) for text in (" but", " the"))
+    assert said([*served, but]) == [-1, 1]
+    assert said([but, but, the]) == [1, -1]  # it said something else: what follows is about another text
+    assert said([served[0], but, the]) == [-1, -1]
+    assert said(served) == [-1, -1]
+
+
+@pytest.mark.parametrize("shown", ["ids", "plain"])
+def test_log_probabilities_of_the_next_words_are_heard_as_well(tokenizer: Tokenizer, shown: str) -> None:
+    one = document(tokenizer)
+    how = asking("logprobs", shown=shown, max_tokens=4, run=4, alternatives=20)
+    made = questions(tokenizer, how, [one], [3, 5])
+    served = [tokenizer.decode([token]) for token in one.sequence[one.lead + 3 : one.lead + 5].tolist()]
+
+    def shares(words: list[str]) -> np.ndarray:
+        top = [{word: math.log(0.5), " but": math.log(0.4)} for word in words]
+        logprobs = {"tokens": words, "token_logprobs": [math.log(0.5)] * len(words), "top_logprobs": top}
+        choice: dict[str, Any] = {"text": "".join(words), "logprobs": logprobs, "finish_reason": "length"}
+        if shown == "ids":
+            choice["token_ids"] = [int(ids_of(tokenizer, word)[0]) for word in words]
+        return heard(made, 0, {"choices": [choice]})[1]
+
+    assert shares([*served, " the"])[:, 1] == pytest.approx([0.4, 0.4])
+    assert shares([*served, " the"])[1, 2] == pytest.approx(0.5)
+    other = shares([" dark", *served])
+    assert other[0, 1] == pytest.approx(0.4) and np.isnan(other[1]).all()
+
+
 def test_special_tokens_end_an_answer_and_parts_of_characters_are_never_said(tokenizer: Tokenizer) -> None:
     end = int(ids_of(tokenizer, "<|im_end|>")[0])
     part = int(ids_of(tokenizer, "\U0001f9a4")[0])

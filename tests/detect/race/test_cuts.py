@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from detect.models.reading import ReadingDocument, ReadingText, positions
-from detect.race.cuts import cuts
+from detect.race.cuts import cuts, first_of_runs
 
 END = 0
 LEAD = 2
@@ -81,7 +81,7 @@ def test_nothing_is_asked_after_an_answers_end_or_inside_of_a_character() -> Non
     c, d = ids_of("c", "d")
     assert places(text_of([c, d, END])) == [(0, 2), (0, 3), (0, 4)]
     first, second = TOKENIZER.encode("é", add_special_tokens=False).ids
-    assert places(text_of([c, first, second, d])) == [(0, 2), (0, 3), (0, 5), (0, 6)]
+    assert places(text_of([c, first, second, d]), per_answer=4) == [(0, 2), (0, 3), (0, 5), (0, 6)]
 
 
 def test_a_later_piece_of_a_long_answer_is_not_asked_about() -> None:
@@ -91,6 +91,17 @@ def test_a_later_piece_of_a_long_answer_is_not_asked_about() -> None:
 def test_no_place_in_an_answer_is_no_plan() -> None:
     with pytest.raises(ValueError, match="per_answer"):
         places(text_of(LETTERS), per_answer=0)
+
+
+def test_places_behind_a_cut_come_with_it_as_far_as_its_reply_reaches_and_the_next_request_is_behind_them() -> None:
+    text = text_of(LETTERS[2:12])
+    where = positions(text, 1, 10**6)
+    spread = np.where(np.isin(where.position, [3, 4, 6, 9]), 0.9, 0.1)
+    taken = places(text, spread, per_answer=2, least_spread=0.5, run=3)
+    assert taken == [(0, 3), (0, 4), (0, 5), (0, 6), (0, 7), (0, 8)]
+    columns = (np.array([number for number, _ in taken]), np.array([place for _, place in taken]))
+    assert first_of_runs(*columns, run=3).tolist() == [0, 3]
+    assert first_of_runs(*columns, run=1).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @given(st.data())
@@ -103,6 +114,8 @@ def test_what_follows_a_place_has_no_say_in_whether_it_is_asked(data: st.DataObj
     other = [*answers[:number], answers[number][:cut] + data.draw(st.lists(tokens, max_size=6))]
     other += data.draw(st.lists(st.lists(tokens, max_size=6), max_size=2))
 
+    run = data.draw(st.integers(1, 4))
+
     def taken(given: list[list[int]]) -> list[tuple[int, int]]:
         text = text_of(*given)
         where = positions(text, 1, 10**6)
@@ -112,6 +125,7 @@ def test_what_follows_a_place_has_no_say_in_whether_it_is_asked(data: st.DataObj
                 for document, place in zip(where.document.tolist(), where.position.tolist(), strict=True)
             ]
         )
-        return [one for one in places(text, spread, per_answer=3, least_spread=0.3) if one <= (number, LEAD + cut)]
+        chosen = places(text, spread, per_answer=3, least_spread=0.3, run=run)
+        return [one for one in chosen if one <= (number, LEAD + cut)]
 
     assert taken(answers) == taken(other)

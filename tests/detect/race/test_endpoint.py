@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from benchmarks.distillation.server import Fault, Server
+from detect.race.cuts import first_of_runs
 from detect.race.dry_run import dry_run
-from detect.race.endpoint import Standing, make_race_plan, trace_race_endpoint
+from detect.race.endpoint import Standing, trace_race_endpoint
 from detect.race.evidence import EVIDENCE_FILE, RaceEvidence, read_evidence
 from detect.race.plan import RacePlan, canonical_plan, chances_path, load_plan, plan_sha256
+from detect.race.planning import make_race_plan
 from detect.records.race import RaceRecord
 from detect.student.asking.budget import Budgets
 from detect.student.asking.ledger import LEDGER_FILE, verify_chain
@@ -102,20 +104,26 @@ def test_the_plan_is_there_before_anything_served_is_shown_and_holds_none_of_it(
     assert {document for document, _ in plan.cuts} <= set(range(len(answers)))
 
 
+def asked_at(plan: RacePlan) -> list[tuple[int, int]]:
+    """The cuts that requests are made at: a reply is about those behind them as well."""
+    documents, positions = np.array(plan.cuts).T
+    return [plan.cuts[row] for row in first_of_runs(documents, positions, plan.asking.run)]
+
+
 def test_requests_go_in_the_order_of_serving_and_one_after_the_other(
     world: World, suspect: Server, tmp_path: Path
 ) -> None:
     plan = planned(world, suspect, tmp_path, target_log10=1000.0, budgets=Budgets(requests=12))
     probes = len(suspect.received)
     found = traced(world, tmp_path, client=replace(QUICK, start=8, most=8))
-    assert found.queries is not None and found.queries.stopped == "budget spent" and found.counts.asked == 12
+    assert found.queries is not None and found.queries.stopped == "budget spent" and found.counts.asked >= 12
     kinds: list[str] = []
     verify_chain(tmp_path / "out" / LEDGER_FILE, lambda entry: kinds.append(entry.kind))
     assert kinds == ["plan", *["asked", "answered"] * 12]
     text = [json.loads(line) for line in (world.folder / "served.jsonl").read_text().splitlines()]
     wanted = [
         [*text[document]["prompt_token_ids"], *text[document]["token_ids"]][:position]
-        for document, position in plan.cuts[:12]
+        for document, position in asked_at(plan)[:12]
     ]
     assert asked_after(suspect, probes) == wanted
 
@@ -167,15 +175,15 @@ def test_a_cut_that_is_refused_says_nothing_and_is_not_asked_later(
 
     with Server(*suspects["student"], faults=refuse) as server:
         plan = planned(world, server, tmp_path, target_log10=1000.0, budgets=Budgets(requests=8))
-        text = json.loads((world.folder / "served.jsonl").read_text().splitlines()[plan.cuts[3][0]])
-        bad.append([*text["prompt_token_ids"], *text["token_ids"]][: plan.cuts[3][1]])
+        text = json.loads((world.folder / "served.jsonl").read_text().splitlines()[asked_at(plan)[3][0]])
+        bad.append([*text["prompt_token_ids"], *text["token_ids"]][: asked_at(plan)[3][1]])
         first = traced(world, tmp_path)
         bad.clear()
         again = traced(world, tmp_path, budgets=Budgets(requests=8))
     rows = evidence(tmp_path)
-    assert rows.said[3] == -1 and first.counts.silent >= 1
+    assert (rows.said[rows.steps == 4] == -1).all() and first.counts.silent >= 1
     assert again.log10_evalue == first.log10_evalue
-    assert rows.steps.tolist() == list(range(1, len(rows) + 1))
+    assert np.unique(rows.steps).tolist() == list(range(1, 9))
 
 
 def test_a_whole_answer_that_is_refused_stays_in_with_the_least_it_can_be(
@@ -243,11 +251,11 @@ def test_a_dry_run_says_what_it_takes_and_asks_nothing(world: World, suspect: Se
     probes = len(suspect.received)
     read = str(world.folder / "served.jsonl")
     before = dry_run(tmp_path / "plan.json", read, world.spec, RING, world.tokenizer, tmp_path / "out")
-    assert (before.requests, before.cached, before.within_budget) == (len(plan.cuts), 0, False)
+    assert (before.requests, before.cached, before.within_budget) == (len(asked_at(plan)), 0, False)
     assert len(suspect.received) == probes
     traced(world, tmp_path)
     after = dry_run(tmp_path / "plan.json", read, world.spec, RING, world.tokenizer, tmp_path / "out")
-    assert after.cached == 3 == after.spent_requests and after.requests == len(plan.cuts) - 3
+    assert after.cached == 3 == after.spent_requests and after.requests == len(asked_at(plan)) - 3
 
 
 def test_what_is_there_is_not_written_over_and_nothing_is_asked(world: World, suspect: Server, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.distillation.server import Fault, Server
 from detect.models.reading import ReadingDocument
-from detect.race.job import Via
+from detect.race.job import RUN, Via
 from detect.race.offered import BEGUN, PROMPT, RaceOffered, Sample, offered
 from detect.race.plan import RaceEndpointAsk
 from tests.detect.race.test_asking import document
@@ -96,7 +96,7 @@ def test_without_any_of_it_a_few_tokens_are_read_as_text(demo: Any, tokenizer: T
         found = find(server.url, tokenizer)
         text = find(server.url, tokenizer, via="completions").asking
     assert (found.asking.ask, found.asking.form, found.asking.ids) == ("greedy", "prefix", False)
-    assert found.asking.max_tokens == 4 and not found.asking.repeats
+    assert found.asking.max_tokens == found.asking.run == RUN and not found.asking.repeats
     assert any("(continue): it doesn't go on" in line for line in found.probed)
     assert (text.form, text.shown) == ("completions", "rendered")
 
