@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +22,7 @@ from detect.race import endpoint as race_endpoint
 from detect.race.job import RaceJob
 from detect.race.plan import PLAN_FILE
 from detect.race.plan import load_plan as load_race_plan
+from detect.race.planning import make_race_plan
 from detect.race.weights import trace_race_weights
 from detect.records.reading import encode_record
 from detect.report.kinds import story_of
@@ -301,7 +301,7 @@ def trace_race(
             raise DyetraceError(f"{path} is the plan of another job; give another folder, or the job that it was of")
     else:
         make_folder(folder)
-        race_endpoint.make_race_plan(
+        make_race_plan(
             job,
             made,
             ring,
@@ -309,7 +309,7 @@ def trace_race(
             path,
             key=secret,
             client=client,
-            progress=None if progress is None else partial(progress, "reading with the owner's model"),
+            progress=progress,
         )
     record = race_endpoint.trace_race_endpoint(
         path,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from detect.race.endpoint import planned_cuts
-from detect.race.plan import load_plan
+from detect.race.asking import passed_over
+from detect.race.plan import load_plan, plan_sha256
+from detect.race.planning import planned_cuts
 from detect.records.results import RaceForecast
 from detect.student.asking.account import estimate
 from detect.student.asking.budget import Budgets
@@ -37,7 +38,8 @@ def dry_run(
     path = None if output is None else output / LEDGER_FILE
     ledger = Ledger(path, write=False) if path is not None and path.exists() else None
     try:
-        cost = estimate(planned.questions(), ledger, name=str(plan_path))
+        passed = frozenset[int]() if ledger is None else passed_over(plan_sha256(plan), ledger)
+        cost = estimate(planned.questions(passed), ledger, name=str(plan_path))
     finally:
         if ledger is not None:
             ledger.close()

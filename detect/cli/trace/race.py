@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from detect.cli.models import model_folder
 from detect.cli.options.trace import TraceEndpoint, TracePlanning, TraceWeights
@@ -19,10 +20,12 @@ from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, is_watched, note, rest, say
 from detect.folders.published import RACE_FORMAT
 from detect.models.kept import kept_folder
+from detect.race.cuts import first_of_runs
 from detect.race.dry_run import dry_run
-from detect.race.endpoint import Standing, make_race_plan, trace_race_endpoint
+from detect.race.endpoint import Standing, trace_race_endpoint
 from detect.race.job import RaceJob
 from detect.race.plan import WHOLE_ANSWERS, chances_path, parse_plan, plan_sha256
+from detect.race.planning import make_race_plan
 from detect.race.weights import trace_race_weights
 from detect.records.made import Made, made_by
 from detect.records.results import RaceForecast, RacePlanned
@@ -89,10 +92,11 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
         asked.output,
         key=None if asked.api_key_source is None else load_api_key(asked.api_key_source),
         client=ClientSettings(timeout=asked.timeout, attempts=asked.attempts),
-        progress=_show_owner,
+        progress=_show_reading,
     )
     rest()
-    answers = len({document for document, _ in fixed.cuts})
+    documents, positions = np.array(fixed.cuts, dtype=np.int64).T
+    answers, asking = len(np.unique(documents)), first_of_runs(documents, positions, fixed.asking.run)
     found = RacePlanned(
         path=str(asked.output),
         sha256=plan_sha256(fixed),
@@ -101,7 +105,7 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
         probed=fixed.probed,
         answers=answers,
         cuts=len(fixed.cuts),
-        requests=answers if fixed.whole_answers else len(fixed.cuts),
+        requests=answers if fixed.whole_answers else len(asking),
         target_log10=fixed.target_log10,
         spec_id=fixed.spec_id,
         key_fingerprint=fixed.key_fingerprint,
@@ -259,8 +263,8 @@ class _LiveEvidence:
         pace = "not growing yet" if left is None else f"about {left:,} requests to go at this pace"
         tokens = standing.account.tokens
         evidence = (
-            f"evidence 10^{standing.log10_evalue:.1f} of 10^{standing.target:g}, {standing.lit:,} of "
-            f"{standing.answers:,} answers stand out, {tokens:,} tokens; {pace}"
+            f"evidence 10^{standing.log10_evalue:.1f} of 10^{standing.target:g}, answers that light "
+            f"up: {standing.lit:,} of {standing.answers:,}, {tokens:,} tokens; {pace}"
         )
         doing("asking the endpoint", standing.steps, standing.of, f"requests, {evidence}")
         reached = standing.log10_evalue >= standing.target
@@ -269,11 +273,6 @@ class _LiveEvidence:
             note(f"{standing.steps:,} of {standing.of:,} requests: {evidence}")
         if reached or standing.steps == standing.of:
             doing("computing the evidence under all keys and decoys")
-
-
-def _show_owner(done: int, total: int) -> None:
-    """How far the owner's model is."""
-    _show_reading("the owner's model reads the answers", done, total)
 
 
 def _show_reading(what: str, done: int, total: int) -> None:

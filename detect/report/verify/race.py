@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from detect.race.conclude import (
     log10_threshold,
 )
 from detect.race.evidence import EVIDENCE_FILE, NOT_SAID, RaceEvidence, read_evidence
-from detect.race.plan import PLAN_FILE, RacePlan, chances_path, load_chances, parse_plan
+from detect.race.plan import PLAN_FILE, RacePlan, chances_path, load_chances
+from detect.race.recompute import plan_on_record
 from detect.records.key_name import KeyName
 from detect.records.race import RaceRecord
 from detect.records.race_assumptions import assumptions as of_race
@@ -37,7 +39,7 @@ from detect.report.verify.dates import dates
 from detect.report.verify.ledger import ledger
 from detect.report.verify.specs import spec_before_it, stated
 from detect.report.verify.words import assumptions
-from detect.student.asking.ledger import LEDGER_FILE, Entry, verify_chain
+from detect.student.asking.ledger import LEDGER_FILE
 
 Mask = npt.NDArray[np.bool_]
 
@@ -76,7 +78,7 @@ def evidence(record: RaceRecord, found: RaceEvidence) -> str:
     if len(found) and int(found.subkeys.max()) >= record.spec.subkeys:
         refuse(f"{EVIDENCE_FILE} names a sub-key that the spec does not have")
     same("served answers", counts.answers, sum(_LATER_PIECE.search(name) is None for name in found.names))
-    steps = int(found.steps[-1]) if len(found) else 0
+    steps = len(np.unique(found.steps))
     if record.queries is not None and steps > record.queries.requests:
         refuse(f"{record.queries.requests:,} requests on record, {steps:,} replies in {EVIDENCE_FILE}")
     same("counts of the curve", [point.count for point in record.curve], curve_counts(len(found)))
@@ -214,30 +216,39 @@ def plan(record: RaceRecord, folder: Path) -> str:
     seen = record.plan
     if seen is None:
         return "the suspect's weights were at hand: there is no plan of queries"
-    path = folder / LEDGER_FILE
-    if not path.is_file():
+    made = plan_on_record(folder, seen.sha256)
+    if made is None:
         raise NotDone(f"{LEDGER_FILE}, which holds the plan that fixed the places, is not beside the report")
-    held: list[bytes] = []
-
-    def take(entry: Entry) -> None:
-        if entry.kind == "plan" and entry.key == seen.sha256 and not held:
-            held.append(entry.payload)
-
-    verify_chain(path, take)
-    if not held:
-        refuse(f"{LEDGER_FILE} does not hold the plan {seen.sha256}")
-    made = parse_plan(held[0], f"the plan in {LEDGER_FILE}")
     _kept_to(record, made)
     found = read_evidence(folder / EVIDENCE_FILE)
     bet = list(zip(found.documents.tolist(), found.positions.tolist(), strict=True))
-    if bet != made.cuts[: len(bet)]:
-        refuse("the places that were bet on are not the plan's first ones, in its order")
+    rows = _planned_rows(bet, made)
     beside = chances_path(folder / PLAN_FILE)
     if beside.is_file() and file_sha256(beside) == made.chances_sha256:
         cuts = load_chances(folder / PLAN_FILE, made).cuts
-        same("the owner's candidates", found.tokens.tolist(), cuts.tokens[: len(bet)].tolist())
-        close("the owner's chances", found.chances, cuts.chances[: len(bet)])
-    return f"the places that were bet on are the first {len(bet):,} of the plan's {len(made.cuts):,}, in its order"
+        same("the owner's candidates", found.tokens.tolist(), cuts.tokens[rows].tolist())
+        close("the owner's chances", found.chances, cuts.chances[rows])
+    return (
+        f"the {len(bet):,} places that were bet on are the plan's first ones, and of each answer the first ones, of "
+        f"{len(made.cuts):,} in its order"
+    )
+
+
+def _planned_rows(bet: list[tuple[int, int]], made: RacePlan) -> list[int]:
+    """Which of the plan's places were bet on: of the first answers each the first ones, or refuse.
+
+    Where whole answers are read, all of each. Else the rest of one may be left (`detect.race.bets.goes_on`).
+    """
+    planned: dict[int, list[int]] = {}
+    for row, (document, _) in enumerate(made.cuts):
+        planned.setdefault(document, []).append(row)
+    counts = Counter(document for document, _ in bet)
+    first = list(planned)[: len(counts)]
+    rows = [row for document in first for row in planned[document][: counts[document]]]
+    whole = all(counts[document] == len(planned[document]) for document in first)
+    if [made.cuts[row] for row in rows] != bet or (made.whole_answers and not whole):
+        refuse("the places that were bet on are not the plan's first ones, in its order")
+    return rows
 
 
 def _kept_to(record: RaceRecord, made: RacePlan) -> None:

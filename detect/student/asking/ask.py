@@ -146,6 +146,8 @@ class Asker(Generic[T]):
 
     def _window(self) -> int:
         """Steps that may be under way: enough to keep the endpoint busy, few enough to waste little at the target."""
+        if self._settings.in_order:
+            return 1  # the reply to a step may decide whether the next one is asked
         requests = max(1, len(self._questions.samples_of(self._next)))
         return 2 + int(2 * self._pace.limit) // requests
 
