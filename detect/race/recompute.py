@@ -5,17 +5,23 @@ Neither the suspect nor the owner's model nor a text is needed. An account's own
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from detect.keyed.held import own_part
 from detect.laws.agreement import all_agree
-from detect.race.conclude import Conclusion, conclude, rows_of
+from detect.race.bets import goes_on
+from detect.race.conclude import Conclusion, Live, conclude, rows_of
 from detect.race.evidence import EVIDENCE_FILE, RaceEvidence, read_evidence
+from detect.race.plan import RacePlan, parse_plan
 from detect.records.arrays import evidence_of
 from detect.records.race import LitAnswer, RaceFound, RaceRecord
+from detect.student.asking.ledger import LEDGER_FILE, Entry, verify_chain
+from watermark.errors import EvidenceError
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec, check_key
 
@@ -58,7 +64,52 @@ def recompute_race(record: RaceRecord, ring: KeyRing, folder: Path) -> list[str]
         return list(_of_keys(*parts, adjusted=False))
     if len(held) != len(evidence):
         return [f"{len(evidence) - len(held):,} places are of keys that were not tested"]
-    return list(_differences(record, again))
+    plan = None if record.plan is None else plan_on_record(folder, record.plan.sha256)
+    return [*_differences(record, again), *(() if plan is None else _of_leaving(evidence, plan, record.spec, ring))]
+
+
+def plan_on_record(folder: Path, sha256: str) -> RacePlan | None:
+    """The plan of this hash in the ledger of replies beside a report; None where there is no ledger.
+
+    Raises
+    ------
+    DyetraceError
+        The ledger is damaged, or holds no such plan.
+    """
+    path = folder / LEDGER_FILE
+    if not path.is_file():
+        return None
+    held: list[bytes] = []
+
+    def take(entry: Entry) -> None:
+        if entry.kind == "plan" and entry.key == sha256 and not held:
+            held.append(entry.payload)
+
+    verify_chain(path, take)
+    if not held:
+        raise EvidenceError(f"{LEDGER_FILE} does not hold the plan {sha256}")
+    return parse_plan(held[0], f"the plan in {LEDGER_FILE}")
+
+
+def _of_leaving(evidence: RaceEvidence, plan: RacePlan, spec: WatermarkSpec, ring: KeyRing) -> Iterator[str]:
+    """Where asking about an answer ended, or went on, otherwise than by its bets (`detect.race.bets.goes_on`).
+
+    The last answer may have ended for its target or a budget.
+    """
+    if plan.whole_answers or not len(evidence):
+        return
+    planned = Counter(document for document, _ in plan.cuts)
+    starts = np.flatnonzero(np.diff(evidence.steps, prepend=-1)).tolist()
+    live, answer, requests, places = Live(spec, ring), -1, 0, 0
+    for start, stop in pairwise(starts):
+        live.observe(evidence.part(slice(start, stop)))
+        document = int(evidence.documents[start])
+        if document != answer:
+            answer, requests, places = document, 0, 0
+        requests, places = requests + 1, places + stop - start
+        goes = int(evidence.documents[stop]) == document
+        if places < planned[document] and goes != goes_on(requests, live.log_answer):
+            yield f"{evidence.names[document]} was {'gone on with' if goes else 'left'} against the rule of its bets"
 
 
 def held_part(evidence: RaceEvidence, spec: WatermarkSpec, ring: KeyRing) -> RaceEvidence:

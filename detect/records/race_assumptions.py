@@ -70,7 +70,7 @@ def _of_places(record: RaceRecord) -> Iterator[Assumption]:
         "All of these places that a tested key marks were read."
         if record.ask in ("weights", "prompt-logprobs", "echo")
         else "In each answer the first places were asked whose chances are spread widely enough, by a rule that was "
-        "fixed before."
+        "fixed before, as long as the bets on that answer won."
     )
     yield Assumption(
         says="Which places were asked was decided by what stands before each of them, and never by what comes after.",

@@ -36,8 +36,8 @@ _ASKED = {
     "likeliest words.",
     "bias": "Its endpoint was sent beginnings of answers and asked for one word more, with a bias against words that "
     "would be said anyway.",
-    "greedy": "Its endpoint was sent beginnings of answers and asked for the likeliest next word, and for nothing "
-    "else.",
+    "greedy": "Its endpoint was sent beginnings of answers and asked how it goes on, by its likeliest words, and for "
+    "nothing else.",
 }
 
 

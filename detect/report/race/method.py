@@ -84,7 +84,9 @@ def _places(record: RaceRecord) -> Iterator[Leaf]:
     }.get(
         record.ask,
         "Each request asks for one word. So in every answer the first few of these places were asked where the chances "
-        "are spread, that is where 1 − Σ <i>p</i>(<i>v</i>)<sup>2</sup> is above a number that was fixed before.",
+        "are spread, that is where 1 − Σ <i>p</i>(<i>v</i>)<sup>2</sup> is above a number that was fixed before. An "
+        "answer is gone on with as long as the bets on it win, which rests on places before alone: to leave it is no "
+        "more than to stake nothing on its later places.",
     )
     yield text(
         "A context counts once under the key that marks it, where it is used for the first time in all answers in the "

@@ -122,6 +122,25 @@ def test_places_of_keys_that_a_report_did_not_test_are_a_difference(made: Path) 
     assert "places are of keys that were not tested" in said
 
 
+def test_where_an_answer_was_left_or_gone_on_with_against_its_bets_is_a_difference(tmp_path: Path) -> None:
+    """Who leaves answers by what he likes has the plan's order all the same; by the key it is seen."""
+    record = examples.planned_race(tmp_path / "by the rule")
+    ring = examples.ring_of(record.spec)
+    assert recompute_race(record, ring, tmp_path / "by the rule") == []
+    evidence = read_evidence(tmp_path / "by the rule" / EVIDENCE_FILE)
+    several = evidence.documents[np.flatnonzero(np.diff(evidence.documents) == 0)[0]]
+    last = np.flatnonzero(evidence.documents == several)[-1]  # of an answer that was gone on with
+    shorter = evidence.part(np.arange(len(evidence)) != last)
+    whole = examples.make_evidence(record.spec, ring, memory=0.35)
+    for name, other, said in (("left", shorter, "was left"), ("went on", whole, "was gone on with")):
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "by the rule", folder)
+        data = encode_evidence(other)
+        (folder / EVIDENCE_FILE).write_bytes(data)
+        forged = replace(record, files=[FileHash.of(EVIDENCE_FILE, data)])
+        assert any(f"{said} against the rule" in line for line in recompute_race(forged, ring, folder)), name
+
+
 def test_another_key_is_refused(made: Path) -> None:
     record = record_of(made, "found")
     ring = type(examples.ring_of(record.spec)).from_master(SecretKey(bytes(32)), 0, ())

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from detect.race.bets import goes_on
 from detect.race.chances import Chances
-from detect.race.conclude import conclude, rows_of
+from detect.race.conclude import Live, conclude, rows_of
 from detect.race.evidence import EVIDENCE_FILE, NOT_SAID, RaceEvidence, encode_evidence, read_evidence
 from detect.race.plan import (
     PLAN_FILE,
@@ -139,6 +140,20 @@ def make_evidence(
     )
 
 
+def left(evidence: RaceEvidence, spec: WatermarkSpec, ring: KeyRing) -> RaceEvidence:
+    """The places that are asked about where an answer is left as soon as its bets don't win."""
+    live, kept, document, requests = Live(spec, ring), np.zeros(len(evidence), dtype=np.bool_), -1, 0
+    for row, one in enumerate(evidence.documents.tolist()):
+        if one != document:
+            document, requests = one, 0
+        if requests is not None and goes_on(requests, live.log_answer):
+            live.observe(evidence.part(slice(row, row + 1)))
+            kept[row], requests = True, requests + 1
+        else:
+            requests = None
+    return evidence.part(kept)
+
+
 def make_shown(evidence: RaceEvidence, hits: np.ndarray[Any, Any], count: int = 8) -> list[ShownCut]:
     """Hits of small chance, with texts made up for them."""
     rows = np.flatnonzero(hits)
@@ -169,6 +184,7 @@ def make_race(
     early: bool | None = None,
     decoys: int = 12,
     quotes: bool = True,
+    leaving: bool = False,
     evidence: dict[str, Any] | None = None,
     **changes: Any,
 ) -> RaceRecord:
@@ -177,6 +193,7 @@ def make_race(
     spec = make_spec(scheme=scheme, global_share=global_share)
     ring = ring_of(spec, accounts)
     found = make_evidence(spec, ring, ask, memory=memory, accounts=accounts, **(evidence or {}))
+    found = left(found, spec, ring) if leaving else found
     data = encode_evidence(found)
     (folder / EVIDENCE_FILE).write_bytes(data)
     mode = "weights" if ask == "weights" else "api"
@@ -358,9 +375,10 @@ def hostile_race(text: str, folder: Path) -> RaceRecord:
 
 def planned_race(folder: Path, **changes: Any) -> RaceRecord:
     """The first of these again, with the plan and the replies that it was made from beside it."""
-    record = found_race(folder, **changes)
+    record = found_race(folder, leaving=True, **changes)
+    whole = make_evidence(record.spec, ring_of(record.spec), memory=0.35)
     evidence = read_evidence(folder / EVIDENCE_FILE)
-    plan, chances = make_plan(record, evidence)
+    plan, chances = make_plan(record, whole)
     save_plan(folder / PLAN_FILE, plan, chances)
     with Ledger(folder / LEDGER_FILE) as ledger:
         sha256 = plan_sha256(plan)

@@ -234,7 +234,7 @@ def test_a_report_that_keeps_to_its_plan_holds(planned: Path) -> None:
         (put("reading", "taken", value="random"), "how answers were taken"),
         (put("reading", "complete", value="served.ledger"), "what they were held against"),
         (put("counts", "fresh", value=5000), "fresh places"),
-        (put("counts", "cuts", value=361), "places planned"),
+        (put("counts", "cuts", value=359), "places planned"),
         (put("counts", "unheld", value=1), "places of keys that were not tested"),
         (put("plan", "created", value="2026-02-01T09:00:00+00:00"), "when the plan was made"),
         (put("commitment", value=None), "commitment"),
@@ -249,8 +249,9 @@ def test_what_the_plan_says_otherwise_is_noticed(
 
 
 def skipped(found: RaceEvidence) -> RaceEvidence:
-    """Without a place in the middle, as whoever leaves out what he dislikes has it."""
-    return found.part(np.arange(len(found)) != 7)
+    """Without the first place of an answer that has several, as whoever leaves out what he dislikes has it."""
+    row = int(np.flatnonzero(np.diff(found.documents) == 0)[0])
+    return found.part(np.arange(len(found)) != row)
 
 
 def test_places_that_were_left_out_and_other_chances_than_planned_are_noticed(planned: Path, tmp_path: Path) -> None:
