@@ -244,7 +244,7 @@ def test_the_plan_that_is_printed_as_json_is_the_one_that_was_written(
     assert result.exit_code == 0, result.stderr
     told, written = json.loads(result.stdout), json.loads((tmp_path / "plan.json").read_bytes())
     assert told["format"] == "dyetrace-trace-plan-race-1" and told["ask"] == "greedy"
-    assert told["cuts"] == told["requests"] == len(written["cuts"])
+    assert told["cuts"] == len(written["cuts"]) and told["answers"] <= told["requests"] <= told["cuts"]
     assert told["probed"] == written["probed"] != []
 
 
@@ -253,10 +253,13 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(world: World, plan: tuple[Ser
     words = of_endpoint(world, path, tmp_path / "out", "--dry-run")
     result = run(*words)
     assert result.exit_code == 0, result.stderr
-    assert "requests to send, 0 answered already" in result.stdout and "to 10^10, if it learnt" in result.stdout
     told = json.loads(run(*words, "--json").stdout)
-    cuts = json.loads(path.read_bytes())["cuts"]
-    assert told["cuts"] == told["requests"] == len(cuts) and told["cached"] == 0 and told["within_budget"]
+    cost, *forecasts = result.stdout.splitlines()
+    assert f"{told['requests']:,} requests to send, 0 answered already" in cost
+    assert len(forecasts) == len(told["forecasts"])
+    assert all(line.startswith("to 10^10, if it learnt from ") for line in forecasts)
+    assert told["cuts"] == len(json.loads(path.read_bytes())["cuts"]) >= told["requests"] >= told["answers"]
+    assert told["cached"] == 0 and told["within_budget"]
     assert not server.received and not (tmp_path / "out").exists()
 
 
@@ -280,12 +283,12 @@ def test_what_is_paid_for_is_not_asked_again(world: World, plan: tuple[Server, P
 def test_a_budget_ends_asking_and_a_larger_one_goes_on(world: World, plan: tuple[Server, Path], tmp_path: Path) -> None:
     server, path = plan
     words = of_endpoint(world, path, tmp_path / "out")
-    assert run(*words, "--max-requests", 5).exit_code == 0
+    assert run(*words, "--max-requests", 2).exit_code == 0
     first = record_of(tmp_path / "out")
-    assert first.queries is not None and (first.queries.requests, first.queries.stopped) == (5, "budget spent")
-    assert len(server.received) == 5 == first.counts.asked
+    assert first.queries is not None and (first.queries.requests, first.queries.stopped) == (2, "budget spent")
+    assert len(server.received) == 2 <= first.counts.asked
     assert run(*words).exit_code == 0
-    assert len(server.received) > 5
+    assert len(server.received) > 2
     assert_nothing_was_asked_twice(server)
 
 
@@ -301,7 +304,7 @@ def test_a_killed_readout_goes_on_and_asks_nothing_twice(world: World, serve: Se
     made = run(*planned(world, server.url, tmp_path / "plan.json", "--ask", "greedy", "--target", "-200"))
     assert made.exit_code == 0, made.stderr
     probes = len(seen)
-    at = probes + 9
+    at = probes + 4
     words = of_endpoint(world, tmp_path / "plan.json", tmp_path / "out")
     child = [sys.executable, "-m", "detect.cli", *map(str, words)]
     with subprocess.Popen(child, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -312,7 +315,9 @@ def test_a_killed_readout_goes_on_and_asks_nothing_twice(world: World, serve: Se
     result = run(*words)
     assert result.exit_code == 0, result.stderr
     record = record_of(tmp_path / "out")
-    assert record.counts.asked == record.counts.cuts == len(seen) - probes - 1  # the one under way is asked again
+    assert record.counts.asked == record.counts.cuts
+    told = json.loads(run(*words, "--dry-run", "--json").stdout)
+    assert told["requests"] == 0 and told["cached"] == len(seen) - probes - 1  # the one under way is asked again
 
 
 def test_other_answers_than_the_plans_are_refused_before_anything_is_asked(
