@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detect.race.asking import passed_over
+from detect.race.forecast import forecast
 from detect.race.plan import load_plan, plan_sha256
-from detect.race.planning import planned_cuts
-from detect.records.results import RaceForecast
+from detect.race.planning import PlannedCuts, planned_cuts
+from detect.records.results import RaceForecast, RaceReach
 from detect.student.asking.account import estimate
 from detect.student.asking.budget import Budgets
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec
+
+USED = (1.0, 0.1)
+"""Of the answers, the shares that a suspect may have been trained on, for forecasts."""
 
 
 def dry_run(
@@ -58,5 +64,23 @@ def dry_run(
         spent_tokens=cost.spent_tokens,
         within_budget=cost.within_budget,
         target_log10=plan.target_log10,
-        forecasts=[],
+        forecasts=_reaches(planned, (cost.prompt_tokens + cost.completion_tokens) / max(1, cost.requests)),
     )
+
+
+def _reaches(planned: PlannedCuts, tokens: float) -> list[RaceReach]:
+    """What it takes until the target, for the shares of `USED`; ``tokens`` are those of a request."""
+    questions = planned.questions()
+    steps = np.zeros(len(planned.rows), dtype=np.int32)
+    for step in range(questions.steps):
+        steps[questions.rows(step)] = step
+    where, plan = planned.served.where, planned.plan
+    documents, positions = (part[planned.rows].astype(np.int32) for part in (where.document, where.position))
+    found = []
+    for used in USED:
+        requests = forecast(
+            plan.ask, documents, positions, steps, planned.chances.chances, plan.target_log10, used=used
+        )
+        spent = None if requests is None else round(requests * tokens)
+        found.append(RaceReach(used=used, requests=requests, tokens=spent))
+    return found
