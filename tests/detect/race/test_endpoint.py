@@ -253,6 +253,10 @@ def test_a_dry_run_says_what_it_takes_and_asks_nothing(world: World, suspect: Se
     before = dry_run(tmp_path / "plan.json", read, world.spec, RING, world.tokenizer, tmp_path / "out")
     assert (before.requests, before.cached, before.within_budget) == (len(asked_at(plan)), 0, False)
     assert len(suspect.received) == probes
+    whole, tenth = before.forecasts
+    assert (whole.used, tenth.used) == (1.0, 0.1) and whole.requests is not None and whole.tokens is not None
+    assert 2 < whole.requests < before.requests and whole.tokens > 2 * whole.requests
+    assert tenth.requests is None or tenth.requests > whole.requests
     traced(world, tmp_path)
     after = dry_run(tmp_path / "plan.json", read, world.spec, RING, world.tokenizer, tmp_path / "out")
     assert after.cached == 3 == after.spent_requests and after.requests == len(asked_at(plan)) - 3
