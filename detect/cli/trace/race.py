@@ -133,10 +133,10 @@ def race_api(asked: TraceEndpoint, data: bytes, maker: Made) -> None:
     if asked.dry_run:
         for name in ("fail", "no_quotes"):
             refuse_unused(name, True, "--dry-run asks nothing and finds nothing")
-        _print_cost(
-            asked,
-            dry_run(asked.plan_path, read, made, ring, _tokenizer(asked), asked.output, budgets=budgets),
-        )
+        doing("reading the plan's answers and simulating suspects")
+        found = dry_run(asked.plan_path, read, made, ring, _tokenizer(asked), asked.output, budgets=budgets)
+        rest()
+        _print_cost(asked, found)
         return
     check_place(asked, RACE_FORMAT, [read, asked.plan_path])
     ledger = asked.output / LEDGER_FILE
@@ -246,7 +246,7 @@ def _print_cost(asked: TraceEndpoint, found: RaceForecast) -> None:
         f"completion tokens, at most {found.most_tokens:,}: {fits} the budget"
     )
     for reach in found.forecasts:
-        many = "more than that" if reach.requests is None else f"about {reach.requests:,} requests"
+        many = "more than all of these" if reach.requests is None else f"about {reach.requests:,} requests"
         if reach.tokens is not None:
             many += f" and {reach.tokens:,} tokens"
         click.echo(f"to 10^{found.target_log10:g}, if it learnt from {reach.used:.0%} of these answers: {many}")
