@@ -38,6 +38,7 @@ SCRIPTS = {
     "audit": [],
     "distillation.__main__": ["--keep"],
     "twins.__main__": ["--keep"],
+    "race.__main__": ["--keep"],
     "formats_hash": [],
     "fuzz": [],
     "gateway": [],

@@ -90,7 +90,10 @@ def main(
     training = Training(epochs=1, batch=4) if quick else None
     chosen = LOOKS[:2] if quick else LOOKS
     guilty = Report("Race readouts: cuts and requests to a target", {"owner": owner.name, "scheme": scheme})
-    guilty.notes = ["hits and expected: words that the key chose, at the cuts; 1e6 and 1e10: of the e-value"]
+    guilty.notes = [
+        "hits and expected: words that the key chose, at the cuts; 1e6 and 1e10: of the e-value",
+        "requests to a target in the order of serving; medians over that order and 20 others, of requests and of cuts",
+    ]
     again = Report("Race readouts of innocents when the key is drawn again", {"owner": owner.name, "scheme": scheme})
     again.notes = ["ever e >= 20 and p <= .05 must not be above .05, p <= .01 not above .01"]
     for seed in seeds or ((0,) if quick else (0, 1, 2)):
@@ -103,18 +106,23 @@ def main(
                 continue
             reader = Reader(material) if look.settings == "right" else Reader(material, 1.0, 1.0)
             served = reader.served(look.file)
-            for ask in asks or ASKS:
-                evidence = reader.heard(path, served, ask)
-                row: dict[str, Any] = {"seed": seed, "suspect": look.said, "ask": ask}
+            for ask, ties in [(ask, ties) for ask in asks or ASKS for ties in (False, True)]:
+                if ties and ask != "weights":
+                    continue
+                evidence = reader.heard(path, served, ask, ties=ties)
+                row: dict[str, Any] = {"seed": seed, "suspect": look.said, "ask": f"{ask}, ties" if ties else ask}
                 if look in INNOCENTS:
                     some = redrawn(reader, evidence, 20 if quick else keys, seed)
                     row |= {"cuts": len(evidence), "keys": some.keys, "ever e >= 20": some.ever}
                     again.add(**row, **{"p <= .05": some.p_05, "p <= .01": some.p_01, "highest log10 e": some.highest})
                 else:
-                    one = found(reader, evidence)
+                    one = found(reader, evidence, seed)
                     row |= {"cuts": one.cuts, "hits": one.hits, "expected": one.expected, "log10 e": one.log10_e}
-                    for target, cuts_to, requests in zip(TARGETS, one.cuts_to, one.requests_to, strict=True):
-                        row |= {f"cuts to 1e{target:g}": cuts_to, f"requests to 1e{target:g}": requests}
+                    row |= {"requests": one.requests}
+                    for place, target in enumerate(TARGETS):
+                        row |= {f"requests to 1e{target:g}": one.requests_to[place]}
+                        row |= {f"median to 1e{target:g}": one.middle_requests_to[place]}
+                        row |= {f"cuts to 1e{target:g}": one.middle_cuts_to[place]}
                     guilty.add(**row)
                 _save(json_path, guilty, again)
             click.echo(f"seed {seed}, {look.said}: done after {time.perf_counter() - start:.0f} s", err=True)

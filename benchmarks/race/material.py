@@ -157,7 +157,8 @@ class Material:
             mark = (self.spec, self.ring) if marked else ()
             made = [one for batch in generate_batches(model, tokenizer, asked, sampling, *mark) for one in batch]
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, _lines(made))
+            # Without their settings, so that others can be assumed of the same answers.
+            write_atomically(path, _lines([msgspec.structs.replace(one, sampling=None) for one in made]))
         return [msgspec.json.decode(line, type=Answer) for line in path.read_bytes().splitlines()]
 
 

@@ -17,10 +17,12 @@ import numpy.typing as npt
 from benchmarks.race.material import Material
 from detect.models.bench import Bench
 from detect.models.forward import Predictions
+from detect.models.reading import Positions
 from detect.race.bets import log_growths
-from detect.race.cuts import cuts
+from detect.race.cuts import cuts, first_of_runs
 from detect.race.evidence import NOT_SAID, RaceEvidence
-from detect.race.job import RaceJob
+from detect.race.job import RUN, RaceJob
+from detect.race.offered import LEAST, POWER
 from detect.race.served import ServedReading, served_reading
 from detect.race.tilts import tilts
 from detect.records.race import RaceAsk
@@ -28,14 +30,15 @@ from watermark.keys import SecretKey
 from watermark.models.tokenizer import load_tokenizer
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 
 File = Literal["served", "all", "tenth"]
 ASKS: tuple[RaceAsk, ...] = ("weights", "prompt-logprobs", "echo", "logprobs", "bias", "greedy")
 LISTED = 20
 """Likely tokens that an endpoint tells at each place."""
-POWER, LEAST = 0.75, 1e-3
-"""Of the bias: minus so many times the logarithm of the chance, on candidates of at least this chance."""
+TIES = 0.8
+"""Least spread of a place where the owner's model was undecided."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,36 +67,56 @@ class Reader:
         )
         return served_reading(job, self.material.spec, self.material.ring, self._bench)
 
-    def predicted(self, suspect: Path, served: ServedReading) -> Predictions:
-        """What a suspect's weights predict at these places."""
-        return self._bench.predictions(suspect, served.text, served.where)
+    def predicted(self, suspect: Path, served: ServedReading) -> tuple[Predictions, I64]:
+        """What a suspect's weights predict at these places, and how often it has said another word before, (n,)."""
+        ends = [(one.lead, len(one.sequence)) for one in served.text.documents]
+        document = np.concatenate([np.full(end + 1 - lead, number) for number, (lead, end) in enumerate(ends)])
+        position = np.concatenate([np.arange(lead, end + 1) for lead, end in ends])
+        every = Positions(document, position, np.zeros(len(document), dtype=np.uint64))
+        seen = self._bench.predictions(suspect, served.text, every)
+        offsets = np.concatenate([[0], np.cumsum([end + 1 - lead for lead, end in ends])])
+        leads = np.array([lead for lead, _ in ends])
+        tokens = np.concatenate(
+            [np.append(one.sequence[one.lead :].astype(np.int64), -1) for one in served.text.documents]
+        )
+        # How many of the tokens before each place are not what the suspect says there.
+        wrong = np.concatenate([[0], np.cumsum(seen.ids[:, 0] != tokens)])
+        rows = offsets[served.where.document] + served.where.position - leads[served.where.document]
+        return Predictions(seen.ids[rows], seen.probabilities[rows]), wrong[rows]
 
-    def heard(self, suspect: Path, served: ServedReading, ask: RaceAsk, at_cuts: bool | None = None) -> RaceEvidence:
-        """What the suspect says.
+    def heard(self, suspect: Path, served: ServedReading, ask: RaceAsk, *, ties: bool = False) -> RaceEvidence:
+        """What the suspect says: at all places, or in reply to each request that the plan would make.
 
         Parameters
         ----------
         ask
             What is read of it.
-        at_cuts
-            Whether at the cuts alone, else at all places; by default as the product has it.
+        ties
+            Whether of the weights only places are read where the owner's model was undecided.
         """
         one_token = ask in ("logprobs", "bias", "greedy")
         rows = np.arange(len(served))
-        if one_token if at_cuts is None else at_cuts:
+        steps = np.cumsum(np.diff(served.where.document, prepend=-1) != 0)
+        seen, wrong = self.predicted(suspect, served)
+        if ties:
+            rows = np.flatnonzero(served.chances.spread >= TIES)
+        if one_token:
+            run = 1 if ask == "bias" else RUN
             tokenizer = load_tokenizer(self.material.folder)
-            rows = cuts(served.text, served.where, served.held, served.chances.spread, tokenizer)
-        seen = self.predicted(suspect, served)
+            rows = cuts(served.text, served.where, served.held, served.chances.spread, tokenizer, run=run)
+            begins = first_of_runs(served.where.document[rows], served.where.position[rows], run)
+            request = np.searchsorted(begins, np.arange(len(rows)), side="right") - 1
+            # A reply is about the places behind its first as long as it says what was served.
+            heard = wrong[rows] == wrong[rows[begins]][request]
+            rows, steps = rows[heard], request[heard] + 1
+        else:
+            steps = steps[rows]
         seen = Predictions(seen.ids[rows], seen.probabilities[rows])
         given = served.chances.take(rows)
         if ask in ("prompt-logprobs", "logprobs"):
             seen = Predictions(seen.ids[:, :LISTED], seen.probabilities[:, :LISTED])
         shares = seen.at(given.tokens.astype(np.int64), self.material.spec.vocabulary_size)
         shares[~seen.known] = np.nan
-        documents = served.where.document[rows]
-        steps = np.arange(1, len(rows) + 1)
-        if not one_token:
-            steps = np.cumsum(np.diff(documents, prepend=-1) != 0)
         said = np.where(seen.known, _said(seen, given.tokens, given.chances, shares, ask), NOT_SAID)
         return served.evidence(ask, rows, given, said, _told(served, rows, given.tokens, shares, ask), steps)
 
