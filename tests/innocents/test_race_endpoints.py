@@ -65,12 +65,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def not_found(races: Sequence[Race], url: str, output: Path, ask: str, *more: object) -> None:
-    """The suspect is found under none of the keys, and not under all of them together; every cut is counted."""
+    """The suspect is found under none of the keys, and not under all of them together; no cut is dropped by a reply."""
     together = 0.0
     for one in races:
         record = one.ask(url, output / one.folder.name, ask, *more)
         assert not record.found and record.refused is None
-        assert record.counts.asked == record.counts.cuts > 15
+        assert record.counts.cuts >= record.counts.asked >= len(FEW) - 3
+        assert ask not in WHOLE or record.counts.asked == record.counts.cuts
         together += record.log10_evalue
     assert together < -math.log10(ALPHA)
 
@@ -156,7 +157,7 @@ def test_requests_go_one_by_one_in_the_order_of_serving(
         asked = [tuple(received.body["prompt"]) for received in server.received if _shows(received.body, races[0])]
     prompts = [tuple(answer.prompt_token_ids) for answer in races[0].answers]
     order = [next(n for n, prompt in enumerate(prompts) if ids[: len(prompt)] == prompt) for ids in asked]
-    assert len(order) > 20 - 10 * (ask != "greedy") and order == sorted(order)
+    assert len(order) >= len(FEW) - 3 and order == sorted(order)
 
 
 def _shows(body: dict[str, Any], one: Race) -> bool:
@@ -201,14 +202,12 @@ def test_endpoints_by_a_rule_are_not_found(who: str, races: list[Race], tmp_path
         not_found(races, talker.url, tmp_path, "greedy", "--via", "prefill")
 
 
-def test_one_that_learns_from_what_it_is_asked_is_found_when_it_is_asked_again(
-    races: list[Race], tmp_path: Path
-) -> None:
+def test_one_that_was_shown_the_answers_before_has_learnt_them(races: list[Race], tmp_path: Path) -> None:
     """So the page says: ask once, and keep the evidence. It also shows that the one above does learn."""
     with Talker(going_on(_learnt)) as talker:
-        races[0].ask(talker.url, tmp_path / "once", "greedy", "--via", "prefill")
-        again = races[0].ask(talker.url, tmp_path / "again", "greedy", "--via", "prefill")
-    assert again.found
+        talker.shown.extend(f"{answer.prompt}\n{answer.text}" for answer in races[0].answers)
+        record = races[0].ask(talker.url, tmp_path / "out", "greedy", "--via", "prefill")
+    assert record.found
 
 
 @pytest.mark.parametrize("ask", ["greedy", "prompt-logprobs"])
