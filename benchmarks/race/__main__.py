@@ -55,7 +55,7 @@ LOOKS = (
     Look("gemma", "all", "400 used, Gemma 3 270M"),
     Look("paraphrased", "all", "400 used in other words, LoRA"),
 )
-INNOCENTS = (Look("none", "served", "never trained"), Look("elsewhere", "served", "trained on other text"))
+INNOCENTS = (Look("none", "tenth", "never trained"), Look("elsewhere", "tenth", "trained on other text"))
 
 
 @click.command(help=__doc__)
