@@ -256,7 +256,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(world: World, plan: tuple[Ser
     told = json.loads(run(*words, "--json").stdout)
     cost, *forecasts = result.stdout.splitlines()
     assert f"{told['requests']:,} requests to send, 0 answered already" in cost
-    assert len(forecasts) == len(told["forecasts"])
+    assert len(forecasts) == len(told["forecasts"]) == 2
     assert all(line.startswith("to 10^10, if it learnt from ") for line in forecasts)
     assert told["cuts"] == len(json.loads(path.read_bytes())["cuts"]) >= told["requests"] >= told["answers"]
     assert told["cached"] == 0 and told["within_budget"]
@@ -308,7 +308,10 @@ def test_a_killed_readout_goes_on_and_asks_nothing_twice(world: World, serve: Se
     words = of_endpoint(world, tmp_path / "plan.json", tmp_path / "out")
     child = [sys.executable, "-m", "detect.cli", *map(str, words)]
     with subprocess.Popen(child, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        server.wait_for(at)
+        with server.guard:
+            while len(server.received) < at and process.poll() is None:
+                server.guard.wait(0.1)  # or for ever, where the command failed
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     server.release()
     assert not (tmp_path / "out" / "report.json").exists()
@@ -413,8 +416,9 @@ def _worked_examples() -> list[list[str]]:
     """Each block of commands in the section about them."""
     page = (Path(__file__).parents[3] / "docs" / "race.md").read_text(encoding="utf-8")
     section = page[page.index("## Commands") : page.index("## What a hit is")]
-    blocks = [block.replace("\\\n", " ") for block in re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)]
-    return [[line for line in block.splitlines() if line.startswith("dyetrace ")] for block in blocks]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    lines = [block.replace("\\\n", " ").splitlines() for language, block in blocks if not language]
+    return [[line for line in block if line.startswith("dyetrace ")] for block in lines]
 
 
 def _here(line: str, world: World, url: str) -> list[str]:
