@@ -371,7 +371,7 @@ def test_a_race_readout_of_an_endpoint_goes_on_by_its_own_plan_alone(
     with pytest.raises(DyetraceError, match="is a plan for spec"):
         detect.trace_race(named, GOLDEN / "spec.json", KEY, tokenizer, "another")
     with pytest.raises(DyetraceError, match="is the plan of another job"):
-        detect.trace_race(dataclasses.replace(named, spread=0.7), GOLDEN / "spec.json", KEY, tokenizer, "another")
+        detect.trace_race(dataclasses.replace(named, spread=0.123), GOLDEN / "spec.json", KEY, tokenizer, "another")
 
 
 def run(*words: object) -> Any:
