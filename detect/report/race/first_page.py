@@ -216,8 +216,8 @@ def _sure(record: RaceRecord) -> Iterator[Runs]:
         )
     elif len(record.hypotheses) == 1 and record.hypotheses[0].log10_pvalue is not None:
         yield runs(
-            "The number of hits alone comes about by chance with p = $p, which is exact. It is there to be checked; "
-            "the verdict rests on the bets.",
+            "So many hits come about by chance with p = $p, had the places and their chances been fixed beforehand. "
+            "That is there to be compared; the verdict rests on the bets.",
             p=p_value(record.hypotheses[0].log10_pvalue),
         )
     yield decoys_run(len(record.controls.decoy_log10_evalues))

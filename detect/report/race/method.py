@@ -189,9 +189,9 @@ def _hits(record: RaceRecord) -> Iterator[Leaf]:
     )
     if any(found.log10_pvalue is not None for found in record.hypotheses):
         yield text(
-            "Where the number of places was fixed beforehand, hits are independent events with these chances, and the "
-            "tail of their number is exact: it is that of a sum of independent events of different chances, brought "
-            "into the bulk by exponential tilting (Bahadur and Ranga Rao 1960)."
+            "The tail of the number of hits is that of a sum of independent events with these chances, brought into the "
+            "bulk by exponential tilting (Bahadur and Ranga Rao 1960). It would be exact had the places and their "
+            "chances been fixed beforehand. Both go by the words before, so no verdict rests on it."
         )
 
 
