@@ -75,8 +75,9 @@ RARE = 14.0
 PARTS = (1.0, 0.3, 0.1, 0.03)
 """pi: shares of the answers that the suspect may have learnt from."""
 
-DEEPER = (0.3, 0.2)
-"""Nats that an answer's bets must have won by its first cut for a second, and more for each further one (`goes_on`)."""
+LEAVES = -0.3
+"""Nats that an answer's bets may have lost before it is left (`goes_on`): what an answer that was learnt from may lose
+at its first cuts by bad luck."""
 
 _LOG_PARTS = np.log(PARTS)
 _LOG_RESTS = np.array([math.log1p(-part) if part < 1 else -math.inf for part in PARTS])
@@ -93,8 +94,8 @@ def bet_of(ask: RaceAsk) -> Bet:
 def goes_on(cuts: int, log_evalue: float) -> bool:
     """Whether it pays to ask about an answer once more, where each cut is a request of its own.
 
-    A suspect that learnt from few answers shows in few; so an answer is left as soon as its bets don't win, and the
-    next one is begun. That is decided by words and replies at earlier cuts alone, so the bets stay fair: leaving an
+    A suspect that learnt from few answers shows in few; so an answer is left as soon as its bets lose, and the next
+    one is begun. That is decided by words and replies at earlier cuts alone, so the bets stay fair: leaving an
     answer is no more than a stake of nothing on its later cuts.
 
     Parameters
@@ -104,8 +105,7 @@ def goes_on(cuts: int, log_evalue: float) -> bool:
     log_evalue
         Log of the mean over all bets of the product over these cuts, in nats (`Growth.log_answer`).
     """
-    first, further = DEEPER
-    return cuts == 0 or log_evalue >= first + further * (cuts - 1)
+    return cuts == 0 or log_evalue >= LEAVES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,8 +24,8 @@ SPREAD = 0.7
 """Least 1 - sum p^2 of the owner's chances at a place where a request is made for the next word: how often two draws
 of the owner's differ. What is more certain tells less of the key."""
 
-PER_ANSWER = 8
-"""Most requests about an answer, where words are asked for. It is left sooner where its bets don't win
+PER_ANSWER = 24
+"""Most requests about an answer, where words are asked for. It is left sooner where its bets lose
 (`detect.race.bets.goes_on`)."""
 
 RUN = 8

@@ -234,7 +234,7 @@ class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Trac
     per_answer: int = option(
         "--per-answer",
         type=click.IntRange(1),
-        default=8,
+        default=24,
         help="For a race readout that asks what the suspect would say next: most requests about each answer, at the "
         "first places where the owner's model was undecided.  [e.g. --per-answer 12]",
     )

@@ -150,7 +150,7 @@ def test_the_evalue_is_the_formulas_after_each_cut_and_the_same_bit_for_bit_in_a
         assert whole[row] == pytest.approx(formula(documents[: row + 1], growths[:, : row + 1]), abs=1e-9)
 
 
-def test_an_answer_is_gone_on_with_as_long_as_its_own_bets_win() -> None:
+def test_an_answer_is_gone_on_with_until_its_own_bets_lose() -> None:
     growth = Growth()
     assert growth.log_answer == 0
     assert goes_on(0, growth.log_answer)
@@ -159,7 +159,10 @@ def test_an_answer_is_gone_on_with_as_long_as_its_own_bets_win() -> None:
     assert goes_on(1, growth.log_answer)
     growth.observe(0, np.log([[1.0, 0.3]]))
     assert growth.log_answer == pytest.approx(np.log(0.95))
-    assert not goes_on(2, growth.log_answer)
+    assert goes_on(2, growth.log_answer)
+    growth.observe(0, np.log([[0.5, 0.5]]))
+    assert growth.log_answer == pytest.approx(np.log(0.475))
+    assert not goes_on(3, growth.log_answer)
     growth.observe(1, np.log([[0.5, 0.25]]))
     assert growth.log_answer == pytest.approx(np.log(0.375))
 
