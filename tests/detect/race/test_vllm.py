@@ -159,7 +159,7 @@ def test_prompt_logprobs_say_what_the_weights_say(
 def test_one_token_at_a_time_finds_it_too(served: Served, vllm: str, tmp_path: Path, ask: str, via: str) -> None:
     plan, report = traced(served, vllm, tmp_path, "--ask", ask, "--via", via, "--target", "-6")
     assert plan["asking"]["ask"] == ask and report["found"]
-    # Nearly every request says something of one place, and one for several words of as many as are the served ones.
+    # Nearly every request says something of one place; a greedy one of several, while its words are the served ones.
     counts = report["counts"]
     assert counts["asked"] - counts["silent"] >= 0.9 * report["queries"]["requests"]
 
