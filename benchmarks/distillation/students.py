@@ -59,7 +59,7 @@ def train(model: Any, examples: Sequence[tuple[list[int], list[int]]], recipe: R
                 loss = torch.nn.functional.cross_entropy(
                     model.get_output_embeddings()(rows).float(), ids[:, 1:][wanted[:, 1:]]
                 )
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)

@@ -102,8 +102,10 @@ class Material:
 def material(world: World, tmp_path_factory: pytest.TempPathFactory) -> Material:
     network, tokenizer = world.model("teacher")
     sampling = Sampling(max_new_tokens=40, batch=60, seed=11)
-    said = [list(generate_answers(network, tokenizer, PROMPTS, replace(sampling, seed=seed))) for seed in (11, 12, 13)]
-    return Material(tmp_path_factory.mktemp("twins"), network, tokenizer, *said)
+    first, second, third = (
+        list(generate_answers(network, tokenizer, PROMPTS, replace(sampling, seed=seed))) for seed in (11, 12, 13)
+    )
+    return Material(tmp_path_factory.mktemp("twins"), network, tokenizer, first, second, third)
 
 
 def cut(answers: Sequence[Answer], length: int) -> list[Answer]:

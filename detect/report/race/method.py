@@ -189,8 +189,8 @@ def _hits(record: RaceRecord) -> Iterator[Leaf]:
     )
     if any(found.log10_pvalue is not None for found in record.hypotheses):
         yield text(
-            "The tail of the number of hits is that of a sum of independent events with these chances, brought into the "
-            "bulk by exponential tilting (Bahadur and Ranga Rao 1960). It would be exact had the places and their "
+            "The tail of the number of hits is that of a sum of independent events with these chances, brought into "
+            "the bulk by exponential tilting (Bahadur and Ranga Rao 1960). It would be exact had the places and their "
             "chances been fixed beforehand. Both go by the words before, so no verdict rests on it."
         )
 

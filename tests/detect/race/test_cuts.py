@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,7 +34,8 @@ TOKENIZER = byte_tokenizer()
 
 def ids_of(*words: str) -> list[int]:
     """The ids of tokens, by their names."""
-    return [TOKENIZER.token_to_id(word) for word in words]
+    vocabulary = TOKENIZER.get_vocab()
+    return [vocabulary[word] for word in words]
 
 
 LETTERS = ids_of(*"abcdefghijklmnopqrst")
@@ -53,7 +56,7 @@ def text_of(*answers: list[int], before: int = 0) -> ReadingText:
     return ReadingText("served.jsonl", "0" * 64, documents, True)
 
 
-def places(text: ReadingText, spread: float | np.ndarray = 0.9, held: np.ndarray | None = None, **more: float) -> list:
+def places(text: ReadingText, spread: float | np.ndarray = 0.9, held: np.ndarray | None = None, **more: Any) -> list:
     where = positions(text, 1, 10**6)
     spreads = np.broadcast_to(spread, len(where))
     mine = np.ones(len(where), dtype=bool) if held is None else held

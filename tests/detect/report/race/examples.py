@@ -61,7 +61,7 @@ def make_spec(**changes: Any) -> WatermarkSpec:
         "subkeys": 4,
         "global_share": 1.0,
     }
-    return WatermarkSpec(**(fields | changes))
+    return WatermarkSpec(**changed(fields, changes))
 
 
 def ring_of(spec: WatermarkSpec, accounts: tuple[str, ...] = ()) -> KeyRing:
@@ -140,9 +140,15 @@ def make_evidence(
     )
 
 
+def changed(fields: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Fields, some of them others."""
+    return fields | changes
+
+
 def left(evidence: RaceEvidence, spec: WatermarkSpec, ring: KeyRing) -> RaceEvidence:
     """The places that are asked about where an answer is left as soon as its bets don't win."""
-    live, kept, document, requests = Live(spec, ring), np.zeros(len(evidence), dtype=np.bool_), -1, 0
+    live, kept, document = Live(spec, ring), np.zeros(len(evidence), dtype=np.bool_), -1
+    requests: int | None = 0
     for row, one in enumerate(evidence.documents.tolist()):
         if one != document:
             document, requests = one, 0
@@ -277,7 +283,7 @@ def make_race(
         "queries": queries if mode == "api" else None,
         "files": [FileHash(name=EVIDENCE_FILE, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))],
     }
-    record = RaceRecord(**(fields | changes))
+    record = RaceRecord(**changed(fields, changes))
     record = replace(record, assumptions=changes.get("assumptions", assumptions(record)))
     record = replace(record, how_to_check=in_words(record))
     write_record(folder / "report.json", record)
@@ -292,28 +298,28 @@ def found_race(folder: Path, **changes: Any) -> RaceRecord:
 def clean_race(folder: Path, **changes: Any) -> RaceRecord:
     """A suspect that never learnt from any of the answers; nobody said how they were drawn."""
     assumed = SamplingSeen(source="assumed", settings=["temperature 1"])
-    return make_race(folder, 0.0, **({"early": False, "sampling": assumed} | changes))
+    return make_race(folder, 0.0, **changed({"early": False, "sampling": assumed}, changes))
 
 
 def account_race(folder: Path, **changes: Any) -> RaceRecord:
     """The answers to one of three accounts were used; each marks with its own key alone."""
     given = {"accounts": ACCOUNTS, "global_share": 0.0, "early": False}
-    return make_race(folder, 0.6, evidence={"guilty": ("acme",), "answers": 90}, **(given | changes))
+    return make_race(folder, 0.6, evidence={"guilty": ("acme",), "answers": 90}, **changed(given, changes))
 
 
 def both_race(folder: Path, **changes: Any) -> RaceRecord:
     """The global key and accounts' own ones share the places."""
-    return make_race(folder, 0.5, **({"accounts": ACCOUNTS, "global_share": 0.5} | changes))
+    return make_race(folder, 0.5, **changed({"accounts": ACCOUNTS, "global_share": 0.5}, changes))
 
 
 def weights_race(folder: Path, **changes: Any) -> RaceRecord:
     """Weights at hand, and few of many answers used."""
-    return make_race(folder, 0.8, **({"ask": "weights", "evidence": {"learnt": 0.1, "answers": 120}} | changes))
+    return make_race(folder, 0.8, **changed({"ask": "weights", "evidence": {"learnt": 0.1, "answers": 120}}, changes))
 
 
 def echo_race(folder: Path, **changes: Any) -> RaceRecord:
     """An endpoint that tells of the served words alone how likely it finds them."""
-    return make_race(folder, 0.6, **({"ask": "echo"} | changes))
+    return make_race(folder, 0.6, **changed({"ask": "echo"}, changes))
 
 
 def tournament_race(folder: Path, **changes: Any) -> RaceRecord:
@@ -321,26 +327,26 @@ def tournament_race(folder: Path, **changes: Any) -> RaceRecord:
     made = make_race(folder, 0.5, ask="logprobs", scheme="tournament")
     assert made.queries is not None
     stopped = replace(made.queries, stopped="target reached")
-    return make_race(folder, 0.5, **({"ask": "logprobs", "scheme": "tournament", "queries": stopped} | changes))
+    return make_race(folder, 0.5, **changed({"ask": "logprobs", "scheme": "tournament", "queries": stopped}, changes))
 
 
 def green_race(folder: Path, **changes: Any) -> RaceRecord:
     """A green list, nobody knows by which sub-keys, and settings that the analyst gave."""
     given = SamplingSeen(source="given", settings=["temperature 0.8", "temperature 0.7, top-k 40"])
     fields = {"ask": "prompt-logprobs", "scheme": "green_list", "evidence": {"known": False}, "sampling": given}
-    return make_race(folder, 0.5, **(fields | changes))
+    return make_race(folder, 0.5, **changed(fields, changes))
 
 
 def refused_race(folder: Path, **changes: Any) -> RaceRecord:
     """No answer, since replies were on record before the plan."""
     why = "replies were on record before the plan was: a plan must be made before the first query"
-    return make_race(folder, 0.4, **({"objection": why} | changes))
+    return make_race(folder, 0.4, **changed({"objection": why}, changes))
 
 
 def bare_race(folder: Path, **changes: Any) -> RaceRecord:
     """Nothing that may be left out is there: no quotes, no accounts, no decoys, no commitment."""
     bare: dict[str, Any] = {"ask": "weights", "quotes": False, "decoys": 0, "commitment": None}
-    return make_race(folder, 0.0, evidence={"answers": 8}, **(bare | changes))
+    return make_race(folder, 0.0, evidence={"answers": 8}, **changed(bare, changes))
 
 
 def hostile_race(text: str, folder: Path) -> RaceRecord:
