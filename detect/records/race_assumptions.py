@@ -28,6 +28,18 @@ def _of_key(record: RaceRecord) -> Iterator[Assumption]:
 
 def _of_answers(record: RaceRecord) -> Iterator[Assumption]:
     yield from of_served_answers(record.reading)
+    yield Assumption(
+        says=f"Each answer of {record.reading.name} has every token that the key chose for it, its end too.",
+        how="Only the owner knows. A stop string, a filter, or the choice of the best of several answers, which takes "
+        "away what was chosen already, is a choice by the key.",
+        checked=False,
+    )
+    yield Assumption(
+        says=f"Its prompts owe nothing to answers with this mark that don't stand in {record.reading.name}.",
+        how="Only the owner knows: where a client had earlier answers, or those of another account, they must be in "
+        "the file, before the prompts that came of them.",
+        checked=False,
+    )
 
 
 def _of_chances(record: RaceRecord) -> Iterator[Assumption]:
@@ -85,6 +97,12 @@ def _of_places(record: RaceRecord) -> Iterator[Assumption]:
 
 
 def _of_suspect(record: RaceRecord) -> Iterator[Assumption]:
+    yield Assumption(
+        says="The suspect has what it says of served answers from being trained on them.",
+        how="It may also look them up, or hand the question on to the owner's own service: then what it says follows "
+        "the key as well, and it is as little independent of it.",
+        checked=False,
+    )
     if record.mode == "weights":
         yield Assumption(
             says="The models were loaded with the weights of their folders, and predict each token from earlier ones "

@@ -120,7 +120,7 @@ def test_a_suspect_that_hits_as_often_as_chance_is_called_clean() -> None:
     assert told.tone == "unmarked" and told.headline == "No sign of the served answers was found in this model."
     assert "The mark is called found at 10−6 or less." in page and "does not mean that no answer was used" in page
     p = format_p(record.hypotheses[0].log10_pvalue)
-    assert f"The number of hits alone comes about by chance with p = {p}, which is exact." in page
+    assert f"So many hits come about by chance with p = {p}, had the places and their chances been fixed" in page
 
 
 def test_of_a_scheme_that_chooses_no_single_word_no_word_is_said_to_be_chosen() -> None:
