@@ -21,6 +21,10 @@ after a bet at fair odds (Shafer 2021, "Testing by betting", section 2). Three f
   tells just the one of the token that it was shown is harmless: with all of them a + sum p' c = 1 - w + w sum q <= 1,
   and what is not known could only add to e.
 
+Where a reference's probabilities r are at hand (`RaceEvidence.base`), r stands for p in s(v) and in log q - log p: what
+the suspect has from its own base model is then no reason for a bet. r is made without the key, as q is, and the stakes
+are divided by p' as before, so that nothing changes for their means.
+
 Products. Let F be what is known before a cut: earlier cuts, their words and replies, and this answer up to here. Each
 e has mean at most 1 given F, so the product over the cuts of one answer, E_d, is a test supermartingale. So is
 
@@ -130,34 +134,42 @@ class Stakes:
         return out
 
 
-def stakes(ask: RaceAsk, chances: F64, said: I32, shares: F64) -> Stakes:
+def stakes(ask: RaceAsk, chances: F64, said: I32, shares: F64, base: F64 | None = None) -> Stakes:
     """Lay the stakes of all bets.
 
     Parameters
     ----------
     ask
         What was read of the suspect.
-    chances, said, shares
+    chances, said, shares, base
         As `detect.race.evidence.RaceEvidence` has them.
     """
     raised = chances + (LATTICE * np.count_nonzero(chances, axis=1))[:, None]
     bet = bet_of(ask)
-    if bet == "words":
-        return _on_words(raised, chances, said, SHARPNESS[ask])
     if bet == "known":
         return _on_known(raised, shares)
-    return _on_all(raised, chances, shares, paid=ask == "prompt-logprobs")
+    usual = chances if base is None else _usual(chances, base)
+    if bet == "words":
+        return _on_words(raised, usual, said, SHARPNESS[ask])
+    return _on_all(raised, chances, usual, shares, paid=ask == "prompt-logprobs")
 
 
-def log_growths(ask: RaceAsk, tilt: F64, chances: F64, said: I32, shares: F64) -> F64:
+def log_growths(ask: RaceAsk, tilt: F64, chances: F64, said: I32, shares: F64, base: F64 | None = None) -> F64:
     """Log of each bet's e-value at each cut, in nats, shape (s, n, bets), for weights ``tilt`` (s, n, k)."""
-    return stakes(ask, chances, said, shares).log_growths(tilt)
+    return stakes(ask, chances, said, shares, base).log_growths(tilt)
 
 
-def _on_words(raised: F64, chances: F64, said: I32, sharpness: float) -> Stakes:
-    """By the word that was said; nothing where there is none: the prefix alone decides whether there is."""
+def _usual(chances: F64, base: F64) -> F64:
+    """What a suspect that learnt nothing here might say: the reference's probabilities, or else the owner's; (n, k)."""
     there = chances > 0
-    sharp = np.where(there, chances, 0.0) ** sharpness
+    known = np.asarray((~np.isnan(base) | ~there).all(axis=1, keepdims=True))
+    return np.where(there, np.where(known, np.maximum(base, _LEAST_SHARE), chances), 0.0)
+
+
+def _on_words(raised: F64, usual: F64, said: I32, sharpness: float) -> Stakes:
+    """By the word that was said; nothing where there is none: the prefix alone decides whether there is."""
+    there = usual > 0
+    sharp = usual**sharpness
     sharp /= sharp.sum(axis=1, keepdims=True)
     odds = np.exp(RAISES)
     rows = np.flatnonzero(said >= 0)
@@ -177,7 +189,7 @@ def _on_known(raised: F64, shares: F64) -> Stakes:
     return Stakes(np.tile(1 - w, (len(shares), 1)), w[:, None] * known[:, None, :])
 
 
-def _on_all(raised: F64, chances: F64, shares: F64, *, paid: bool) -> Stakes:
+def _on_all(raised: F64, chances: F64, usual: F64, shares: F64, *, paid: bool) -> Stakes:
     """On each candidate in the measure of a power of how far the suspect raises it, a smaller one for rare ones.
 
     paid
@@ -188,7 +200,7 @@ def _on_all(raised: F64, chances: F64, shares: F64, *, paid: bool) -> Stakes:
     silent = np.asarray(np.isnan(shares).all(axis=1))
     log_p = np.log(np.where(there, chances, 1.0))
     with np.errstate(invalid="ignore"):
-        ratio = np.log(np.maximum(shares, _LEAST_SHARE)) - log_p
+        ratio = np.log(np.maximum(shares, _LEAST_SHARE)) - np.log(np.where(there, usual, 1.0))
     ratio = np.clip(np.where(there & ~silent[:, None], ratio, 0.0), -CLIP, CLIP)
     h = there[:, None, :] * np.exp(theta * (np.maximum(1 + log_p / RARE, 0.0) * ratio)[:, None, :])
     laid = h / (h * raised[:, None, :]).sum(axis=2, keepdims=True)

@@ -241,7 +241,7 @@ class Live:
     def observe(self, rows: RaceEvidence) -> float:
         """Take the cuts that follow in, each answer's one behind the other; log10 of the e-value as it is now."""
         tilt = _Owned.of(rows, self._spec, self._ring).tilts(rows, self._spec, self._keys)
-        laid = stakes(rows.ask, rows.chances, rows.said, rows.shares)
+        laid = stakes(rows.ask, rows.chances, rows.said, rows.shares, rows.base)
         self._growth.observe_all(rows.documents, laid.log_growths(tilt), each=False)
         return self.log10_evalue
 
@@ -257,7 +257,7 @@ def _settle(
     growths, taken, chances = [], [], []
     for block in _blocks(len(evidence)):
         rows, mine = evidence.part(block), owners.part(block)
-        laid = stakes(rows.ask, rows.chances, rows.said, rows.shares)
+        laid = stakes(rows.ask, rows.chances, rows.said, rows.shares, rows.base)
         tilt = mine.tilts(rows, spec, keys)
         growths.append(laid.log_growths(tilt))
         each, said = np.arange(len(rows)), np.maximum(rows.said, 0)

@@ -168,6 +168,7 @@ def trace_race_endpoint(
         suspect=plan.suspect,
         owner=plan.owner,
         sampling=plan.sampling,
+        reference=plan.reference,
         plan=PlanSeen(sha256=plan_sha256(plan), created=plan.created, first_query=first_query),
         queries=Queries(
             evidence="samples" if plan.ask in ("bias", "greedy") else "logprobs",
@@ -220,6 +221,7 @@ def joined(parts: list[RaceEvidence]) -> RaceEvidence:
         said=np.concatenate([part.said for part in parts]),
         shares=np.concatenate([part.shares for part in parts]),
         steps=np.concatenate([part.steps for part in parts]),
+        base=None if parts[0].base is None else np.concatenate([part.base for part in parts if part.base is not None]),
     )
 
 

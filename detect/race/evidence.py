@@ -70,6 +70,9 @@ class RaceEvidence:
         Names of the accounts, ascending.
     account
         Whom each answer was served to: a place in ``accounts``, or -1. Shape (len(names),).
+    base
+        A reference model's probabilities of the candidates, shape (n, k), NaN in rows where it couldn't be asked; None
+        where there is no reference. It tells what of the suspect's manner is its own.
     """
 
     ask: RaceAsk
@@ -85,6 +88,7 @@ class RaceEvidence:
     names: tuple[str, ...]
     accounts: tuple[str, ...]
     account: I32
+    base: F64 | None = None
 
     def __len__(self) -> int:
         """How many cuts."""
@@ -103,6 +107,7 @@ class RaceEvidence:
             said=self.said[rows],
             shares=self.shares[rows],
             steps=self.steps[rows],
+            base=None if self.base is None else self.base[rows],
         )
 
     def until(self, row: int) -> RaceEvidence:
@@ -118,6 +123,7 @@ class RaceEvidence:
 
 def encode_evidence(evidence: RaceEvidence) -> bytes:
     """The bytes of the file; the same evidence gives the same bytes."""
+    base = {} if evidence.base is None else {"base": evidence.base.astype("<f8")}
     return encode_arrays(
         {
             "version": np.array(_VERSION),
@@ -134,6 +140,7 @@ def encode_evidence(evidence: RaceEvidence) -> bytes:
             "names": strings_array(evidence.names),
             "accounts": strings_array(evidence.accounts),
             "account": evidence.account.astype("<i4"),
+            **base,
         }
     )
 
@@ -165,6 +172,7 @@ def read_evidence(path: Path) -> RaceEvidence:
             names=strings_of(arrays["names"]),
             accounts=strings_of(arrays["accounts"]),
             account=arrays["account"].astype(np.int32),
+            base=arrays["base"].astype(np.float64) if "base" in arrays else None,
         )
     except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
         raise EvidenceError(
@@ -197,6 +205,8 @@ def what_is_wrong(found: RaceEvidence) -> str:
         return "the suspect's word at a cut is no candidate"
     if found.shares.shape[1] and not _are_shares(found.ask, found.shares, there):
         return "the suspect's probabilities at a cut are none"
+    if found.base is not None and not _are_shares("weights", found.base, there):
+        return "the reference's probabilities at a cut are none"
     return _out_of_order(found)
 
 
@@ -212,6 +222,7 @@ def _fits(found: RaceEvidence) -> bool:
         and found.chances.shape == (n, k)
         and found.shares.shape == ((n, 0) if words_alone else (n, k))
         and found.account.shape == (len(found.names),)
+        and (found.base is None or found.base.shape == (n, k))
         and bool((found.subkeys >= -1).all())
     )
 

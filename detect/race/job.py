@@ -31,6 +31,8 @@ PER_ANSWER = 24
 RUN = 8
 """Tokens of a reply to one cut that are read: as long as it says what was served, what it says next is said there."""
 
+ECHO_ALONE = "an echo is not compared with a reference: leave out --reference, or give another --ask"
+
 _CONTEXTS = 50_000
 
 
@@ -46,6 +48,8 @@ class RaceJob:
         File of the served answers, in the order of serving.
     owner_model
         Folder of the model that made them.
+    reference
+        Folder of a model to compare with, best the suspect's base model; None needs none.
     model
         The suspect's name at its endpoint; None for a folder.
     ask, via
@@ -81,6 +85,7 @@ class RaceJob:
     suspect: str
     read: str
     owner_model: Path
+    reference: Path | None = None
     model: str | None = None
     ask: RaceAsk | Literal["auto"] = "auto"
     via: Via = "auto"
@@ -129,6 +134,7 @@ class RaceJob:
             "model": self.model,
             "read": self.read,
             "owner_model": str(self.owner_model),
+            **({} if self.reference is None else {"reference": str(self.reference)}),
             "ask": self.ask,
             "via": self.via,
             "per_answer": self.per_answer,
@@ -168,6 +174,8 @@ class RaceJob:
             raise DyetraceError(f"dtype ({self.dtype!r}) must be one of {', '.join(DTYPES)}")
         if self.device not in DEVICES:
             raise DyetraceError(f"device ({self.device!r}) must be one of {', '.join(DEVICES)}")
+        if self.reference is not None and self.ask == "echo":
+            raise DyetraceError(ECHO_ALONE)
         if self.through_endpoint:
             self._check_endpoint()
         elif self.model is not None:

@@ -148,6 +148,8 @@ class RacePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         The owner's model.
     sampling
         How it drew its answers.
+    reference
+        A model that the suspect is compared with; null where there is none.
     served
         The served answers.
     rule, asking
@@ -157,7 +159,7 @@ class RacePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     cuts
         The document and the position of the token that the key chose there, in the order of serving.
     chances_sha256
-        Of the file with the owner's chances at these cuts.
+        Of the file with the owner's chances at these cuts, and the reference's probabilities.
     target_log10
         Log10 of the e-value at which asking may stop.
     decoy_seed, decoys
@@ -187,6 +189,7 @@ class RacePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     decoy_seed: str
     decoys: int
     budgets: Budgets = msgspec.field(default_factory=Budgets)
+    reference: ModelSeen | None = None
 
     def __post_init__(self) -> None:
         check_known_version(self.version, RACE_PLAN_VERSION, "plan")
@@ -294,10 +297,14 @@ class PlannedChances:
     spread
         How often two draws of the owner's differ, at each of the m fresh places of the answers, shape (m,): by it cuts
         were chosen.
+    base
+        A reference's probabilities of the candidates at the n cuts, as `detect.race.evidence.RaceEvidence` has them;
+        None where there is none.
     """
 
     cuts: Chances
     spread: F64
+    base: F64 | None = None
 
 
 def encode_chances(given: PlannedChances) -> bytes:
@@ -307,6 +314,7 @@ def encode_chances(given: PlannedChances) -> bytes:
             "tokens": given.cuts.tokens.astype("<i4"),
             "chances": given.cuts.chances.astype("<f8"),
             "spread": given.spread.astype("<f8"),
+            **({} if given.base is None else {"base": given.base.astype("<f8")}),
         }
     )
 
@@ -350,10 +358,14 @@ def load_chances(plan_path: str | Path, plan: RacePlan) -> PlannedChances:
         found = PlannedChances(
             Chances(arrays["tokens"].astype(np.int32), arrays["chances"].astype(np.float64)),
             arrays["spread"].astype(np.float64),
+            arrays["base"].astype(np.float64) if "base" in arrays else None,
         )
     except KeyError as error:
         raise EvidenceError(f"{path} has no array {error}; restore it from a copy") from None
     cuts = found.cuts
     if cuts.tokens.ndim != 2 or cuts.tokens.shape != cuts.chances.shape or len(cuts) != len(plan.cuts):
         raise EvidenceError(f"{path} has other cuts than the plan; restore both from a copy")
+    shape = None if found.base is None else found.base.shape
+    if shape != (None if plan.reference is None else cuts.chances.shape):
+        raise EvidenceError(f"{path} has another reference than the plan; restore both from a copy")
     return found

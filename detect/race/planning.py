@@ -18,7 +18,7 @@ from detect.race.asking import RaceQuestions, Show
 from detect.race.chances import Chances
 from detect.race.cuts import cuts
 from detect.race.evidence import F64, I32, RaceEvidence
-from detect.race.job import RaceJob
+from detect.race.job import ECHO_ALONE, RaceJob
 from detect.race.offered import RaceOffered, Sample, offered
 from detect.race.plan import (
     WHOLE_ANSWERS,
@@ -32,6 +32,7 @@ from detect.race.plan import (
     save_plan,
 )
 from detect.race.served import ServedText, bench_of, check_readable, served_reading, served_text
+from detect.race.weights import base_at, reference_seen
 from detect.records.made import now
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
@@ -87,7 +88,10 @@ def make_race_plan(
     if progress is not None:
         progress("asking the endpoint what it offers", 0, 0)
     found = _offered(job, text, shown, tokenizer, key, client)
+    if job.reference is not None and found.asking.ask == "echo":
+        raise DyetraceError(ECHO_ALONE)
     bench = bench_of(job, spec, tokenizer, progress)
+    reference = reference_seen(job, bench, None)
     served = served_reading(job, spec, ring, bench)
     whole = found.asking.ask in WHOLE_ANSWERS
     rule = RaceRule(per_answer=None if whole else job.per_answer, spread=None if whole else job.spread)
@@ -97,7 +101,12 @@ def make_race_plan(
             f"{job.read} gives no place to ask about: no answer of an account whose key is tested has a fresh context "
             "where the owner's model was undecided; read more answers, or name accounts with --tenant"
         )
-    chances = encode_chances(PlannedChances(served.chances.take(rows), served.chances.spread))
+    mine = served.chances.take(rows)
+    base = None
+    if job.reference is not None:
+        found_base = bench.predictions(job.reference, served.text, served.where)
+        base = base_at(found_base, rows, mine, spec.vocabulary_size)
+    chances = encode_chances(PlannedChances(mine, served.chances.spread, base))
     plan = RacePlan(
         created=now(),
         arguments=job.arguments,
@@ -129,6 +138,7 @@ def make_race_plan(
         decoy_seed=job.decoy_seed,
         decoys=job.decoys,
         budgets=job.budgets,
+        reference=reference,
     )
     save_plan(output, plan, chances)
     return plan
@@ -148,6 +158,8 @@ class PlannedCuts:
         The fresh places that are its cuts, shape (n,).
     chances
         The owner's at them.
+    base
+        The reference's probabilities there, as `RaceEvidence` has them; None where there is none.
     tokenizer, vocabulary
         The spec's tokenizer, and how many tokens it has.
     """
@@ -157,6 +169,7 @@ class PlannedCuts:
     served: ServedText
     rows: npt.NDArray[np.int64]
     chances: Chances
+    base: F64 | None
     tokenizer: Any
     vocabulary: int
 
@@ -194,6 +207,7 @@ class PlannedCuts:
             said,
             shares if len(shares) else empty,
             np.full(len(said), step, dtype=np.int32),
+            None if self.base is None else self.base[rows],
         )
 
 
@@ -245,12 +259,13 @@ def planned_cuts(
             "the plan again"
         )
     backend = load_tokenizer(tokenizer)
-    return PlannedCuts(plan, job, served, rows, chances.cuts, backend, spec.vocabulary_size)
+    return PlannedCuts(plan, job, served, rows, chances.cuts, chances.base, backend, spec.vocabulary_size)
 
 
 def _job(plan: RacePlan, read: str, budgets: Budgets, quotes: bool) -> RaceJob:
     """What was asked for when the plan was made."""
     given = plan.arguments
+    reference = given.get("reference")
     names = ("ask", "via", "temperature", "top_k", "top_p", "min_p", "dtype", "contexts", "per_answer", "spread")
     try:
         known: dict[str, Any] = {name: given[name] for name in names}
@@ -263,6 +278,7 @@ def _job(plan: RacePlan, read: str, budgets: Budgets, quotes: bool) -> RaceJob:
         model=plan.model,
         read=read,
         owner_model=owner,
+        reference=None if reference is None else Path(str(reference)),
         read_tenant=plan.served.tenant,
         taken=plan.served.taken,
         complete=None if complete is None else Path(str(complete)),

@@ -53,6 +53,7 @@ def write_report(
     suspect: ModelSeen,
     owner: ModelSeen,
     sampling: SamplingSeen,
+    reference: ModelSeen | None = None,
     plan: PlanSeen | None = None,
     queries: Queries | None = None,
     early: bool = False,
@@ -71,7 +72,7 @@ def write_report(
         The watermark, the keys that are tested and the spec's tokenizer.
     job
         What was asked for.
-    mode, suspect, owner, sampling, plan, queries
+    mode, suspect, owner, sampling, reference, plan, queries
         As the record has them.
     served
         The answers, which ``evidence`` is of.
@@ -136,6 +137,7 @@ def write_report(
         plan=plan,
         queries=queries,
         files=[FileHash.of(EVIDENCE_FILE, data)],
+        reference=reference,
     )
     record = msgspec.structs.replace(record, assumptions=assumptions(record), how_to_check=in_words(record))
     try:
@@ -158,7 +160,7 @@ def not_carried(
     said = np.where(there.any(axis=1), there.argmax(axis=1), NOT_SAID).astype(np.int32)
     if int((tokens >= 0).sum()) < _ENOUGH:
         return None
-    spoken = replace(evidence, ask="greedy", said=said, shares=np.zeros((len(evidence), 0)))
+    spoken = replace(evidence, ask="greedy", said=said, shares=np.zeros((len(evidence), 0)), base=None)
     log10 = Live(spec, ring).observe(spoken)
     if log10 >= _LOG10_CARRIED:
         return None

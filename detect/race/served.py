@@ -119,7 +119,14 @@ class ServedText:
         )
 
     def evidence(
-        self, ask: RaceAsk, rows: I64, chances: Chances, said: I32, shares: F64, steps: npt.NDArray[Any]
+        self,
+        ask: RaceAsk,
+        rows: I64,
+        chances: Chances,
+        said: I32,
+        shares: F64,
+        steps: npt.NDArray[Any],
+        base: F64 | None = None,
     ) -> RaceEvidence:
         """The evidence of what was heard at some places.
 
@@ -131,7 +138,7 @@ class ServedText:
             The places, ascending, shape (m,).
         chances
             The owner's chances at these m places.
-        said, shares, steps
+        said, shares, steps, base
             As `RaceEvidence` has them.
         """
         return RaceEvidence(
@@ -148,6 +155,7 @@ class ServedText:
             names=self.names,
             accounts=self.accounts,
             account=self.account,
+            base=base,
         )
 
 

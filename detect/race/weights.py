@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detect.models.bench import Progress
+from detect.models.bench import Bench, Progress
 from detect.models.forward import Predictions
 from detect.race.chances import Chances
 from detect.race.evidence import I32, NOT_SAID, RaceEvidence
@@ -72,11 +72,13 @@ def trace_race_weights(
     folder = Path(job.suspect)
     owner, suspect = owner_seen(job, bench), bench.seen(folder)
     check_other(suspect, owner)
+    reference = reference_seen(job, bench, suspect)
     make_folder(output)
     served = served_reading(job, spec, ring, bench)
     heard = bench.predictions(folder, served.text, served.where)
+    base = None if job.reference is None else bench.predictions(job.reference, served.text, served.where)
     bench.begin("computing evidence under all keys and decoys")
-    evidence = evidence_of(served, heard, spec.vocabulary_size)
+    evidence = evidence_of(served, heard, spec.vocabulary_size, base)
     return write_report(
         output,
         evidence,
@@ -89,6 +91,7 @@ def trace_race_weights(
         cuts=len(evidence),
         suspect=suspect,
         owner=owner,
+        reference=reference,
         sampling=served.sampling,
         made=made,
     )
@@ -103,7 +106,28 @@ def check_other(suspect: ModelSeen, owner: ModelSeen) -> None:
         )
 
 
-def evidence_of(served: ServedReading, heard: Predictions, vocabulary: int) -> RaceEvidence:
+def reference_seen(job: RaceJob, bench: Bench, suspect: ModelSeen | None) -> ModelSeen | None:
+    """What the record says of the reference; None where there is none.
+
+    Raises
+    ------
+    DyetraceError
+        It can't be read, or is the suspect (None: an endpoint, of which nobody knows).
+    """
+    if job.reference is None:
+        return None
+    found = bench.seen(job.reference)
+    if suspect is not None and found.sha256 == suspect.sha256:
+        raise DyetraceError(
+            f"the suspect and the reference {found.name} are the same model: nothing can be seen beside itself; give "
+            "its base model as --reference, or another one"
+        )
+    return found
+
+
+def evidence_of(
+    served: ServedReading, heard: Predictions, vocabulary: int, base: Predictions | None = None
+) -> RaceEvidence:
     """What a suspect predicts at each place that a key at hand marks.
 
     A place where it couldn't be asked is kept and is silent: whether it can be is decided by the text before it.
@@ -116,6 +140,8 @@ def evidence_of(served: ServedReading, heard: Predictions, vocabulary: int) -> R
         The suspect's predictions at all fresh places.
     vocabulary
         The spec's vocabulary size.
+    base
+        The reference's predictions there; None where there is no reference.
     """
     rows = np.flatnonzero(served.held)
     mine = Predictions(heard.ids[rows], heard.probabilities[rows])
@@ -125,9 +151,15 @@ def evidence_of(served: ServedReading, heard: Predictions, vocabulary: int) -> R
         rows,
         chances,
         _said(mine, chances),
-        _shares(mine, chances, vocabulary),
+        shares_at(mine, chances, vocabulary),
         served.where.document[rows] + 1,
+        None if base is None else base_at(base, rows, chances, vocabulary),
     )
+
+
+def base_at(base: Predictions, rows: npt.NDArray[np.int64], chances: Chances, vocabulary: int) -> F64:
+    """A reference's probabilities of the candidates at some of its places, as `RaceEvidence.base` has them, (n, k)."""
+    return shares_at(Predictions(base.ids[rows], base.probabilities[rows]), chances, vocabulary)
 
 
 def _said(heard: Predictions, chances: Chances) -> I32:
@@ -136,8 +168,8 @@ def _said(heard: Predictions, chances: Chances) -> I32:
     return np.where(heard.known & there.any(axis=1), there.argmax(axis=1), NOT_SAID).astype(np.int32)
 
 
-def _shares(heard: Predictions, chances: Chances, vocabulary: int) -> F64:
-    """The suspect's probabilities of the candidates, (n, k); NaN in rows where it couldn't be asked."""
+def shares_at(heard: Predictions, chances: Chances, vocabulary: int) -> F64:
+    """A model's probabilities of the candidates, (n, k); NaN in rows where it couldn't be asked."""
     found = heard.at(chances.tokens.astype(np.int64), vocabulary)
     found /= np.maximum(1.0, found.sum(axis=1, keepdims=True))  # sums of float32 may come out a little above 1
     found[~heard.known] = np.nan

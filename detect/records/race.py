@@ -174,6 +174,8 @@ class RaceRecord(Report, frozen=True, kw_only=True):
         The watermark and its key.
     suspect, owner
         The suspect, and the owner's model, whose chances the bets are made against.
+    reference
+        A model that the suspect was compared with; null where there was none.
     sampling
         How the owner's model drew its answers.
     reading
@@ -230,6 +232,7 @@ class RaceRecord(Report, frozen=True, kw_only=True):
     plan: PlanSeen | None
     queries: Queries | None
     files: list[FileHash]
+    reference: ModelSeen | None = None
 
     @property
     def accounts(self) -> list[RaceFound]:

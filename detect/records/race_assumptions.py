@@ -18,7 +18,7 @@ def assumptions(record: RaceRecord) -> list[Assumption]:
 
     The last ones are of the way there.
     """
-    parts = (_of_key, _of_answers, _of_chances, _of_places, _of_suspect, _of_asking, _of_accounts)
+    parts = (_of_key, _of_answers, _of_chances, _of_reference, _of_places, _of_suspect, _of_asking, _of_accounts)
     return [one for part in parts for one in part(record)]
 
 
@@ -56,6 +56,17 @@ def _of_chances(record: RaceRecord) -> Iterator[Assumption]:
         "an innocent model look guilty.",
         checked=True,
     )
+
+
+def _of_reference(record: RaceRecord) -> Iterator[Assumption]:
+    if record.reference is not None:
+        yield Assumption(
+            says=f"The reference {record.reference.name} never learnt from the answers that were read here, or from "
+            "others with this mark.",
+            how="Only its keeper knows; its SHA-256 stands here. What it says decides what is staked on each word, and "
+            "must owe nothing to the key.",
+            checked=False,
+        )
 
 
 def _settings(sampling: SamplingSeen) -> str:

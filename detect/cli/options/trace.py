@@ -43,7 +43,8 @@ class _Served(Options):
     reference: Path | None = option(
         "--reference",
         help="A model with the spec's tokenizer, such as the suspect's base model, to compare answers with logprobs "
-        "with.  [e.g. --reference ./base]",
+        "with; in a race readout (--owner-model at `trace plan`) one of any tokenizer, best the suspect's base model.  "
+        "[e.g. --reference ./base]",
     )
 
 
@@ -152,7 +153,7 @@ class TraceWeights(_Raced, _ServedTo, Decoys, Committed, _Traced, _Reported, run
     references: tuple[Path, ...] = option(
         "--reference",
         help="A model to compare with: the suspect's base model, an earlier checkpoint, or any other; may be "
-        "repeated.  [e.g. --reference ./base]",
+        "repeated, but with --owner-model, where a suspect of another family needs it.  [e.g. --reference ./base]",
     )
     controls: tuple[Path, ...] = option(
         "--control",

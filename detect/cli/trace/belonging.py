@@ -24,12 +24,9 @@ _OF_RACES = (
     "timeout",
     "attempts",
 )
-_BY_OWNER = "bets are made against the chances of the owner's model, and no other model is compared with"
 _FAIR = "each bet is fair whatever the suspect says, and decoy keys are the controls"
 _OWN_ANSWERS = "the served answers themselves are read (--read)"
 _OF_OTHERS = {
-    "references": _BY_OWNER,
-    "reference": _BY_OWNER,
     "controls": _FAIR,
     "calibration": "it tells no share of the training data",
     "placebo_answers": _FAIR,

@@ -46,12 +46,23 @@ def race_weights(asked: TraceWeights, owner_model: Path) -> None:
     maker = made_by(asked.examiner, asked.case)
     refuse_seed_of_no_decoys(asked.decoys)
     refuse_of_others(asked)
-    job = _job(asked, owner_model, suspect=str(asked.student), contexts=asked.contexts, quotes=not asked.no_quotes)
+    if len(asked.references) > 1:
+        raise DyetraceError("a race readout compares with one model at most: give --reference once")
+    reference = asked.references[0] if asked.references else None
+    job = _job(
+        asked,
+        owner_model,
+        suspect=str(asked.student),
+        reference=reference,
+        contexts=asked.contexts,
+        quotes=not asked.no_quotes,
+    )
     made = load_spec(asked.spec_path)
     ring = tested_ring(asked, made)
-    for folder in (asked.student, owner_model):
+    folders = [asked.student, owner_model, *asked.references]
+    for folder in folders:
         check_folder(folder)
-    check_place(asked, RACE_FORMAT, [job.read, asked.complete, asked.student, owner_model])
+    check_place(asked, RACE_FORMAT, [job.read, asked.complete, *folders])
     _tell_of_quotes(job.quotes)
     if (kept := kept_folder()) is not None:
         goes_on(f"what the models have read is kept in {kept}")
@@ -73,6 +84,7 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
         owner_model,
         suspect=asked.url,
         model=asked.model,
+        reference=asked.reference,
         ask=asked.ask,
         via=asked.via,
         per_answer=asked.per_answer,
@@ -81,7 +93,8 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
     )
     made = load_spec(asked.spec_path)
     ring = tested_ring(asked, made)
-    check_folder(owner_model)
+    for folder in filter(None, (owner_model, asked.reference)):
+        check_folder(folder)
     _check_new(asked.output)
     doing("reading the served answers")
     fixed = make_race_plan(
@@ -126,6 +139,7 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
 def race_api(asked: TraceEndpoint, data: bytes, maker: Made) -> None:
     """Ask as the plan says, whose bytes were read already; with --dry-run say what that would take."""
     refuse_of_others(asked)
+    refuse_unused("reference", True, "a plan of a race readout holds what its reference said")
     fixed, made = parse_plan(data, f"plan {asked.plan_path}"), load_spec(asked.spec_path)
     read = _read(asked.texts, "those that the plan was made of")
     budgets = tighter_budgets(asked, fixed.budgets)

@@ -142,6 +142,15 @@ def tested(record: RaceRecord) -> Iterator[tuple[str, Runs]]:
     yield "Asked" if record.mode == "api" else "Read", runs(_ASKED[record.ask])
     yield "Served answers", _read(record)
     yield "Owner’s model", _owner(record)
+    if record.reference is not None:
+        yield (
+            "Reference",
+            runs(
+                "What the suspect says is held against what <code>$name</code> (SHA-256 <code>$hash</code>…) says.",
+                name=record.reference.name,
+                hash=record.reference.sha256[:12],
+            ),
+        )
 
 
 def _read(record: RaceRecord) -> Runs:

@@ -125,6 +125,7 @@ def _on_words(record: RaceRecord) -> Iterator[Leaf]:
         "(<i>y</i>) + <i>s</i>(<i>y</i>) e<sup><i>β</i></sup>),</n> <n>else <i>h</i>(<i>v</i>) = <i>s</i>(<i>y</i>) / "
         "(1 − <i>s</i>(<i>v</i>) + <i>s</i>(<i>v</i>) e<sup><i>β</i></sup>)</n>"
     )
+    yield from _usual(record, "<i>s</i> is made of <i>r</i> in the same way")
     yield text("<i>β</i> has the values $grid.", grid=_grid(RAISES))
 
 
@@ -139,7 +140,15 @@ def _on_known(_: RaceRecord) -> Iterator[Leaf]:
     yield text("<i>w</i> has the values $grid.", grid=_grid(STAKES))
 
 
-def _on_all(_: RaceRecord) -> Iterator[Leaf]:
+def _usual(record: RaceRecord, how: str) -> Iterator[Leaf]:
+    if record.reference is not None:
+        yield text(
+            "The reference’s chances <i>r</i>(<i>v</i>) stand for what the suspect would say anyway: where they are "
+            f"known, {how}. They are made without the key, so that the mean of <i>e</i> stays 1 at most."
+        )
+
+
+def _on_all(record: RaceRecord) -> Iterator[Leaf]:
     yield text(
         "The suspect’s chances <i>q</i>(<i>v</i>) of the words are known. A bettor stakes more on words that the "
         "suspect finds likelier than the owner does, and less so where they are rare:"
@@ -150,6 +159,7 @@ def _on_all(_: RaceRecord) -> Iterator[Leaf]:
         most=f"{CLIP:g}",
         rare=f"{RARE:g}",
     )
+    yield from _usual(record, "ln(<i>q</i> / <i>r</i>) stands for ln(<i>q</i> / <i>p</i>)")
     yield text("<i>θ</i> has the values $grid.", grid=_grid(THETAS))
 
 

@@ -226,7 +226,11 @@ def _manifest(record: RaceRecord) -> Iterator[Block]:
         columns,
         [
             [name_cell(role), name_cell(model.name), cell(model.tokenizer), digest_cell(model.sha256)]
-            for role, model in (("suspect", record.suspect), ("the owner’s", record.owner))
+            for role, model in (
+                ("suspect", record.suspect),
+                ("the owner’s", record.owner),
+                *([] if record.reference is None else [("reference", record.reference)]),
+            )
         ],
     )
     yield heading("Served answers", "readings")

@@ -71,6 +71,8 @@ def evidence(record: RaceRecord, found: RaceEvidence) -> str:
     """Counts of places, what chance has of hits, the curve's counts and the decoys follow from the evidence."""
     counts = record.counts
     same("what was read of the suspect", record.ask, found.ask)
+    if (record.reference is None) != (found.base is None):
+        refuse(f"{EVIDENCE_FILE} and the report don't agree on whether there was a reference")
     same("places that were bet on", counts.asked, len(found))
     same("places where the suspect said nothing of use", counts.silent, int(found.silent.sum()))
     if len(found) and found.contexts.shape[1] != record.spec.context_width:
@@ -264,6 +266,7 @@ def _kept_to(record: RaceRecord, made: RacePlan) -> None:
         ("what is read of the suspect", record.ask, made.ask),
         ("suspect", record.suspect, made.suspect),
         ("owner's model", record.owner, made.owner),
+        ("reference", record.reference, made.reference),
         ("settings of sampling", record.sampling, made.sampling),
         ("served answers", record.reading.sha256, served.sha256),
         ("how answers were taken", record.reading.taken, served.taken),

@@ -92,6 +92,14 @@ def holds(world: World, output: Path) -> None:
 # Weights
 
 
+def test_a_student_is_held_against_its_base_model(world: World, tmp_path: Path) -> None:
+    result = run(*of_weights(world, "guilty", tmp_path / "out", "--reference", world.folder / "innocent"))
+    assert result.exit_code == 0, result.stderr
+    record = record_of(tmp_path / "out")
+    assert record.found and record.reference is not None and record.arguments["reference"] == record.reference.name
+    holds(world, tmp_path / "out")
+
+
 def test_a_student_of_served_answers_is_found_and_its_report_holds(world: World, tmp_path: Path) -> None:
     result = run(*of_weights(world, "guilty", tmp_path / "out", "--taken", "all", "--fail"))
     assert result.exit_code == FOUND.number, result.stderr
@@ -156,6 +164,8 @@ def test_the_owners_own_model_is_refused_before_anything_is_read(world: World, t
         (["--alpha", "2"], "alpha"),
         (["--tokenizer", "nowhere"], "nowhere"),
         (["--owner-model", "nowhere"], "nowhere"),
+        (["--reference", "nowhere"], "nowhere"),
+        (["--reference", "x", "--reference", "y"], "--reference once"),
         (["--commitment", "nowhere.json"], "nowhere.json"),
         (["--read-tenant", "nobody"], "nobody"),
     ],
@@ -339,7 +349,7 @@ def test_other_answers_than_the_plans_are_refused_before_anything_is_asked(
     ("more", "said"),
     [
         (["--served", "x.jsonl"], "--served has no effect: in a race readout"),
-        (["--reference", "x"], "--reference has no effect: in a race readout"),
+        (["--reference", "x"], "--reference has no effect: a plan of a race readout holds what its reference said"),
         (["--read", "x.jsonl"], "--read once"),
         (["--concurrency", "4"], "--concurrency has no effect: in a race readout"),
         (["--dry-run", "--fail"], "--fail has no effect"),

@@ -67,13 +67,12 @@ OF_RACE_PLANS = (
     *("--read-tenant acme", "--complete @served.ledger", "--api-key env:X", "--timeout 3", "--attempts 2"),
 )
 OF_OTHER_WEIGHTS = (
-    *("--reference @m", "--control @m", "--calibrate @m=0.1", "--served @ids.jsonl", "--served-tenant acme"),
+    *("--control @m", "--calibrate @m=0.1", "--served @ids.jsonl", "--served-tenant acme"),
     *("--placebo @ids.jsonl", "--readout mass", "--two-sided"),
 )
 OF_OTHER_PLANS = (
     *("--prompts @prompts.txt", "--count 3", "--seed x", "--samples 2", "--per-request 1", "--endpoint chat"),
     *("--logprobs 5", "--temperature 0.5", "--max-tokens 9", "--served @ids.jsonl", "--served-tenant acme"),
-    "--reference @m",
 )
 
 

@@ -44,13 +44,14 @@ def drawn(seed: int, rows: int = 30, k: int = 9) -> tuple[F64, F64, npt.NDArray[
 
 @pytest.mark.parametrize("ask", ASKS)
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32), missing=st.floats(0, 1))
-def test_a_bet_is_worth_at_most_what_it_costs(ask: RaceAsk, seed: int, missing: float) -> None:
+@given(seed=st.integers(0, 2**32), missing=st.floats(0, 1), compared=st.booleans())
+def test_a_bet_is_worth_at_most_what_it_costs(ask: RaceAsk, seed: int, missing: float, compared: bool) -> None:
     p, q, said = drawn(seed)
     rng = np.random.default_rng(seed + 1)
+    base = np.where(rng.random((len(q), 1)) < missing, np.nan, drawn(seed + 2)[1]) if compared else None
     gone = rng.random(q.shape) < missing if ask == "echo" else np.repeat(rng.random((len(q), 1)) < missing, 9, axis=1)
     shares = np.where(gone, np.nan, q)
-    laid = stakes(ask, p, said, shares if bet_of(ask) != "words" else np.zeros((len(p), 0)))
+    laid = stakes(ask, p, said, shares if bet_of(ask) != "words" else np.zeros((len(p), 0)), base)
     assert (laid.kept >= 0).all()
     assert (laid.laid >= 0).all()
     raised = p + (LATTICE * (p > 0).sum(axis=1))[:, None]
@@ -81,6 +82,16 @@ def test_probabilities_of_all_are_bet_on_by_the_formula() -> None:
     believed = THETAS[3] * np.maximum(1 + np.log(p[0]) / RARE, 0)
     h = np.exp(believed * np.clip(np.log(q[0]) - np.log(p[0]), -CLIP, CLIP))
     assert growths[0, 0, 3] == pytest.approx(np.log([0.2, 0.3, 0.5] @ h / (p[0] @ h)), abs=1e-6)
+
+
+@pytest.mark.parametrize("ask", ["weights", "greedy"])
+def test_what_a_reference_says_as_well_is_no_reason_for_a_bet(ask: RaceAsk) -> None:
+    p, q = np.array([[0.5, 0.4, 0.1]]), np.array([[0.02, 0.9, 0.08]])
+    said, shares = np.array([1], dtype=np.int32), q if ask == "weights" else np.zeros((1, 0))
+    alone, beside = (log_growths(ask, np.eye(3)[None, 1:2], p, said, shares, base)[0, 0] for base in (None, q))
+    assert (alone > 0.1).all() and (np.abs(beside) < np.abs(alone)).all()
+    unknown = log_growths(ask, np.eye(3)[None, 1:2], p, said, shares, np.full((1, 3), np.nan))[0, 0]
+    assert (unknown == alone).all()
 
 
 def test_some_probabilities_are_bet_on_by_the_formula() -> None:

@@ -92,8 +92,9 @@ def test_so_it_is_with_several_sub_keys_on_record_or_not(ask: RaceAsk, known: bo
         {"owner": OWNER.near(10, 2.0)},
         {"reply": OWNER.reply},  # the suspect is the owner's own model
         {"reply": Model.drawn(11).reply},
+        {"reply": Model.drawn(11).reply, "reference": OWNER.near(12, 1.0)},
     ],
-    ids=["first-cuts", "other-chances", "wrong-chances", "own-model", "other-suspect"],
+    ids=["first-cuts", "other-chances", "wrong-chances", "own-model", "other-suspect", "other-suspect-and-reference"],
 )
 @pytest.mark.parametrize("ask", ["weights", "greedy"])
 def test_so_it_is_for_any_chances_suspect_and_rule_of_cuts(how: dict[str, Any], ask: RaceAsk) -> None:

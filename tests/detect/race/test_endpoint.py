@@ -20,6 +20,7 @@ from detect.race.evidence import EVIDENCE_FILE, RaceEvidence, read_evidence
 from detect.race.plan import RacePlan, canonical_plan, chances_path, load_plan, plan_sha256
 from detect.race.planning import make_race_plan
 from detect.records.race import RaceRecord
+from detect.report.verify.race import checks
 from detect.student.asking.budget import Budgets
 from detect.student.asking.ledger import LEDGER_FILE, verify_chain
 from tests.detect.race.student import KEY, RING, World
@@ -89,6 +90,21 @@ def test_an_innocent_is_not(world: World, suspects: dict[str, Any], tmp_path: Pa
     assert not found.found and found.log10_evalue < 2
     assert found.queries is not None and found.queries.stopped == "plan finished"
     assert found.counts.asked == found.counts.cuts == len(evidence(tmp_path))
+
+
+@pytest.mark.parametrize("ask", ["logprobs", "greedy"])
+def test_a_plan_holds_what_its_reference_says(world: World, suspect: Server, tmp_path: Path, ask: str) -> None:
+    plan = planned(world, suspect, tmp_path, ask=ask, reference=world.folder / "sibling")
+    found = traced(world, tmp_path)
+    assert found.found and found.reference == plan.reference is not None
+    base = evidence(tmp_path).base
+    assert base is not None and base.shape == evidence(tmp_path).chances.shape
+    assert all(one.outcome != "failed" for one in checks(found, tmp_path / "out" / "report.json", None))
+
+
+def test_an_echo_is_not_compared(world: World, suspect: Server, tmp_path: Path) -> None:
+    with pytest.raises(DyetraceError, match="leave out --reference"):
+        planned(world, suspect, tmp_path, ask="echo", reference=world.folder / "sibling")
 
 
 def test_the_plan_is_there_before_anything_served_is_shown_and_holds_none_of_it(

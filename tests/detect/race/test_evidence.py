@@ -43,14 +43,17 @@ WORDS = {"ask": "greedy", "shares": np.zeros((3, 0))}
 def same(one: RaceEvidence, other: RaceEvidence) -> bool:
     names = [field.name for field in dataclasses.fields(RaceEvidence)]
     return all(
-        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=name == "shares")
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=name in ("shares", "base"))
         if isinstance(getattr(one, name), np.ndarray)
         else getattr(one, name) == getattr(other, name)
         for name in names
     )
 
 
-@pytest.mark.parametrize("changes", [{}, WORDS, {"ask": "echo"}])
+BASE = np.array([[0.5, 0.2, 0.1], [np.nan, np.nan, np.nan], [0.0, 1.0, 0.0]])
+
+
+@pytest.mark.parametrize("changes", [{}, WORDS, {"ask": "echo"}, {"base": BASE}, WORDS | {"base": BASE}])
 def test_what_is_written_is_read_again_and_equal_evidence_is_equal_bytes(
     changes: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -114,6 +117,9 @@ def changed(field: str, row: Any, value: Any) -> dict[str, Any]:
         (changed("shares", (0, 0), -0.1), "the suspect's probabilities"),
         (changed("shares", (0, 0), np.nan), "the suspect's probabilities"),
         (changed("shares", (0, 0), 0.9), "the suspect's probabilities"),
+        ({"base": np.zeros((3, 2))}, "don't fit together"),
+        ({"base": BASE * 2}, "the reference's probabilities"),
+        ({"base": np.where(BASE == 0.2, np.nan, BASE)}, "the reference's probabilities"),
         (changed("documents", 2, 3), "an answer that is not there"),
         (changed("documents", 1, 1) | changed("positions", 1, 4), ""),
         (changed("documents", 0, 2), "not in the order"),

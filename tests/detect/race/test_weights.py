@@ -13,9 +13,11 @@ import pytest
 
 from detect.race.conclude import conclude
 from detect.race.evidence import EVIDENCE_FILE, read_evidence, what_is_wrong
+from detect.race.recompute import recompute_race
 from detect.race.weights import trace_race_weights
 from detect.records.race import RaceRecord
 from detect.records.reading import read_record
+from detect.report.verify.race import checks
 from tests.detect.race.student import KEY, RING, World, fresh_model, made_world, saved
 from watermark.commitment import commit
 from watermark.errors import DyetraceError
@@ -93,6 +95,29 @@ def test_a_suspect_with_another_tokenizer_is_read_through_the_text(world: World,
     assert record.found and record.identified == ["acme"]
 
 
+@pytest.mark.parametrize("suspect", ["student", "innocent"])
+def test_beside_a_reference_a_student_is_found_and_an_innocent_is_not(
+    world: World, tmp_path: Path, suspect: str
+) -> None:
+    record = traced(world, tmp_path, suspect, reference=world.folder / "sibling")
+    assert record.found is (suspect == "student") and (suspect == "student" or record.log10_evalue < 2)
+    assert record.reference is not None and record.reference.name.endswith("sibling")
+    assert read_evidence(tmp_path / EVIDENCE_FILE).base is not None
+    assert all(one.outcome != "failed" for one in checks(record, tmp_path / "report.json", None))
+    assert recompute_race(record, RING, tmp_path) == []
+
+
+def test_a_reference_that_learnt_from_the_same_answers_hides_a_student(world: World, tmp_path: Path) -> None:
+    """So it is assumed not to have; this one has another tokenizer besides, and is read through the text."""
+    record = traced(world, tmp_path, reference=world.folder / "stranger")
+    assert record.reference is not None and record.reference.tokenizer == "aligned" and record.log10_evalue < 100
+    assert any("The reference" in one.says and not one.checked for one in record.assumptions)
+
+
+def test_a_suspect_with_another_tokenizer_is_held_against_a_reference(world: World, tmp_path: Path) -> None:
+    assert traced(world, tmp_path, "stranger", reference=world.folder / "sibling").found
+
+
 def test_one_accounts_answers_alone_are_shown_and_its_own_key_suffices(world: World, tmp_path: Path) -> None:
     ring = replace(RING, global_key=None, tenants={"acme": RING.tenants["acme"]})
     record = traced(world, tmp_path, ring=ring, read_tenant="acme")
@@ -148,6 +173,7 @@ def test_what_can_show_nothing_is_refused_before_a_model_reads(world: World, tmp
 
     shutil.copytree(world.folder / "owner", world.folder / "copy", dirs_exist_ok=True)
     assert "are the same model" in refused("copy")
+    assert "nothing can be seen beside itself" in refused(reference=world.folder / "student")
     assert "another tokenizer than the spec's" in refused(owner_model=world.folder / "stranger")
     assert "no answers under this spec" in refused(read=str(world.folder / "unmarked.jsonl"))
     ledger = tmp_path / "served.ledger"

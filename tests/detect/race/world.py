@@ -149,6 +149,7 @@ def readout(
     owner: Model = OWNER,
     per_answer: int | None = None,
     every_use: bool = False,
+    reference: Model | None = None,
 ) -> RaceEvidence:
     """Read what was served with a suspect.
 
@@ -160,6 +161,8 @@ def readout(
         Cut only at the first places of each answer whose chances are spread.
     every_use
         Wrongly: take every place at which a context is used for the first time in its own answer.
+    reference
+        A model that the suspect is compared with.
     """
     count, width = len(served.tokens), spec.context_width
     documents = [
@@ -210,6 +213,7 @@ def readout(
         names=tuple(one.name for one in documents),
         accounts=served.accounts,
         account=served.account.astype(np.int32),
+        base=None if reference is None else reference.chances(prefixes),
     )
 
 
@@ -217,7 +221,7 @@ def path(evidence: RaceEvidence, spec: WatermarkSpec, ring: KeyRing) -> F64:
     """Log10 of the e-value after each cut, all of them under the global key."""
     assert isinstance(ring.global_key, SecretKey)
     tilt = tilts(spec, ring.global_key, evidence.contexts, evidence.subkeys, evidence.tokens, evidence.chances)
-    laid = stakes(evidence.ask, evidence.chances, evidence.said, evidence.shares)
+    laid = stakes(evidence.ask, evidence.chances, evidence.said, evidence.shares, evidence.base)
     return log10_evalues(evidence.documents, laid.log_growths(tilt))
 
 
