@@ -33,6 +33,7 @@ from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import load_api_key
 from detect.student.asking.ledger import LEDGER_FILE
+from detect.student.asking.plan import check_url
 from detect.student.texts.complete import FILTERED
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
@@ -79,6 +80,7 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
     refuse_seed_of_no_decoys(asked.decoys)
     refuse_of_others(asked)
     refuse_unused("per_answer", asked.ask in WHOLE_ANSWERS, f"--ask {asked.ask} reads each answer whole")
+    check_url(asked.url)
     job = _job(
         asked,
         owner_model,
