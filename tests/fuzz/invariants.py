@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from posixpath import normpath, splitext
 
 from detect.cli.statuses import FOUND, INTERNAL, INTERRUPTED, STATUSES, TERMINATED
-from tests.fuzz.grammar import names_of_options
+from tests.fuzz.grammar import names_of_options, options
 from tests.fuzz.jobs import Job
 from tests.fuzz.running import Outcome
 from tests.fuzz.workshop import API_KEY, OTHER, OWNER
@@ -88,7 +88,8 @@ def _messages(job: Job, outcome: Outcome) -> Iterator[str]:
 def _wants_json(job: Job) -> bool:
     """Whether --json is an option there, and not what another one was given."""
     before = ["", *job.words]
-    return any(word == "--json" and previous != "-o" for previous, word in zip(before, job.words, strict=False))
+    taking = {option.name for option in options()[job.command] if option.kind != "flag"} | {"-o"}
+    return any(word == "--json" and previous not in taking for previous, word in zip(before, job.words, strict=False))
 
 
 def _is_json(data: bytes) -> bool:
