@@ -189,7 +189,7 @@ def check_readable(spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, job: Race
     if is_format(spec.build_scheme()) or spec.scheme not in SCHEMES:
         raise DyetraceError(
             f"served answers marked by {spec.scheme!r} can't be read beside the owner's model: that is known for the "
-            f"schemes {', '.join(SCHEMES)} alone; use `dyetrace trace weights` without --owner-model"
+            f"schemes {', '.join(SCHEMES)} alone; trace it without the owner's model"
         )
 
 
@@ -242,7 +242,7 @@ def served_text(
     if not whole.marked:
         raise DyetraceError(
             f"{job.read} holds no answers under this spec ('spec_id' {spec.spec_id}): beside the owner's model only "
-            "served answers can be read; give those, or use `dyetrace trace weights` without --owner-model"
+            "served answers can be read; give those, or trace it without the owner's model"
         )
     complete = None
     if job.complete is not None:

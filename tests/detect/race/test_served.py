@@ -217,5 +217,5 @@ def test_only_marks_of_our_own_schemes_can_be_read_so() -> None:
         global_share=1.0,
         key_fingerprint=foreign.fingerprint,
     )
-    with pytest.raises(DyetraceError, match="without --owner-model"):
+    with pytest.raises(DyetraceError, match="without the owner's model"):
         check_readable(spec, KeyRing.from_foreign(foreign), TOKENS, job)
