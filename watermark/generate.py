@@ -143,9 +143,10 @@ def generate_answers(
     tenant: str | None = None,
     *,
     chat: bool = True,
+    run: bytes | None = None,
 ) -> Iterator[Answer]:
     """Yield answers to ``prompts`` as their batches finish, in order: `generate_batches`, one answer at a time."""
-    for batch in generate_batches(model, tokenizer, prompts, sampling, spec, ring, tenant, chat=chat):
+    for batch in generate_batches(model, tokenizer, prompts, sampling, spec, ring, tenant, chat=chat, run=run):
         yield from batch
 
 

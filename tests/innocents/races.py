@@ -19,6 +19,7 @@ from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, write_spec
 
 SAMPLING = Sampling(max_new_tokens=24, batch=60, seed=21)
+RUN = bytes(range(32))  # what sub-keys are drawn from: else every run would have other ones
 SUSPECT = "suspect"
 ALPHA = 1e-3
 """Of each verdict; of the product over keys too, which is an e-value as each of its factors is."""
@@ -115,7 +116,7 @@ def race(
     answers = []
     for place, tenant in enumerate(tenants or (None,)):
         how = replace(sampling, seed=(sampling.seed or 0) + 100 * number + place)
-        answers += list(generate_answers(teacher, tokenizer, prompts, how, spec, ring, tenant))
+        answers += list(generate_answers(teacher, tokenizer, prompts, how, spec, ring, tenant, run=RUN))
     numbered = [msgspec.structs.replace(answer, id=str(place)) for place, answer in enumerate(answers)]
     written(folder / "served.jsonl", numbered)
     return Race(folder, world, ring, spec, numbered)
@@ -149,7 +150,7 @@ def under_another_key(world: World) -> list[Answer]:
         key_fingerprint=key.fingerprint,
         subkeys=2,
     )
-    return list(generate_answers(teacher, tokenizer, PROMPTS, SAMPLING, spec, KeyRing.from_master(key)))
+    return list(generate_answers(teacher, tokenizer, PROMPTS, SAMPLING, spec, KeyRing.from_master(key), run=RUN))
 
 
 def without_ids(answers: Sequence[Answer]) -> list[Answer]:

@@ -15,6 +15,7 @@ from benchmarks.distillation.server import Fault, Server
 from tests.innocents.races import (
     ALPHA,
     NETWORKS,
+    RUN,
     SAMPLING,
     SUSPECT,
     Race,
@@ -220,7 +221,7 @@ def test_nor_is_one_that_reads_quotes_of_earlier_answers(
     for number in (1, 2):
         one = race(world, tmp_path / str(number), number, prompts=FEW[:10])
         prompts = [f"You said {n}: {answer.text} Say it again." for n, answer in enumerate(one.answers)]
-        then = generate_answers(teacher, tokenizer, prompts, SAMPLING, one.spec, one.ring)
+        then = generate_answers(teacher, tokenizer, prompts, SAMPLING, one.spec, one.ring, run=RUN)
         both = [*one.answers, *(msgspec.structs.replace(a, id=str(10 + n)) for n, a in enumerate(then))]
         talks.append((one, one.of(both, "talk")))
     with suspects("one that copies") as server:

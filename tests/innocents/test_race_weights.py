@@ -17,6 +17,7 @@ import pytest
 
 from tests.innocents.races import (
     ALPHA,
+    RUN,
     SAMPLING,
     Changed,
     Race,
@@ -133,7 +134,7 @@ def test_clients_that_go_on_with_what_they_were_served(
     conversations = []
     for one in first:
         prompts = [f"You said {n}: {answer.text} Say it again." for n, answer in enumerate(one.answers)]
-        then = list(generate_answers(teacher, tokenizer, prompts, SAMPLING, one.spec, one.ring))
+        then = list(generate_answers(teacher, tokenizer, prompts, SAMPLING, one.spec, one.ring, run=RUN))
         both = [*one.answers, *(msgspec.structs.replace(a, id=str(30 + n)) for n, a in enumerate(then))]
         conversations.append((one, one.of(both, "conversation")))
     copier = saved(copier_of(tokenizer_of(), sure=12.0), tokenizer_of(), tmp_path / "copier")
