@@ -15,12 +15,22 @@ from detect.models.reading import Positions, ReadingText
 from detect.models.soundness import check_sound
 from detect.records.report import versions
 from detect.records.trace import ModelSeen
+from watermark.errors import DyetraceError
 from watermark.models.folder import check_folder, load_model
 from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much it is in all; 0 of 0 where it can't be counted."""
+
+
+def check_beside(suspect: ModelSeen, reference: ModelSeen) -> None:
+    """Raise DyetraceError where a suspect would be compared with itself, by its hash."""
+    if suspect.sha256 == reference.sha256:
+        raise DyetraceError(
+            f"the suspect and the reference {reference.name} are the same model: nothing can be seen beside itself; "
+            "give its base model as --reference, or another one"
+        )
 
 
 class Bench:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from detect.race.asking import passed_over
 from detect.race.bets import goes_on
 from detect.race.conclude import Live
@@ -157,7 +155,7 @@ def trace_race_endpoint(
         head = ledger.head
     return write_report(
         output,
-        joined(heard) if heard else planned.nothing(),
+        RaceEvidence.joined(heard) if heard else planned.nothing(),
         spec,
         ring,
         tokenizer,
@@ -206,23 +204,6 @@ class _Seen:
         self.cuts += len(rows)
         self.of_answer += 1
         (self.lit.add if self._own.observe(rows) >= _LIT else self.lit.discard)(answer)
-
-
-def joined(parts: list[RaceEvidence]) -> RaceEvidence:
-    """Evidence of cuts that follow one another, as one."""
-    return replace(
-        parts[0],
-        contexts=np.concatenate([part.contexts for part in parts]),
-        subkeys=np.concatenate([part.subkeys for part in parts]),
-        documents=np.concatenate([part.documents for part in parts]),
-        positions=np.concatenate([part.positions for part in parts]),
-        tokens=np.concatenate([part.tokens for part in parts]),
-        chances=np.concatenate([part.chances for part in parts]),
-        said=np.concatenate([part.said for part in parts]),
-        shares=np.concatenate([part.shares for part in parts]),
-        steps=np.concatenate([part.steps for part in parts]),
-        base=None if parts[0].base is None else np.concatenate([part.base for part in parts if part.base is not None]),
-    )
 
 
 def _seen_before(answers: int) -> str | None:

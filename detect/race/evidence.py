@@ -6,9 +6,11 @@ the owner's model or the served answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,7 @@ NOT_SAID = -1
 """For `RaceEvidence.said`: the suspect's word is not known, or is none of the candidates."""
 _VERSION = 1
 _ASKS: tuple[RaceAsk, ...] = ("weights", "prompt-logprobs", "echo", "logprobs", "bias", "greedy")
+_OF_CUTS = ("contexts", "subkeys", "documents", "positions", "tokens", "chances", "said", "shares", "steps")
 _LEAST_CHANCE = 1e-9  # of a candidate: what divides by it stays a number
 _ROUNDING = 1e-6  # of sums of chances
 
@@ -96,19 +99,21 @@ class RaceEvidence:
 
     def part(self, rows: slice | npt.NDArray[np.bool_]) -> RaceEvidence:
         """Some of the cuts, in their order; all answers and accounts stay named."""
-        return replace(
-            self,
-            contexts=self.contexts[rows],
-            subkeys=self.subkeys[rows],
-            documents=self.documents[rows],
-            positions=self.positions[rows],
-            tokens=self.tokens[rows],
-            chances=self.chances[rows],
-            said=self.said[rows],
-            shares=self.shares[rows],
-            steps=self.steps[rows],
-            base=None if self.base is None else self.base[rows],
-        )
+        changes: dict[str, Any] = {name: array[rows] for name, array in self._of_cuts.items()}
+        return replace(self, **changes)
+
+    @classmethod
+    def joined(cls, parts: Sequence[RaceEvidence]) -> RaceEvidence:
+        """Cuts that follow one another, one part at least, as one."""
+        arrays = [part._of_cuts for part in parts]
+        changes: dict[str, Any] = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
+        return replace(parts[0], **changes)
+
+    @property
+    def _of_cuts(self) -> dict[str, npt.NDArray[Any]]:
+        """All arrays that have a row for each cut."""
+        base = {} if self.base is None else {"base": self.base}
+        return {name: getattr(self, name) for name in _OF_CUTS} | base
 
     def until(self, row: int) -> RaceEvidence:
         """The first ``row`` cuts."""

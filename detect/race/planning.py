@@ -92,7 +92,7 @@ def make_race_plan(
         raise DyetraceError(ECHO_ALONE)
     bench = bench_of(job, spec, tokenizer, progress)
     reference = reference_seen(job, bench, None)
-    served = served_reading(job, spec, ring, bench)
+    served = served_reading(job, spec, ring, bench, text)
     whole = found.asking.ask in WHOLE_ANSWERS
     rule = RaceRule(per_answer=None if whole else job.per_answer, spread=None if whole else job.spread)
     rows = _chosen(found.asking, rule, served, shown, served.chances.spread, tokenizer)

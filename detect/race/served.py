@@ -313,7 +313,9 @@ def _fresh(job: RaceJob, whole: ReadingText, spec: WatermarkSpec, ring: KeyRing)
     return text, Positions(number[where.document[kept]], where.position[kept], where.fingerprint[kept])
 
 
-def served_reading(job: RaceJob, spec: WatermarkSpec, ring: KeyRing, bench: Bench) -> ServedReading:
+def served_reading(
+    job: RaceJob, spec: WatermarkSpec, ring: KeyRing, bench: Bench, text: ServedText | None = None
+) -> ServedReading:
     """Read the served answers, and let the owner's model read them.
 
     Parameters
@@ -324,6 +326,8 @@ def served_reading(job: RaceJob, spec: WatermarkSpec, ring: KeyRing, bench: Benc
         The watermark and the keys that are tested.
     bench
         Local models (`bench_of`).
+    text
+        The answers (`served_text`), where they have been read already.
 
     Raises
     ------
@@ -331,7 +335,7 @@ def served_reading(job: RaceJob, spec: WatermarkSpec, ring: KeyRing, bench: Benc
         As `served_text`; the owner's model can't be read or has another tokenizer.
     """
     owner = owner_seen(job, bench)
-    served = served_text(job, spec, ring, bench.tokenizer, bench.begin)
+    served = served_text(job, spec, ring, bench.tokenizer, bench.begin) if text is None else text
     settings, which, seen = sampling_of(job, served)
     found = bench.predictions(job.owner_model, served.text, served.where)
     return ServedReading(

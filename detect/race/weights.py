@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detect.models.bench import Bench, Progress
+from detect.models.bench import Bench, Progress, check_beside
 from detect.models.forward import Predictions
 from detect.race.chances import Chances
 from detect.race.evidence import I32, NOT_SAID, RaceEvidence
@@ -117,11 +117,8 @@ def reference_seen(job: RaceJob, bench: Bench, suspect: ModelSeen | None) -> Mod
     if job.reference is None:
         return None
     found = bench.seen(job.reference)
-    if suspect is not None and found.sha256 == suspect.sha256:
-        raise DyetraceError(
-            f"the suspect and the reference {found.name} are the same model: nothing can be seen beside itself; give "
-            "its base model as --reference, or another one"
-        )
+    if suspect is not None:
+        check_beside(suspect, found)
     return found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from detect.folders.own import claim
 from detect.keyed.owners import tested_keys
-from detect.models.bench import Bench, Progress
+from detect.models.bench import Bench, Progress, check_beside
 from detect.models.forward import F64, I64, Predictions, candidates
 from detect.models.reading import (
     Positions,
@@ -185,11 +185,8 @@ class _Bench(Bench):
     def seen(self, folder: Path) -> ModelSeen:
         """What the record says of a model; DyetraceError where it is the suspect in a reference's place."""
         found = super().seen(folder)
-        if folder in self.job.references and found.sha256 == super().seen(self.job.student).sha256:
-            raise DyetraceError(
-                f"the suspect and the reference {folder} are the same model: nothing can be seen beside itself; "
-                "give its base model as --reference, or another one"
-            )
+        if folder in self.job.references:
+            check_beside(super().seen(self.job.student), found)
         return found
 
     def reads(self, folder: Path, of: _Text) -> Predictions:
