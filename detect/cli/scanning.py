@@ -17,12 +17,12 @@ from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, note, rest
 from detect.corpus.engines import make_engine
 from detect.corpus.forecast import forecast, forecast_lines
-from detect.corpus.readers import ReadOptions, Source, find_sources
 from detect.corpus.scan import HITS, ScanJob
 from detect.corpus.scan import scan as run
 from detect.corpus.settings import ScanSettings
 from detect.folders.published import SCAN_FORMAT
 from detect.keyed.opening import is_opened
+from detect.readers import ReadOptions, Source, find_sources
 from detect.records.made import made_by
 from detect.records.reading import printed
 from detect.text.artefacts import check_text

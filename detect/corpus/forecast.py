@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from detect.corpus.engines.local import cores
-from detect.corpus.readers import Source, find_sources, read, split
 from detect.laws.strength import EFFECTS, ENTROPIES
+from detect.readers import Source, find_sources, read, split
 from detect.text.encode import Encoder
 
 if TYPE_CHECKING:

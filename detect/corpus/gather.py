@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from detect.corpus.readers import Batch, ReadOptions, Source, read
 from detect.corpus.settings import ScanSettings
 from detect.corpus.work import Shard, new_folder
+from detect.readers import Batch, ReadOptions, Source, read
 from detect.text.distinct import I64, U64, Mask, mark_first, tuple_fingerprints
 from detect.text.encode import Encoder, EncoderUse, TokenBatch
 from watermark.backends.numba_backend import jit

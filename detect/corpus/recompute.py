@@ -11,11 +11,11 @@ from typing import Any, Literal
 import msgspec
 
 from detect.corpus.engines import Engine
-from detect.corpus.readers import ReadOptions
 from detect.corpus.scan import Progress, ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.keyed.held import own_part
 from detect.laws.agreement import agree
+from detect.readers import ReadOptions
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
 from detect.records.scan import ScanRecord

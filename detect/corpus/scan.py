@@ -21,7 +21,6 @@ from detect.corpus import conclude
 from detect.corpus.engines import Engine
 from detect.corpus.gather import Gathered
 from detect.corpus.output import check_parquet, documents_table, hits_lines, skipped_lines
-from detect.corpus.readers import ReadOptions, Source, find_sources, sha256_of, split
 from detect.corpus.score import unscored
 from detect.corpus.settings import ScanSettings, check_specs
 from detect.corpus.settle import read_count
@@ -32,6 +31,7 @@ from detect.corpus.work import Plan, Shard, WorkFolder, discard, locked, new_fil
 from detect.folders.published import Unwritten, replace_report
 from detect.keyed.calibration import explanation
 from detect.keyed.rings import KeySet, key_set, rings_of
+from detect.readers import ReadOptions, Source, find_sources, sha256_of, split
 from detect.records.detection import Input
 from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now

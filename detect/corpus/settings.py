@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from detect.corpus.readers import ReadOptions
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
+from detect.readers import ReadOptions
 from watermark.errors import DyetraceError
 from watermark.spec import WatermarkSpec
 

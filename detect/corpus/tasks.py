@@ -17,12 +17,12 @@ import numpy as np
 
 from detect.corpus.gather import Gathered, gather_shard, in_reading_order, read_block, read_gathered
 from detect.corpus.locate import Discovery, locate_documents
-from detect.corpus.readers import sha256_of
 from detect.corpus.score import score_block, unscored
 from detect.corpus.settle import read_count, read_kept, settle_bucket
 from detect.corpus.tally import joined, merge, write_scores
 from detect.corpus.work import Plan, WorkFolder, new_file, read_plan
 from detect.keyed.rings import KeySet, load_key_set
+from detect.readers import sha256_of
 from detect.text.encode import Encoder
 from watermark.errors import MachineError
 

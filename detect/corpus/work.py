@@ -24,9 +24,9 @@ from pathlib import Path
 
 import msgspec
 
-from detect.corpus.readers import Piece, Source
 from detect.corpus.settings import ScanSettings
 from detect.folders.own import SCRATCH, claim, release, remove_plain
+from detect.readers import Piece, Source
 from watermark.errors import MachineError, refused_write
 from watermark.files.writing import write_atomically
 from watermark.spec import WatermarkSpec

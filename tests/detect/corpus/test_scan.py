@@ -17,11 +17,11 @@ import pytest
 
 from detect.corpus import gather
 from detect.corpus import scan as scan_module
-from detect.corpus.readers import ReadOptions
 from detect.corpus.scan import ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.corpus.work import WORK, locked
 from detect.keyed.scoring import totals
+from detect.readers import ReadOptions
 from detect.records.scan import Hit, ScanRecord
 from detect.text.distinct import distinct_tuples
 from tests import stopping

@@ -92,7 +92,7 @@ def scanned(folder: Path, **changes: Any) -> Path:
 
 
 def skipping(**changes: Any) -> ScanSettings:
-    from detect.corpus.readers import ReadOptions
+    from detect.readers import ReadOptions
 
     return ScanSettings(read=ReadOptions(skip_errors=True), decoys=15, **changes)
 

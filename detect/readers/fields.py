@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from detect.corpus.readers.batch import Broken
+from detect.readers.batch import Broken
 from detect.text.encode import Ids
 
 CHAT_FIELDS = ("messages", "conversations", "conversation", "chat")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from detect.corpus.readers.batch import BATCH_BYTES, BATCH_TOKENS, Batch, Broken, Draft, ReadOptions, Source
-from detect.corpus.readers.fields import CONTENT_KEYS, as_text, as_tokens, as_turns, own_id, wanted_roles
-from detect.corpus.readers.stream import arrow
+from detect.readers.batch import BATCH_BYTES, BATCH_TOKENS, Batch, Broken, Draft, ReadOptions, Source
+from detect.readers.fields import CONTENT_KEYS, as_text, as_tokens, as_turns, own_id, wanted_roles
+from detect.readers.stream import arrow
 from detect.text.encode import Ids, TokenBatch
 
 _UNPACKED_ROWS = 1 << 12  # at a time, of arrays whose size isn't known before they are unpacked

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detect.corpus.readers import columnar, jsonl
-from detect.corpus.readers.batch import Broken, Piece, ReadOptions, Source, one_line
-from detect.corpus.readers.stream import lines
+from detect.readers import columnar, jsonl
+from detect.readers.batch import Broken, Piece, ReadOptions, Source, one_line
+from detect.readers.stream import lines
 from watermark.errors import DyetraceError
 
 ENDINGS = {

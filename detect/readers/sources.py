@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detect.corpus.readers import columnar, jsonl, plain
-from detect.corpus.readers.batch import Batch, Broken, BrokenRecord, Piece, ReadOptions, Source, one_line
-from detect.corpus.readers.stream import check_unchanged, sha256_of
+from detect.readers import columnar, jsonl, plain
+from detect.readers.batch import Batch, Broken, BrokenRecord, Piece, ReadOptions, Source, one_line
+from detect.readers.stream import check_unchanged, sha256_of
 from watermark.errors import DyetraceError
 
 __all__ = ["place", "read", "sha256_of", "split"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from detect.corpus.readers import BrokenRecord, ReadOptions, plain, read, split
-from tests.detect.corpus.readers.reading import SKIP, batches, documents, jsonl, skipped, source_of, write
+from detect.readers import BrokenRecord, ReadOptions, plain, read, split
+from tests.detect.readers.reading import SKIP, batches, documents, jsonl, skipped, source_of, write
 from watermark.errors import DyetraceError
 
 

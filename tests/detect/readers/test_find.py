@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from detect.corpus.readers import ReadOptions, Source, find_sources, sha256_of
-from tests.detect.corpus.readers.reading import SKIP, documents, jsonl, source_of, write
+from detect.readers import ReadOptions, Source, find_sources, sha256_of
+from tests.detect.readers.reading import SKIP, documents, jsonl, source_of, write
 from watermark.errors import DyetraceError
 
 LINE = '{"text": "a"}\n'
@@ -176,7 +176,7 @@ def test_plain_files_need_no_pyarrow_and_others_say_so(tmp_path: Path) -> None:
     code = """
 import sys
 sys.modules["pyarrow"] = None
-from detect.corpus.readers import *
+from detect.readers import *
 from watermark.errors import DyetraceError
 for name in "a.jsonl", "b.txt", "c.parquet", "d.jsonl.zst":
     try:

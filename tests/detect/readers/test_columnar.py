@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from detect.corpus.readers import BrokenRecord, ReadOptions, columnar, columns, split
-from tests.detect.corpus.readers.reading import SKIP, batches, documents, ids, skipped, source_of
+from detect.readers import BrokenRecord, ReadOptions, columnar, columns, split
+from tests.detect.readers.reading import SKIP, batches, documents, ids, skipped, source_of
 from watermark.errors import DyetraceError
 
 FORMS = ["parquet", "file.arrow", "stream.arrow"]
@@ -215,7 +215,7 @@ def test_a_checksum_that_fails_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["parquet", "file.arrow"])
 def test_a_file_cut_short_before_its_footer_is_refused_or_listed(tmp_path: Path, form: str) -> None:
-    from detect.corpus.readers import find_sources
+    from detect.readers import find_sources
 
     path = save(tmp_path, pa.table({"text": ["a" * 100] * 100}), form)
     Path(path).write_bytes(Path(path).read_bytes()[:-20])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from detect.corpus.readers.batch import (
+from detect.readers.batch import (
     BATCH_BYTES,
     Batch,
     Broken,
@@ -17,9 +17,9 @@ from detect.corpus.readers.batch import (
     Source,
     one_line,
 )
-from detect.corpus.readers.columns import batches_of, kind_of_type
-from detect.corpus.readers.fields import CANDIDATES, CONTENT_KEYS, ROLE_KEYS, no_field
-from detect.corpus.readers.stream import arrow
+from detect.readers.columns import batches_of, kind_of_type
+from detect.readers.fields import CANDIDATES, CONTENT_KEYS, ROLE_KEYS, no_field
+from detect.readers.stream import arrow
 
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _MIN_ROWS, _MAX_ROWS = 1 << 6, 1 << 13  # of a Parquet file, decoded at a time

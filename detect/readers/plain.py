@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detect.corpus.readers.batch import MAX_DOCUMENT, Batch, Broken, Draft, Piece, ReadOptions, Source
-from detect.corpus.readers.stream import BOM, damage_of, opened
+from detect.readers.batch import MAX_DOCUMENT, Batch, Broken, Draft, Piece, ReadOptions, Source
+from detect.readers.stream import BOM, damage_of, opened
 
 
 def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:

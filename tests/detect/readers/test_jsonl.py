@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detect.corpus.readers import BrokenRecord, Piece, ReadOptions, batch, jsonl, place, read, split, stream
-from tests.detect.corpus.readers.reading import SKIP, batches, documents, ids, skipped, source_of, write
-from tests.detect.corpus.readers.reading import jsonl as lines_of
+from detect.readers import BrokenRecord, Piece, ReadOptions, batch, jsonl, place, read, split, stream
+from tests.detect.readers.reading import SKIP, batches, documents, ids, skipped, source_of, write
+from tests.detect.readers.reading import jsonl as lines_of
 from watermark.errors import DyetraceError
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\u2028\u2029\x85\x0b\x1c\r\n"), max_size=30)

@@ -29,7 +29,7 @@ class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         What the files are; "auto" goes by their endings and first bytes.
     field
         The field or column that holds the document, with dots for nested ones; None looks for a well-known name
-        (see `detect.corpus.readers.fields`).
+        (see `detect.readers.fields`).
     id_field
         The field that holds the record's own id; None takes "id" where there is one.
     roles

@@ -5,9 +5,9 @@ JSONL (also compressed), Parquet, Arrow (also folders of `datasets.save_to_disk`
 
 from __future__ import annotations
 
-from detect.corpus.readers.batch import Batch, BrokenRecord, Piece, ReadOptions, Source
-from detect.corpus.readers.find import find_sources
-from detect.corpus.readers.sources import place, read, sha256_of, split
+from detect.readers.batch import Batch, BrokenRecord, Piece, ReadOptions, Source
+from detect.readers.find import find_sources
+from detect.readers.sources import place, read, sha256_of, split
 
 __all__ = [
     "Batch",

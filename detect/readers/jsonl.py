@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from detect.corpus.readers.batch import MAX_DOCUMENT, Batch, Broken, Draft, Piece, ReadOptions, Source, one_line
-from detect.corpus.readers.fields import as_text, as_tokens, as_turns, choose, lookup, own_id, wanted_roles
-from detect.corpus.readers.stream import lines, newlines_before
+from detect.readers.batch import MAX_DOCUMENT, Batch, Broken, Draft, Piece, ReadOptions, Source, one_line
+from detect.readers.fields import as_text, as_tokens, as_turns, choose, lookup, own_id, wanted_roles
+from detect.readers.stream import lines, newlines_before
 from detect.text.encode import Ids
 
 _SAMPLE_LINES = 64

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from detect.corpus.readers import Batch, Piece, ReadOptions, Source, find_sources, read, split
+from detect.readers import Batch, Piece, ReadOptions, Source, find_sources, read, split
 
 SKIP = ReadOptions(skip_errors=True)
 

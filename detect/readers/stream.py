@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from detect.corpus.readers.batch import BATCH_BYTES, MAX_DOCUMENT, Broken, Piece, Source, one_line
+from detect.readers.batch import BATCH_BYTES, MAX_DOCUMENT, Broken, Piece, Source, one_line
 from watermark.errors import DyetraceError, MachineError
 
 _CHUNK = 1 << 14  # decompressed at a time; so much at most is lost before the place where a file is damaged
