@@ -82,7 +82,7 @@ def scan(asked: Scan) -> None:
 def _refuse_unread(sources: Sequence[Source]) -> None:
     """Refuse options about records of which no file has any."""
     plain = all(source.form == "text" for source in sources)
-    refuse_unused("field", plain, "all files are plain text, which has no fields")
+    refuse_unused("fields", plain, "all files are plain text, which has no fields")
     refuse_unused("id_field", plain, "all files are plain text, which has no fields")
     refuse_unused("limit", plain, "each file is plain text, which is one document")
     refuse_unused("roles", not any(source.kind == "messages" for source in sources), "no file holds chats")

@@ -15,7 +15,7 @@ from detect.corpus.scan import Progress, ScanJob, scan
 from detect.corpus.settings import ScanSettings
 from detect.keyed.held import own_part
 from detect.laws.agreement import agree
-from detect.readers import ReadOptions
+from detect.readers import Form, ReadOptions
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
 from detect.records.scan import ScanRecord
@@ -188,8 +188,8 @@ class _Request(msgspec.Struct, frozen=True):
     paths: list[str]
     reference: list[str] = []
     null_corpus: tuple[str, ...] = (_NATURAL,)
-    format: Literal["auto", "jsonl", "parquet", "arrow", "text"] = "auto"
-    field: str | None = None
+    format: Form | Literal["auto"] = "auto"
+    field: list[str] | str | None = None
     id_field: str | None = None
     roles: tuple[str, ...] = ("assistant",)
     on_error: Literal["stop", "skip"] = "stop"
@@ -202,7 +202,7 @@ def _settings(record: ScanRecord, request: _Request, keys: Collection[KeyName]) 
     """The settings of the scan, with the keys to test."""
     read = ReadOptions(
         form=request.format,
-        field=request.field,
+        fields=_several(request.field),
         id_field=request.id_field,
         roles=request.roles,
         skip_errors=request.on_error == "skip",
@@ -218,6 +218,11 @@ def _settings(record: ScanRecord, request: _Request, keys: Collection[KeyName]) 
         tenants=tuple(name.tenant for name in keys if name.tenant is not None),
         global_key=GLOBAL in keys,
     )
+
+
+def _several(field: list[str] | str | None) -> tuple[str, ...]:
+    """Fields that were named; older records hold one or none."""
+    return (field,) if isinstance(field, str) else tuple(field or ())
 
 
 def _differences(where: str, before: Any, after: Any, apart: frozenset[str]) -> Iterator[str]:

@@ -116,7 +116,7 @@ class ScanJob:
         return {
             "paths": list(self.paths),
             "format": read.form,
-            "field": read.field,
+            "field": list(read.fields),
             "id_field": read.id_field,
             "roles": list(read.roles),
             "on_error": "skip" if read.skip_errors else "stop",

@@ -5,13 +5,14 @@ JSONL (also compressed), Parquet, Arrow (also folders of `datasets.save_to_disk`
 
 from __future__ import annotations
 
-from detect.readers.batch import Batch, BrokenRecord, Piece, ReadOptions, Source
+from detect.readers.batch import Batch, BrokenRecord, Form, Piece, ReadOptions, Source
 from detect.readers.find import find_sources
 from detect.readers.sources import place, read, sha256_of, split
 
 __all__ = [
     "Batch",
     "BrokenRecord",
+    "Form",
     "Piece",
     "ReadOptions",
     "Source",

@@ -20,6 +20,10 @@ BATCH_TOKENS = 1 << 19
 MAX_DOCUMENT = 256 << 20  # bytes of a line or a plain text file; longer ones are broken, so that memory stays bounded
 
 
+Form = Literal["jsonl", "json", "csv", "warc", "tar", "parquet", "arrow", "text"]
+"""What a file is, apart from its compression."""
+
+
 class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How documents are found in files.
 
@@ -27,22 +31,69 @@ class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     form
         What the files are; "auto" goes by their endings and first bytes.
-    field
-        The field or column that holds the document, with dots for nested ones; None looks for a well-known name
-        (see `detect.readers.fields`).
+    fields
+        The fields or columns that hold documents, with dots for nested ones; the documents of several stay apart. None
+        looks for a well-known name (see `detect.readers.fields`).
     id_field
         The field that holds the record's own id; None takes "id" where there is one.
     roles
         Whose turns of chats are read, in any case; "assistant" stands for gpt, model, bot, chatbot and ai too.
+    leave_out
+        Parts of the wanted turns that are not read: "reasoning", "tools" (arguments of calls).
     skip_errors
         List broken records and unreadable files instead of refusing them.
     """
 
-    form: Literal["auto", "jsonl", "parquet", "arrow", "text"] = "auto"
-    field: str | None = None
+    form: Form | Literal["auto"] = "auto"
+    fields: tuple[str, ...] = ()
     id_field: str | None = None
     roles: tuple[str, ...] = ("assistant",)
+    leave_out: tuple[Literal["reasoning", "tools"], ...] = ()
     skip_errors: bool = False
+
+
+class ColumnSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A field of a file's first records that may hold documents.
+
+    Attributes
+    ----------
+    name, kind
+        As for `Source`.
+    records
+        How many of the records that were looked at have something there.
+    characters
+        In all of these together; token ids count as one each.
+    read
+        Whether it was chosen.
+    """
+
+    name: str
+    kind: str
+    records: int
+    characters: int
+    read: bool
+
+
+class TurnCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often a part of turns of one role came up.
+
+    Attributes
+    ----------
+    role
+        As written; "" where turns say no role.
+    part
+        "text", "reasoning", "tools" (arguments of calls), or what else there was ("image", ...).
+    read
+        Whether it was read.
+    count, characters
+        Parts, and what they hold.
+    """
+
+    role: str
+    part: str
+    read: bool
+    count: int
+    characters: int
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,15 +106,18 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name
         For reports: as given, or below the given folder.
     form
-        "jsonl", "parquet", "arrow" or "text".
+        What it is.
     compression
-        "", "gzip", "zstd" or "bz2", by the file's first bytes.
+        "", "gzip", "zstd", "bz2" or "xz", by the file's first bytes.
     column, kind
-        The field or column that is read ("" for plain text) and what it holds: "text", "messages" or "tokens".
+        The field or column that is read ("" for plain text) and what it holds: "text", "messages" (also lists of texts)
+        or "tokens". A file of which several fields are read stands for as many sources.
     id_column
         The field with the record's own id.
     bytes, mtime_ns
         Size and time of change when it was found.
+    columns
+        All fields of its first records that may hold documents.
     """
 
     path: str
@@ -75,6 +129,26 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id_column: str | None
     bytes: int
     mtime_ns: int
+    columns: tuple[ColumnSeen, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What a file's first records show.
+
+    Attributes
+    ----------
+    chosen
+        (column, kind) of each field that is read, at least one.
+    id_column
+        As for `Source`.
+    columns
+        As for `Source`.
+    """
+
+    chosen: tuple[tuple[str, str], ...]
+    id_column: str | None
+    columns: tuple[ColumnSeen, ...] = ()
 
 
 class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +184,8 @@ class Batch:
         Broken records: number within the piece, and what is wrong.
     seen
         Records of the piece consumed up to the end of this batch.
+    turns
+        Of chats: which parts of whose turns there were.
     """
 
     texts: list[str] | None
@@ -119,6 +195,7 @@ class Batch:
     ids: list[str | None]
     skipped: list[tuple[int, str]]
     seen: int
+    turns: tuple[TurnCount, ...] = ()
 
 
 class BrokenRecord(DyetraceError):

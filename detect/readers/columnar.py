@@ -12,6 +12,7 @@ from detect.readers.batch import (
     Batch,
     Broken,
     Draft,
+    Inspected,
     Piece,
     ReadOptions,
     Source,
@@ -34,8 +35,8 @@ class _Lost:
     reason: str
 
 
-def inspect(path: str, form: str, options: ReadOptions) -> tuple[str, str, str | None]:
-    """Column, kind and id column of a file, from its schema.
+def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
+    """Columns and id column of a file, from its schema.
 
     Raises
     ------
@@ -48,17 +49,18 @@ def inspect(path: str, form: str, options: ReadOptions) -> tuple[str, str, str |
         names = list(schema.names)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise Broken(f"is no readable {form.capitalize()} file: {one_line(error)}") from None
-    wanted = CANDIDATES if options.field is None else [(options.field, None)]
+    field = options.fields[0] if options.fields else None
+    wanted = CANDIDATES if field is None else [(field, None)]
     for column, expected in wanted:
         kind = kind_of_type(_type_at(schema, column))
         if kind is not None and expected in (kind, None):
             break
     else:
-        raise no_field(names, options.field)
+        raise no_field(names, field)
     if options.id_field is not None and _type_at(schema, options.id_field) is None:
         raise Broken(f"has no column {options.id_field!r} to take ids from; name another with --id-field")
     id_column = options.id_field or ("id" if _type_at(schema, "id") is not None else None)
-    return column, kind, id_column if id_column != column else None
+    return Inspected(((column, kind),), id_column if id_column != column else None)
 
 
 def split(source: Source, target_bytes: int) -> list[Piece]:

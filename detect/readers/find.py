@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detect.readers import columnar, jsonl
-from detect.readers.batch import Broken, Piece, ReadOptions, Source, one_line
+from detect.readers.batch import Broken, Inspected, Piece, ReadOptions, Source, one_line
 from detect.readers.stream import lines
 from watermark.errors import DyetraceError
 
@@ -70,7 +70,7 @@ def find_sources(paths: Sequence[str], options: ReadOptions) -> tuple[list[Sourc
     for item in found.values():
         name = item.given if item.name in twice else item.name
         try:
-            sources.append(_source(item, name, options))
+            sources += _sources(item, name, options)
         except Broken as error:
             if not options.skip_errors:
                 raise DyetraceError(f"{one_line(name)} {one_line(error.reason)}") from None
@@ -174,7 +174,8 @@ def _json(path: str) -> Any:
         raise DyetraceError(f"cannot read {one_line(path)}: {one_line(error)}") from None
 
 
-def _source(item: _Found, name: str, options: ReadOptions) -> Source:
+def _sources(item: _Found, name: str, options: ReadOptions) -> list[Source]:
+    """One for each field that is read."""
     try:
         name.encode(), item.path.encode()
     except UnicodeEncodeError:
@@ -193,16 +194,20 @@ def _source(item: _Found, name: str, options: ReadOptions) -> Source:
     if form in ("parquet", "arrow"):
         if compression:
             raise Broken(f"is {form.capitalize()} inside {compression}; decompress it first")
-        column, kind, id_column = columnar.inspect(item.path, form, options)
+        seen = columnar.inspect(item.path, form, options)
     else:
         head = _head(item.path, compression)
         form = form or ("jsonl" if head.lstrip().startswith(b'{"') and _is_record(head) else "text")
         if options.form == "auto":
             _refuse_other_forms(form, ending, head)
-        column, kind, id_column = "", "text", None
+        seen = Inspected((("", "text"),), None)
         if form == "jsonl":
-            column, kind, id_column = jsonl.inspect(item.path, compression, found.st_size, options)
-    return Source(item.path, name, form, compression, column, kind, id_column, found.st_size, found.st_mtime_ns)
+            seen = jsonl.inspect(item.path, compression, found.st_size, options)
+    size, changed = found.st_size, found.st_mtime_ns
+    return [
+        Source(item.path, name, form, compression, column, kind, seen.id_column, size, changed, seen.columns)
+        for column, kind in seen.chosen
+    ]
 
 
 def _refuse_other_forms(form: str, ending: str, head: bytes) -> None:

@@ -45,10 +45,10 @@ class Scan(Tested, Decoys, Committed, Drawn, Printed, Reporting, Quoting, Workin
     form: Literal["auto", "jsonl", "parquet", "arrow", "text"] = option(
         "--format", default="auto", help="What the files hold; auto goes by their names.  [e.g. --format jsonl]"
     )
-    field: str | None = option(
+    fields: tuple[str, ...] = option(
         "--field",
-        help="Field or column to read: text, chat messages or token ids; by default the usual names are tried.  "
-        "[e.g. --field response]",
+        help="Field or column to read: text, chat messages or token ids; by default the usual names are tried. May be "
+        "repeated: documents of several fields stay apart.  [e.g. --field response]",
     )
     id_field: str | None = option("--id-field", help="Field with the record's own id.  [e.g. --id-field uuid]")
     roles: tuple[str, ...] = option(

@@ -156,12 +156,12 @@ def test_chat_columns_give_the_assistants_turns(tmp_path: Path, form: str) -> No
 @pytest.mark.parametrize("form", FORMS)
 def test_dots_reach_into_structs(tmp_path: Path, form: str) -> None:
     rows = [{"out": {"text": "a", "n": 1}, "junk": 1}, None, {"out": None}, {"out": {"text": "d", "n": 4}}]
-    options = ReadOptions(field="r.out.text", id_field="r.out.n", skip_errors=True)
+    options = ReadOptions(fields=("r.out.text",), id_field="r.out.n", skip_errors=True)
     source = source_of(save(tmp_path, pa.table({"r": rows}), form), options)
     [batch] = batches(source, options)
     assert (batch.texts, batch.ids) == (["a", "d"], ["1", "4"])
     assert [record for record, _ in batch.skipped] == [1, 2]
-    flat = source_of(save(tmp_path, pa.table({"r.t": ["x"], "r": [{"t": 5}]}), form), ReadOptions(field="r.t"))
+    flat = source_of(save(tmp_path, pa.table({"r.t": ["x"], "r": [{"t": 5}]}), form), ReadOptions(fields=("r.t",)))
     assert documents(flat) == ["x"]
 
 
@@ -171,9 +171,9 @@ def test_a_table_without_a_fitting_column_is_refused_with_the_names_it_has(tmp_p
     with pytest.raises(DyetraceError, match=r"name one with --field \(its fields: 'body', 'tokens'\)"):
         source_of(path)
     with pytest.raises(DyetraceError, match="has no text, chat or token ids in field 'tokens'"):
-        source_of(path, ReadOptions(field="tokens"))
+        source_of(path, ReadOptions(fields=("tokens",)))
     with pytest.raises(DyetraceError, match="no column 'key' to take ids from"):
-        source_of(path, ReadOptions(field="body", id_field="key"))
+        source_of(path, ReadOptions(fields=("body",), id_field="key"))
 
 
 @pytest.mark.parametrize("form", FORMS)

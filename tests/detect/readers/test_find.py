@@ -113,7 +113,7 @@ def test_a_named_field_is_taken_for_what_it_holds(tmp_path: Path) -> None:
     record = {"id": 1, "key": "k", "text": "t", "reply": [{"role": "ai", "content": "c"}], "codes": [1]}
     path = write(tmp_path / "s.jsonl", jsonl(record))
     for field, kind in (("reply", "messages"), ("codes", "tokens"), ("key", "text")):
-        source = source_of(path, ReadOptions(field=field, id_field="key"))
+        source = source_of(path, ReadOptions(fields=(field,), id_field="key"))
         assert (source.column, source.kind) == (field, kind)
         assert source.id_column == (None if field == "key" else "key")
 

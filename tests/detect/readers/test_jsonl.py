@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detect.readers import BrokenRecord, Piece, ReadOptions, batch, jsonl, place, read, split, stream
+from detect.readers import records as record_items
 from tests.detect.readers.reading import SKIP, batches, documents, ids, skipped, source_of, write
 from tests.detect.readers.reading import jsonl as lines_of
 from watermark.errors import DyetraceError
@@ -121,7 +122,7 @@ def test_a_broken_line_is_named_with_what_is_wrong_and_what_to_do(tmp_path: Path
 def test_a_line_too_long_to_hold_is_broken_and_the_next_one_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (batch, stream, jsonl):
+    for module in (batch, stream, record_items):
         monkeypatch.setattr(module, "MAX_DOCUMENT", 1 << 20)
     texts = ["a", "b" * (9 << 20), "c", "d" * (1 << 20), "e"]
     path = write(tmp_path / "s.jsonl", lines_of(*({"text": text} for text in texts)))
@@ -185,13 +186,13 @@ def test_of_a_chat_only_the_wanted_turns_are_read_and_never_joined(tmp_path: Pat
 def test_a_chat_of_unknown_shape_is_broken(tmp_path: Path, chat: object, reason: str) -> None:
     good = [{"role": "assistant", "content": "a"}]
     path = write(tmp_path / "s.jsonl", lines_of({"m": {"c": good}}, {"m": {"c": chat}}))
-    options = ReadOptions(field="m.c", skip_errors=True)
+    options = ReadOptions(fields=("m.c",), skip_errors=True)
     assert skipped(source_of(path, options), options) == [(1, reason)]
 
 
 def test_dots_reach_nested_fields_or_belong_to_the_name(tmp_path: Path) -> None:
     records = [{"a": {"b": "nested", "n": 1}}, {"a.b": "flat"}, {"a": "no object"}, {"a": None, "a.b": "both"}]
-    options = ReadOptions(field="a.b", id_field="a.n", skip_errors=True)
+    options = ReadOptions(fields=("a.b",), id_field="a.n", skip_errors=True)
     source = source_of(write(tmp_path / "s.jsonl", lines_of(*records)), options)
     assert documents(source, options) == ["nested", "flat", "both"]
     assert ids_of(source, options) == ["1", None, None]
