@@ -74,9 +74,10 @@ class Predictions:
         mine = (rows | np.where(self.ids >= 0, self.ids, 0xFFFFFFFF)).ravel()
         order = np.argsort(mine)
         wanted = rows | np.where(ids >= 0, ids, 0xFFFFFFFE)
-        place = np.minimum(np.searchsorted(mine, wanted, sorter=order), n * k - 1)
+        mine = mine[order]
+        place = np.minimum(np.searchsorted(mine, wanted), n * k - 1)
         found = order[place]
-        hit = mine[found] == wanted
+        hit = mine[place] == wanted
         kept = self.probabilities.astype(np.float64)
         left = np.clip(1 - kept.sum(axis=1), 0, None) / max(1, vocabulary - k)
         rest = np.minimum(left, kept[:, -1])[:, None]

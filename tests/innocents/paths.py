@@ -80,10 +80,15 @@ class Reader:
         tokens, mass = self.table.rows(last[:, 0], last[:, 1])
         ids = np.full((len(pairs), KEPT), -1, dtype=np.int32)
         probabilities = np.zeros((len(pairs), KEPT), dtype=np.float32)
+        if not self.copies:  # the same as below, at once
+            order = np.lexsort((-tokens, -mass))
+            tokens, mass = (np.take_along_axis(some, order, axis=1) for some in (tokens, mass))
+            ids[:, : tokens.shape[1]] = np.where(mass > 0, tokens, -1)
+            probabilities[:, : tokens.shape[1]] = mass
+            return Predictions(ids, probabilities)
         for row, (document, place) in enumerate(pairs):
             shares = dict(zip(tokens[row].tolist(), mass[row].tolist(), strict=True))
-            if self.copies:
-                shares = self._copying(self._window(text, document, place), shares)
+            shares = self._copying(self._window(text, document, place), shares)
             ranked = sorted(((p, t) for t, p in shares.items() if p > 0), reverse=True)
             ids[row, : len(ranked)] = [t for _, t in ranked]
             probabilities[row, : len(ranked)] = [p for p, _ in ranked]
