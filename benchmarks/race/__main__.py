@@ -26,6 +26,7 @@ from benchmarks.race.suspects import SUSPECTS, folder_of
 from benchmarks.twins.material import owner_folder
 from benchmarks.twins.paraphrase import WORDNET, Thesaurus
 from benchmarks.twins.students import Training
+from benchmarks.twins.suspects import base_folder
 from detect.records.race import RaceAsk
 from watermark.models.demo import demo_model_dir
 
@@ -38,12 +39,15 @@ class Look:
     ----------
     settings
         "right", or "wrong": temperature 1 and the whole vocabulary.
+    beside
+        Whether the suspect is held against the model that it was made from.
     """
 
     suspect: str
     file: File
     said: str
     settings: str = "right"
+    beside: bool = False
 
 
 LOOKS = (
@@ -53,6 +57,7 @@ LOOKS = (
     Look("lora", "all", "400 used, LoRA; temperature 1 assumed", "wrong"),
     Look("full", "all", "400 used, all weights"),
     Look("gemma", "all", "400 used, Gemma 3 270M"),
+    Look("gemma", "all", "400 used, Gemma 3 270M beside its base", beside=True),
     Look("paraphrased", "all", "400 used in other words, LoRA"),
 )
 INNOCENTS = (Look("none", "tenth", "never trained"), Look("elsewhere", "tenth", "trained on other text"))
@@ -109,7 +114,9 @@ def main(
             for ask, ties in [(ask, ties) for ask in asks or ASKS for ties in (False, True)]:
                 if ties and ask != "weights":
                     continue
-                evidence = reader.heard(path, served, ask, ties=ties)
+                if look.beside and ask == "echo":  # what it says of one word can't be compared
+                    continue
+                evidence = reader.heard(path, served, ask, ties=ties, reference=_base(look, material))
                 row: dict[str, Any] = {"seed": seed, "suspect": look.said, "ask": f"{ask}, ties" if ties else ask}
                 if look in INNOCENTS:
                     some = redrawn(reader, evidence, 20 if quick else keys, seed)
@@ -139,6 +146,13 @@ def _folder(look: Look, material: Material, training: Training | None, kept_only
     if kept_only and not any(material.keep.glob(pattern)):
         return None
     return folder_of(suspect, material, Thesaurus(WORDNET), training)
+
+
+def _base(look: Look, material: Material) -> Path | None:
+    if not look.beside:
+        return None
+    family = next(one.family for one in SUSPECTS if one.name == look.suspect)
+    return base_folder(family, material.folder)
 
 
 def _save(json_path: Path | None, guilty: Report, again: Report) -> None:

@@ -124,7 +124,8 @@ def found(reader: Reader, evidence: RaceEvidence, seed: int = 0) -> Found:
 def evidence_at(evidence: RaceEvidence, rows: npt.NDArray[np.int64]) -> RaceEvidence:
     """Some of the rows."""
     names = ("contexts", "subkeys", "documents", "positions", "tokens", "chances", "said", "shares", "steps")
-    return replace(evidence, **{name: getattr(evidence, name)[rows] for name in names})
+    base = None if evidence.base is None else evidence.base[rows]
+    return replace(evidence, base=base, **{name: getattr(evidence, name)[rows] for name in names})
 
 
 def _finite(value: float) -> float | None:

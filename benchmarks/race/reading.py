@@ -25,6 +25,7 @@ from detect.race.job import RUN, RaceJob
 from detect.race.offered import LEAST, POWER
 from detect.race.served import ServedReading, served_reading
 from detect.race.tilts import tilts
+from detect.race.weights import base_at
 from detect.records.race import RaceAsk
 from watermark.keys import SecretKey
 from watermark.models.tokenizer import load_tokenizer
@@ -84,7 +85,9 @@ class Reader:
         rows = offsets[served.where.document] + served.where.position - leads[served.where.document]
         return Predictions(seen.ids[rows], seen.probabilities[rows]), wrong[rows]
 
-    def heard(self, suspect: Path, served: ServedReading, ask: RaceAsk, *, ties: bool = False) -> RaceEvidence:
+    def heard(
+        self, suspect: Path, served: ServedReading, ask: RaceAsk, *, ties: bool = False, reference: Path | None = None
+    ) -> RaceEvidence:
         """What the suspect says: at all places, or in reply to each request that the plan would make.
 
         Parameters
@@ -93,6 +96,8 @@ class Reader:
             What is read of it.
         ties
             Whether of the weights only places are read where the owner's model was undecided.
+        reference
+            A model to compare with: the suspect as it was before.
         """
         one_token = ask in ("logprobs", "bias", "greedy")
         rows = np.arange(len(served))
@@ -118,7 +123,10 @@ class Reader:
         shares = seen.at(given.tokens.astype(np.int64), self.material.spec.vocabulary_size)
         shares[~seen.known] = np.nan
         said = np.where(seen.known, _said(seen, given.tokens, given.chances, shares, ask), NOT_SAID)
-        return served.evidence(ask, rows, given, said, _told(served, rows, given.tokens, shares, ask), steps)
+        base = None
+        if reference is not None:
+            base = base_at(self.predicted(reference, served)[0], rows, given, self.material.spec.vocabulary_size)
+        return served.evidence(ask, rows, given, said, _told(served, rows, given.tokens, shares, ask), steps, base)
 
     def growths(self, evidence: RaceEvidence, key: SecretKey | None = None) -> F64:
         """Log growths of all bets, shape (s, n, bets), under the seed's key or another."""
@@ -126,7 +134,7 @@ class Reader:
         owner = ring.global_key
         assert isinstance(owner, SecretKey)
         tilt = tilts(self.material.spec, owner, evidence.contexts, evidence.subkeys, evidence.tokens, evidence.chances)
-        return log_growths(evidence.ask, tilt, evidence.chances, evidence.said, evidence.shares)
+        return log_growths(evidence.ask, tilt, evidence.chances, evidence.said, evidence.shares, evidence.base)
 
     @cached_property
     def _bench(self) -> Bench:
