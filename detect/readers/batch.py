@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.records.seen import ColumnSeen, TurnCount
 from detect.text.encode import TokenBatch
 from watermark.errors import DyetraceError
 
@@ -33,7 +34,7 @@ class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         What the files are; "auto" goes by their endings and first bytes.
     fields
         The fields or columns that hold documents, with dots for nested ones; the documents of several stay apart. None
-        looks for a well-known name (see `detect.readers.fields`).
+        chooses by names and sizes (see `detect.readers.fields`).
     id_field
         The field that holds the record's own id; None takes "id" where there is one.
     roles
@@ -50,50 +51,6 @@ class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     roles: tuple[str, ...] = ("assistant",)
     leave_out: tuple[Literal["reasoning", "tools"], ...] = ()
     skip_errors: bool = False
-
-
-class ColumnSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A field of a file's first records that may hold documents.
-
-    Attributes
-    ----------
-    name, kind
-        As for `Source`.
-    records
-        How many of the records that were looked at have something there.
-    characters
-        In all of these together; token ids count as one each.
-    read
-        Whether it was chosen.
-    """
-
-    name: str
-    kind: str
-    records: int
-    characters: int
-    read: bool
-
-
-class TurnCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often a part of turns of one role came up.
-
-    Attributes
-    ----------
-    role
-        As written; "" where turns say no role.
-    part
-        "text", "reasoning", "tools" (arguments of calls), or what else there was ("image", ...).
-    read
-        Whether it was read.
-    count, characters
-        Parts, and what they hold.
-    """
-
-    role: str
-    part: str
-    read: bool
-    count: int
-    characters: int
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,6 +185,29 @@ class Broken(Exception):
         self.record = record
 
 
+_MOST_PARTS = 200  # kinds of parts that a tally tells apart; beyond are those of roles that somebody made up
+
+
+class Tally:
+    """Counts of parts of turns: whose, which, and whether they were read."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str, bool], list[int]] = {}
+
+    def add(self, role: str, part: str, read: bool, characters: int) -> None:  # noqa: FBT001 (called for every turn)
+        """Count a part; names that are too many are counted together as "..."."""
+        found = self._counts.get((role, part, read))
+        if found is None:
+            key = (role, part, read) if len(self._counts) < _MOST_PARTS else ("...", "...", read)
+            found = self._counts.setdefault(key, [0, 0])
+        found[0] += 1
+        found[1] += characters
+
+    def counts(self) -> tuple[TurnCount, ...]:
+        """All counts, by role and part."""
+        return tuple(TurnCount(*key, *self._counts[key]) for key in sorted(self._counts))
+
+
 @dataclass
 class Draft:
     """A batch that is being filled; ``documents`` are texts, lists of turns' texts or arrays of token ids."""
@@ -238,6 +218,7 @@ class Draft:
     records: list[int] = field(default_factory=list)
     ids: list[str | None] = field(default_factory=list)
     skipped: list[tuple[int, str]] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
     def add(self, record: int, document: Any, own_id: str | None) -> None:
         """Take a document."""
@@ -261,7 +242,8 @@ class Draft:
             row_document = np.repeat(row_document, [len(turns) for turns in self.documents])
         else:
             texts = self.documents
-        return Batch(texts, tokens, row_document, np.array(self.records, np.int64), self.ids, self.skipped, seen)
+        records, turns = np.array(self.records, np.int64), self.tally.counts()
+        return Batch(texts, tokens, row_document, records, self.ids, self.skipped, seen, turns)
 
 
 def one_line(message: object) -> str:

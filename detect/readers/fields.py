@@ -6,12 +6,12 @@ counts only where its value is of the right type.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from detect.readers.batch import Broken
+from detect.readers.batch import Broken, Inspected, ReadOptions, Source, Tally
 from detect.text.encode import Ids
 
 CHAT_FIELDS = ("messages", "conversations", "conversation", "chat")
@@ -191,3 +191,43 @@ def _name_of(value: Any) -> str:
         return "null"
     names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), "a value")
+
+
+def inspected(
+    records: Sequence[dict[str, Any]], options: ReadOptions, kinds: Mapping[str, str] | None = None
+) -> Inspected:
+    """Choose fields by a file's first records, whose values are as JSON has them (columnar files: `to_pylist`).
+
+    Parameters
+    ----------
+    records
+        The first ones, some dozens; none at all is no error where ``kinds`` says what there is.
+    kinds
+        Of columns that a schema names, by their full name: what they would hold, for those in which no record has
+        anything.
+
+    Raises
+    ------
+    Broken
+        No field fits, or one that was named is not there.
+    """
+    raise NotImplementedError
+
+
+def converter(source: Source, options: ReadOptions) -> Callable[[Any, Tally], Any]:
+    """How a value of the source's column becomes a document for `Draft.add`, whose tally it is given.
+
+    A text for kind "text", a list of texts for "messages", an array for "tokens". Null is an empty document where the
+    file's other fields are read as well (`others_read`), and broken otherwise.
+
+    Raises
+    ------
+    Broken
+        Raised by what is returned: the value is none of this kind.
+    """
+    raise NotImplementedError
+
+
+def others_read(source: Source) -> bool:
+    """Whether further fields of the same file are read, so that this one may be missing from a record."""
+    return sum(column.read for column in source.columns) > 1
