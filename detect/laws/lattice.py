@@ -23,6 +23,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ _NEGLIGIBLE = 60.0  # nats: parts below exp(-60) = 9e-27 are left out, and count
 _SHORT = 4096  # points; up to here direct convolution takes milliseconds
 _SHARED_ERROR = 1e-10  # of p: totals share a tilt, and so its rounding errors, up to here
 _BLOCK = 1 << 20  # elements of the largest temporary array
+_CACHED = 1 << 13  # complex numbers of an array that is used many times over
 _MOST_FREQUENCIES = 1 << 20
 
 
@@ -325,11 +327,45 @@ class Tilted:
     def _log_modulus_bound(self, phi: Floats, radius: float) -> Floats:
         """Upper bound of the log modulus at all frequencies no farther than ``radius`` from phi."""
         bound = np.empty(phi.size)
-        for part, real, imaginary in self._characteristics(phi):
-            highest = np.minimum(np.hypot(1 + real, imaginary) + (radius * self.sds)[:, None], 1.0)
+        slack = (radius * self.sds)[:, None]
+        for part, moduli in self._moduli(phi):
             with np.errstate(divide="ignore"):
-                bound[part] = self.counts @ np.log(highest)
+                bound[part] = self.counts @ np.log(np.minimum(moduli + slack, 1.0))
         return bound
+
+    def _moduli(self, phi: Floats) -> Iterator[tuple[slice, Floats]]:
+        """Each kind of draw's |E_theta exp(i phi X)|, or at most its rounding error more, in blocks of phi."""
+        if self._polynomials is None:
+            for part, real, imaginary in self._characteristics(phi):
+                yield part, np.hypot(1 + real, imaginary)
+            return
+        gaps, powers = self._polynomials
+        block = max(1, _CACHED // gaps.size)
+        for start in range(0, phi.size, block):
+            part = slice(start, start + block)
+            z = np.exp(1j * np.multiply.outer(gaps, phi[part]))
+            value = np.zeros_like(z)
+            for coefficients in powers[::-1]:  # Horner's rule, in place
+                value *= z
+                value += coefficients[:, None]
+            yield part, np.abs(value) + 2 * len(powers) * _EPS
+
+    @cached_property
+    def _polynomials(self) -> tuple[Ints, Floats] | None:
+        """Each kind of draw's E_theta z^(X / gap): the gaps between its values, and coefficients by power and kind.
+
+        One sine of each frequency is then enough for all values of a kind, and not one for each. None where values
+        have large gaps among them.
+        """
+        values = self.source.values
+        gaps = np.gcd.reduce(values, axis=1)
+        places = values // gaps[:, None]
+        width = int(places.max(initial=0)) + 1
+        if width > 4 * values.shape[1]:
+            return None
+        powers = np.zeros((width, gaps.size))
+        np.add.at(powers, (places, np.arange(gaps.size)[:, None]), self.probabilities)
+        return gaps, powers
 
     def _characteristics(self, phi: Floats) -> Iterator[tuple[slice, Floats, Floats]]:
         """Each kind of draw's E_theta exp(i phi (X - mean)) - 1, real and imaginary parts, in blocks of phi."""

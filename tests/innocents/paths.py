@@ -82,9 +82,9 @@ class Reader:
         probabilities = np.zeros((len(pairs), KEPT), dtype=np.float32)
         if not self.copies:  # the same as below, at once
             order = np.lexsort((-tokens, -mass))
-            tokens, mass = (np.take_along_axis(some, order, axis=1) for some in (tokens, mass))
-            ids[:, : tokens.shape[1]] = np.where(mass > 0, tokens, -1)
-            probabilities[:, : tokens.shape[1]] = mass
+            falling = np.take_along_axis(mass, order, axis=1)
+            ids[:, : order.shape[1]] = np.where(falling > 0, np.take_along_axis(tokens, order, axis=1), -1)
+            probabilities[:, : order.shape[1]] = falling
             return Predictions(ids, probabilities)
         for row, (document, place) in enumerate(pairs):
             shares = dict(zip(tokens[row].tolist(), mass[row].tolist(), strict=True))
