@@ -18,16 +18,11 @@ from detect.race.weights import trace_race_weights
 from detect.records.race import RaceRecord
 from detect.records.reading import read_record
 from detect.report.verify.race import checks
-from tests.detect.race.student import KEY, RING, World, fresh_model, made_world, saved
+from tests.detect.race.student import KEY, RING, World, fresh_model, saved
 from watermark.commitment import commit
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.ledger import Ledger
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return made_world(tmp_path_factory.mktemp("race"))
 
 
 def traced(world: World, output: Path, suspect: str = "student", ring: KeyRing = RING, **more: Any) -> RaceRecord:
