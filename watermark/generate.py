@@ -8,7 +8,7 @@ import json
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,17 @@ import msgspec
 
 from watermark.errors import DyetraceError, MachineError
 from watermark.keys import KeyRing
+from watermark.models.prompts import encode_prompt, template_of
+from watermark.models.writing import (
+    check_tokens,
+    known_tokens,
+    padded,
+    padding_token,
+    pads_well,
+    positions_of,
+    stop_tokens,
+    write,
+)
 from watermark.rowkeys import key_words
 from watermark.spec import WatermarkSpec, check_tokenizer
 from watermark.twins.pair import TwinAnswer, request_time
@@ -161,6 +172,7 @@ def generate_batches(
     *,
     chat: bool = True,
     chats: Sequence[Sequence[Mapping[str, str]]] | None = None,
+    read: Sequence[Sequence[int]] | None = None,
     run: bytes | None = None,
     first: int = 0,
     twins: Twinning | None = None,
@@ -182,6 +194,8 @@ def generate_batches(
     chats
         Messages ("role", "content") in place of each prompt, where a chat is more than that one message; the template
         must know them.
+    read
+        The token ids that the model is to read for each prompt, where they are known already.
     run
         Secret random bytes (32), which each batch's sub-keys and, without a seed, its unmarked randomness are drawn
         from: with the same bytes any batch is made again as it was. By default they are drawn here.
@@ -194,7 +208,8 @@ def generate_batches(
     Raises
     ------
     DyetraceError
-        A spec without keys, the wrong tokenizer or model for the spec, an empty prompt or one that is too long.
+        A spec without keys, the wrong tokenizer or model for the spec, a prompt that is empty or too long or that the
+        chat template refuses, or a model that fails or predicts no numbers.
     """
     import torch
 
@@ -204,24 +219,20 @@ def generate_batches(
         from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
         check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token_id is None:
-        raise DyetraceError(
-            "the tokenizer has no token to fill prompts up with; name a pad_token in its tokenizer_config.json"
-        )
-    chat_texts = chat and bool(tokenizer.chat_template)
     messages = [[{"role": "user", "content": prompt}] for prompt in prompts] if chats is None else chats
-    texts = [_as_chat(tokenizer, some) for some in messages] if chat_texts else list(prompts)
-    lengths = [len(tokenizer(text, add_special_tokens=not chat)["input_ids"]) for text in texts]
-    check_lengths(lengths, sampling.max_new_tokens, _positions(getattr(model, "config", None)))
+    chat_texts = chat and template_of(tokenizer) is not None
+    encoded = _encoded(tokenizer, prompts, messages, chat=chat) if read is None else read
+    check_lengths([len(ids) for ids in encoded], sampling.max_new_tokens, positions_of(getattr(model, "config", None)))
+    check_tokens(encoded, known_tokens(model))
+    padding = padding_token(model, tokenizer)
+    stops = stop_tokens(model, tokenizer)
     used = _used(sampling, model)
+    alike: bool | None = None
     for batch in range(first, -(-len(prompts) // sampling.batch)):
         start = batch * sampling.batch
-        part = slice(start, start + sampling.batch)
-        inputs = tokenizer(texts[part], return_tensors="pt", padding=True, add_special_tokens=not chat)
-        inputs = inputs.to(model.device)
+        inputs = padded(encoded[start : start + sampling.batch], padding, model.device)
+        if alike is None and not inputs["attention_mask"].all():
+            alike = pads_well(model, encoded, padding)
         nonces = _nonces(twins, run, batch, len(inputs["input_ids"]) * sampling.samples)
         came = [request_time() for _ in nonces]
         requests = [request for request, nonce in enumerate(nonces) for _ in range(1 if nonce is None else 2)]
@@ -230,7 +241,19 @@ def generate_batches(
         subkeys = _subkeys(rows["input_ids"], sampling, spec, tenant, _drawn(run, "subkeys", batch))
         unmarked = _drawn(run, "sampling", batch) if sampling.seed is None else _seeded(sampling.seed, batch)
         torch.manual_seed(next(unmarked) >> 1)
-        written = _generate(model, tokenizer, rows, sampling, spec, ring, tenant, subkeys)
+        written = write(
+            model,
+            rows,
+            padding=padding,
+            stops=stops,
+            mark=_marks(spec, ring, tenant, subkeys, sampling.fresh_share),
+            apart=alike is False,
+            temperature=used.temperature,
+            top_k=used.top_k,
+            top_p=used.top_p,
+            min_p=used.min_p or None,
+            max_new_tokens=sampling.max_new_tokens,
+        )
         drawn: list[list[Answer]] = [[] for _ in nonces]
         for row, (request, ids) in enumerate(zip(requests, written, strict=True)):
             number, sample = divmod(request, sampling.samples)
@@ -251,7 +274,7 @@ def generate_batches(
         chatted = [
             messages[start + request // sampling.samples] if chat_texts else None for request in range(len(nonces))
         ]
-        served = {} if twins is None else _served(twins, nonces, came, chatted, drawn, _stops(model))
+        served = {} if twins is None else _served(twins, nonces, came, chatted, drawn, set(stops))
         yield [served.get(request, answers[0]) for request, answers in enumerate(drawn)]
 
 
@@ -311,11 +334,6 @@ def _used(sampling: Sampling, model: Any) -> SamplingUsed:
         top_p=sampling.top_p,
         min_p=getattr(model.generation_config, "min_p", None) or 0.0,
     )
-
-
-def _stops(model: Any) -> set[int]:
-    ends = model.generation_config.eos_token_id
-    return set(ends if isinstance(ends, list) else [ends])
 
 
 def check_request(
@@ -390,16 +408,7 @@ def check_folder_fits(folder: Path, prompts: Sequence[str], sampling: Sampling, 
     except (OSError, ValueError, RecursionError):
         return  # what loads the model says how it is broken
     lengths = [len(tokenizer.encode(prompt, add_special_tokens=False).ids) for prompt in prompts]
-    check_lengths(lengths, sampling.max_new_tokens, _positions(config))
-
-
-def _positions(config: Any) -> int | None:
-    """How many tokens a model can read, by its configuration; None where that doesn't say."""
-    for name in ("max_position_embeddings", "n_positions"):
-        found = config.get(name) if isinstance(config, dict) else getattr(config, name, None)
-        if isinstance(found, int) and found > 0:
-            return found
-    return None
+    check_lengths(lengths, sampling.max_new_tokens, positions_of(config))
 
 
 def _drawn(run: bytes, purpose: str, batch: int) -> Iterator[int]:
@@ -432,61 +441,34 @@ def _subkeys(
     )
 
 
-def _as_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return text
+def _marks(
+    spec: WatermarkSpec | None, ring: KeyRing | None, tenant: str | None, subkeys: Sequence[int] | None, fresh: float
+) -> Callable[[torch.Tensor, Sequence[int]], Any]:
+    """What marks some rows of a batch, for `watermark.models.writing.write`."""
 
-
-def _generate(
-    model: Any,
-    tokenizer: Any,
-    inputs: Any,
-    sampling: Sampling,
-    spec: WatermarkSpec | None,
-    ring: KeyRing | None,
-    tenant: str | None,
-    subkeys: list[int] | None,
-) -> list[list[int]]:
-    import torch
-
-    mark = None
-    if spec is not None and ring is not None:
+    def mark(mask: torch.Tensor, numbers: Sequence[int]) -> Any:
+        if spec is None or ring is None:
+            return None
         from watermark.engines.transformers.processor import WatermarkConfig
 
-        mark = WatermarkConfig(
-            spec,
-            ring,
-            tenants=tenant,
-            subkeys=subkeys,
-            attention_mask=inputs["attention_mask"],
-            fresh_share=sampling.fresh_share,
-        )
-    try:
-        with torch.inference_mode():
-            output = model.generate(
-                **inputs,
-                do_sample=True,
-                temperature=sampling.temperature,
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                max_new_tokens=sampling.max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                watermarking_config=mark,
-            )
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        theirs = None if subkeys is None else [subkeys[number] for number in numbers]
+        return WatermarkConfig(spec, ring, tenants=tenant, subkeys=theirs, attention_mask=mask, fresh_share=fresh)
+
+    return mark
+
+
+def _encoded(
+    tokenizer: Any, prompts: Sequence[str], messages: Sequence[Sequence[Mapping[str, Any]]], *, chat: bool
+) -> list[list[int]]:
+    found = []
+    for number, (prompt, chatted) in enumerate(zip(prompts, messages, strict=True), 1):
+        try:
+            found.append(encode_prompt(tokenizer, prompt, chatted, chat=chat))
+        except MachineError:
             raise
-        raise MachineError("there is not enough memory for a batch; lower batch, samples or max_new_tokens") from None
-    stops = _stops(model)
-    return [_until_end(row, stops) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
-
-
-def _until_end(ids: list[int], stops: set[int]) -> list[int]:
-    """Drop the padding after the first end token."""
-    for place, token in enumerate(ids):
-        if token in stops:
-            return ids[: place + 1]
-    return ids
+        except DyetraceError as error:
+            raise DyetraceError(f"prompt {number}: {error}") from error
+    return found
 
 
 def read_prompts(source: str) -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
 from watermark.generate import Answer, Sampling, generate_batches
 from watermark.keys import KeyRing
 from watermark.keys.secret import SecretKey
+from watermark.models.prompts import encode_prompt, template_of
+from watermark.models.writing import stop_tokens
 from watermark.spec import WatermarkSpec
 from watermark.twins.logged import Logged
 from watermark.twins.pair import Pair, TwinAnswer
@@ -20,6 +23,7 @@ UNSERVED = "unserved"
 """Name in `Pair.engine` of pairs whose first answer was logged and never served: nobody can have learnt from them."""
 ON_RECORD = "served_model_sha256"
 MODEL = "model_sha256"
+_DATE, _AROUND = 24, 4  # characters of a date that differ from another date's, and around them
 
 
 def regenerate(
@@ -64,17 +68,17 @@ def regenerate(
     """
     if spec is None and ring is not None:
         raise DyetraceError("a key without a spec marks nothing")
-    named = model.generation_config.eos_token_id
-    ends = set(named if isinstance(named, list) else [named])
-    raw = check_drawable(tokenizer, logged, spec)
-    alike = sorted(range(len(logged)), key=lambda i: (_law(logged[i], raw[i]), i))
-    for _, numbers in groupby(alike, key=lambda i: _law(logged[i], raw[i])):
+    ends = stop_tokens(model, tokenizer)
+    shown = check_drawable(tokenizer, logged, spec)
+    alike = sorted(range(len(logged)), key=lambda i: (_law(logged[i], shown[i].raw), i))
+    for _, numbers in groupby(alike, key=lambda i: _law(logged[i], shown[i].raw)):
         some = list(numbers)
         for start in range(0, len(some), batch):
             part = [logged[i] for i in some[start : start + batch]]
+            read = [shown[i].ids for i in some[start : start + batch]]
             if all(one.id in have for one in part):
                 continue
-            drawn = _draw(model, tokenizer, part, secret, spec, ring, raw=raw[some[0]])
+            drawn = _draw(model, tokenizer, part, read, secret, spec, ring)
             yield [
                 one.pair(_twin(one, answer, ends), _engine(one, engine))
                 for one, answer in zip(part, drawn, strict=True)
@@ -82,15 +86,22 @@ def regenerate(
             ]
 
 
-def check_drawable(tokenizer: Any, logged: Iterable[Logged], spec: WatermarkSpec | None) -> list[bool]:
+class Shown(NamedTuple):
+    """What the model read of a request, and whether that was the prompt without the chat template."""
+
+    ids: list[int]
+    raw: bool
+
+
+def check_drawable(tokenizer: Any, logged: Iterable[Logged], spec: WatermarkSpec | None) -> list[Shown]:
     """Refuse answers that this tokenizer, this spec or this program can't draw a twin of.
 
     Returns
     -------
     list
-        Of each, whether the model was shown the prompt without its chat template.
+        Of each, what the model was shown.
     """
-    raw = []
+    found = []
     for one in logged:
         if names := one.other_settings:
             raise DyetraceError(
@@ -106,9 +117,9 @@ def check_drawable(tokenizer: Any, logged: Iterable[Logged], spec: WatermarkSpec
             raise DyetraceError(
                 f"{one.where}: its token ids are other text under this model's tokenizer; give the model that made it"
             )
-        raw.append(_is_raw(tokenizer, one))
+        found.append(_shown(tokenizer, one))
         _sampling(one, 1)
-    return raw
+    return found
 
 
 def _sampling(one: Logged, batch: int) -> Sampling:
@@ -125,23 +136,50 @@ def _sampling(one: Logged, batch: int) -> Sampling:
         raise DyetraceError(f"{one.where}: {error}") from None
 
 
-def _is_raw(tokenizer: Any, one: Logged) -> bool:
-    """Whether the model was shown the prompt as `dyetrace generate --raw` shows it, by the token ids on record."""
-    templated = bool(tokenizer.chat_template)
-    if not templated and "messages" in one.request:
+def _shown(tokenizer: Any, one: Logged) -> Shown:
+    """What the model was shown: what is on record, if this tokenizer and chat template make it of the request."""
+    if "messages" in one.request and template_of(tokenizer) is None:
         raise DyetraceError(f"{one.where} is a chat, and this model has no chat template; give the one that made it")
-    shown = one.prompt
-    if templated:
-        shown = tokenizer.apply_chat_template(one.chat, tokenize=False, add_generation_prompt=True)
+    try:
+        ids = encode_prompt(tokenizer, one.prompt, one.chat)
+    except MachineError:
+        raise
+    except DyetraceError as error:
+        raise DyetraceError(f"{one.where}: {error}; give the model that made it") from error
     read = one.prompt_token_ids
-    if read is None or tokenizer(shown, add_special_tokens=False)["input_ids"] == read:
-        return False
-    if "prompt" in one.request and tokenizer(one.prompt)["input_ids"] == read:
-        return True
+    if read is None or ids == read:
+        return Shown(ids, raw=False)
+    if "strftime_now" in (template_of(tokenizer) or "") and _differ_by_date(tokenizer, read, ids, one.prompt):
+        return Shown(read, raw=False)
+    if "prompt" in one.request:
+        ways = [encode_prompt(tokenizer, one.prompt, chat=False)]
+        # Earlier releases put a tokenizer's last token behind raw prompts, and its first before no others.
+        ways.append(tokenizer(one.prompt)["input_ids"])
+        if template_of(tokenizer) is None:
+            ways.append(tokenizer(one.prompt, add_special_tokens=False)["input_ids"])
+        if read in ways:
+            return Shown(read, raw=True)
     raise DyetraceError(
         f"{one.where}: the model read other tokens than this tokenizer and chat template make of the prompt; give the "
         "model that made it, and its system prompt by --system"
     )
+
+
+def _differ_by_date(tokenizer: Any, one: list[int], other: list[int], prompt: str) -> bool:
+    """Whether two prompts are the same but for a short stretch with figures in it: templates may write today's date."""
+    then, now = tokenizer.decode(one), tokenizer.decode(other)
+    start = _alike(then, now)
+    end = _alike(then[start:][::-1], now[start:][::-1])
+    parts = [text[max(0, start - _AROUND) : len(text) - end + _AROUND] for text in (then, now)]
+    asked = prompt.strip() in then[:start] or prompt.strip() in then[len(then) - end :]
+    short = max(len(then), len(now)) - start - end <= _DATE
+    return asked and short and all(re.search(r"\d", part) for part in parts)
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters at the beginning are the same."""
+    length = min(len(one), len(other))
+    return next((place for place in range(length) if one[place] != other[place]), length)
 
 
 def _law(one: Logged, raw: bool) -> tuple[str, str]:
@@ -154,11 +192,10 @@ def _draw(
     model: Any,
     tokenizer: Any,
     part: Sequence[Logged],
+    read: Sequence[list[int]],
     secret: SecretKey,
     spec: WatermarkSpec | None,
     ring: KeyRing | None,
-    *,
-    raw: bool,
 ) -> list[Answer]:
     ids = msgspec.json.encode([one.id for one in part])
     run = bytes.fromhex(secret.derive("pairs", b"regenerated\0" + ids).reveal_hex())
@@ -170,8 +207,7 @@ def _draw(
         spec,
         ring,
         part[0].tenant if spec is not None else None,
-        chat=not raw,
-        chats=None if raw else [one.chat for one in part],
+        read=read,
         run=run,
     )
     return drawn

@@ -23,7 +23,7 @@ from detect.interruption import leaves
 from detect.keyed.rings import rings_of
 from detect.models.forward import model_hash
 from detect.records.results import Generated
-from detect.records.written import counted
+from detect.records.written import clean, counted
 from watermark.errors import DyetraceError, MachineError
 from watermark.files.partial import PartialFile, partial_paths
 from watermark.files.writing import check_output
@@ -40,6 +40,7 @@ from watermark.generate import (
 )
 from watermark.interruption import held
 from watermark.keys import KeyRing, SecretKey, load_master, source_path
+from watermark.models.writing import passed_over
 from watermark.placebo import placebo
 from watermark.spec import WatermarkSpec, load_spec
 from watermark.twins.data_keys import keys_path
@@ -230,6 +231,12 @@ class _Answering:
             return
         doing("loading the model")
         model, tokenizer = load_model(str(self.folder), self.dtype)
+        if left := passed_over(model):
+            asked = ", ".join(f"{name} {value}" for name, value in left.items())
+            note(
+                f"the model's generation_config.json asks for {clean(asked, 200)}: this is not followed, for answers are "
+                "drawn by this command's own settings alone, which go on record with them"
+            )
         doing("answering", done, self.total, "answers")
         marked = (self.sampling, self.spec, self.ring, self.tenant)
         with contextlib.ExitStack() as stack:

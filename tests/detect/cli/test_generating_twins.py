@@ -126,13 +126,13 @@ def test_a_pair_is_dated_when_its_request_comes_and_not_when_its_answers_end(
 ) -> None:
     from watermark import generate
 
-    drawing, begun = generate._generate, list[str]()
+    drawing, begun = generate.write, list[str]()
 
-    def drawn(*arguments: Any) -> list[list[int]]:
+    def drawn(*arguments: Any, **settings: Any) -> list[list[int]]:
         begun.append(request_time())
-        return drawing(*arguments)
+        return drawing(*arguments, **settings)
 
-    monkeypatch.setattr(generate, "_generate", drawn)
+    monkeypatch.setattr(generate, "write", drawn)
     assert run(*job.generate("-o", tmp_path / "a.jsonl", "--batch", "4", *twins())).exit_code == 0
     made = [pair.made for pair in pairs(tmp_path / "twins.ledger")]
     assert made == sorted(made) and all(len(one) == len("2026-01-01T00:00:00.000000+00:00") for one in made)
