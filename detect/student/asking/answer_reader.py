@@ -1,9 +1,10 @@
 """From a suspect's answers to weighted tuples: which tokens of an answer count, and what their weight is.
 
-A context counts where it stands first in an answer, unless it stood in a prompt: a student copies from its window, and
-an endpoint may remember what it was asked before, so that the contexts of all prompts are left out, and those whose
-text stands in the prompt at hand. A context also counts for the first prompt alone in whose answers it comes up, so
-that each word is bet on once.
+Each text of an answer is read for itself: its reasoning, the answer proper, and what it hands to tools. A context
+counts where it stands first in a text, unless it stood in a prompt: a student copies from its window, and an endpoint
+may remember what it was asked before, so that the contexts of all prompts are left out, and those whose text stands in
+the prompt at hand. A context also counts for the first prompt alone in whose answers it comes up, so that each word is
+bet on once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from detect.models.forward import F64, I64, KEPT, Predictions
 from detect.models.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, context_at, context_fingerprints
 from detect.models.shown import context_texts, stands_in
 from detect.student.asking.answers import SuspectAnswer
+from detect.student.asking.message_texts import Said, TextKind
+from detect.student.asking.placing import Places
 from detect.student.asking.plan import prompt_text
 from detect.student.texts.served import ServedOf
 from detect.student.verdict.weights import Readout, Served, WeightedTuples, gathered, gathered_served, readout
@@ -30,6 +33,25 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Reader = Callable[[ReadingText, Positions], Predictions]
+
+_SAID = 0.25
+"""Weight of a word that was said where no log-probabilities are, among places that have some: as much as the readout
+"entropy" gives a word at most."""
+
+
+class ReadTexts(NamedTuple):
+    """Texts of one kind: how many answers have one, and their tokens under the spec's tokenizer."""
+
+    answers: int = 0
+    tokens: int = 0
+
+
+class _Span(NamedTuple):
+    """A place in a text: the answer, the tokens that begin in that text (None without logprobs), and the byte."""
+
+    answer: SuspectAnswer
+    places: Places | None
+    byte: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +77,8 @@ class AnswerReader:
         Contexts of all prompts of the plan (`asked_contexts`).
     taken
         Contexts that earlier prompts' answers gave.
+    read
+        What was read so far, by kind of text.
     """
 
     spec: WatermarkSpec
@@ -66,6 +90,7 @@ class AnswerReader:
     served_marked: bool = False
     asked: frozenset[int] = frozenset()
     taken: set[int] = field(default_factory=set)
+    read: dict[TextKind, ReadTexts] = field(default_factory=dict)
 
     def tuples(self, prompt: Any, answers: Sequence[SuspectAnswer]) -> WeightedTuples | None:
         """The weighted tuples of one prompt's answers; None where they give none.
@@ -82,10 +107,19 @@ class AnswerReader:
         before = self.asked | asked_contexts(self.tokenizer, [prompt], width)
         lead = np.empty(0, dtype=np.uint32) if self.encode_prompt is None else self.encode_prompt(prompt)
         documents, places, prints, spans = [], [], [], []
-        encodings = [self.tokenizer.encode(answer.text, add_special_tokens=False) for answer in answers]
+        begun = _begun(prompt)
+        # An endpoint that leaves out some answers' logprobs is read by what it said.
+        usable = all(answer.has_logprobs for answer in answers)
+        texts = [
+            (answer, said, of_text if usable else None, _without(said.text, begun))
+            for answer in answers
+            for said, of_text in zip(answer.said, answer.places, strict=True)
+        ]
+        encodings = [self.tokenizer.encode(said.text[cut:], add_special_tokens=False) for _, said, _, cut in texts]
         sequences = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
         served = None if self.served is None else self.served(sequences)
-        for answer, encoding, ids in zip(answers, encodings, sequences, strict=True):
+        self._count(texts, sequences)
+        for (answer, said, of_text, cut), encoding, ids in zip(texts, encodings, sequences, strict=True):
             if len(ids) <= width:
                 continue
             here = context_fingerprints(ids, width)[:-1]  # the last context has no token yet
@@ -100,13 +134,14 @@ class AnswerReader:
                 self.tokenizer, ids[np.array(kept, dtype=np.int64)[:, None] - np.arange(width, 0, -1)]
             )
             kept = [place for place, text in zip(kept, texts, strict=True) if not stands_in(text, shown)]
-            if answer.tokens is not None:
-                ends = _ends(answer)
-                kept = [place for place in kept if _start(answer.text, encoding.offsets[place][0]) in ends]
-            documents.append(ReadingDocument(f"answer {answer.sample}", np.concatenate([lead, ids]), len(lead)))
+            starts = [_start(said.text, cut + encoding.offsets[place][0]) for place in kept]
+            if of_text is not None:
+                both = [(place, start) for place, start in zip(kept, starts, strict=True) if start in of_text]
+                kept, starts = [place for place, _ in both], [start for _, start in both]
+            documents.append(ReadingDocument(f"{said.kind} {answer.sample}", np.concatenate([lead, ids]), len(lead)))
             places.append(np.array(kept, dtype=np.int64))
             prints.append(here[np.array(kept, dtype=np.int64) - width])
-            spans.append([(answer, _start(answer.text, encoding.offsets[place][0])) for place in kept])
+            spans.append([_Span(answer, of_text, start) for start in starts])
         if not documents or not sum(map(len, places)):
             return None
         return self._weighted(documents, places, prints, [span for some in spans for span in some], len(lead), served)
@@ -116,7 +151,7 @@ class AnswerReader:
         documents: Sequence[ReadingDocument],
         places: Sequence[I64],
         prints: Sequence[Any],
-        spans: Sequence[tuple[SuspectAnswer, int]],
+        spans: Sequence[_Span],
         lead: int,
         served: Served | None,
     ) -> WeightedTuples:
@@ -129,26 +164,33 @@ class AnswerReader:
         contexts = context_at(documents, where, width)
         pairs = zip(document.tolist(), position.tolist(), strict=True)
         said = np.array([documents[d].sequence[p] for d, p in pairs], dtype=np.int64)
-        # An endpoint that leaves out some logprobs is read by what it said.
-        shown = all(answer.tokens is not None for answer, _ in spans)
-        reference = None
-        if self.reference is not None and shown:
-            reference = self.reference(ReadingText("answers", "", documents, marked=False), where)
-        if not shown:
+        known = np.array([span.places is not None for span in spans])
+        if not known.any():
             tokens, weights = said[:, None], np.ones((len(said), 1))
         else:
+            reference = None
+            if self.reference is not None:
+                reference = self.reference(ReadingText("answers", "", documents, marked=False), where)
             tokens, weights = self._of_logprobs(spans, reference)
+            tokens[~known, 0], weights[~known, 0] = said[~known], _SAID
         if served is None:
             subkeys = np.full(len(where), NO_SUBKEY, dtype=np.int64)
             return gathered(contexts, fingerprint.astype(np.int64), subkeys, tokens, weights)
         return gathered_served(contexts, fingerprint, served, tokens, weights, marked=self.served_marked)
 
-    def _of_logprobs(
-        self, spans: Sequence[tuple[SuspectAnswer, int]], reference: Predictions | None
-    ) -> tuple[I64, F64]:
+    def _count(self, texts: Sequence[tuple[SuspectAnswer, Said, Any, int]], sequences: Sequence[U32]) -> None:
+        """Put down what is read, by kind."""
+        for kind in dict.fromkeys(said.kind for _, said, _, _ in texts):
+            own = [(answer.sample, len(ids)) for (answer, said, _, _), ids in zip(texts, sequences, strict=True)
+                   if said.kind == kind and len(ids)]  # fmt: skip
+            before = self.read.get(kind, ReadTexts())
+            answers, tokens = len({sample for sample, _ in own}), sum(count for _, count in own)
+            self.read[kind] = ReadTexts(before.answers + answers, before.tokens + tokens)
+
+    def _of_logprobs(self, spans: Sequence[_Span], reference: Predictions | None) -> tuple[I64, F64]:
         """Candidates and weights from the alternatives at each position, as for open weights."""
-        rows = [self._alternatives(answer, start) for answer, start in spans]
-        width = max(map(len, rows))
+        rows = [self._alternatives(span) for span in spans]
+        width = max(1, *map(len, rows))
         ids, q = np.full((len(rows), width), -1, dtype=np.int64), np.zeros((len(rows), width))
         for row, alternatives in enumerate(rows):
             ids[row, : len(alternatives)] = list(alternatives)
@@ -160,11 +202,12 @@ class AnswerReader:
         weights = readout(self.readout, q, r)
         return ids, np.where(reference.known[:, None] & (ids >= 0), weights, 0.0)
 
-    def _alternatives(self, answer: SuspectAnswer, start: int) -> dict[int, float]:
-        """Owner's token -> the suspect's probability, at the position that begins at a byte of the answer."""
-        assert answer.tokens is not None
+    def _alternatives(self, span: _Span) -> dict[int, float]:
+        """Owner's token -> the suspect's probability, at the position that begins at a byte of the text."""
+        if span.places is None or span.answer.tokens is None:
+            return {}
         found: dict[int, float] = {}
-        position = answer.tokens[_ends(answer)[start]]
+        position = span.answer.tokens[span.places[span.byte]]
         for token in position.top or (position.chosen,):
             number = self._first_token(token.raw)
             if number is not None and token.logprob == token.logprob:
@@ -198,16 +241,15 @@ def asked_contexts(tokenizer: Tokenizer, prompts: Iterable[Any], width: int) -> 
     return frozenset(found)
 
 
-def _ends(answer: SuspectAnswer) -> dict[int, int]:
-    """Byte at which each of the suspect's tokens begins -> its index, where the tokens spell the text."""
-    assert answer.tokens is not None
-    if not answer.spelled:
-        return {}
-    starts, at = {}, 0
-    for index, position in enumerate(answer.tokens):
-        starts[at] = index
-        at += len(position.chosen.raw)
-    return starts
+def _begun(prompt: Any) -> str:
+    """The answer's beginning that a prompt ends with, which some servers (llama.cpp's) repeat; "" for none."""
+    last = prompt[-1] if isinstance(prompt, list) and prompt else None
+    return last.content if last is not None and last.role == "assistant" else ""
+
+
+def _without(text: str, begun: str) -> int:
+    """How many characters of a text are a repetition of what was shown."""
+    return len(begun) if begun and text.startswith(begun) else 0
 
 
 def _start(text: str, character: int) -> int:

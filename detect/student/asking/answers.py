@@ -15,11 +15,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from detect.student.asking.error_bodies import error_message as error_message
+from detect.student.asking.error_bodies import error_of
+from detect.student.asking.error_bodies import one_line as one_line
+from detect.student.asking.message_texts import Said, sound_text, texts_of
+from detect.student.asking.placing import Places, places_of
+from detect.student.asking.usage import usage_of
+
 LEAST_LOGPROB = -9999.0
 """What vLLM and OpenAI write for "very unlikely"; smaller ones (llama.cpp's -3.4e38) are raised to it."""
 
 _ROUNDING = 0.01  # a logprob that much above 0, or probabilities that sum to that much above 1, are still rounding
-_MOST_TOKENS = 1_000_000_000
 _ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})|(.)", re.DOTALL)
 
 
@@ -63,7 +69,8 @@ class SuspectAnswer:
     sample
         Number of the sample of that prompt, from 0; numbers of unusable answers are missing.
     text
-        Valid Unicode, otherwise as sent: it may hold terminal escapes (`detect.report.wording.clean` for showing it).
+        The answer proper; "" where there is none. Valid Unicode, otherwise as sent: it may hold terminal escapes
+        (`detect.report.wording.clean` for showing it).
     tokens
         Positions with their logprobs; None where the server sent none.
     finish_reason
@@ -72,6 +79,8 @@ class SuspectAnswer:
         Of the request that this answer came with, as counted by the endpoint; None where it doesn't say.
     entry
         The answer's entry in the ledger.
+    parts
+        Its reasoning, the answer proper and its calls of tools, where there is more than the answer proper.
     """
 
     prompt: int
@@ -82,22 +91,40 @@ class SuspectAnswer:
     prompt_tokens: int | None
     completion_tokens: int | None
     entry: int
+    parts: tuple[Said, ...] = ()
+
+    @property
+    def said(self) -> tuple[Said, ...]:
+        """All its texts, each for itself, in the order in which they were written."""
+        return self.parts or ((Said("answer", self.text),) if self.text else ())
 
     @cached_property
-    def spelled(self) -> bool:
-        """Whether the tokens' bytes, one after the other, are the text (special tokens may follow at the end)."""
+    def places(self) -> list[Places | None]:
+        """Where the tokens begin in each of the texts (`places_of`); None for a text without usable logprobs."""
         if self.tokens is None:
-            return False
-        raw = b"".join(position.chosen.raw for position in self.tokens)
-        return raw.decode("utf-8", "replace").startswith(self.text)
+            return [None] * len(self.said)
+        return places_of(self.said, self.tokens)
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether they can be used for the answer proper, or for the reasoning of one that has nothing else."""
+        pairs = list(zip(self.said, self.places, strict=True))
+        proper = [places for said, places in pairs if said.kind == "answer"]
+        return any(places is not None for places in proper or self.places)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of a response's choices; unusable where ``problem`` says why.
+    """One of a response's choices.
 
     Attributes
     ----------
+    text
+        The answer proper.
+    problem
+        Why there is none.
+    parts
+        Its reasoning, the answer proper and its calls of tools, where there is more than the answer proper.
     token_ids, prompt_token_ids
         Of the answer and of what the model read before it; None where the server does not send them (vLLM does when
         asked with ``return_token_ids``). An answer may have ids and positions, and still no text.
@@ -109,6 +136,12 @@ class Choice:
     problem: str | None = None
     token_ids: tuple[int, ...] | None = None
     prompt_token_ids: tuple[int, ...] | None = None
+    parts: tuple[Said, ...] = ()
+
+    @property
+    def said(self) -> tuple[Said, ...]:
+        """All its texts, each for itself, in the order in which they were written; there may be no answer proper."""
+        return self.parts or ((Said("answer", self.text),) if self.text else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,55 +187,18 @@ def read_response(payload: bytes, wanted: int) -> Response:
         return Response(problem="not JSON")
     if not isinstance(body, dict):
         return Response(problem="not a JSON object")
-    if error := _error(body):
+    if error := error_of(body):
         return Response(error=error, problem="an error in place of an answer")
-    usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
+    usage = usage_of(body)
     choices = body.get("choices")
     choices = choices if isinstance(choices, list) else []
     return Response(
         choices=tuple(_choice(choice, body.get("prompt_token_ids")) for choice in _in_order(choices)[:wanted]),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        model=one_line(_text(body.get("model")) or "", 100),
+        prompt_tokens=usage.prompt,
+        completion_tokens=usage.completion,
+        model=one_line(sound_text(body.get("model")) or "", 100),
         problem=None if choices else "no choices",
     )
-
-
-def error_message(payload: bytes) -> str:
-    """What a server says is wrong, in one printable line of at most 200 characters; "" where it says nothing."""
-    text = payload[:100_000].decode("utf-8", "replace")
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return one_line(text)
-    found = _error(body) if isinstance(body, dict) else None
-    return found[1] if found else one_line(text)
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """Untrusted text as one printable line, for messages."""
-    flat = " ".join(text[: 8 * limit].split())
-    shown = "".join(c if c.isprintable() else "?" for c in flat)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _error(body: dict[str, Any]) -> tuple[int | None, str] | None:
-    """Forms: {"error": {"message", "code"}}, {"error": "text"}, {"object": "error", "message", "code"}, {"detail"}."""
-    if body.get("choices"):
-        return None
-    error = body.get("error", body.get("detail"))
-    if body.get("object") == "error":
-        error = body
-    if not error:
-        return None
-    if not isinstance(error, dict):
-        return None, one_line(error if isinstance(error, str) else json.dumps(error))
-    code = error.get("code", error.get("status"))
-    status = code if isinstance(code, int) and 400 <= code <= 599 else None
-    kind = code if isinstance(code, str) else error.get("type")
-    words = [part for part in (_text(error.get("message")), f"({kind})" if isinstance(kind, str) else None) if part]
-    return status, one_line(" ".join(words) or json.dumps(error))
 
 
 def _in_order(choices: list[Any]) -> list[Any]:
@@ -215,18 +211,14 @@ def _in_order(choices: list[Any]) -> list[Any]:
 def _choice(choice: Any, prompt: Any) -> Choice:
     if not isinstance(choice, dict):
         return Choice("", None, None, "a choice that is no object")
-    reason = _text(choice.get("finish_reason"))
+    reason = sound_text(choice.get("finish_reason"))
     reason = one_line(reason, 40) if reason else None
-    message = choice.get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        content = "".join(part for part in parts if isinstance(part, str))
-    text = _text(content) if content is not None else _text(choice.get("text"))
+    said = texts_of(choice)
+    text = "".join(one.text for one in said if one.kind == "answer")
     ids = _ids(choice.get("token_ids")), _ids(choice.get("prompt_token_ids") or prompt)
-    if not text:
-        return Choice("", _positions(choice.get("logprobs")), reason, _why_empty(message, text), *ids)
-    return Choice(text, _positions(choice.get("logprobs")), reason, None, *ids)
+    tokens = _positions(choice.get("logprobs"))
+    parts = said if any(one.kind != "answer" for one in said) else ()
+    return Choice(text, tokens, reason, None if text else _why_empty(choice, reason, said), *ids, parts)
 
 
 def _ids(value: Any) -> tuple[int, ...] | None:
@@ -235,15 +227,20 @@ def _ids(value: Any) -> tuple[int, ...] | None:
     return tuple(value) if all(type(token) is int and 0 <= token < 2**32 for token in value) else None
 
 
-def _why_empty(message: Any, text: str | None) -> str:
+def _why_empty(choice: dict[str, Any], reason: str | None, said: Iterable[Said]) -> str:
+    message = choice.get("message")
     message = message if isinstance(message, dict) else {}
+    kinds = {one.kind for one in said}
     if message.get("refusal"):
         return "a refusal"
-    if message.get("tool_calls") or message.get("function_call"):
+    if "tool call" in kinds or message.get("tool_calls") or message.get("function_call"):
         return "a tool call"
-    if message.get("reasoning_content") or message.get("reasoning"):
+    if "reasoning" in kinds:
         return "reasoning alone, cut off before the answer"
-    return "no text" if text is None else "an empty text"
+    if reason == "content_filter":
+        return "stopped by a content filter"
+    content = choice.get("text") if message.get("content") is None else message["content"]
+    return "no text" if sound_text(content) is None and not isinstance(content, list) else "an empty text"
 
 
 def _positions(logprobs: Any) -> tuple[Position, ...] | None:
@@ -282,7 +279,7 @@ def _legacy(tokens: list[Any], logprobs: Any, tops: Any) -> tuple[Position, ...]
 
 
 def _token(text: Any, raw: Any, number: Any, logprob: Any) -> TokenLogprob:
-    shown = _text(text) or ""
+    shown = sound_text(text) or ""
     identity = number if type(number) is int and 0 <= number < 2**32 else None
     if shown.startswith("token_id:") and shown[9:].isdecimal() and len(shown) < 20:
         # vLLM's --return-tokens-as-token-ids.
@@ -331,17 +328,6 @@ def _ranked(tokens: Iterable[TokenLogprob]) -> tuple[TokenLogprob, ...]:
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str | None:
-    """A string that can be encoded: lone surrogates, which JSON's escapes can spell, become U+FFFD."""
-    if not isinstance(value, str):
-        return None
-    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 @dataclass(frozen=True, slots=True)

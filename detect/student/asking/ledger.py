@@ -232,6 +232,11 @@ class Ledger:
         found = self._rows("WHERE key = ? AND kind = 'answered' ORDER BY number LIMIT 1", (key,))
         return found[0] if found else None
 
+    def last_failure(self, key: str) -> Entry | None:
+        """What last became of a request that has no answer; None where nothing is on record."""
+        found = self._rows("WHERE key = ? AND kind = 'failed' ORDER BY number DESC LIMIT 1", (key,))
+        return found[0] if found else None
+
     def answered_before(self, number: int) -> int:
         """How many answers, to whichever plan, stood in the ledger before entry ``number``."""
         with self._guard, _readable(self.path):

@@ -67,12 +67,15 @@ class Taken(Generic[T]):
     needed
         What may be lacking, and what to do then, as the end of a sentence: an endpoint none of whose answers has it is
         asked no more. None where nothing can be lacking.
+    told
+        What is said once, at the first reply that gives reason for it; None where there is nothing to say.
     """
 
     answers: list[T]
     unusable: list[str]
     lacking: int = 0
     needed: str | None = None
+    told: str | None = None
 
 
 class Questions(Protocol[T]):
