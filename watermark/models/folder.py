@@ -1,23 +1,35 @@
-"""Model folders as people have them: read whole and as they are, or refused in one line, never partly random.
+"""Models as people have them: read whole and as they are, or refused in one line, never partly random.
 
-transformers fills parameters that a folder lacks with random numbers, passes over those that it can't place, and may
-ask to run code that lies beside the weights. A model read like that says nothing of the one that was trained.
+transformers fills parameters that a folder lacks with random numbers, passes over those that it can't place, passes
+over an adapter where peft is missing, and may ask to run code that lies beside the weights. A model read like that says
+nothing of the one that was trained.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError, MachineError, missing_of_machine
+from watermark.models import weight_files
+from watermark.models.given import ADAPTER_CONFIG, SERVE, GivenModel, check_folder, find_model, json_of
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = [
+    "DEVICES",
+    "DTYPES",
+    "check_folder",
+    "find_device",
+    "load_model",
+    "quiet_transformers",
+    "require_model_packages",
+]
 
 DTYPES = ("bfloat16", "float16", "float32")
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -25,11 +37,7 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 
 Progress = Callable[[str], None]
 
-_WRAPPED = re.compile(r"(?:_orig_mod\.|module\.|base_model\.model\.)+")  # torch.compile, DataParallel, peft
-_ADAPTER = re.compile(r"lora_|\.base_layer\.|\.modules_to_save\.")
-_MERGE = "merge the adapter first (peft: merge_and_unload, then save_pretrained) and give the folder of the whole model"
-_SERVE = "serve it with an engine that you trust and trace its endpoint (dyetrace trace plan)"
-_NAMED = 3  # parameters that a refusal names
+_OWN = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_model(
@@ -37,21 +45,24 @@ def load_model(
     dtype: str = "bfloat16",
     progress: Progress | None = None,
     device: str = "cpu",
+    base: str | os.PathLike[str] | None = None,
 ) -> tuple[Any, Any]:
-    """Load a causal language model and its tokenizer from a local folder.
+    """Load a causal language model and its tokenizer from what is on this machine.
 
     Parameters
     ----------
     path
-        Folder as written by `save_pretrained` (config.json, weights, tokenizer.json). Weights whose names all
-        stand under the prefix of a known wrapper (``_orig_mod.``, ``module.``, ``base_model.model.``, or several of
-        them) are read without it.
+        Folder as written by `save_pretrained` (config.json, weights, a tokenizer), of an adapter of peft, or a GGUF
+        file. Weights whose names all stand under the prefix of a known wrapper (``_orig_mod.``, ``module.``,
+        ``base_model.model.``, or several of them) are read without it.
     dtype
         One of `DTYPES`.
     progress
-        Called with one line where a prefix was taken off.
+        Called with one line for each thing that was mended or left out.
     device
         One of `DEVICES`.
+    base
+        The base model of an adapter; None takes the folder that the adapter itself names.
 
     Returns
     -------
@@ -61,53 +72,152 @@ def load_model(
     Raises
     ------
     DyetraceError
-        The folder is none of a model, needs code of its own, is an adapter, is quantised in an unknown way, or its
-        weights are not exactly those that its config.json asks for.
+        There is no model, or one that needs code of its own, is quantised in an unknown way, is no causal language
+        model, or whose weights are not exactly those that its configuration asks for.
     MachineError
-        The device isn't there, or has too little memory.
+        The device or a package isn't there, or there is too little memory.
     """
     if dtype not in DTYPES:
         raise DyetraceError(f"dtype ({dtype!r}) must be one of {', '.join(DTYPES)}")
-    folder = Path(path).expanduser()
-    check_folder(folder)
-    require_model_packages()
-    _refuse_what_is_not_plain(folder)
+    given = find_model(path, base)
+    require_model_packages(gguf=given.gguf is not None)
     place = find_device(device)
     import torch
-    import transformers
 
-    # Each tensor goes to the device as it is read: main memory need not hold the model as well.
-    there = {} if place == "cpu" else {"device_map": {"": place}}
-    prefix = _wrapper(_weight_names(folder))
-    renamed = {} if prefix is None else {"key_mapping": {f"^{_WRAPPED.pattern}": ""}}
+    from watermark.models.converted import model_tokenizer
+
+    say = progress or (lambda line: None)
     number_type: torch.dtype = getattr(torch, dtype)
-    own = {"local_files_only": True, "trust_remote_code": False}
+    # Each tensor goes to the device as it is read: main memory need not hold the model as well.
+    settings: dict[str, Any] = {"dtype": number_type, **({} if place == "cpu" else {"device_map": {"": place}})}
     with quiet_transformers():
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=number_type,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **own,
-                **renamed,
-                **there,
-            )
-        except Exception as error:  # transformers, safetensors and the unpickler each raise their own kinds
-            reason = " ".join(str(error).split())[:300]
-            if "trust_remote_code" in reason:
-                raise DyetraceError(_needs_code(folder)) from error
-            if (lacking := missing_of_machine(error)) is not None:
-                raise MachineError(f"can't load a language model from {folder}: {lacking}") from error
-            raise DyetraceError(
-                f"can't load a language model from {folder}: {type(error).__name__}: {reason}"
-            ) from error
-    _check_weights(folder, report)
-    if prefix is not None and progress is not None:
-        progress(f"the weights of {folder} stand under the prefix '{prefix}', as a wrapper saved them; it is taken off")
-    model.eval()
-    return model, tokenizer
+            network = _of_gguf(given.gguf, settings) if given.gguf else _of_folder(given.whole, settings, say)
+            if given.adapter is not None:
+                from watermark.models.adapter import with_adapter
+
+                network = with_adapter(network, given.adapter)
+            tokenizer = model_tokenizer(given.tokenizer, network.config)
+        except DyetraceError:
+            raise
+        except Exception as error:  # transformers, peft, safetensors and the unpickler each raise their own kinds
+            raise _refusal(given, error) from error
+    _check_tokens(given, network, tokenizer, say)
+    if given.adapter is not None:
+        say(f"{given.adapter} is an adapter; it is read over its base model {given.base}")
+    network.eval()
+    return network, tokenizer
+
+
+def _of_gguf(file: Path, settings: dict[str, Any]) -> Any:
+    """The model of a GGUF file, its numbers in the format that it runs in."""
+    import transformers
+
+    from watermark.models.converted import quiet_bars
+    from watermark.models.gguf import check_gguf, opened
+
+    opened(file)
+    with quiet_bars():
+        network, report = transformers.AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, output_loading_info=True, ignore_mismatched_sizes=True, **_OWN, **settings
+        )
+    weight_files.check_report(file, report)
+    check_gguf(file, network)
+    # The numbers are plain now; with the quantiser attached, `save_pretrained` refuses.
+    network.hf_quantizer = None
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
+    return network
+
+
+def _of_folder(folder: Path, settings: dict[str, Any], say: Progress) -> Any:
+    """The model of a folder of whole weights, held against its files."""
+    from watermark.models.architectures import model_class
+
+    _refuse_what_is_not_plain(folder)
+    sets = weight_files.weight_sets(folder)
+    weight_files.check_one_set(folder, sets)
+    files = sets[0] if sets else []
+    prefix = weight_files.wrapper(weight_files.names_in(files))
+    renamed = {} if prefix is None else {"key_mapping": weight_files.without_wrappers()}
+    generation = _generation_config(folder, say)
+    with _without_adapter(folder) as place:
+        network, report = model_class(place, folder).from_pretrained(
+            place,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **_OWN,
+            **settings,
+            **renamed,
+            **({} if generation is None else {"generation_config": generation}),
+        )
+    if place != folder:
+        network.name_or_path = network.config.name_or_path = str(folder)
+    weight_files.check_report(folder, report)
+    if not json_of(folder / "config.json").get("quantization_config"):
+        weight_files.check_values(folder, files, network)
+    if prefix is not None:
+        say(f"the weights of {folder} stand under the prefix '{prefix}', as a wrapper saved them; it is taken off")
+    return network
+
+
+def _generation_config(folder: Path, say: Progress) -> Any:
+    """What a folder says of generation, without a watermarking_config; None where it holds none.
+
+    transformers reads every watermarking_config as its own kind's, and fails on those of others.
+    """
+    from transformers import GenerationConfig
+
+    fields = json_of(folder / "generation_config.json")
+    if not fields.get("watermarking_config"):
+        return None
+    say(f"generation_config.json of {folder} holds a watermarking_config, which is left out")
+    return GenerationConfig.from_dict({name: value for name, value in fields.items() if name != "watermarking_config"})
+
+
+@contextlib.contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """The folder, or links to its files without those of an adapter, which transformers would put on by itself."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="dyetrace-") as made:
+        for file in folder.iterdir():
+            if not file.name.startswith("adapter_"):
+                (Path(made) / file.name).symlink_to(file.resolve())
+        yield Path(made)
+
+
+def _refusal(given: GivenModel, error: Exception) -> DyetraceError:
+    reason = " ".join(str(error).split())[:300]
+    if "trust_remote_code" in reason:
+        return DyetraceError(_needs_code(given.whole))
+    if (lacking := missing_of_machine(error)) is not None:
+        return MachineError(f"can't load a language model from {given.path}: {lacking}")
+    return DyetraceError(f"can't load a language model from {given.path}: {type(error).__name__}: {reason}")
+
+
+def _check_tokens(given: GivenModel, network: Any, tokenizer: Any, say: Progress) -> None:
+    """Refuse a tokenizer with more tokens than the model predicts; those that are merely added are never asked for."""
+    from watermark.models.tokenizer import vocabulary_size
+
+    head = network.get_output_embeddings()
+    if getattr(head, "weight", None) is None:
+        return
+    width, size = int(head.weight.shape[0]), vocabulary_size(tokenizer)
+    if size <= width:
+        return
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    beyond = [number for number in tokenizer.get_vocab().values() if number >= width]
+    if any(number not in added for number in beyond):
+        raise DyetraceError(
+            f"the tokenizer of {given.path} has {size:,} tokens, and its model predicts {width:,}: they don't belong "
+            "together; get the tokenizer that the model was trained with"
+        )
+    say(
+        f"the tokenizer of {given.path} adds {len(beyond)} tokens that its model does not have (such as "
+        f"{added[beyond[0]].content!r}); they are never asked for, and text that holds them can't be read"
+    )
 
 
 def find_device(wanted: str) -> str:
@@ -130,21 +240,6 @@ def find_device(wanted: str) -> str:
     if not there[wanted]:
         raise MachineError(f"torch finds no {wanted} device on this machine; give --device cpu, or auto")
     return wanted
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse what is no folder of a model."""
-    how = "give a folder written by `save_pretrained`; models are never downloaded by name"
-    if not folder.is_dir():
-        state = "is a file" if folder.exists() else "does not exist"
-        raise DyetraceError(f"model folder {folder} {state}: {how}")
-    if (folder / "adapter_config.json").is_file():
-        raise DyetraceError(f"model folder {folder} holds an adapter (adapter_config.json): {_MERGE}")
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise DyetraceError(f"model folder {folder} has no {name}: {how}")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise DyetraceError(f"model folder {folder} has no weights (*.safetensors or *.bin): {how}")
 
 
 def require_model_packages(gguf: bool = False) -> None:
@@ -180,7 +275,7 @@ def _refuse_what_is_not_plain(folder: Path) -> None:
     import transformers
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-    config = _json(folder / "config.json")
+    config = json_of(folder / "config.json")
     if config.get("auto_map"):
         raise DyetraceError(_needs_code(folder))
     quantised = config.get("quantization_config")
@@ -190,85 +285,12 @@ def _refuse_what_is_not_plain(folder: Path) -> None:
     if method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
         raise DyetraceError(
             f"model folder {folder} is quantised by {method!r} (config.json), which transformers "
-            f"{transformers.__version__} does not know; save it in bfloat16, or {_SERVE}"
+            f"{transformers.__version__} does not know; save it in bfloat16, or {SERVE}"
         )
 
 
 def _needs_code(folder: Path) -> str:
     return (
         f"model folder {folder} asks for Python code of its own (auto_map in config.json), and code that comes with "
-        f"weights is never run; {_SERVE}"
+        f"weights is never run; {SERVE}"
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A file's object; nothing where it is broken, as transformers then says how."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _weight_names(folder: Path) -> list[str]:
-    """Names of the tensors in the files that transformers reads; none where these are broken, as it then says how."""
-    for kind, one in (("safetensors", "model.safetensors"), ("bin", "pytorch_model.bin")):
-        whole, index = folder / one, folder / f"{one}.index.json"
-        try:
-            if whole.is_file():
-                return _names_in_safetensors(whole) if kind == "safetensors" else _names_in_bin(whole)
-        except Exception:  # safetensors, zipfile and the unpickler each raise their own kinds
-            return []
-        if index.is_file():
-            return list(_json(index).get("weight_map") or ())
-    return []
-
-
-def _names_in_safetensors(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return [name for name in header if name != "__metadata__"]
-
-
-def _names_in_bin(path: Path) -> list[str]:
-    import torch
-
-    try:
-        return list(torch.load(path, map_location="meta", weights_only=True, mmap=True))
-    except RuntimeError:  # the format before zip files can't be mapped
-        return list(torch.load(path, map_location="meta", weights_only=True))
-
-
-def _wrapper(names: Sequence[str]) -> str | None:
-    """The prefix of a wrapper that all names stand under and that can be taken off; None where there is none."""
-    found = [match.group() for name in names if (match := _WRAPPED.match(name))]
-    bare = {name[len(prefix) :] for name, prefix in zip(names, found, strict=False)}
-    plain = len(found) == len(names) == len(bare) and not any(_ADAPTER.search(name) for name in names)
-    return found[0] if found and plain else None
-
-
-def _check_weights(folder: Path, report: dict[str, Any]) -> None:
-    """Refuse weights of which any is missing, left over or of another shape."""
-    missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
-    shapes = sorted(f"{name} is {_shape(is_)}, not {_shape(asked)}" for name, is_, asked in report["mismatched_keys"])
-    if not (missing or unexpected or shapes):
-        return
-    counts = [
-        f"{len(names)} {what} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
-        for what, names in (("missing", missing), ("left over", unexpected), ("of another shape", shapes))
-        if names
-    ]
-    do = "get the whole model, with the config.json that belongs to it"
-    if any(_ADAPTER.search(name) for name in unexpected):
-        do = _MERGE
-    elif prefix := next((match.group() for name in unexpected if (match := _WRAPPED.match(name))), None):
-        do = f"save it again without the prefix '{prefix}', which stands before some of its parameters or hides others"
-    elif any("_orig_mod." in name for name in unexpected):
-        do = "save it again without '_orig_mod.' inside the names (of the model before torch.compile)"
-    raise DyetraceError(
-        f"the weights in {folder} are not those that its config.json asks for: parameters {', '.join(counts)}; {do}"
-    )
-
-
-def _shape(size: Sequence[int]) -> str:
-    return "x".join(str(number) for number in size)
