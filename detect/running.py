@@ -30,7 +30,7 @@ from detect.report.paper.page import page
 from detect.result import RaceResult, ScanResult, TraceResult, TwinResult
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
-from detect.student.asking.credentials import load_api_key
+from detect.student.asking.credentials import given_api_key
 from detect.student.asking.plan import TracePlan, load_plan
 from detect.student.endpoint import Standing
 from detect.student.endpoint import trace_endpoint as run_trace_endpoint
@@ -180,6 +180,7 @@ def trace_endpoint(
     served: str | Path | None = None,
     reference: str | Path | None = None,
     api_key: str | None = None,
+    api_key_header: str | None = None,
     budgets: Budgets | None = None,
     client: ClientSettings | None = None,
     progress: Callable[[Standing], None] | None = None,
@@ -200,8 +201,9 @@ def trace_endpoint(
         Accounts to test beside the global key.
     served, reference
         The served answers, or the ledger of them, and the reference model, which the plan names by their hashes.
-    api_key
+    api_key, api_key_header
         Where the endpoint's key is: ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND``; None for servers that want none.
+        The name of the header that it goes into as it is; None for a bearer token.
     budgets, client
         Tighter budgets than the plan's; timeouts, attempts and requests at a time.
     progress
@@ -230,7 +232,7 @@ def trace_endpoint(
         Path(output),
         served=None if served is None else str(served),
         reference=None if reference is None else Path(reference),
-        api_key=None if api_key is None else load_api_key(api_key),
+        api_key=given_api_key(api_key, api_key_header),
         budgets=budgets,
         client=client,
         progress=progress,
@@ -247,6 +249,7 @@ def trace_race(
     *,
     tenants: Sequence[str] = (),
     api_key: str | None = None,
+    api_key_header: str | None = None,
     client: ClientSettings | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     asked: Callable[[race_endpoint.Standing], None] | None = None,
@@ -267,7 +270,7 @@ def trace_race(
         Folder of the report.
     tenants
         Accounts to test beside the global key.
-    api_key, client
+    api_key, api_key_header, client
         As for `trace_endpoint`.
     progress
         Of local models: called with what is being done, places done and in all.
@@ -294,7 +297,7 @@ def trace_race(
     loaded = load_tokenizer(tokenizer)
     if not job.through_endpoint:
         return _drawn(RaceResult(trace_race_weights(job, made, ring, loaded, folder, progress=progress), folder))
-    secret = None if api_key is None else load_api_key(api_key)
+    secret = given_api_key(api_key, api_key_header)
     path = folder / PLAN_FILE
     if path.exists():
         if load_race_plan(path).arguments != job.arguments:
@@ -352,6 +355,7 @@ def trace_twins(
     quotes: bool = True,
     watermark_trace: str | Path | None = None,
     api_key: str | None = None,
+    api_key_header: str | None = None,
     budgets: Budgets | None = None,
     client: ClientSettings | None = None,
     progress: Callable[[twins_endpoint.Standing], None] | None = None,
@@ -390,7 +394,7 @@ def trace_twins(
         Whether pairs may be shown in the report.
     watermark_trace
         The report.json of a trace of the watermark in the same suspect, a second line of evidence.
-    api_key, budgets, client
+    api_key, api_key_header, budgets, client
         As for `trace_endpoint`.
     progress
         Of an endpoint: called before the first pair and after each.
@@ -438,7 +442,7 @@ def trace_twins(
         record = twins_endpoint.trace_twins_endpoint(
             job,
             Path(output),
-            api_key=None if api_key is None else load_api_key(api_key),
+            api_key=given_api_key(api_key, api_key_header),
             client=client,
             progress=progress,
         )

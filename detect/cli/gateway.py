@@ -13,8 +13,8 @@ from detect import interruption
 from detect.cli.options.gateway import Gateway as Asked
 from detect.cli.working import doing, note, rest, say
 from detect.records.written import clean
-from detect.student.asking.credentials import load_api_key
-from detect.student.asking.plan import api_root, check_url
+from detect.student.asking.address import address_below, check_url
+from detect.student.asking.credentials import given_api_key
 from watermark.errors import DyetraceError, MachineError
 from watermark.files.writing import check_output
 from watermark.keys import SecretKey, load_master, read_source
@@ -42,22 +42,22 @@ def gateway(asked: Asked) -> None:
     check_url(asked.upstream)
     secret = load_master(asked.twin_key)
     accounts = _accounts(asked)
-    api_key = None if asked.api_key_source is None else load_api_key(asked.api_key_source)
-    authorization = None if api_key is None else api_key.authorization
+    api_key = given_api_key(asked.api_key_source, asked.api_key_header)
+    credential = None if api_key is None else api_key.header
     with (
         listening(asked.host, asked.port, "--port") as clients,
         listening("127.0.0.1", asked.operator_port, "--operator-port") as operator,
     ):
         if asked.check:
-            _check(asked, secret, authorization, accounts)
+            _check(asked, secret, credential, accounts)
         else:
-            _serve(asked, secret, authorization, accounts, clients, operator)
+            _serve(asked, secret, credential, accounts, clients, operator)
 
 
 def _serve(
     asked: Asked,
     secret: SecretKey,
-    authorization: Callable[[], str] | None,
+    credential: Callable[[], tuple[str, str]] | None,
     accounts: Accounts,
     clients: socket,
     operator: socket,
@@ -67,7 +67,9 @@ def _serve(
         before = ledger.count
 
         async def run() -> None:
-            async with Upstream(api_root(asked.upstream), authorization, accounts.own_headers, asked.time_limit) as up:
+            async with Upstream(
+                address_below(asked.upstream, ""), credential, accounts.own_headers, asked.time_limit
+            ) as up:
                 budget, counters = Budget(asked.budget, asked.at_once), Counters()
                 settings = Settings(asked.share, asked.two_requests, asked.time_limit, await _ways(asked, up))
                 made = Gateway(settings, up, accounts, budget, counters, ledger, coin_key(secret), say)
@@ -86,7 +88,9 @@ def _serve(
         raise KeyboardInterrupt
 
 
-def _check(asked: Asked, secret: SecretKey, authorization: Callable[[], str] | None, accounts: Accounts) -> None:
+def _check(
+    asked: Asked, secret: SecretKey, credential: Callable[[], tuple[str, str]] | None, accounts: Accounts
+) -> None:
     """Try all that a gateway needs, and leave everything as it is."""
     if os.path.lexists(asked.ledger):
         with TwinLedger.open(asked.ledger, secret):
@@ -95,7 +99,9 @@ def _check(asked: Asked, secret: SecretKey, authorization: Callable[[], str] | N
         check_output(asked.ledger)
 
     async def run() -> None:
-        async with Upstream(api_root(asked.upstream), authorization, accounts.own_headers, asked.time_limit) as up:
+        async with Upstream(
+            address_below(asked.upstream, ""), credential, accounts.own_headers, asked.time_limit
+        ) as up:
             found = await _ways(asked, up)
         where = " and ".join("/chat/completions" if chat else "/completions" for chat in found)
         how = "two requests" if asked.two_requests else "one request for two answers"

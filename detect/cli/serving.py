@@ -18,14 +18,16 @@ from detect.cli.working import doing, note, rest, say
 from detect.laws.level import check_alpha
 from detect.records import server_check
 from detect.records.made import now
+from detect.records.server_check import Check
 from detect.report.paper.terminal import print_story
 from detect.report.server.story import one_line, story
 from detect.server.answers import Reader
 from detect.server.ask import PROMPTS, Manner, Server, ask_for_answers, ask_special, parse_argument, served_models
 from detect.server.check import conclude
 from detect.server.evidence import make_keys
-from detect.server.special import judge_special
-from detect.student.asking.credentials import load_api_key
+from detect.server.special import judge_settings, judge_special
+from detect.student.asking.credentials import given_api_key
+from detect.student.asking.fields import chosen
 from watermark.errors import DyetraceError, UndecidedError
 from watermark.generate import read_prompts
 from watermark.keys import load_key
@@ -39,11 +41,12 @@ def serve_check(asked: ServeCheck) -> None:
     keys = make_keys(load_key(asked.key), spec, asked.tenant, asked.controls)
     reader = Reader(spec, asked.tokenizer)
     prompts = list(PROMPTS) if asked.prompts_path is None else read_prompts(asked.prompts_path)
-    api_key = None if asked.api_key_source is None else load_api_key(asked.api_key_source)
+    api_key = given_api_key(asked.api_key_source, asked.api_key_header)
     named = {
         "model": asked.model or "",
         "tenant": asked.tenant or next(iter(keys.ring.tenants), None),
         "arguments": dict(parse_argument(argument) for argument in asked.arguments),
+        "left_out": tuple(chosen(asked.leave_out, asked.limit_field)),
     }
     manner = Manner(**asked.of(Manner) | named, kind=None if asked.endpoint == "auto" else asked.endpoint)
     if asked.model is None:
@@ -53,7 +56,7 @@ def serve_check(asked: ServeCheck) -> None:
         if others:
             note(f"asking {first}, the first of {len(others) + 1} models; choose by --model")
 
-    async def ask(number: int) -> tuple[Any, Any, Any, str]:
+    async def ask(number: int) -> tuple[Any, Any, list[Check], str]:
         server = Server(manner, api_key, note)
         try:
             async with server.watched():
@@ -69,7 +72,8 @@ def serve_check(asked: ServeCheck) -> None:
                 doing("asking for what a hook must treat with care")
                 with_special = asked.special and asked.every is None
                 special = await ask_special(server, reader, manner, prompts) if with_special else None
-            return served, lacking, special, str(server.kind)
+            checks = [] if special is None else judge_special(spec, keys, special)
+            return served, lacking, [*checks, *judge_settings(server.left_out, server.refusals)], str(server.kind)
         finally:
             await server.close()
 
@@ -77,9 +81,8 @@ def serve_check(asked: ServeCheck) -> None:
     while True:
         started, created = time.monotonic(), now()
         # Anew, with connections of its own: what balances load may then choose another worker.
-        served, lacking, special, kind = asyncio.run(ask(number))
+        served, lacking, checks, kind = asyncio.run(ask(number))
         doing("testing the answers")
-        checks = [] if special is None else judge_special(spec, keys, special)
         record = conclude(spec, keys, served, lacking, checks, asked.alpha, manner, kind, created)
         number += 1
         undecided += not record.decided

@@ -10,10 +10,10 @@ from detect.cli.results import print_either
 from detect.cli.working import doing, note, rest
 from detect.interruption import leaves
 from detect.keyed.rings import rings_of
-from detect.models.forward import model_hash
+from detect.models.seen import model_hash
 from detect.records.results import TwinsRegenerated
 from detect.student.asking.account import ClientSettings
-from detect.student.asking.credentials import load_api_key
+from detect.student.asking.credentials import given_api_key
 from detect.twins.regenerate import check_askable, regenerate_from
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey, load_master
@@ -111,7 +111,7 @@ def _ask(asked: TwinsRegenerate, secret: SecretKey, logged: Sequence[Logged]) ->
     check_askable(asked.model, logged)
     if asked.spec_path is not None or asked.key is not None:
         raise DyetraceError("--spec and --key go with a model's folder: an endpoint marks, or doesn't, by itself")
-    key = None if asked.api_key_source is None else load_api_key(asked.api_key_source)
+    key = given_api_key(asked.api_key_source, asked.api_key_header)
     settings = ClientSettings(timeout=asked.timeout, most=asked.concurrency, attempts=asked.attempts)
     with TwinLedger.open(asked.ledger, secret, write=True) as ledger:
         had = _had(asked, ledger, logged)

@@ -156,7 +156,7 @@ class RaceQuestions:
     def request(self, step: int, sample: int, count: int) -> Request:
         """As for `Questions`."""
         question = self._about(step)
-        url, body, most = request_of(self.url, self._plan.model, question)
+        url, body, most = request_of(self.url, self._plan.model, question, self._plan.asking.left_out)
         # Two cuts that are shown alike are asked each for itself: an endpoint need not answer alike.
         parts = [url, self._plan.model, hashlib.sha256(body).hexdigest(), *self._plan.cuts[self._rows[step].start]]
         return Request(

@@ -178,6 +178,7 @@ def trace_race_endpoint(
             ledger_head=head,
             stopped="target reached" if reached else account.stopped or "plan finished",
             before_plan=account.before_plan,
+            sampling=plan.asked_for,
         ),
         early=True,
         objection=_seen_before(account.before_plan),

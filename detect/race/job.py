@@ -9,8 +9,9 @@ from typing import Literal
 
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from detect.records.race import RaceAsk
+from detect.student.asking.address import check_url
 from detect.student.asking.budget import Budgets
-from detect.student.asking.plan import check_url
+from detect.student.asking.fields import as_options
 from detect.student.texts.complete import FILTERED
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
@@ -80,6 +81,8 @@ class RaceJob:
         Whether the report may show text.
     commitment
         To put on record.
+    left_out
+        Settings that no request to an endpoint is to have (`detect.student.asking.fields`).
     """
 
     suspect: str
@@ -108,6 +111,7 @@ class RaceJob:
     budgets: Budgets = field(default_factory=Budgets)
     quotes: bool = True
     commitment: Commitment | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def through_endpoint(self) -> bool:
@@ -152,6 +156,7 @@ class RaceJob:
             "decoys": self.decoys,
             "decoy_seed": self.decoy_seed,
             "dtype": self.dtype,
+            **as_options(self.left_out),
         }
 
     def check(self) -> None:

@@ -7,11 +7,12 @@ prompt, the chat template, is taken.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 
 from detect.models.reading import ReadingDocument
@@ -20,10 +21,10 @@ from detect.race.job import RUN, Via
 from detect.race.plan import RACE_ASKS, WHOLE_ANSWERS, RaceAsking, RaceEndpointAsk, Shown
 from detect.race.replies import likely, listed_prompt
 from detect.student.asking.account import ClientSettings
+from detect.student.asking.address import check_url
 from detect.student.asking.answers import Choice, read_prompt, read_response
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.forms import Form, Question, question_of
-from detect.student.asking.plan import check_url
 from detect.student.asking.probing import Prober, Trial
 from detect.student.asking.reach import shown_host
 from watermark.errors import DyetraceError
@@ -122,6 +123,7 @@ def offered(
     *,
     key: ApiKey | None = None,
     settings: ClientSettings | None = None,
+    left_out: Collection[str] = (),
 ) -> RaceOffered:
     """Try what is wanted, or all from the strongest access to the weakest, until something works.
 
@@ -135,6 +137,9 @@ def offered(
         The question, and the spec's tokenizer.
     key, settings
         As for `detect.student.asking.asking.ask_all`.
+    left_out
+        Settings that are left out of all requests (`detect.student.asking.fields`); others are that the endpoint
+        refuses by name.
 
     Raises
     ------
@@ -142,7 +147,7 @@ def offered(
         The endpoint can't be reached or refuses the key, goes on with no begun answer, or doesn't offer what is wanted.
     """
     check_url(url)
-    return asyncio.run(_Finder(url, sample, tokenizer, via).find(model, ask, key, settings))
+    return asyncio.run(_Finder(url, sample, tokenizer, via).find(model, ask, key, settings, left_out))
 
 
 class _Finder:
@@ -156,9 +161,13 @@ class _Finder:
         ask: RaceEndpointAsk | Literal["auto"],
         key: ApiKey | None,
         settings: ClientSettings | None,
+        left_out: Collection[str],
     ) -> RaceOffered:
         most = len(self._sample.text.encode()) + 256
-        async with Prober(self._url, model, key, settings, tokens=most, alternatives=max(LISTED) + 2) as prober:
+        beside = max(LISTED) + 2
+        async with Prober(
+            self._url, model, key, settings, tokens=most, alternatives=beside, left_out=left_out
+        ) as prober:
             self._prober = prober
             wanted = [one for one in RACE_ASKS if ask in ("auto", one)]
             found = await self._whole(wanted)
@@ -171,7 +180,7 @@ class _Finder:
             raise DyetraceError(
                 f"{shown_host(self._url)} doesn't offer --ask {ask} ({'; '.join(probed)}); give another --ask, or auto"
             )
-        return RaceOffered(found, probed)
+        return RaceOffered(msgspec.structs.replace(found, left_out=prober.left_out), probed)
 
     def _no_way(self) -> str:
         tried = "; ".join(self._prober.probed)

@@ -22,9 +22,10 @@ from detect.race.chances import F64, Chances
 from detect.records.arrays import encode_arrays, read_arrays
 from detect.records.race import SamplingSeen
 from detect.records.trace import ModelSeen
+from detect.student.asking.address import check_url
 from detect.student.asking.budget import Budgets
+from detect.student.asking.fields import sampling_in_words
 from detect.student.asking.forms import Form
-from detect.student.asking.plan import check_url
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError, EvidenceError
 from watermark.files.versioned import check_known_version, parse_versioned
@@ -70,6 +71,8 @@ class RaceAsking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Whether the log-probabilities of the candidates are asked for by their ids, whatever is likely.
     extra
         Further fields of each request.
+    left_out
+        Settings that no request has, since the endpoint doesn't take them (`detect.student.asking.fields.fitted`).
     power, least
         Of "bias": each candidate of at least the chance ``least`` gets a bias of minus ``power`` times the logarithm
         of its chance.
@@ -87,6 +90,7 @@ class RaceAsking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     extra: dict[str, Any] = {}
     power: float = 0.0
     least: float = 0.0
+    left_out: list[str] = []
 
 
 class ServedSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -210,6 +214,12 @@ class RacePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.asking.ask
 
     @property
+    def asked_for(self) -> str:
+        """Which sampling is asked for, for people."""
+        settings = {"temperature": 0, "max_tokens": self.asking.max_tokens}
+        return sampling_in_words(settings, self.asking.left_out)
+
+    @property
     def whole_answers(self) -> bool:
         """Whether a request reads a whole served answer."""
         return self.asking.ask in WHOLE_ANSWERS
@@ -222,8 +232,13 @@ class RacePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def canonical_plan(plan: RacePlan) -> bytes:
-    """The one byte string that stands for this plan: all fields, sorted keys, no white space."""
-    once = parse_plan(msgspec.json.encode(plan), "the plan")
+    """The one byte string that stands for this plan: its fields, sorted keys, no white space.
+
+    A field that plans of earlier releases have not is left out where it says nothing: their hashes stay what they were.
+    """
+    once = msgspec.to_builtins(parse_plan(msgspec.json.encode(plan), "the plan"))
+    if not once["asking"]["left_out"]:
+        del once["asking"]["left_out"]
     return msgspec.json.encode(once, order="sorted")
 
 

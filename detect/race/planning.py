@@ -37,6 +37,7 @@ from detect.records.made import now
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import ApiKey
+from detect.student.asking.fields import chosen
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.models.tokenizer import load_tokenizer
@@ -289,6 +290,7 @@ def _job(plan: RacePlan, read: str, budgets: Budgets, quotes: bool) -> RaceJob:
         budgets=budgets,
         quotes=quotes,
         commitment=plan.commitment,
+        left_out=tuple(chosen(given.get("leave_out") or (), given.get("limit_field"))),  # type: ignore[arg-type]
         **known,
     )
 
@@ -317,7 +319,17 @@ def _offered(
     if ask == "weights":
         raise DyetraceError("an endpoint doesn't show its weights: leave out --ask weights")
     sample = Sample.like(first, backend)
-    return offered(job.suspect, job.model or "", ask, job.via, sample, backend, key=key, settings=client)
+    return offered(
+        job.suspect,
+        job.model or "",
+        ask,
+        job.via,
+        sample,
+        backend,
+        key=key,
+        settings=client,
+        left_out=job.left_out,
+    )
 
 
 def _chosen(

@@ -193,6 +193,10 @@ class TracePlanned(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-plan-
         Of the choice.
     samples
         Answers to each prompt.
+    sampling
+        Which sampling is asked for; what is not sent is the server's own.
+    probed
+        What was tried at the endpoint to find what it takes, and what came of it, a line each.
     spec_id, key_fingerprint
         Of the watermark that is looked for.
     """
@@ -203,6 +207,8 @@ class TracePlanned(_Result, frozen=True, kw_only=True, tag="dyetrace-trace-plan-
     offered: int
     seed: str
     samples: int
+    sampling: str
+    probed: list[str]
     spec_id: str
     key_fingerprint: str
 

@@ -38,11 +38,18 @@ class ModelSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tokenizer
         "same" when it is the spec's own, "aligned" when the model's tokens were mapped onto the spec's through text,
         "text" when only its text was seen.
+    base, base_sha256
+        The base model that an adapter was read over, and its hash, which has its part in ``sha256``; null for others.
+    form
+        How its numbers are held where they aren't plain weights, such as "LORA adapter" or "GGUF (Q8_0 and F32)".
     """
 
     name: str
     sha256: str
     tokenizer: Literal["same", "aligned", "text"]
+    base: str | None = None
+    base_sha256: str | None = None
+    form: str | None = None
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -313,6 +320,21 @@ class PlanSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     offered: int = 0
 
 
+class TextsRead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Texts of one kind in the answers of an endpoint.
+
+    Attributes
+    ----------
+    answers
+        How many answers have one.
+    tokens
+        Of these texts, under the spec's tokenizer.
+    """
+
+    answers: int
+    tokens: int
+
+
 class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was asked of an endpoint.
 
@@ -332,6 +354,18 @@ class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Answers that were on record before the plan was; they forbid a verdict.
     looks
         How many moments of looking were fixed beforehand; 0 where one may look at any time.
+    texts
+        What was read of the answers, by kind: "answer" (the answer proper), "reasoning", "tool call"; empty in older
+        reports, which read answers proper alone, and where text is not what is read.
+    without_logprobs
+        Answers that were read by what they say alone, though log-probabilities were asked for: they had none, or such
+        as don't spell the answer.
+    unusable
+        Answers of no use, by reason.
+    refused
+        Prompts that the endpoint refused, by what it said; they are left out.
+    sampling
+        Which sampling was asked for, in words; "" in older reports.
     """
 
     evidence: Literal["samples", "logprobs"]
@@ -344,6 +378,11 @@ class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     stopped: str
     before_plan: int = 0
     looks: int = 0
+    texts: dict[str, TextsRead] = {}
+    without_logprobs: int = 0
+    unusable: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    sampling: str = ""
 
 
 class TraceRecord(Report, frozen=True, kw_only=True):

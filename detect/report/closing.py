@@ -211,6 +211,12 @@ def planned(plan: PlanSeen) -> tuple[str, Runs]:
     )
 
 
+def sampling(sent: Queries) -> Iterator[tuple[str, Runs]]:
+    """Which sampling an endpoint was asked for, as a fact; older reports don't say."""
+    if sent.sampling:
+        yield "Sampling asked for", runs("$settings", settings=sent.sampling)
+
+
 def replies(sent: Queries) -> Iterator[tuple[str, Runs]]:
     """What was asked of an endpoint and came back, where one may look at any time, as facts."""
     yield (
@@ -225,6 +231,7 @@ def replies(sent: Queries) -> Iterator[tuple[str, Runs]]:
             why=sent.stopped,
         ),
     )
+    yield from sampling(sent)
     yield "Ledger of replies, SHA-256", code(sent.ledger_sha256)
     yield "Last hash of the replies’ chain", code(sent.ledger_head)  # noqa: RUF001
 

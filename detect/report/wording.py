@@ -12,6 +12,7 @@ from typing import Any
 
 from detect.records.detection import Input
 from detect.records.scan import Interval, ScannedInput
+from detect.records.trace import Queries
 from detect.records.written import clean, coin_tosses, format_time, percent
 from detect.report.runs import Runs, level, listed, p_value, runs
 from watermark.commitment import Commitment
@@ -33,6 +34,19 @@ LIMITS_OF_SERVED = (
     ),
 )
 """What no test shows of a suspect that learnt from served answers."""
+
+
+def own_sampling(sent: Queries | None) -> Iterator[tuple[str, Runs]]:
+    """That an endpoint's answers are drawn as it likes, where it was asked for nothing else."""
+    if sent is not None and "the server's own temperature" in sent.sampling:
+        yield (
+            "Sampling",
+            runs(
+                "Its endpoint takes no temperature, and none was sent: what it says is drawn at the server’s own. What "
+                "was asked for is $settings.",
+                settings=sent.sampling,
+            ),
+        )
 
 
 def commitment_date(commitment: Commitment | None) -> str:

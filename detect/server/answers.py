@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from detect.student.asking.answers import Choice
+from detect.student.asking.message_texts import TextKind
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
 from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
@@ -17,15 +18,16 @@ from watermark.spec import WatermarkSpec, check_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request that the server answered with an error of the client's: its HTTP status and message, one line."""
+    """A request that the server answered with an error of the client's: status, message in a line, and body."""
 
     status: int
     says: str
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """An answer ready to be tested.
+    """A text ready to be tested: all that an answer is where the server sends ids, else one of its texts.
 
     Attributes
     ----------
@@ -37,12 +39,15 @@ class Served:
         The prompt's token ids as the model read them; None where unknown.
     exact
         Whether the server sent the ids; otherwise they come from the text.
+    part
+        Which text of the answer it is.
     """
 
     prompt: int
     ids: U32
     lead: U32 | None
     exact: bool
+    part: TextKind = "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,10 @@ class Reader:
             check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
             self._encoder = Encoder.load(tokenizer)
 
-    def read(self, prompt: int, choice: Choice) -> Served | None:
-        """An answer; None where it holds nothing.
+    def read(self, prompt: int, choice: Choice) -> list[Served]:
+        """The texts of an answer, each for itself; none where it holds nothing.
+
+        Reasoning and calls of tools are texts as well: a hook marks all that the model writes.
 
         Raises
         ------
@@ -94,12 +101,12 @@ class Reader:
                     f"the server sends token id {ids.max()}, but the spec's vocabulary has {self._size} entries: it "
                     "serves another model than the spec was made for"
                 )
-            return Served(prompt, ids, lead, exact=True)
-        if not choice.text:
-            return None
+            return [Served(prompt, ids, lead, exact=True)]
+        if not choice.said:
+            return []
         if self._encoder is None:
             raise DyetraceError(
                 "the server sends no token ids (vLLM does), so that its texts must be encoded: give the model's "
                 "folder or tokenizer.json by --tokenizer"
             )
-        return Served(prompt, self._encoder.encode(choice.text), None, exact=False)
+        return [Served(prompt, self._encoder.encode(one.text), None, exact=False, part=one.kind) for one in choice.said]

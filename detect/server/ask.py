@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from detect.server.answers import Reader, Refused, Served, Special
+from detect.student.asking.address import address_below, check_url
 from detect.student.asking.answers import Choice, read_response
 from detect.student.asking.client import Endpoint, Reply, largest_body
 from detect.student.asking.credentials import ApiKey
+from detect.student.asking.fields import SETTINGS, fitted, in_words, named, refused_next
 from detect.student.asking.pace import Pace, backoff, retry_after
-from detect.student.asking.plan import api_root, check_url
 from detect.student.asking.reach import Unreachable, cannot_reach, shown_host
 from detect.student.asking.trouble import Tell, Trouble
 from watermark.errors import DyetraceError, MachineError
@@ -76,6 +78,8 @@ class Manner:
         Of every answer, and of all but the request at temperature 0.
     concurrency, timeout, attempts
         Requests at once, seconds for one, and how often it is tried.
+    left_out
+        Settings that no request is to have (`detect.student.asking.fields`).
     """
 
     url: str
@@ -88,6 +92,7 @@ class Manner:
     concurrency: int = 4
     timeout: float = 120.0
     attempts: int = 6
+    left_out: tuple[str, ...] = ()
 
 
 def with_opt_out(manner: Manner) -> dict[str, Any]:
@@ -129,6 +134,11 @@ class Server:
         How to ask, and the API key; None for servers that want none.
     tell
         Takes a line at the first failure, and then every ten seconds while no answer comes.
+
+    Attributes
+    ----------
+    left_out, refusals
+        Settings that no request has, and what the server said of those among them that it refuses.
     """
 
     def __init__(self, manner: Manner, key: ApiKey | None, tell: Tell | None = None) -> None:
@@ -139,7 +149,9 @@ class Server:
         self._trouble = Trouble(shown_host(manner.url), manner.timeout, _KEPT, tell)
         self._endpoints: dict[Kind, Endpoint] = {}
         self._arguments = request_arguments(manner)
-        self._wants_ids = True
+        self._tell = tell or (lambda line: None)
+        self.left_out = list(manner.left_out)
+        self.refusals: list[str] = []
         self._places = 0
 
     async def begin(self, prompt: str) -> tuple[Choice, ...]:
@@ -150,7 +162,7 @@ class Server:
         DyetraceError
             None does.
         """
-        path = self._manner.url.rstrip("/")
+        path = urlsplit(self._manner.url).path.rstrip("/")
         own = next((kind for kind, end in _PATHS.items() if path.endswith(end)), None)
         kinds: Sequence[Kind] = [own] if own else list(_PATHS)
         refusals: dict[str, str] = {}
@@ -177,13 +189,29 @@ class Server:
             body["messages"] = [{"role": "user", "content": prompt}]
         else:
             body["prompt"] = prompt
-        body |= {"temperature": self._manner.temperature, "max_tokens": self._manner.max_tokens}
-        body |= self._arguments | changes
-        found = await self._send(body | ({_IDS: True} if self._wants_ids else {}))
-        if self._wants_ids and isinstance(found, Refused) and _IDS in found.says:
-            self._wants_ids = False  # a server that takes no fields that it does not know
-            return await self._send(body)
-        return found
+        own = {_IDS: True, "temperature": self._manner.temperature, "max_tokens": self._manner.max_tokens}
+        given = self._arguments | changes
+        left_out, gone = self.left_out, list[str]()
+        while True:
+            settings = fitted(own, left_out)
+            found = await self._send(body | settings | given)
+            if not isinstance(found, Refused):
+                self._leave_out(left_out, gone)
+                return found
+            wider = refused_next(left_out, settings.keys() - given.keys(), found.payload, besides=[_IDS])
+            if wider is None:
+                return found
+            gone.append(f"{', '.join(sorted({*wider} - {*left_out}))}: {found.says}")
+            left_out = wider
+
+    def _leave_out(self, left_out: list[str], refusals: Sequence[str]) -> None:
+        """Leave out from now on what was refused by name, and say so where it changes what is asked for."""
+        if len(left_out) <= len(self.left_out):
+            return
+        self.left_out = left_out
+        if settings := [name for name in left_out if name != _IDS]:
+            self.refusals = list(refusals)
+            self._tell(f"{self._host} refuses what was to be sent ({'; '.join(refusals)}); {in_words(settings)}")
 
     def watched(self) -> AbstractAsyncContextManager[None]:
         """A block in which people are told what is wrong while no answer comes."""
@@ -201,7 +229,7 @@ class Server:
     def _endpoint(self, kind: Kind) -> Endpoint:
         if kind not in self._endpoints:
             self._endpoints[kind] = Endpoint(
-                api_root(self._manner.url) + _PATHS[kind],
+                address_below(self._manner.url, _PATHS[kind]),
                 self._key,
                 connections=self._manner.concurrency,
                 timeout=self._manner.timeout,
@@ -245,12 +273,12 @@ class Server:
             tokens = response.completion_tokens or self._manner.max_tokens
             self._pace.went_well(reply.seconds, tokens // max(1, len(response.choices)))
             return response.choices
-        if verdict == "again":
+        if verdict == "again" and not (reply.status < 300 and named(reply.payload, SETTINGS)):
             return None
         if verdict == "stop" and reply.status not in (404, 405):
             raise DyetraceError(f"{self._host} refuses: {reply.says()}; check the address, and the key of --api-key")
         status = reply.status if response.error is None else response.error[0] or reply.status
-        return Refused(status, reply.says())
+        return Refused(status, reply.says(), reply.payload)
 
 
 async def _pause(trouble: Trouble, manner: Manner, attempt: int, why: str, reply: Reply | None) -> None:
@@ -289,7 +317,7 @@ async def served_models(manner: Manner, key: ApiKey | None, tell: Tell | None = 
         It can't be reached, or does not say.
     """
     check_url(manner.url)
-    address, host = api_root(manner.url) + "/models", shown_host(manner.url)
+    address, host = address_below(manner.url, "/models"), shown_host(manner.url)
     endpoint = Endpoint(address, key, connections=1, timeout=manner.timeout, largest=largest_body(0, 0))
     trouble = Trouble(host, manner.timeout, _KEPT, tell)
     try:
@@ -339,7 +367,7 @@ async def ask_for_answers(
     first: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Served], list[str]]:
-    """``count`` answers to prompts in turn, from prompt number ``first`` on, and why others could not be had.
+    """Texts of ``count`` answers to prompts in turn, from prompt number ``first`` on, and why others could not be had.
 
     Parameters
     ----------
@@ -353,12 +381,12 @@ async def ask_for_answers(
     """
     places = [(first + number) % len(prompts) for number in range(count)]
     outcomes: list[tuple[Choice, ...] | Refused] = [await server.begin(prompts[places[0]])]
-    served, lacking = _served(outcomes[0], reader, places[0])  # what can't be read shows at the first one
+    read, lacking = _read(outcomes[0], reader, places[0])  # what can't be read shows at the first one
     others = await _together(server, [prompts[p] for p in places[1:]], progress or (lambda done, total: None))
     for place, outcome in zip(places[1:], others, strict=True):
-        more, why = _served(outcome, reader, place)
-        served, lacking = served + more, lacking + why
-    return served, lacking
+        more, why = _read(outcome, reader, place)
+        read, lacking = read + more, lacking + why
+    return [text for texts in read for text in texts], lacking
 
 
 async def _together(
@@ -383,12 +411,13 @@ async def _together(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _served(outcome: tuple[Choice, ...] | Refused, reader: Reader, prompt: int) -> tuple[list[Served], list[str]]:
+def _read(outcome: tuple[Choice, ...] | Refused, reader: Reader, prompt: int) -> tuple[list[list[Served]], list[str]]:
+    """The texts of each answer, and why others have none."""
     if isinstance(outcome, Refused):
         return [], [outcome.says]
     read = [reader.read(prompt, choice) for choice in outcome]
-    lacking = [choice.problem or "no text" for choice, found in zip(outcome, read, strict=True) if found is None]
-    return [found for found in read if found is not None], lacking if outcome else ["no choices"]
+    lacking = [choice.problem or "no text" for choice, found in zip(outcome, read, strict=True) if not found]
+    return [found for found in read if found], lacking if outcome else ["no choices"]
 
 
 async def ask_special(server: Server, reader: Reader, manner: Manner, prompts: Sequence[str]) -> Special:
@@ -397,7 +426,9 @@ async def ask_special(server: Server, reader: Reader, manner: Manner, prompts: S
     async def ask(number: int, **changes: Any) -> list[Served] | Refused:
         place = number % len(prompts)
         outcome = await server.ask(prompts[place], **changes)
-        return outcome if isinstance(outcome, Refused) else _served(outcome, reader, place)[0]
+        if isinstance(outcome, Refused):
+            return outcome
+        return [max(texts, key=lambda text: len(text.ids)) for texts in _read(outcome, reader, place)[0]]
 
     return Special(
         greedy=await ask(0, temperature=0.0),

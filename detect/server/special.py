@@ -5,6 +5,8 @@ Where the operator's own policy decides (``on_unmarkable``, ``allow_off``), the 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
 from detect.records.server_check import Check, Status
@@ -12,6 +14,7 @@ from detect.records.written import format_p
 from detect.server.answers import Refused, Served, Special
 from detect.server.check import LOG10_MARKED, SHORT
 from detect.server.evidence import Keys, fresh_tuples, weigh
+from detect.student.asking.fields import SETTINGS, in_words
 from watermark.spec import WatermarkSpec
 
 Outcome = list[Served] | Refused
@@ -29,6 +32,24 @@ def judge_special(spec: WatermarkSpec, keys: Keys, special: Special) -> list[Che
     if special.seeded is not None:
         checks.append(_line("seed", *_seeded(*special.seeded)))
     return checks
+
+
+def judge_settings(left_out: Collection[str], refusals: Sequence[str]) -> list[Check]:
+    """A line for settings that no request had; none where all had all.
+
+    Parameters
+    ----------
+    left_out
+        These settings, and what else the server takes no notice of.
+    refusals
+        What the server said of those that it refuses.
+    """
+    settings = [name for name in left_out if name in SETTINGS]
+    if not settings:
+        return []
+    said = f"; it refuses them: {'; '.join(refusals)}" if refusals else ", as was asked for"
+    own = "; answers are drawn at the server's own temperature" if "temperature" in settings else ""
+    return [_line("settings", "NOTE", f"{in_words(settings)}{own}{said}")]
 
 
 def _line(name: str, status: Status, reason: str) -> Check:

@@ -19,12 +19,22 @@ import numpy as np
 
 from detect.keyed.held import held_keys
 from detect.keyed.owners import tested_keys
-from detect.models.forward import Model, model_hash
+from detect.models.forward import Model
+from detect.models.seen import model_hash, model_seen
 from detect.models.soundness import check_sound
 from detect.records.key_name import KeyName
 from detect.records.made import Made
 from detect.records.scan import FileHash
-from detect.records.trace import ModelSeen, PlanSeen, Queries, Reading, ReadoutResult, Reference, TraceRecord
+from detect.records.trace import (
+    ModelSeen,
+    PlanSeen,
+    Queries,
+    Reading,
+    ReadoutResult,
+    Reference,
+    TextsRead,
+    TraceRecord,
+)
 from detect.student.asking.account import Account, ClientSettings, more_to_target
 from detect.student.asking.answer_reader import AnswerReader, asked_contexts
 from detect.student.asking.asking import ask_all
@@ -45,9 +55,17 @@ from detect.text.encode import Encoder
 from watermark.errors import DyetraceError, UndecidedError
 from watermark.files.writing import make_folder
 from watermark.keys import KeyRing
+from watermark.models.prompts import encode_prompt, leading_tokens
 from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 from watermark.prf import U32
 from watermark.spec import WatermarkSpec
+
+_CONTEXTS = (
+    "first in each text of an answer (its reasoning and calls of tools are texts of their own), in no prompt, first "
+    "prompt alone; served sub-keys where they are known"
+)
+_CONTEXTS_BEFORE = "first in each answer, in no prompt, first prompt alone; served sub-keys where they are known"
+"""Of plans from before reasoning was read; they go on with all that is read now, about which no key had a say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +105,7 @@ def statistic_of(
         **({} if account is None else {"served_account": account}),
         "served_sha256": None if served is None else served_file(served).sha256,
         "reference_sha256": None if reference is None else model_hash(reference),
-        "contexts": "first in each answer, in no prompt, first prompt alone; served sub-keys where they are known",
+        "contexts": _CONTEXTS,
         "looks": "at any time; where marked served answers are counted, after prompts 1, 2, 4, 8, ... and the last",
     }
 
@@ -203,13 +221,14 @@ def trace_endpoint(
     parts: list[WeightedTuples] = []
     steps: list[np.ndarray[Any, np.dtype[np.int64]]] = []
     entries: list[int] = []
-    answered = asked = 0
+    answered = asked = lacking = 0
     reached = False
+    asked_as = replace(client or ClientSettings(), skips=True)
     with (
         open_served(served, spec, ring, Encoder.load(tokenizer), _account(plan)) as counted,
         nullcontext(_reader(plan, spec, tokenizer, counted, reference, tell)) as (reader, seen),
         Ledger(output / LEDGER_FILE) as ledger,
-        ask_all(plan, ledger, key=api_key, budgets=budgets, settings=client, tell=tell) as asking,
+        ask_all(plan, ledger, key=api_key, budgets=budgets, settings=asked_as, tell=tell) as asking,
     ):
         marked = counted is not None and counted.marked
         watch = _Watch.over(keys, len(plan.prompts), fixed=marked)
@@ -217,6 +236,7 @@ def trace_endpoint(
             progress(Standing(0, 0, len(plan.prompts), watch.log10_evalue, target, asking.account))
         for asked, answers in enumerate(asking, 1):
             answered += len(answers)
+            lacking += plan.evidence == "logprobs" and sum(not answer.has_logprobs for answer in answers)
             entries += [answer.entry for answer in answers]
             tuples = reader.tuples(plan.prompts[asked - 1].prompt, answers) if answers else None
             if tuples is not None and len(tuples):
@@ -300,6 +320,11 @@ def trace_endpoint(
             stopped="target reached" if reached else account.stopped or "plan finished",
             before_plan=account.before_plan,
             looks=evidence.planned,
+            texts={kind: TextsRead(answers=one.answers, tokens=one.tokens) for kind, one in reader.read.items()},
+            without_logprobs=lacking,
+            unusable=dict(account.unusable),
+            refused=account.refused,
+            sampling=plan.asked_for,
         ),
     )
 
@@ -331,7 +356,10 @@ def _check(
         )
     if held_keys(spec, ring) != plan.hypotheses:
         raise DyetraceError(f"the plan tests {', '.join(plan.hypotheses)}; name just those accounts with --tenant")
-    if statistic_of(served, reference, counted_account(served, spec, ring, _account(plan))) != plan.statistic:
+    fixed = plan.statistic
+    if fixed.get("contexts") == _CONTEXTS_BEFORE:
+        fixed = {**fixed, "contexts": _CONTEXTS}
+    if statistic_of(served, reference, counted_account(served, spec, ring, _account(plan))) != fixed:
         raise DyetraceError(
             "the plan was made with other served answers or another reference; give --served and --reference as there"
         )
@@ -368,19 +396,17 @@ def _reader(
     network, own = load_model(reference, progress=tell)
     if tokenizer_fingerprint(own) != spec.tokenizer:
         raise DyetraceError(f"reference {reference} has another tokenizer; through an endpoint it needs the spec's own")
-    model = Model(network, spec.vocabulary_size)
+    model = Model(network, spec.vocabulary_size, leading_tokens(own))
     check_sound(network, str(reference), spec.vocabulary_size)
 
     def encode(prompt: Any) -> U32:
-        if plan.endpoint == "completions" or not own.chat_template:
-            told = prompt_text(prompt)
-        else:
-            messages = msgspec.to_builtins(prompt_messages(prompt))
-            told = own.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return np.array(loaded.encode(told, add_special_tokens=False).ids, dtype=np.uint32)
+        messages = msgspec.to_builtins(prompt_messages(prompt))
+        told = encode_prompt(own, prompt_text(prompt), messages, chat=plan.endpoint != "completions")
+        return np.array(told, dtype=np.uint32)
 
-    seen = ModelSeen(name=str(reference), sha256=str(plan.statistic["reference_sha256"]), tokenizer="same")
-    return replace(bare, reference=model.predict, encode_prompt=encode), seen
+    for planned in plan.prompts:  # what the chat template refuses is said before anything is asked
+        encode(planned.prompt)
+    return replace(bare, reference=model.predict, encode_prompt=encode), model_seen(reference, "same")
 
 
 def _plain(evidence: Evidence, spec: WatermarkSpec, ring: KeyRing) -> list[ReadoutResult]:

@@ -68,7 +68,7 @@ class TwinQuestions:
         self.url, self.budgets, self.steps = plan.url, budgets, len(pairs)
         self.canonical = canonical_plan(plan)
         self.sha256 = hashlib.sha256(self.canonical).hexdigest()
-        self._model, self._ask = plan.model, plan.ask
+        self._model, self._ask, self._left_out = plan.model, plan.ask, plan.left_out
         self._pairs, self._measure = pairs, measure
         self._about = lru_cache(_CACHED)(lambda step: measure.questions(pairs[step]))
 
@@ -85,7 +85,7 @@ class TwinQuestions:
     def request(self, step: int, sample: int, count: int) -> Request:
         """As for `Questions`."""
         question = self._about(step)[sample]
-        url, body, most = request_of(self.url, self._model, question)
+        url, body, most = request_of(self.url, self._model, question, self._left_out)
         # Two pairs of one prompt are asked each for itself: an endpoint need not answer alike.
         parts = [url, self._model, hashlib.sha256(body).hexdigest(), self._pairs[step].id, sample]
         return Request(

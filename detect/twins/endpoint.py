@@ -15,15 +15,16 @@ from detect.records.twins import TwinRecord
 from detect.student.asking.account import Account, ClientSettings, more_to_target
 from detect.student.asking.asking import ask_all
 from detect.student.asking.credentials import ApiKey
+from detect.student.asking.fields import LIMITS, in_words, sampling_in_words
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from detect.student.asking.trouble import Tell
 from detect.twins.asking import Replied, TwinQuestions
 from detect.twins.conclude import Growth
 from detect.twins.lawful import law_of_job
-from detect.twins.measures.answers import answer_of
+from detect.twins.measures.answers import TEMPERATURE, answer_of
 from detect.twins.measures.protocol import F64
 from detect.twins.measuring import covariates_of, measure_of
-from detect.twins.plan import Ask
+from detect.twins.plan import Ask, TwinPlan
 from detect.twins.preparing import TwinsJob, prepare
 from detect.twins.readings import Progress, Readings
 from detect.twins.recording import evidence_of, write_report
@@ -99,6 +100,8 @@ def trace_twins_endpoint(
     readings = Readings(output, job.dtype, reading)
     prepared = prepare(job, output, readings, key=api_key, client=client)
     plan, pairs = prepared.plan, prepared.pairs
+    if tell is not None and plan.left_out:
+        tell(f"the endpoint is asked for {asked_for(plan)}: {in_words(plan.left_out)}")
     other = None if job.beside is None else read_line(job.beside, plan.suspect)
     measure = measure_of(plan, pairs, job.reference, job.owner, readings)
     covariates = covariates_of(pairs, job.owner, job.controls, readings)
@@ -160,12 +163,22 @@ def trace_twins_endpoint(
             ledger_head=head,
             stopped="target reached" if reached else account.stopped or "plan finished",
             before_plan=account.before_plan,
+            sampling=asked_for(plan),
         ),
         quotes=job.quotes,
         beside=other,
         objection=_seen_before(account.before_plan),
         made=made,
     )
+
+
+def asked_for(plan: TwinPlan) -> str:
+    """Which sampling a plan asks an endpoint for, for people; free answers beside the first are drawn warmer."""
+    first = sampling_in_words({"temperature": 0}, plan.left_out)
+    if plan.measure.get("samples") and "temperature" not in plan.left_out:
+        first += f", and temperature {TEMPERATURE:g} for further answers"
+    unlimited = set(LIMITS) <= set(plan.left_out)
+    return first + (f", {sampling_in_words({'max_tokens': None})}" if unlimited else "")
 
 
 def _words(ask: Ask, replies: Sequence[Replied]) -> str | None:

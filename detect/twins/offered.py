@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from detect.student.asking.account import ClientSettings
+from detect.student.asking.address import check_url
 from detect.student.asking.answers import read_response
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.forms import Form
-from detect.student.asking.plan import check_url
 from detect.student.asking.probing import Prober, Trial
 from detect.student.asking.reach import shown_host
 from detect.twins.asking import useless
@@ -49,11 +49,14 @@ class Offered:
         Settings with which it is asked for.
     probed
         What was tried, and what came of it, a line each.
+    left_out
+        Settings that the endpoint doesn't take (`detect.student.asking.fields`).
     """
 
     ask: Ask
     measure: dict[str, Any]
     probed: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ def offered(
     plain: bool,
     key: ApiKey | None = None,
     settings: ClientSettings | None = None,
+    left_out: Collection[str] = (),
 ) -> Offered:
     """Try what is wanted, or all from the strongest access to the weakest, until something works.
 
@@ -84,6 +88,8 @@ def offered(
         Whether the pairs' prompts are plain text: then /completions is tried first, else chat.
     key, settings
         As for `detect.student.asking.asking.ask_all`.
+    left_out
+        Settings that are left out of all requests; others are that the endpoint refuses by name.
 
     Raises
     ------
@@ -92,7 +98,7 @@ def offered(
     """
     check_url(url)
     ways = [way for way in _ways(plain) if wanted in ("auto", way.ask)]
-    return asyncio.run(_first(url, model, ways, wanted, key, settings))
+    return asyncio.run(_first(url, model, ways, wanted, key, settings, left_out))
 
 
 def _ways(plain: bool) -> list[_Way]:
@@ -139,12 +145,13 @@ async def _first(
     wanted: Ask | Literal["auto"],
     key: ApiKey | None,
     settings: ClientSettings | None,
+    left_out: Collection[str],
 ) -> Offered:
     most = max(item.most_tokens for way in ways for item in way.trial.questions)
-    async with Prober(url, model, key, settings, tokens=most) as prober:
+    async with Prober(url, model, key, settings, tokens=most, left_out=left_out) as prober:
         for way in ways:
             if await prober.offers(way.trial):
-                return Offered(way.ask, way.measure, tuple(prober.probed))
+                return Offered(way.ask, way.measure, tuple(prober.probed), tuple(prober.left_out))
     advice = "give another --ask, or auto" if wanted not in ("auto", "answers") else "check the model's name"
     raise DyetraceError(
         f"{shown_host(url)} offers nothing of what was looked for ({'; '.join(prober.probed)}); {advice}"

@@ -18,8 +18,8 @@ import msgspec
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from detect.records.trace import ModelSeen
 from detect.records.twins import LedgerSeen, PairCounts
+from detect.student.asking.address import check_url
 from detect.student.asking.budget import Budgets
-from detect.student.asking.plan import check_url
 from detect.twins.selection import Level
 from watermark.errors import DyetraceError
 from watermark.files.versioned import check_known_version, parse_versioned
@@ -92,6 +92,8 @@ class TwinPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         They are from.
     target_log10
         Log10 of the e-value at which asking may stop.
+    left_out
+        Settings that no request has, since the endpoint doesn't take them (`detect.student.asking.fields.fitted`).
     """
 
     format: Literal["dyetrace-twin-plan"] = "dyetrace-twin-plan"
@@ -115,6 +117,7 @@ class TwinPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     target_log10: float = 10.0
     alpha: float = DEFAULT_ALPHA
     budgets: Budgets = msgspec.field(default_factory=Budgets)
+    left_out: list[str] = []
 
     def __post_init__(self) -> None:
         _check_version(self.version)
@@ -139,8 +142,13 @@ def _check_version(version: int) -> None:
 
 
 def canonical_plan(plan: TwinPlan) -> bytes:
-    """The one byte string that stands for this plan: all fields, sorted keys, no white space."""
-    once = parse_plan(msgspec.json.encode(plan), "the plan")
+    """The one byte string that stands for this plan: its fields, sorted keys, no white space.
+
+    A field that plans of earlier releases have not is left out where it says nothing: their hashes stay what they were.
+    """
+    once = msgspec.to_builtins(parse_plan(msgspec.json.encode(plan), "the plan"))
+    if not once["left_out"]:
+        del once["left_out"]
     return msgspec.json.encode(once, order="sorted")
 
 

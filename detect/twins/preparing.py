@@ -15,9 +15,10 @@ from detect.records.made import now
 from detect.records.trace import ModelSeen
 from detect.records.twins import LedgerSeen
 from detect.student.asking.account import ClientSettings
+from detect.student.asking.address import check_url
 from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import ApiKey
-from detect.student.asking.plan import check_url
+from detect.student.asking.fields import as_options
 from detect.twins.measuring import covariate_columns, measure_columns, settings_of
 from detect.twins.offered import Offered, offered
 from detect.twins.plan import Ask, Choice, PlannedPair, TwinPlan, check_same_test, check_target, keep_plan, kept_plan
@@ -70,6 +71,8 @@ class TwinsJob:
         Whether pairs may be shown in the report.
     beside
         Report of a trace of the watermark in the same suspect, a second line of evidence.
+    left_out
+        Settings that no request to an endpoint is to have (`detect.student.asking.fields`).
     """
 
     suspect: str
@@ -96,6 +99,7 @@ class TwinsJob:
     commitment: TwinCommitment | None = None
     quotes: bool = True
     beside: Path | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def through_endpoint(self) -> bool:
@@ -143,6 +147,7 @@ class TwinsJob:
             "target": self.target_log10,
             "alpha": self.alpha,
             "dtype": self.dtype,
+            **as_options(self.left_out),
         }
 
 
@@ -324,6 +329,7 @@ def made_plan(
         ask=found.ask,
         measure=settings_of(found.ask, found.measure, job.samples, pairs, job.owner, readings),
         probed=list(found.probed),
+        left_out=list(found.left_out),
         columns=list(measure_columns(found.ask, reference is not None)),
         covariates=list(covariate_columns(owner is not None, job.controls if level == "regenerated" else ())),
         choice=Choice(
@@ -368,7 +374,7 @@ def _access(
             )
         wanted = "logprobs"
     plain = isinstance(pairs[0].prompt, str)
-    return offered(job.suspect, job.model or "", wanted, plain=plain, key=key, settings=client)
+    return offered(job.suspect, job.model or "", wanted, plain=plain, key=key, settings=client, left_out=job.left_out)
 
 
 def _suspect(job: TwinsJob, readings: Readings) -> ModelSeen:

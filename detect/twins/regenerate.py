@@ -8,11 +8,11 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from detect.student.asking.account import ClientSettings
+from detect.student.asking.address import api_root, check_url
 from detect.student.asking.answers import Choice, read_response
 from detect.student.asking.client import Endpoint, largest_body
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.pace import backoff, retry_after
-from detect.student.asking.plan import api_root, check_url
 from detect.student.asking.reach import Unreachable, cannot_reach, shown_host
 from watermark.errors import DyetraceError, MachineError
 from watermark.twins.logged import Logged

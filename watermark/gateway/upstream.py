@@ -24,9 +24,11 @@ class Upstream:
     Parameters
     ----------
     url
-        Its base address, such as http://127.0.0.1:8000/v1.
-    authorization
-        Gives the value of the header ``authorization``, in place of the client's own; None leaves that.
+        Its base address, such as http://127.0.0.1:8000/v1; its query, such as Azure's ``api-version``, is added to
+        that of each request.
+    credential
+        Gives the name, in lower case, and the value of the header with the API key, in place of the client's own; None
+        leaves that.
     own_headers
         Headers of requests that are the gateway's alone, in lower case.
     timeout
@@ -34,10 +36,15 @@ class Upstream:
     """
 
     def __init__(
-        self, url: str, authorization: Callable[[], str] | None, own_headers: Iterable[str], timeout: float
+        self,
+        url: str,
+        credential: Callable[[], tuple[str, str]] | None,
+        own_headers: Iterable[str],
+        timeout: float,
     ) -> None:
-        self.url = url.rstrip("/")
-        self._authorization = authorization
+        base, _, self._query = url.partition("?")
+        self.url = base.rstrip("/")
+        self._credential = credential
         self._own = frozenset(name.encode("latin-1") for name in own_headers)
         self._timeout = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS), pool=None)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
@@ -64,7 +71,7 @@ class Upstream:
         # Made by hand: the client would add headers of its own, and cookies that other clients were given.
         request = httpx2.Request(
             method,
-            self.url + path,
+            self._address(path),
             headers=headers,
             content=content,
             extensions={"timeout": self._timeout.as_dict()},
@@ -76,14 +83,20 @@ class Upstream:
         finally:
             await response.aclose()
 
+    def _address(self, path: str) -> str:
+        if not self._query:
+            return self.url + path
+        return f"{self.url}{path}{'&' if '?' in path else '?'}{self._query}"
+
     def passed_on(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """A client's headers as they go on: without those of its connection, of the gateway, and of its host."""
         all_of_them = [(name.lower(), value) for name, value in headers]
         left = _HOP_BY_HOP | self._own | {b"host"} | _named(all_of_them)
         kept = [(name, value) for name, value in all_of_them if name not in left]
-        if self._authorization is not None:
-            kept = [(name, value) for name, value in kept if name != b"authorization"]
-            kept.append((b"authorization", self._authorization().encode("latin-1")))
+        if self._credential is not None:
+            own, secret = (part.encode("latin-1") for part in self._credential())
+            kept = [(name, value) for name, value in kept if name not in (b"authorization", own)]
+            kept.append((own, secret))
         return kept
 
     def read_whole(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -85,6 +85,12 @@ class Gateway(TwinKeyed, Working, runs="gateway:gateway"):
         help="Where the server's API key is: file:PATH, env:NAME or cmd:COMMAND. By default clients' own keys are "
         "passed on; with it whoever reaches the gateway uses this one.  [e.g. --api-key env:MY_API_KEY]",
     )
+    api_key_header: str | None = option(
+        "--api-key-header",
+        metavar="NAME",
+        help="With --api-key: the header that the key goes into as it is, such as api-key at Azure; by default it is "
+        "sent as a bearer token (Authorization).  [e.g. --api-key-header api-key]",
+    )
     model: str | None = option(
         "--model",
         help="What the gateway asks for at its start, to see whether the server gives two answers; by default the "

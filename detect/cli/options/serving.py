@@ -12,6 +12,7 @@ from detect.cli.options.shared import (
     KEY_HELP,
     Asking,
     Printed,
+    Settings,
     Working,
     alpha_option,
     concurrency_option,
@@ -20,7 +21,7 @@ from detect.cli.options.shared import (
 )
 
 
-class ServeCheck(Asking, Printed, Working, runs="serving:serve_check"):
+class ServeCheck(Asking, Settings, Printed, Working, runs="serving:serve_check"):
     """Ask a running server at URL (OpenAI-compatible) for answers, and say whether the mark is in them.
 
     Status 0: marked as it should be. 3: it answers, and the mark is missing, another account's, or not in all answers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -136,6 +137,12 @@ class Asking(Options):
         help="Where the endpoint's API key is: file:PATH, env:NAME or cmd:COMMAND; none where it wants none.  "
         "[e.g. --api-key env:MY_API_KEY]",
     )
+    api_key_header: str | None = option(
+        "--api-key-header",
+        metavar="NAME",
+        help="The header that the API key goes into as it is, such as api-key at Azure; by default it is sent as a "
+        "bearer token (Authorization).  [e.g. --api-key-header api-key]",
+    )
     timeout: float = option(
         "--timeout",
         default=120.0,
@@ -151,6 +158,21 @@ class Asking(Options):
         help="How often a request is tried that was not answered, throttled (429) or met a failing endpoint (5xx); "
         "pauses grow up to a minute, or are as long as the endpoint asks for. Where nobody can be reached at the "
         "start, the command ends at once.  [e.g. --attempts 12]",
+    )
+
+
+class Settings(Options):
+    """Of commands whose requests can do without a setting that an endpoint refuses."""
+
+    leave_out: tuple[Literal["temperature", "top_p", "max_tokens"], ...] = option(
+        "--leave-out",
+        help="A setting that no request is to have, where the endpoint refuses it; the server's own holds then. "
+        "max_tokens leaves out the limit under either name. May be repeated.  [e.g. --leave-out top_p]",
+    )
+    limit_field: Literal["max_tokens", "max_completion_tokens"] | None = option(
+        "--limit-field",
+        help="What the endpoint calls the most tokens of an answer; by default max_tokens, or the other where that is "
+        "refused by name.  [e.g. --limit-field max_completion_tokens]",
     )
 
 

@@ -16,6 +16,7 @@ from detect.cli.options.shared import (
     Printed,
     Quoting,
     Reporting,
+    Settings,
     Tested,
     Working,
     alpha_option,
@@ -195,10 +196,11 @@ class TraceWeights(_Raced, _ServedTo, Decoys, Committed, _Traced, _Reported, run
     no_quotes: bool = _unquoted()
 
 
-class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Traced, runs="trace.plan:plan"):
+class TracePlanning(_Raced, _Served, _ServedTo, Asking, Settings, Decoys, Committed, _Traced, runs="trace.plan:plan"):
     """Fix prompts, statistic, keys and target of a trace through the endpoint at URL, before the first query; print the
     plan's SHA-256, to be published or deposited. Prompts are picked by a public seed, whatever was answered to them:
-    the key had a say in every answer, and a choice by answers can make an innocent endpoint look guilty. With --read
+    the key had a say in every answer, and a choice by answers can make an innocent endpoint look guilty. What the
+    endpoint takes of the requests is found by one question of its own, which asks for one token. With --read
     and --owner-model it is the plan of a race readout: how the endpoint is asked is found by a few neutral questions,
     and no free answers are asked for.
 
@@ -283,6 +285,11 @@ class TracePlanning(_Raced, _Served, _ServedTo, Asking, Decoys, Committed, _Trac
     max_tokens: int = option(
         "--max-tokens", type=click.IntRange(1), default=200, help="Most tokens of an answer.  [e.g. --max-tokens 100]"
     )
+    no_probe: bool = option(
+        "--no-probe",
+        help="Ask the endpoint nothing now: whether it takes what the plan sends shows when the plan is asked.  "
+        "[e.g. --no-probe]",
+    )
     tokenizer: str | None = tokenizer_option(
         ": looks for the mark in the prompts already now, and not only when they are about to be asked"
     )
@@ -328,7 +335,7 @@ class TraceEndpoint(_Served, Asking, _Traced, _Reported, runs="trace.api:api"):
     dry_run: bool = option("--dry-run", help="Say what asking would cost, and stop.  [e.g. --dry-run]")
 
 
-class TraceTwins(TwinKeyed, Asking, Printed, Working, Reporting, Drawn, Quoting, runs="trace.twins:twins"):
+class TraceTwins(TwinKeyed, Asking, Settings, Printed, Working, Reporting, Drawn, Quoting, runs="trace.twins:twins"):
     """Test whether SUSPECT prefers the answers that were served to their twins, which nobody was shown. SUSPECT is a
     model folder or the address of an endpoint. No mark is needed: under the null hypothesis each pair's sign is a fair
     coin. Pairs, questions and target are fixed in a plan in OUTPUT before anything is asked; every reply is kept there,

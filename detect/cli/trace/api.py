@@ -9,7 +9,7 @@ from detect.cli.options.trace import TraceEndpoint
 from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.reading import tested_ring
 from detect.cli.results import print_result
-from detect.cli.trace.belonging import refuse_of_races
+from detect.cli.trace.belonging import ASKING, refuse_of_races
 from detect.cli.trace.race import race_api
 from detect.cli.trace.shared import check_served, tighter_budgets
 from detect.cli.unused import refuse_unused
@@ -19,7 +19,7 @@ from detect.race.plan import is_race_plan
 from detect.records.made import made_by
 from detect.student.asking.account import ClientSettings, estimate
 from detect.student.asking.budget import Budgets
-from detect.student.asking.credentials import load_api_key
+from detect.student.asking.credentials import given_api_key
 from detect.student.asking.ledger import LEDGER_FILE, Ledger
 from detect.student.asking.plan import TracePlan, parse_plan, plan_bytes
 from detect.student.endpoint import Standing, trace_endpoint
@@ -34,9 +34,7 @@ def api(asked: TraceEndpoint) -> None:
         race_api(asked, data, maker)
         return
     fixed, made = parse_plan(data, f"plan {asked.plan_path}"), load_spec(asked.spec_path)
-    refuse_of_races(
-        asked, "and `dyetrace trace plan` made this plan without --owner-model", "api_key_source", "timeout", "attempts"
-    )
+    refuse_of_races(asked, "and `dyetrace trace plan` made this plan without --owner-model", *ASKING)
     budgets = tighter_budgets(asked, fixed.budgets)
     refuse_unused("fail", asked.dry_run, "--dry-run asks nothing and looks for no mark")
     if asked.dry_run:
@@ -70,7 +68,7 @@ def api(asked: TraceEndpoint) -> None:
             asked.output,
             served=asked.served,
             reference=asked.reference,
-            api_key=None if asked.api_key_source is None else load_api_key(asked.api_key_source),
+            api_key=given_api_key(asked.api_key_source, asked.api_key_header),
             budgets=budgets,
             client=ClientSettings(timeout=asked.timeout, most=asked.concurrency, attempts=asked.attempts),
             arguments=arguments,

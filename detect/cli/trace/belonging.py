@@ -5,6 +5,8 @@ from __future__ import annotations
 from detect.cli.options.trace import TraceEndpoint, TracePlanning, TraceWeights
 from detect.cli.unused import refuse_unused
 
+ASKING = ("api_key_source", "api_key_header", "timeout", "attempts")
+"""Of whatever asks an endpoint."""
 _OF_RACES = (
     "owner_temperature",
     "owner_top_p",
@@ -20,9 +22,7 @@ _OF_RACES = (
     "tenant",
     "taken",
     "complete",
-    "api_key_source",
-    "timeout",
-    "attempts",
+    *ASKING,
 )
 _FAIR = "each bet is fair whatever the suspect says, and decoy keys are the controls"
 _OWN_ANSWERS = "the served answers themselves are read (--read)"
@@ -44,6 +44,7 @@ _OF_OTHERS = {
     "temperature": "the suspect is asked for what it finds likeliest; --owner-temperature says at which the answers "
     "were drawn",
     "concurrency": "a request goes out when the one before is answered, as a later one shows what the key chose",
+    "no_probe": "how the endpoint can be asked is found by asking it",
     "max_tokens": "answers are read as they were served, or a word at a time is asked for",
 }
 

@@ -9,7 +9,7 @@ import click
 from detect.cli.options.trace import TracePlanning
 from detect.cli.reading import read_commitment, tested_ring
 from detect.cli.results import print_result
-from detect.cli.trace.belonging import refuse_of_races
+from detect.cli.trace.belonging import ASKING, refuse_of_races
 from detect.cli.trace.race import race_plan
 from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
@@ -17,9 +17,20 @@ from detect.cli.working import doing, note, rest, say
 from detect.keyed.held import held_keys
 from detect.records.made import now
 from detect.records.results import TracePlanned
+from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
-from detect.student.asking.plan import PlannedPrompt, PromptChoice, SamplingPlan, TracePlan, write_plan
+from detect.student.asking.credentials import given_api_key
+from detect.student.asking.fields import chosen
+from detect.student.asking.plan import (
+    PlannedPrompt,
+    PromptChoice,
+    SamplingPlan,
+    TracePlan,
+    check_new_plan,
+    write_plan,
+)
 from detect.student.asking.prompts import choose_prompts, prompts_of
+from detect.student.asking.taking import as_taken, found_to_take
 from detect.student.endpoint import check_prompts, statistic_of
 from detect.student.texts.served import counted_account, read_answers, served_file
 from detect.text.artefacts import check_text
@@ -34,7 +45,11 @@ def plan(asked: TracePlanning) -> None:
     if asked.owner_model is not None:
         race_plan(asked, asked.owner_model)
         return
-    refuse_of_races(asked, "and no --owner-model is given")
+    refuse_of_races(asked, "and no --owner-model is given", *ASKING)
+    for name in ASKING:
+        refuse_unused(name, asked.no_probe, "--no-probe asks the endpoint nothing")
+    refuse_unused("temperature", "temperature" in asked.leave_out, "--leave-out temperature sends none")
+    refuse_unused("limit_field", "max_tokens" in asked.leave_out, "--leave-out max_tokens sends no limit")
     refuse_seed_of_no_decoys(asked.decoys)
     why = f"--samples {asked.samples} asks for fewer answers than that"
     refuse_unused("per_request", asked.per_request > asked.samples, why)
@@ -53,8 +68,9 @@ def plan(asked: TracePlanning) -> None:
         evidence="samples" if asked.logprobs is None else "logprobs",
         prompts=prompts,
         choice=choice,
-        sampling=SamplingPlan(
-            temperature=asked.temperature, max_tokens=asked.max_tokens, top_logprobs=asked.logprobs or 0
+        sampling=as_taken(
+            SamplingPlan(temperature=asked.temperature, max_tokens=asked.max_tokens, top_logprobs=asked.logprobs or 0),
+            chosen(asked.leave_out, asked.limit_field),
         ),
         readout="entropy" if asked.reference is None else "reference",
         statistic=statistic_of(asked.served, asked.reference, account),
@@ -67,6 +83,7 @@ def plan(asked: TracePlanning) -> None:
     if asked.tokenizer is not None:
         doing("looking for the mark in the prompts")
         check_prompts(fixed, made, ring, asked.tokenizer)
+    fixed = _taken(asked, fixed)
     digest = write_plan(asked.output, fixed)
     rest()
     picked = f"{len(prompts)} of {choice.offered} prompts by seed {asked.seed!r}"
@@ -82,10 +99,29 @@ def plan(asked: TracePlanning) -> None:
             offered=choice.offered,
             seed=asked.seed,
             samples=asked.samples,
+            sampling=fixed.asked_for,
+            probed=fixed.probed,
             spec_id=made.spec_id,
             key_fingerprint=ring.master_fingerprint,
         )
     )
+
+
+def _taken(asked: TracePlanning, meant: TracePlan) -> TracePlan:
+    """The plan as its endpoint takes it, by asking; what had to go is said."""
+    if asked.no_probe:
+        return meant
+    check_new_plan(asked.output)
+    doing("asking the endpoint what it takes")
+    key = given_api_key(asked.api_key_source, asked.api_key_header)
+    client = ClientSettings(timeout=asked.timeout, attempts=asked.attempts)
+    fixed = found_to_take(meant, key, client)
+    changed = (fixed.sampling, fixed.per_request) != (meant.sampling, meant.per_request)
+    for line in fixed.probed:
+        (say if changed else note)(f"the endpoint: {line}")
+    if changed:
+        say(f"note: the endpoint does not take all that was to be sent, and the plan asks for {fixed.asked_for}")
+    return fixed
 
 
 def _chosen_prompts(asked: TracePlanning, account: str | None) -> tuple[list[PlannedPrompt], PromptChoice]:

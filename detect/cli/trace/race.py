@@ -30,10 +30,11 @@ from detect.race.weights import trace_race_weights
 from detect.records.made import Made, made_by
 from detect.records.results import RaceForecast, RacePlanned
 from detect.student.asking.account import ClientSettings
+from detect.student.asking.address import check_url
 from detect.student.asking.budget import Budgets
-from detect.student.asking.credentials import load_api_key
+from detect.student.asking.credentials import given_api_key
+from detect.student.asking.fields import chosen
 from detect.student.asking.ledger import LEDGER_FILE
-from detect.student.asking.plan import check_url
 from detect.student.texts.complete import FILTERED
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
@@ -81,6 +82,7 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
     refuse_of_others(asked)
     refuse_unused("per_answer", asked.ask in WHOLE_ANSWERS, f"--ask {asked.ask} reads each answer whole")
     check_url(asked.url)
+    refuse_unused("limit_field", "max_tokens" in asked.leave_out, "--leave-out max_tokens sends no limit")
     job = _job(
         asked,
         owner_model,
@@ -91,6 +93,7 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
         via=asked.via,
         per_answer=asked.per_answer,
         target_log10=-asked.target_log10_p,
+        left_out=tuple(chosen(asked.leave_out, asked.limit_field)),
         budgets=Budgets(requests=asked.max_requests, tokens=asked.max_total_tokens),
     )
     made = load_spec(asked.spec_path)
@@ -105,7 +108,7 @@ def race_plan(asked: TracePlanning, owner_model: Path) -> None:
         ring,
         _tokenizer(asked),
         asked.output,
-        key=None if asked.api_key_source is None else load_api_key(asked.api_key_source),
+        key=given_api_key(asked.api_key_source, asked.api_key_header),
         client=ClientSettings(timeout=asked.timeout, attempts=asked.attempts),
         progress=_show_reading,
     )
@@ -172,7 +175,7 @@ def race_api(asked: TraceEndpoint, data: bytes, maker: Made) -> None:
             asked.output,
             budgets=budgets,
             quotes=not asked.no_quotes,
-            api_key=None if asked.api_key_source is None else load_api_key(asked.api_key_source),
+            api_key=given_api_key(asked.api_key_source, asked.api_key_header),
             client=ClientSettings(timeout=asked.timeout, attempts=asked.attempts),
             made=maker,
             progress=_LiveEvidence(),

@@ -16,7 +16,8 @@ from detect.folders.published import TWINS_FORMAT
 from detect.records.made import made_by
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.budget import Budgets
-from detect.student.asking.credentials import load_api_key
+from detect.student.asking.credentials import given_api_key
+from detect.student.asking.fields import chosen
 from detect.student.asking.ledger import LEDGER_FILE
 from detect.twins.dry_run import dry_run
 from detect.twins.endpoint import Standing, trace_twins_endpoint
@@ -26,7 +27,10 @@ from watermark.keys import load_master
 from watermark.models.folder import check_folder
 from watermark.twins.commitment import load_twin_commitment
 
-_OF_ENDPOINTS = ("model", "samples", "api_key_source", "timeout", "attempts", "concurrency", "max_requests")
+_OF_ENDPOINTS = (
+    *("model", "samples", "leave_out", "limit_field"),
+    *("api_key_source", "api_key_header", "timeout", "attempts", "concurrency", "max_requests"),
+)
 
 
 def twins(asked: TraceTwins) -> None:
@@ -58,7 +62,7 @@ def twins(asked: TraceTwins) -> None:
             trace_twins_endpoint(
                 job,
                 asked.output,
-                api_key=None if asked.api_key_source is None else load_api_key(asked.api_key_source),
+                api_key=given_api_key(asked.api_key_source, asked.api_key_header),
                 client=_client(asked),
                 made=maker,
                 progress=_LiveEvidence(),
@@ -97,6 +101,7 @@ def _job(asked: TraceTwins) -> TwinsJob:
         commitment=None if asked.commitment_path is None else load_twin_commitment(asked.commitment_path),
         quotes=not asked.no_quotes,
         beside=asked.beside,
+        left_out=tuple(chosen(asked.leave_out, asked.limit_field)),
     )
 
 
@@ -104,6 +109,7 @@ def _refuse_unused(asked: TraceTwins, job: TwinsJob) -> None:
     for name in (*_OF_ENDPOINTS, "max_total_tokens"):
         refuse_unused(name, not job.through_endpoint, "the suspect's weights are at hand, and no endpoint is asked")
     refuse_unused("seed", asked.sample == 1.0, "--sample 1 takes all pairs")
+    refuse_unused("limit_field", "max_tokens" in asked.leave_out, "--leave-out max_tokens sends no limit")
     refuse_unused("samples", asked.ask in ("logprobs", "parting"), f"--ask {asked.ask} asks for no free answers")
     models = job.reference, job.owner, *job.controls
     refuse_unused("dtype", job.through_endpoint and not any(models), "no local model is read")

@@ -22,7 +22,16 @@ from detect.report.race.wording import (
 )
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.story import Fact
-from detect.report.wording import LIMITS_OF_SERVED, SECRECY, capital, decoys_run, in_tosses, tosses_line, watermark_line
+from detect.report.wording import (
+    LIMITS_OF_SERVED,
+    SECRECY,
+    capital,
+    decoys_run,
+    in_tosses,
+    own_sampling,
+    tosses_line,
+    watermark_line,
+)
 
 _SENTENCE = 600  # characters of one in a terminal
 _NAMED = 6  # accounts that are told one by one
@@ -140,6 +149,7 @@ def tested(record: RaceRecord) -> Iterator[tuple[str, Runs]]:
     at_hand = "whose weights were at hand (SHA-256 <code>$hash</code>…)" if suspect.sha256 else "asked at its endpoint"
     yield "Suspect", runs(f"The model <code>$name</code>, {at_hand}.", name=suspect.name, hash=suspect.sha256[:12])
     yield "Asked" if record.mode == "api" else "Read", runs(_ASKED[record.ask])
+    yield from own_sampling(record.queries)
     yield "Served answers", _read(record)
     yield "Owner’s model", _owner(record)
     if record.reference is not None:

@@ -20,7 +20,7 @@ from detect.report.trace.wording import (
     signed,
     strongest_keys,
 )
-from detect.report.wording import SECRECY, capital, decoys_run, in_tosses, watermark_line
+from detect.report.wording import SECRECY, capital, decoys_run, in_tosses, own_sampling, watermark_line
 
 _SHOWN = 4  # readings and models that are told one by one; more are counted
 _SENTENCE = 600  # characters of one in a terminal
@@ -142,6 +142,7 @@ def tested(record: TraceRecord) -> Iterator[tuple[str, Runs]]:
         yield "Reference", runs(than, models=models)
     for reading in record.readings[:_SHOWN]:
         yield "Read" if record.mode == "weights" else "Asked", _reading(record, reading)
+    yield from own_sampling(record.queries)
     if record.served is not None:
         weigh = "Contexts weigh by how often they were served, counted in <code>$name</code>."
         yield "Served contexts", runs(weigh, name=record.served.name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detect.records.trace import TraceRecord
+from detect.records.trace import Queries, TraceRecord
 from detect.records.written import key_label, percent
 from detect.report import closing
 from detect.report.checking import made_facts
 from detect.report.closing import cell, code, digest_cell, e_cell, name_cell, p_cell
-from detect.report.runs import Runs, level, runs
+from detect.report.runs import Runs, level, listed, runs
 from detect.report.story import (
     Block,
     Cell,
@@ -260,8 +260,31 @@ def _asked(record: TraceRecord) -> Iterator[tuple[str, Runs]]:
                 why=sent.stopped,
             ),
         )
+        yield from closing.sampling(sent)
+        yield from _read_and_not(sent)
         yield "Ledger, SHA-256", code(sent.ledger_sha256)
         yield "Last hash of its chain", code(sent.ledger_head)
+
+
+def _read_and_not(sent: Queries) -> Iterator[tuple[str, Runs]]:
+    """Which texts of the answers were read, and what could not be used."""
+    if set(sent.texts) - {"answer"}:
+        names = {"answer": "answer proper", "reasoning": "reasoning", "tool call": "calls of tools"}
+        each = [
+            runs("$kind ($n answers, $tokens tokens)", kind=names.get(kind, kind), tokens=one.tokens, n=one.answers)
+            for kind, one in sent.texts.items()
+        ]
+        yield "Texts read", runs("each for itself: $each", each=listed(each))
+    if sent.without_logprobs:
+        says = "$n answers were read by what they say alone: none came with them, or they don’t spell the answer"
+        yield "Without log-probabilities", runs(says, n=sent.without_logprobs)
+    for name, counts, more in (
+        ("Answers of no use", sent.unusable, ""),
+        ("Prompts refused", sent.refused, "; these prompts are left out"),
+    ):
+        if counts:
+            each = [runs("$n: $why", n=count, why=reason) for reason, count in counts.items()]
+            yield name, runs(f"$each{more}", each=listed(each))
 
 
 def _facts(record: TraceRecord) -> Iterator[tuple[str, Runs]]:

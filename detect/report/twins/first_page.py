@@ -11,7 +11,7 @@ from detect.report import wording
 from detect.report.runs import Runs, e_value, level, listed, p_value, runs, said
 from detect.report.story import Fact
 from detect.report.twins.wording import LEVELS, leading, once_in, stopped_early, tallied
-from detect.report.wording import capital, in_tosses
+from detect.report.wording import capital, in_tosses, own_sampling
 
 _SENTENCE = 600  # characters of one in a terminal
 _NAMED = 6  # accounts that are told one by one
@@ -131,6 +131,7 @@ def tested(record: TwinRecord) -> Iterator[tuple[str, Runs]]:
     at_hand = "whose weights were at hand (SHA-256 <code>$hash</code>…)" if suspect.sha256 else "asked at its endpoint"
     yield "Suspect", runs(f"The model <code>$name</code>, {at_hand}.", name=suspect.name, hash=suspect.sha256[:12])
     yield "Asked" if record.mode == "api" else "Read", _asked(record)
+    yield from own_sampling(record.queries)
     if record.reference is not None:
         yield (
             "Reference",

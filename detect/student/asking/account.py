@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from detect.records.results import AskingForecast
 from detect.student.asking.answers import read_response
-from detect.student.asking.budget import Budgets
+from detect.student.asking.budget import Budgets, written_tokens
 from detect.student.asking.ledger import Ledger, Spent
 from detect.student.asking.questions import Questions, Request
 
@@ -41,6 +41,9 @@ class ClientSettings:
     tried
         Such questions were found to be answered: one that is refused is then that question's own trouble, be it the
         first. Else the first one ends it all.
+    skips
+        Questions stand each for itself, as a trace's prompts do: one that is refused is left out and counted. Else a
+        few in a row end it.
     """
 
     timeout: float = 120.0
@@ -52,6 +55,7 @@ class ClientSettings:
     grace: float = 10.0
     in_order: bool = False
     tried: bool = False
+    skips: bool = False
 
 
 @dataclass(slots=True)
@@ -72,12 +76,15 @@ class Account:
         Spent for this plan over all its runs, as its budget counts them.
     unusable
         Answers that gave no text, and samples that could not be had at all, by reason.
+    refused
+        Steps that the endpoint refused, by what it said.
     without_logprobs
         Usable answers that came without something that the plan counts on, such as logprobs.
     repeated
         Answers whose text another sample of their prompt has too; many of them mean that the endpoint caches answers.
     prompt_tokens, completion_tokens
-        Of all answers, those from the ledger included, as the endpoint counts them; 0 where it doesn't say.
+        Of all answers, those from the ledger included, as the endpoint counts them, or as the answers show where they
+        show more; 0 where it doesn't say.
     before_plan
         Answers that the ledger held before this plan was entered in it, whichever plan asked for them: whoever makes a
         plan may have looked at them.
@@ -96,6 +103,7 @@ class Account:
     retries: int = 0
     tokens: int = 0
     unusable: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, int] = field(default_factory=dict)
     without_logprobs: int = 0
     repeated: int = 0
     prompt_tokens: int = 0
@@ -144,7 +152,7 @@ def estimate(
                 continue
             cached += 1
             if cached <= _LOOKED_AT:
-                seen.add(request.prompt_bytes, entry.payload, request.count)
+                seen.add(request, entry.payload)
     size = sum(request.prompt_bytes for request in missing)
     most = sum(request.bound for request in missing)
     return AskingForecast(
@@ -181,12 +189,13 @@ class _Seen:
     def __init__(self) -> None:
         self._bytes = self._prompt = self._completion = self._samples = 0
 
-    def add(self, size: int, payload: bytes, count: int) -> None:
-        response = read_response(payload, count)
-        if response.prompt_tokens is not None and response.completion_tokens is not None and response.choices:
-            self._bytes += size
+    def add(self, request: Request, payload: bytes) -> None:
+        response = read_response(payload, request.count)
+        written = written_tokens(response, request.most_tokens)
+        if response.prompt_tokens is not None and written is not None and response.choices:
+            self._bytes += request.prompt_bytes
             self._prompt += response.prompt_tokens
-            self._completion += response.completion_tokens
+            self._completion += written
             self._samples += len(response.choices)
 
     @property

@@ -10,8 +10,8 @@ from collections.abc import Coroutine
 from typing import Any, Generic
 
 from detect.student.asking.account import Account, ClientSettings
-from detect.student.asking.answers import Response, read_response
-from detect.student.asking.budget import Budget, Budgets, BudgetSpent, Reservation
+from detect.student.asking.answers import Response, error_message, read_response
+from detect.student.asking.budget import Budget, Budgets, BudgetSpent, Reservation, cost_of, written_tokens
 from detect.student.asking.client import Endpoint, Reply
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.ledger import Draft, Ledger
@@ -19,6 +19,7 @@ from detect.student.asking.pace import Pace, Stopped, backoff, retry_after
 from detect.student.asking.questions import Questions, Request, T, Taken
 from detect.student.asking.reach import Unreachable, cannot_reach, shown_host
 from detect.student.asking.recorder import Recorder
+from detect.student.asking.refusals import Refusals, is_of_prompt
 from detect.student.asking.trouble import Tell, Trouble
 from watermark.errors import DyetraceError, MachineError
 
@@ -60,6 +61,8 @@ class Asker(Generic[T]):
         self._pace = Pace(settings.start, settings.most)
         self._host = shown_host(questions.url)
         self._trouble = Trouble(self._host, settings.timeout, _KEPT, tell)
+        self._tell, self._told = tell or (lambda line: None), False
+        self._refusals = Refusals(self._host)
         self._next = 0
         self._tasks: deque[asyncio.Task[list[T]]] = deque()
         self._ready: deque[list[T]] = deque()
@@ -109,6 +112,7 @@ class Asker(Generic[T]):
             if not self._tasks:
                 if self._fatal is not None:
                     raise self._fatal
+                self._refusals.check_end(self._known_to_work)
                 self.account.stopped = "budget spent" if self._budget.spent else "plan finished"
                 return None
             await asyncio.wait([self._tasks[0]])
@@ -171,10 +175,11 @@ class Asker(Generic[T]):
             try:
                 got = await self._answer(request)
                 if got is None:
-                    self.account.unusable["no answer to be had"] += request.count
+                    refused = self._refusals.of(step) is not None
+                    self.account.unusable["refused" if refused else "no answer to be had"] += request.count
                     break
                 response, taken = got
-                self._count(response, taken)
+                self._count(request, response, taken)
                 found += taken.answers
             except (Stopped, BudgetSpent):
                 if self._fatal is not None:
@@ -194,6 +199,8 @@ class Asker(Generic[T]):
     async def _answer(self, request: Request) -> tuple[Response, Taken[T]] | None:
         """From the ledger, or else from the endpoint."""
         entry = self._ledger.answer(request.key)
+        if entry is None and self._settings.skips and self._is_refused(request):
+            return None
         if entry is None:
             async with self._turn:
                 return await self._send(request)
@@ -203,10 +210,21 @@ class Asker(Generic[T]):
         response = _read(entry.payload, request.count, entry.meta.get("problem"))
         return response, self._taken(request, entry.number, entry.payload, response)
 
-    def _count(self, response: Response, taken: Taken[T]) -> None:
+    def _is_refused(self, request: Request) -> bool:
+        """Whether a prompt was refused, in this run or for its words in an earlier one: asking again gains nothing."""
+        if self._refusals.of(request.step) is not None:
+            return True
+        entry = self._ledger.last_failure(request.key)
+        if entry is None or not is_of_prompt(entry.meta.get("status"), entry.payload):
+            return False
+        says = f"status {entry.meta['status']}: {error_message(entry.payload)}"
+        self.account.refused = self._refusals.on_record(request.step, says)
+        return True
+
+    def _count(self, request: Request, response: Response, taken: Taken[T]) -> None:
         account = self.account
         account.prompt_tokens += response.prompt_tokens or 0
-        account.completion_tokens += response.completion_tokens or 0
+        account.completion_tokens += written_tokens(response, request.most_tokens) or 0
         if response.model and len(account.models) < _MOST_MODELS:
             account.models.add(response.model)
         account.unusable.update(taken.unusable)
@@ -219,6 +237,9 @@ class Asker(Generic[T]):
         self._complete += len(taken.answers) > taken.lacking
         if taken.answers and taken.needed is not None and not self._complete:
             raise DyetraceError(f"{self._host} sends {taken.needed}")
+        if taken.told is not None and not self._told:
+            self._told = True
+            self._tell(f"{self._host}: {taken.told}")
         if self._useful:
             return taken
         self._useless[taken.unusable[0] if taken.unusable else ""] += 1
@@ -237,6 +258,8 @@ class Asker(Generic[T]):
         for attempt in range(self._settings.attempts):
             epoch = await self._pace.enter((request.step, request.sample))
             try:
+                if self._refusals.of(request.step) is not None:
+                    return None  # another request of the same prompt was refused while this one waited
                 reserved = await self._budget.reserve(request.bound)
                 self.account.retries += attempt > 0
                 draft = Draft(
@@ -245,6 +268,9 @@ class Asker(Generic[T]):
                 answer, wait = await self._exchange(request, draft, reserved, epoch)
                 if answer is not None:
                     return answer
+                if self._refusals.of(request.step) is not None:
+                    self._trouble.answered()
+                    return None
                 pause = None if wait is None else self._pause_after(attempt, wait)
                 if wait is not None and pause is None and self._went_well == 0:
                     self._pace.close()  # before the place is given back: whoever waits for it would send
@@ -303,13 +329,14 @@ class Asker(Generic[T]):
                 raise
             response = _read(reply.payload, request.count, reply.problem)
             verdict = reply.verdict(response.error)
-            cost = _cost(response, request, reserved) if verdict == "answer" else 0
+            most = request.most_tokens
+            cost = cost_of(response, request.count, most, reserved.held) if verdict == "answer" else 0
             meta = {"status": reply.status, "headers": reply.headers, "seconds": round(reply.seconds, 3)}
             if reply.problem is not None:
                 meta["problem"] = reply.problem
             if verdict != "answer":
                 await self._failed(draft, asked, cost, meta, reply.payload)
-                return None, self._refused(reply, verdict, epoch)
+                return None, self._refused(request, reply, verdict, epoch)
             done = Draft("answered", draft.key, draft.plan, cost, meta, reply.payload, asked)
             number = await self._recorder.append(done)
         finally:
@@ -318,6 +345,7 @@ class Asker(Generic[T]):
         self._trouble.answered()
         self._went_well += 1
         self._given_up, self._known_to_work = 0, True
+        self._refusals.answered()
         tokens = response.completion_tokens or request.count * request.most_tokens
         self._pace.went_well(reply.seconds, tokens // max(1, len(response.choices)))
         return (response, taken), None
@@ -332,8 +360,16 @@ class Asker(Generic[T]):
         self._pace.refused(epoch)
         return 0.0
 
-    def _refused(self, reply: Reply, verdict: str, epoch: int) -> float | None:
+    def _refused(self, request: Request, reply: Reply, verdict: str, epoch: int) -> float | None:
         self._last_trouble, self._slower = reply.says(), 1.0
+        of_prompt = verdict in ("refused", "stop") and is_of_prompt(reply.status, reply.payload)
+        if self._settings.skips and (verdict == "refused" or of_prompt):
+            if not self._refusals.count:
+                self._tell(f"{self._host}: refuses a prompt ({reply.says()}); it is left out, as others will be")
+            advice = _advice(reply.status)
+            counted = self._refusals.refused(request.step, reply.says(), advice, self._known_to_work, of_prompt)
+            self.account.refused = counted
+            return None
         if verdict == "stop" or (verdict == "refused" and not self._known_to_work):
             raise DyetraceError(f"{self._host} refuses: {reply.says()}; {_advice(reply.status)}")
         if verdict == "refused":
@@ -380,15 +416,6 @@ async def _together(parts: list[Coroutine[Any, Any, list[T]]]) -> list[list[T]]:
 
 def _read(payload: bytes, count: int, problem: str | None) -> Response:
     return read_response(payload, count) if problem is None else Response(problem=problem)
-
-
-def _cost(response: Response, request: Request, reserved: Reservation) -> int:
-    """Tokens as the endpoint counts them; where it doesn't, no fewer than they can be."""
-    if response.prompt_tokens is not None and response.completion_tokens is not None:
-        return response.prompt_tokens + response.completion_tokens
-    most = request.most_tokens
-    texts = [len(choice.tokens or choice.text.encode()) + 1 for choice in response.choices]
-    return reserved.held - request.count * most + sum(min(most, length) for length in texts) if texts else reserved.held
 
 
 def _refuse_secret(canonical: bytes, key: ApiKey) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from detect.student.asking.answers import Choice, Response
 from watermark.errors import DyetraceError
 
 
@@ -18,7 +19,8 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     requests
         HTTP requests sent, retries included.
     tokens
-        Prompt and completion tokens as the endpoint counts them; where it doesn't, an upper bound.
+        Prompt and completion tokens as the endpoint counts them, or more where its answers show more; where it doesn't
+        count, an upper bound.
     """
 
     requests: int | None = None
@@ -41,6 +43,68 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 def _smaller(a: int | None, b: int | None) -> int | None:
     return a if b is None else b if a is None else min(a, b)
+
+
+_BYTES_PER_TOKEN = 4  # of answers beside the first where nothing counts their tokens
+
+
+def written_tokens(response: Response, most: int) -> int | None:
+    """Tokens that a response's answers took, reasoning included: as the endpoint counts them, or as many as they show.
+
+    llama-server counts the first of several answers alone, so that three of them would cost three times what its
+    ``usage`` says. Their log-probabilities or token ids count them, and that they were cut off at the limit; else their
+    length does.
+
+    Parameters
+    ----------
+    response
+        As read.
+    most
+        Tokens that one answer may have.
+
+    Returns
+    -------
+    int or None
+        None where the endpoint doesn't count.
+    """
+    if response.completion_tokens is None:
+        return None
+    several = len(response.choices) > 1
+    return max(response.completion_tokens, sum(_shown(choice, most, several) for choice in response.choices))
+
+
+def cost_of(response: Response, count: int, most: int, held: int) -> int:
+    """Tokens that a request did cost; where the endpoint doesn't count, no fewer than they can be.
+
+    Parameters
+    ----------
+    response
+        As read.
+    count, most
+        Answers that were asked for, and tokens that one of them may have.
+    held
+        What was set aside for it.
+    """
+    written = written_tokens(response, most)
+    if response.prompt_tokens is not None and written is not None:
+        return response.prompt_tokens + written
+    sizes = [max(len(choice.tokens or ()), len(choice.token_ids or ())) or _size(choice) for choice in response.choices]
+    return held - count * most + sum(min(most, size + 1) for size in sizes) if sizes else held
+
+
+def _shown(choice: Choice, most: int, several: bool) -> int:
+    if several and choice.finish_reason == "length":
+        return most
+    exact = max(len(choice.tokens or ()), len(choice.token_ids or ()))
+    if exact or not several:
+        return min(most, exact)  # an echo's tokens are the prompt's, and those are counted
+    return min(most, -(-_size(choice) // _BYTES_PER_TOKEN))
+
+
+def _size(choice: Choice) -> int:
+    """UTF-8 bytes of all that an answer holds: no fewer than it has tokens."""
+    said = choice.said or ()
+    return sum(len(part.text.encode("utf-8", "replace")) for part in said) or len(choice.text.encode())
 
 
 class BudgetSpent(Exception):

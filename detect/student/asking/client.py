@@ -84,7 +84,7 @@ class Endpoint:
     url
         Where requests go.
     key
-        Sent as a bearer token; None for servers that want none.
+        Sent in its header; None for servers that want none.
     connections
         Kept open at most.
     timeout
@@ -104,7 +104,8 @@ class Endpoint:
         # A compressed body could unfold to any size.
         headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "dyetrace"}
         if key is not None:
-            headers["authorization"] = key.authorization()
+            name, value = key.header()
+            headers[name] = value
         self._url, self._key, self._timeout, self._largest = url, key, timeout, largest
         self._connect = min(0.9 * timeout, _LONGEST_CONNECT)
         self._proxy: str | None = None

@@ -1,4 +1,4 @@
-"""The endpoint's API key: where it is read from, and that it shows nowhere."""
+"""The endpoint's API key: where it is read from, which header it goes into, and that it shows nowhere."""
 
 from __future__ import annotations
 
@@ -13,21 +13,37 @@ from watermark.keys import read_source
 _PASTED = re.compile(r"((sk|pk|hf|gsk|xai|nvapi)[-_]|AIza|eyJ|Bearer )[-_A-Za-z0-9]{16,}")
 _SHORTEST_SECRET = 12
 _REDACTED = b"[redacted]"
+_BEARER = "authorization"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9][-_A-Za-z0-9]{0,63}")
+_NOT_FOR_KEYS = {
+    *("accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"),
+    *("keep-alive", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "cookie"),
+}
+"""Headers that the client sets itself, or that are no place for an API's key."""
 
 
 class ApiKey:
-    """A bearer token that never shows in ``repr`` and never pickles."""
+    """A key that never shows in ``repr`` and never pickles.
 
-    __slots__ = ("_secret",)
+    Parameters
+    ----------
+    secret
+        The key itself.
+    name
+        Of the header that it goes into: as a bearer token into ``authorization``, as it is into any other, such as
+        Azure's ``api-key``.
+    """
 
-    def __init__(self, secret: str) -> None:
+    __slots__ = ("_name", "_secret")
+
+    def __init__(self, secret: str, name: str | None = None) -> None:
         if not secret or not all("!" <= c <= "~" for c in secret):
             raise DyetraceError("the API key is empty or holds characters that no HTTP header may; check its source")
-        self._secret = secret
+        self._secret, self._name = secret, _BEARER if name is None else header_name(name)
 
-    def authorization(self) -> str:
-        """The header's value; only for sending."""
-        return f"Bearer {self._secret}"
+    def header(self) -> tuple[str, str]:
+        """The header's name, in lower case, and its value; only for sending."""
+        return self._name, f"Bearer {self._secret}" if self._name == _BEARER else self._secret
 
     def redact(self, data: bytes) -> bytes:
         """``data`` without the key: a server may quote it in an error, and nothing of it belongs into a ledger.
@@ -54,19 +70,63 @@ class ApiKey:
         raise TypeError("an ApiKey cannot be pickled: pass its source (file:, env:, cmd:) instead")
 
 
-def load_api_key(source: str) -> ApiKey:
+def load_api_key(source: str, header: str | None = None) -> ApiKey:
     """Load an API key from ``file:PATH``, ``env:NAME`` or ``cmd:COMMAND``, as `watermark.keys.load_key` does.
+
+    Parameters
+    ----------
+    source
+        Where it is.
+    header
+        Name of the header that it goes into; None for a bearer token in ``authorization``.
 
     Raises
     ------
     DyetraceError
         The source cannot be read, is open to others, or holds no token; the message shows nothing of it.
     """
+    name = None if header is None else header_name(header)
     text, where = read_source(source, "API key", lambda rest: _looks_like_key(source.partition(":")[0], rest))
     try:
-        return ApiKey(text.strip())
+        return ApiKey(text.strip(), name)
     except DyetraceError:
         raise DyetraceError(f"{where} holds no API key (a single word of printable ASCII); check it") from None
+
+
+def given_api_key(source: str | None, header: str | None) -> ApiKey | None:
+    """The key that a command was given, as `load_api_key` has it; None where it was given none.
+
+    Raises
+    ------
+    DyetraceError
+        A header without a key, beside what `load_api_key` refuses.
+    """
+    if source is None and header is not None:
+        raise DyetraceError("--api-key-header says where the API key goes: give --api-key as well, or leave it out")
+    return None if source is None else load_api_key(source, header)
+
+
+def header_name(name: str) -> str:
+    """A header's name in lower case.
+
+    Raises
+    ------
+    DyetraceError
+        It is none, or not one for a key. A pasted key or a whole header is not shown.
+    """
+    if not _HEADER_NAME.fullmatch(name) or looks_pasted(name):
+        raise DyetraceError(
+            "the API key's header must be the bare name of an HTTP header, such as api-key; the key itself comes from "
+            "the source of --api-key"
+        )
+    if name.lower() in _NOT_FOR_KEYS:
+        raise DyetraceError(f"the header {name.lower()} is no place for an API key; give another name, such as api-key")
+    return name.lower()
+
+
+def looks_pasted(text: str) -> bool:
+    """Whether a text begins as the API keys of well-known providers do."""
+    return bool(_PASTED.match(text))
 
 
 def _looks_like_key(kind: str, rest: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-from detect.student.asking.plan import api_root
+from detect.student.asking.address import address_below
+from detect.student.asking.fields import LIMITS, fitted
 
 Form = Literal["completions", "continue", "prefix", "last"]
 """How a server is made to go on with an answer that has been begun.
@@ -22,7 +23,6 @@ FORMS: tuple[Form, ...] = ("completions", "continue", "prefix", "last")
 
 _FRAME = 16  # tokens that a chat template may put around a message; as for plans of traces
 _PATHS = {"chat": "/chat/completions", "completions": "/completions"}
-_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,22 @@ def question_of(
     return Question("chat", {"messages": chat, **body}, size + max_tokens)
 
 
-def request_of(url: str, model: str, question: Question) -> tuple[str, bytes, int]:
-    """Address, JSON and most tokens of the answer of a question's request."""
-    body = {"model": model, **question.body}
-    most = next((body[name] for name in _LIMITS if isinstance(body.get(name), int)), 0)
+def request_of(url: str, model: str, question: Question, left_out: Collection[str] = ()) -> tuple[str, bytes, int]:
+    """Address, JSON and most tokens of the answer of a question's request.
+
+    Parameters
+    ----------
+    left_out
+        Settings that the endpoint doesn't take (`detect.student.asking.fields.fitted`). The most tokens are those of
+        the question also where no limit is sent.
+    """
+    most = next((question.body[name] for name in LIMITS if isinstance(question.body.get(name), int)), 0)
+    body = {"model": model, **fitted(question.body, left_out)}
     try:
         encoded = msgspec.json.encode(body)
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell and UTF-8 can't
         encoded = msgspec.json.encode(_sound(body))
-    return api_root(url) + _PATHS[question.endpoint], encoded, most
+    return address_below(url, _PATHS[question.endpoint]), encoded, most
 
 
 def _sound(value: Any) -> Any:

@@ -12,14 +12,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
+from detect.student.asking.address import address_below, check_url
 from detect.student.asking.answers import Response, SuspectAnswer
 from detect.student.asking.budget import Budgets
 from detect.student.asking.client import largest_body
+from detect.student.asking.fields import LimitField, sampling_in_words
 from detect.student.asking.questions import Request, Taken
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
@@ -29,6 +30,7 @@ from watermark.files.writing import write_atomically
 PLAN_VERSION = 2
 """Version 1 chose prompts by the contexts of marked answers, which can make an innocent endpoint look guilty."""
 MOST_SAMPLES = 1024
+_UNLIMITED = 1 << 15  # tokens of an answer that are read at most where its length is left to the server
 _OWN_FIELDS = {"model", "messages", "prompt", "n", "stream", "temperature", "top_p", "seed", "logprobs", "top_logprobs"}
 _OWN_FIELDS |= {"max_tokens", "max_completion_tokens"}
 
@@ -82,29 +84,34 @@ class SamplingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     Attributes
     ----------
+    temperature, top_p
+        Null where they are not sent, and the server's own hold.
+    max_tokens
+        Of an answer. It is what budgets reckon with also where no limit is sent.
     seed
         Sent as ``seed`` + sample number where given; not every server has it.
     top_logprobs
         Alternatives at each position, where the evidence is "logprobs"; OpenAI allows 20 for chat and 5 for
         completions, vLLM 20 unless it was started otherwise.
     limit_field
-        What the server calls ``max_tokens``.
+        What the server calls ``max_tokens``; null where no limit is sent.
     extra
         Further fields of the request, as they are: {"top_k": -1} where a server samples from a truncated
         distribution by default.
     """
 
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float | None = 1.0
+    top_p: float | None = 1.0
     max_tokens: int = 256
     seed: int | None = None
     top_logprobs: int = 20
-    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    limit_field: LimitField | None = "max_tokens"
     extra: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        _within("sampling.temperature", self.temperature, 0.0, 100.0)
-        if not 0 < self.top_p <= 1:
+        if self.temperature is not None:
+            _within("sampling.temperature", self.temperature, 0.0, 100.0)
+        if self.top_p is not None and not 0 < self.top_p <= 1:
             raise DyetraceError(f"plan field sampling.top_p must lie in (0, 1] (got {self.top_p})")
         _within("sampling.max_tokens", self.max_tokens, 1, 1 << 20)
         _within("sampling.top_logprobs", self.top_logprobs, 0, 1 << 20)
@@ -120,7 +127,8 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     created
         UTC, by the analyst's clock.
     url
-        Base address of the OpenAI-compatible API, such as https://host/v1; never with credentials in it.
+        Base address of the OpenAI-compatible API, such as https://host/v1; never with credentials in it. Its query
+        (Azure's ``?api-version=``) is sent with each request.
     model
         The suspect's name there.
     endpoint
@@ -145,6 +153,8 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         The watermark and its key; the commitment shows that the key was fixed earlier still.
     target_log10_p
         Where asking may stop, negative.
+    probed
+        What was tried at the endpoint before, to find what it takes, and what came of it, a line each.
     """
 
     format: Literal["dyetrace-plan"] = "dyetrace-plan"
@@ -170,6 +180,7 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     target_log10_p: float = -10.0
     alpha: float = DEFAULT_ALPHA
     budgets: Budgets = msgspec.field(default_factory=Budgets)
+    probed: list[str] = []
 
     def __post_init__(self) -> None:
         _check_version(self.version)
@@ -202,7 +213,9 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def largest_body(self) -> int:
         """As for `Questions`."""
         alternatives = self.sampling.top_logprobs + 1 if self.evidence == "logprobs" else 0
-        return largest_body(self.per_request * self.sampling.max_tokens, alternatives)
+        limit = self.sampling.max_tokens
+        longest = max(limit, _UNLIMITED) if self.sampling.limit_field is None else limit
+        return largest_body(self.per_request * longest, alternatives)
 
     @property
     def canonical(self) -> bytes:
@@ -213,6 +226,14 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def sha256(self) -> str:
         """As for `Questions`."""
         return plan_sha256(self)
+
+    @property
+    def asked_for(self) -> str:
+        """Which sampling is asked for, for people."""
+        sampling = self.sampling
+        limit = None if sampling.limit_field is None else sampling.max_tokens
+        settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": limit}
+        return sampling_in_words(settings | sampling.extra)
 
     def samples_of(self, step: int) -> list[range]:
         """As for `Questions`."""
@@ -235,7 +256,7 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def take(self, request: Request, entry: int, payload: bytes, response: Response) -> Taken[SuspectAnswer]:
         """As for `Questions`."""
-        usable = [(place, choice) for place, choice in enumerate(response.choices) if choice.problem is None]
+        usable = [(place, choice) for place, choice in enumerate(response.choices) if choice.said]
         answers = [
             SuspectAnswer(
                 prompt=request.step,
@@ -246,21 +267,27 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
                 prompt_tokens=response.prompt_tokens,
                 completion_tokens=response.completion_tokens,
                 entry=entry,
+                parts=choice.parts,
             )
             for place, choice in usable
         ]
-        unusable = [choice.problem for choice in response.choices if choice.problem is not None]
+        unusable = [choice.problem or "no text" for choice in response.choices if not choice.said]
         if not response.choices:
             unusable = [response.problem or "no choices"]
         if self.evidence != "logprobs":
             return Taken(answers, unusable)
-        lacking = sum(answer.tokens is None for answer in answers)
+        lacking = sum(not answer.has_logprobs for answer in answers)
+        silent = all(answer.tokens is None for answer in answers)
         needed = "no logprobs, which the plan counts on; make a plan without --logprobs"
-        return Taken(answers, unusable, lacking, needed)
+        told = (
+            "its log-probabilities do not spell its answers; such answers are read by what they say alone, which shows "
+            "far less: end this here unless that is what you want"
+        )
+        return Taken(answers, unusable, lacking, needed if silent else None, told if lacking else None)
 
     def repeated(self, answers: Sequence[SuspectAnswer]) -> int:
         """As for `Questions`."""
-        return len(answers) - len({answer.text for answer in answers})
+        return len(answers) - len({answer.said for answer in answers})
 
 
 def _check_version(version: int) -> None:
@@ -298,27 +325,6 @@ def _check_prompts(prompts: list[PlannedPrompt], endpoint: str) -> None:
             )
 
 
-def check_url(url: str) -> None:
-    """Raise DyetraceError unless ``url`` is a plain http(s) address without credentials, query or fragment."""
-    how = "give the API's base address, such as https://host/v1"
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise DyetraceError(f"the endpoint's address is not a URL; {how}") from None
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        # It may hold a secret, so nothing of it is said.
-        raise DyetraceError("the endpoint's address holds a user, a query or a fragment; give the API key by --api-key")
-    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
-        raise DyetraceError(f"the endpoint's address must begin with http:// or https:// and name a host; {how}")
-
-
-def api_root(url: str) -> str:
-    """The base address without a final slash; /v1 is added where there is no path, an endpoint's own path removed."""
-    root = url.rstrip("/").removesuffix("/completions").removesuffix("/chat").rstrip("/")
-    return root + "/v1" if urlsplit(root).path in ("", "/") else root
-
-
 def prompt_messages(prompt: str | list[Message]) -> list[Message]:
     """A prompt as a chat endpoint takes it: a plain string is the user's one message."""
     return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
@@ -331,19 +337,27 @@ def prompt_text(prompt: str | list[Message]) -> str:
 
 def endpoint_url(plan: TracePlan) -> str:
     """Where the plan's requests go."""
-    return api_root(plan.url) + ("/chat/completions" if plan.endpoint == "chat" else "/completions")
+    return address_below(plan.url, "/chat/completions" if plan.endpoint == "chat" else "/completions")
 
 
 def request_body(plan: TracePlan, prompt: int, sample: int, count: int) -> bytes:
     """The JSON of the request for ``count`` samples of a prompt, from sample number ``sample`` on."""
-    asked, sampling = plan.prompts[prompt].prompt, plan.sampling
-    body: dict[str, Any] = {"model": plan.model}
-    if plan.endpoint == "chat":
-        body["messages"] = prompt_messages(asked)
-    else:
-        body["prompt"] = asked
-    body["temperature"], body["top_p"] = sampling.temperature, sampling.top_p
-    body[sampling.limit_field] = sampling.max_tokens
+    body = {"model": plan.model, **shown_as(plan, plan.prompts[prompt].prompt), **request_settings(plan, sample, count)}
+    return msgspec.json.encode(body)
+
+
+def shown_as(plan: TracePlan, asked: str | list[Message]) -> dict[str, Any]:
+    """A prompt as a field of the request."""
+    return {"messages": prompt_messages(asked)} if plan.endpoint == "chat" else {"prompt": asked}
+
+
+def request_settings(plan: TracePlan, sample: int, count: int) -> dict[str, Any]:
+    """What a request says beside its model and its prompt."""
+    sampling = plan.sampling
+    named = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    body: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if sampling.limit_field is not None:
+        body[sampling.limit_field] = sampling.max_tokens
     if count > 1:
         body["n"] = count
     if sampling.seed is not None:
@@ -352,7 +366,7 @@ def request_body(plan: TracePlan, prompt: int, sample: int, count: int) -> bytes
         body["logprobs"], body["top_logprobs"] = True, sampling.top_logprobs
     elif plan.evidence == "logprobs":
         body["logprobs"] = sampling.top_logprobs
-    return msgspec.json.encode(body | sampling.extra)
+    return body | sampling.extra
 
 
 def request_key(plan: TracePlan, body: bytes, sample: int) -> str:
@@ -369,9 +383,14 @@ def prompt_bytes(plan: TracePlan, prompt: int) -> int:
 
 
 def canonical_plan(plan: TracePlan) -> bytes:
-    """The one byte string that stands for this plan: all fields, sorted keys, no white space."""
+    """The one byte string that stands for this plan: its fields, sorted keys, no white space.
+
+    A field that plans of earlier releases have not is left out where it says nothing: their hashes stay what they were.
+    """
     # Once through JSON: a whole number given where a float belongs would be written in another way afterwards.
-    once = parse_plan(msgspec.json.encode(plan), "the plan")
+    once = msgspec.to_builtins(parse_plan(msgspec.json.encode(plan), "the plan"))
+    if not once["probed"]:
+        del once["probed"]
     return msgspec.json.encode(once, order="sorted")
 
 
@@ -413,9 +432,14 @@ def plan_bytes(path: Path) -> bytes:
         ) from None
 
 
-def write_plan(path: Path, plan: TracePlan) -> str:
-    """Write a plan as indented JSON and return its SHA-256; an existing file is never overwritten."""
+def check_new_plan(path: Path) -> None:
+    """Raise DyetraceError where something lies already."""
     if os.path.lexists(path):
         raise DyetraceError(f"{path} exists already; a plan is never overwritten, so choose another name")
+
+
+def write_plan(path: Path, plan: TracePlan) -> str:
+    """Write a plan as indented JSON and return its SHA-256; an existing file is never overwritten."""
+    check_new_plan(path)
     write_atomically(path, msgspec.json.format(canonical_plan(plan), indent=2) + b"\n")
     return plan_sha256(plan)

@@ -30,6 +30,9 @@ _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 CHRF_ORDER = 6
 CHRF_BETA = 2.0
 
+TEMPERATURE = 0.7
+"""Of answers beside the likeliest one."""
+
 COLUMNS = ("telling words", "chrF", "longest common prefix", "words in order")
 """Names of the numbers of a pair."""
 
@@ -103,7 +106,7 @@ class AnswerMeasure:
     idf: Idf
     usual: Mapping[str, Sequence[str]] | None = None
     samples: int = 0
-    temperature: float = 0.7
+    temperature: float = TEMPERATURE
     completions: bool = False
     name: str = "answers"
     columns: tuple[str, ...] = COLUMNS

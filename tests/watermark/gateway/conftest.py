@@ -79,7 +79,7 @@ class Gate:
         accounts: Accounts | None = None,
         tokens_a_day: int | None = None,
         at_once: int = 16,
-        authorization: Callable[[], str] | None = None,
+        credential: Callable[[], tuple[str, str]] | None = None,
         wrapped: Callable[[TwinLedger], Ledger] = lambda ledger: ledger,
         looks: bool = False,
         send_buffer: int | None = None,
@@ -96,7 +96,7 @@ class Gate:
         ready = threading.Event()
 
         async def run() -> None:
-            async with Upstream(upstream, authorization, whose.own_headers, time_limit) as up:
+            async with Upstream(upstream, credential, whose.own_headers, time_limit) as up:
                 usage_last = (await look(up, None))[0] if looks else {True: USAGE_LAST, False: USAGE_LAST}
                 budget, ledger = Budget(tokens_a_day, at_once), wrapped(self._ledger)
                 settings = Settings(share, two_requests, time_limit, usage_last)

@@ -47,7 +47,7 @@ def test_headers_of_the_request_go_on_but_those_of_its_connection(gate: Gates, e
 
 
 def test_the_operators_key_takes_the_place_of_the_clients(gate: Gates, echo: Echo) -> None:
-    own = gate(echo.url, authorization=lambda: "Bearer ours")
+    own = gate(echo.url, credential=lambda: ("authorization", "Bearer ours"))
     for path in ("/v1/models", "/v1/chat/completions"):
         _, headers = got(own.client.request("POST", path, json=CHAT, headers={"authorization": "Bearer theirs"}))
         assert headers["authorization"] == "Bearer ours"

@@ -21,7 +21,7 @@ def test_keys_come_from_files_variables_and_commands(tmp_path: Path, monkeypatch
     path.chmod(0o600)
     monkeypatch.setenv("SUSPECT_KEY", SECRET)
     for source in (f"file:{path}", "env:SUSPECT_KEY", f"cmd:cat {path}"):
-        assert load_api_key(source).authorization() == f"Bearer {SECRET}"
+        assert load_api_key(source).header() == ("authorization", f"Bearer {SECRET}")
 
 
 def test_no_message_shows_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
