@@ -1,17 +1,37 @@
-"""Which field of a record holds the document, and that field's value as text, turns or token ids.
+"""Which fields of a record hold documents, and their values as text, turns or token ids.
 
-Without a name from the user these are tried, in order: chats (which say who wrote what), texts, token ids. A name
-counts only where its value is of the right type.
+Without names from the user fields are chosen by their names, by what they hold and by how much of it: before any key is
+used. All that there is stands on record, whether or not it is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from detect.readers.batch import Broken, Inspected, ReadOptions, Source, Tally
+from detect.readers.turns import (  # noqa: F401 (keys: of columns)
+    ABOUT,
+    ANSWERS,
+    CONTENT_KEYS,
+    OTHERS,
+    PROMPTS,
+    ROLE_KEYS,
+    Wanted,
+    chat_in,
+    glance,
+    is_reasoning,
+    name_of,
+    turns_of,
+    wanted,
+    words_of,
+    wrong,
+)
+from detect.records.seen import ColumnSeen
 from detect.text.encode import Ids
 
 CHAT_FIELDS = ("messages", "conversations", "conversation", "chat")
@@ -22,60 +42,340 @@ CANDIDATES = (
     *((name, "text") for name in TEXT_FIELDS),
     *((name, "tokens") for name in TOKEN_FIELDS),
 )
-ASSISTANTS = frozenset({"assistant", "gpt", "model", "bot", "chatbot", "ai"})
-ROLE_KEYS = ("role", "from")
-CONTENT_KEYS = ("content", "value")
-# A turn with one of these calls a tool and needs no text.
-CALL_KEYS = ("tool_calls", "function_call")
+_DOCUMENTS = frozenset("text content document body".split())
+"""Fields that hold documents even where nothing in them looks like a sentence."""
+_BESIDE = frozenset(
+    "id ids uid uuid guid url urls uri link path file filename hash sha md5 license licence language lang locale date "
+    "time timestamp created updated metadata meta model version category tag tags tool schema definitions type name "
+    "key index split subset label status format mask dump".split()
+)
+"""Words in the names of fields that say something about a document."""
+_SHORT = 32  # characters a record below which a field is no match for a longer one
+_MOST_COLUMNS = 64
+_DEEPEST = 4
 
 _MAX_TOKEN = 2**32 - 1
+ASSISTANT = Wanted(frozenset(["assistant"]))
 
 
 def lookup(record: dict[str, Any], column: str) -> Any:
-    """Find a field; dots go into nested objects, or belong to the name where there is no such object."""
-    value: Any = record
-    for name in column.split("."):
-        if not isinstance(value, dict) or name not in value:
-            break
-        value = value[name]
-    else:
-        return value
-    if column in record:
-        return record[column]
-    raise Broken(f"has no field {column!r}")
-
-
-def kind_of(value: Any) -> str | None:
-    """Tell what a field holds: "text", "messages", "tokens", or None where that can't be seen."""
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, dict):
-        return "messages" if any(isinstance(value.get(key), list) for key in CONTENT_KEYS) else None
-    if isinstance(value, list) and value:
-        if isinstance(value[0], dict):
-            return "messages"
-        if isinstance(value[0], int) and not isinstance(value[0], bool):
-            return "tokens"
-    return None
-
-
-def choose(records: Sequence[dict[str, Any]], field: str | None) -> tuple[str, str]:
-    """Choose column and kind from a file's first records.
+    """Find a field; dots go into objects and lists ("choices.0.text", "choices.*.text"), or belong to the name.
 
     Raises
     ------
     Broken
-        No field fits.
+        There is none.
     """
-    for name, wanted in CANDIDATES if field is None else [(field, None)]:
-        for value in _values(records, name):
-            kind = kind_of(value)
-            if kind is not None and wanted in (kind, None):
-                return name, kind
-    for name in TOKEN_FIELDS if field is None else [field]:  # nothing but empty lists
-        if any(value == [] for value in _values(records, name)):
-            return name, "tokens"
-    raise no_field(dict.fromkeys(key for record in records for key in record), field)
+    try:
+        return _below(record, column.split("."))
+    except KeyError:
+        if column in record:
+            return record[column]
+        raise Broken(f"has no field {column!r}") from None
+
+
+def _below(value: Any, names: Sequence[str]) -> Any:
+    for number, name in enumerate(names):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.lstrip("-").isdecimal() and -len(value) <= int(name) < len(value):
+            value = value[int(name)]
+        elif isinstance(value, list | dict) and name == "*":
+            rest = names[number + 1 :]
+            found: list[Any] = []
+            for one in value if isinstance(value, list) else value.values():
+                try:
+                    inner = _below(one, rest)
+                except KeyError:
+                    continue
+                found += inner if "*" in rest else [inner]
+            if value and not found:
+                raise KeyError(name)
+            return found
+        else:
+            raise KeyError(name)
+    return value
+
+
+def kind_of(value: Any, column: str = "", want: Wanted = ASSISTANT) -> str | None:
+    """Tell what a field holds: "text", "messages", "tokens", or None where that can't be seen."""
+    if isinstance(value, str):
+        return "messages" if _spells_chat(value, column, want) else "text"
+    if isinstance(value, dict):
+        return None if glance(value, column, want) is None else "messages"
+    first = next((one for one in value if one is not None), None) if isinstance(value, list) else None
+    while isinstance(first, list) and first and isinstance(first[0], list):
+        first = first[0]
+    if isinstance(first, list):
+        return "messages" if first and isinstance(first[0], str | dict) else None
+    if isinstance(first, str | dict):
+        return "messages"
+    return "tokens" if isinstance(first, int) and not isinstance(first, bool) else None
+
+
+def _spells_chat(text: str, column: str, want: Wanted) -> bool:
+    """Whether a text is a chat or a list of texts, written as JSON."""
+    chat = chat_in(text)
+    return chat is not None and bool(glance(chat, column, want))
+
+
+@dataclass
+class _Field:
+    """What the first records have in a field.
+
+    Attributes
+    ----------
+    kinds
+        How many values are of each kind; "json" are strings that spell chats.
+    roles
+        Whether there are turns that say whose they are.
+    turns_read
+        Whether one of them is read.
+    prose
+        Whether it has more than single words.
+    present
+        How many records have the field, whether or not something is in it.
+    """
+
+    name: str
+    kinds: Counter[str] = field(default_factory=Counter)
+    characters: int = 0
+    roles: bool = False
+    turns_read: bool = False
+    prose: bool = False
+    present: int = 0
+    hint: str = ""
+
+    @property
+    def records(self) -> int:
+        """How many have something in it."""
+        return sum(self.kinds.values())
+
+    @property
+    def kind(self) -> str:
+        """What it holds; "" where that can't be seen."""
+        if not self.kinds:
+            return self.hint
+        if self.kinds["text"] >= sum(self.kinds[kind] for kind in ("messages", "tokens")) and self.kinds["text"]:
+            return "text"
+        return max(("messages", self.kinds["messages"] + self.kinds["json"]), ("tokens", self.kinds["tokens"]),
+                   key=lambda pair: pair[1])[0]  # fmt: skip
+
+    @property
+    def short(self) -> bool:
+        """Whether there is hardly anything in it."""
+        return self.characters < _SHORT * self.records
+
+    @property
+    def seen(self) -> ColumnSeen:
+        """As it stands on record."""
+        return ColumnSeen(self.name, self.kind, self.records, self.characters, read=False)
+
+
+class _Fields:
+    """All fields of the first records that may hold documents, in the order in which they come up."""
+
+    def __init__(self, want: Wanted) -> None:
+        self.want = want
+        self.found: dict[str, _Field] = {}
+
+    def see(self, name: str, value: Any, depth: int = 0) -> None:
+        """Take note of a value, and of those within it where it is no document itself."""
+        here = self.found.setdefault(name, _Field(name))
+        here.present += 1
+        if value is None:
+            return
+        if value in ("", [], {}):
+            here.hint = here.hint or ("text" if value == "" else "tokens" if _is_ids(name) else "messages")
+        elif isinstance(value, str):
+            json = _spells_chat(value, name, self.want)
+            if json:
+                self._turns(here, glance(chat_in(value), name, self.want) or [], "json")
+            else:
+                here.kinds["text"] += 1
+                here.characters += len(value)
+                here.prose = here.prose or _is_prose(value)
+        elif isinstance(value, list) and kind_of(value) == "tokens":
+            here.kinds["tokens"] += 1
+            here.characters += len(value)
+        elif isinstance(value, list | dict):
+            counted = glance(value, name, self.want)
+            if counted:
+                self._turns(here, counted, "messages")
+                here.prose = here.roles or any(map(_is_prose, _texts(value)))
+            elif depth < _DEEPEST and isinstance(value, dict):
+                for key, inner in value.items():
+                    self.see(f"{name}.{key}", inner, depth + 1)
+            elif depth < _DEEPEST and all(isinstance(one, dict) for one in value):
+                for key in dict.fromkeys(key for one in value for key in one):
+                    self.see(f"{name}.*.{key}", [one[key] for one in value if key in one], depth + 1)
+
+    def _turns(self, here: _Field, counted: list[tuple[str, str, bool, int]], kind: str) -> None:
+        here.kinds[kind] += 1
+        here.characters += sum(characters for *_, characters in counted)
+        here.roles = here.roles or any(role for role, *_ in counted)
+        here.turns_read = here.turns_read or any(read for _, _, read, _ in counted)
+        here.prose = here.prose or kind == "json"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _is_prose(text: str) -> bool:
+    """Whether there is more than one word, or a letter of a script that may have no blanks."""
+    return not text.isascii() or len(text.split(None, 1)) > 1
+
+
+def _is_ids(name: str) -> bool:
+    return name in TOKEN_FIELDS or bool(words_of(name) & {"ids", "tokens"})
+
+
+def inspected(
+    records: Sequence[dict[str, Any]], options: ReadOptions, kinds: Mapping[str, str] | None = None
+) -> Inspected:
+    """Choose fields by a file's first records, whose values are as JSON has them (columnar files: `to_pylist`).
+
+    Read are, each by itself: chats; fields with names of answers; where there is neither, other fields of text; and in
+    any case reasoning and calls of tools that stand in fields of their own. Of these, fields with hardly anything in
+    them are left out beside longer ones. Where there are none, token ids are read; and questions only where nothing
+    else is.
+
+    Parameters
+    ----------
+    records
+        The first ones, some dozens; none at all is no error where ``kinds`` says what there is.
+    kinds
+        Of columns that a schema names, by their full name: what they would hold, for those in which no record has
+        anything.
+
+    Raises
+    ------
+    Broken
+        No field fits, or one that was named is not there.
+    """
+    seen = _Fields(wanted(options))
+    for record in records:
+        for name, value in record.items():
+            seen.see(name, value)
+    for name, kind in (kinds or {}).items():
+        here = seen.found.setdefault(name, _Field(name))
+        here.hint, here.present = kind, here.present or 1
+    names = list(dict.fromkeys([key for record in records for key in record] + [*(kinds or {})]))
+    columns = {name: found.seen for name, found in seen.found.items() if found.records}
+    if options.fields:
+        chosen = list(_named(records, options, kinds or {}, names, seen.want))
+        missing = set(options.fields) - {name for name, _ in chosen}
+        columns |= {name: ColumnSeen(name, "", 0, 0, read=False) for name in missing}
+    else:
+        chosen = [(found.name, found.kind) for found in _chosen(list(seen.found.values()))]
+        if not chosen:
+            raise no_field(names, None)
+    for name, kind in chosen:
+        known = columns.get(name) or _measured(records, name, kind, seen.want)
+        columns[name] = ColumnSeen(name, kind, known.records, known.characters, read=True)
+    most = sorted(columns.values(), key=lambda column: (not column.read, -column.characters))[:_MOST_COLUMNS]
+    id_column = options.id_field or ("id" if "id" in names else None)
+    return Inspected(
+        tuple(chosen),
+        None if id_column in [name for name, _ in chosen] else id_column,
+        tuple(column for column in columns.values() if column in most),
+    )
+
+
+def _named(
+    records: Sequence[dict[str, Any]],
+    options: ReadOptions,
+    kinds: Mapping[str, str],
+    names: Iterable[str],
+    want: Wanted,
+) -> Iterator[tuple[str, str]]:
+    """The fields that were named, with what they hold; one that is missing is none where others are there."""
+    missing: list[Broken] = []
+    for name in dict.fromkeys(options.fields):
+        values = list(_values(records, name))
+        counts = Counter(kind for value in values if (kind := kind_of(value, name, want)) is not None)
+        if len(counts) > 1 and any(isinstance(value, str) for value in values):
+            counts = Counter(  # strings that spell chats are chats only where all are
+                "text" if isinstance(value, str) else kind_of(value, name, want) or "" for value in values
+            )
+        kind = counts.most_common(1)[0][0] if counts else ""
+        kind = kind or kinds.get(name, "") or ("text" if "" in values else "tokens" if [] in values else "")
+        if kind or (values and len(options.fields) > 1):
+            yield name, kind or "text"
+        else:
+            missing.append(no_field(names, name))
+    if len(missing) == len(set(options.fields)):
+        raise missing[0]
+
+
+def _measured(records: Sequence[dict[str, Any]], name: str, kind: str, want: Wanted) -> ColumnSeen:
+    """What is in a field that was named, and is none of those that were looked for."""
+    fields = _Fields(want)
+    for value in _values(records, name):
+        fields.see(name, value)
+    found = fields.found.get(name, _Field(name))
+    return ColumnSeen(name, kind, found.records, found.characters, read=True)
+
+
+def _chosen(fields: Sequence[_Field]) -> list[_Field]:
+    """Fields to read, the likeliest first (see `inspected`)."""
+    filled = [found for found in fields if found.kind in ("text", "messages") and found.records]
+    ranks = {found.name: _rank(found) for found in filled}
+    likely = [found for found in filled if ranks[found.name] in ("chat", "answer", "other", "beside")]
+    if any(not found.short for found in likely):
+        likely = [found for found in likely if not found.short or ranks[found.name] == "chat"]
+    of = {
+        rank: [found for found in likely if ranks[found.name] == rank] for rank in ("chat", "answer", "other", "beside")
+    }
+    chosen = of["chat"] + of["answer"] or of["other"]
+    if chosen or of["beside"]:
+        waiting = [] if of["chat"] or of["answer"] else [one for one in fields if _is_unfilled_answer(one)]
+        return chosen + of["beside"] + waiting
+    tokens = [found for found in fields if found.kind == "tokens" and _is_ids(found.name)]
+    for name in TOKEN_FIELDS:
+        if any(found.name == name for found in tokens):
+            return [found for found in tokens if found.name == name]
+    tokens = [found for found in tokens if not words_of(found.name) & PROMPTS] or tokens
+    asked = [found for found in filled if ranks[found.name] == "asked"]
+    asked = [found for found in asked if not found.short] or asked
+    empty = [found for found in fields if not found.records and found.hint in ("text", "messages")]
+    empty = [found for found in empty if _rank(found) in ("chat", "answer", "other")]
+    if tokens or asked:
+        return tokens or asked + [one for one in fields if _is_unfilled_answer(one)]
+    return empty
+
+
+def _rank(found: _Field) -> str:
+    """What a field is by its name: "chat", "answer", "beside" an answer, "other" text, "asked", or "about" the text."""
+    words = words_of(found.name)
+    about, asked, answered = words & (_BESIDE | ABOUT), words & (PROMPTS | OTHERS), words & ANSWERS
+    if found.kind == "messages" and words & {"call", "calls"}:
+        return "beside"
+    if found.kind == "messages" and found.roles:
+        return "chat" if found.turns_read or not asked else "asked"
+    if is_reasoning(found.name) or words & {"call", "calls"}:
+        return "beside"
+    if answered and not about:
+        return "answer"
+    if about:
+        return "about"
+    if found.name in _DOCUMENTS or (found.prose and not asked):
+        return "other"
+    return "asked"
+
+
+def _is_unfilled_answer(found: _Field) -> bool:
+    """Whether answers may stand here further down, though the first records have none."""
+    words = words_of(found.name)
+    if found.records or not found.present or "." in found.name or found.hint not in ("", "text", "messages"):
+        return False
+    found.hint = found.hint or "text"
+    return bool(words & ANSWERS) and not words & (_BESIDE | ABOUT)
 
 
 def no_field(names: Iterable[str], field: str | None) -> Broken:
@@ -98,79 +398,21 @@ def _values(records: Sequence[dict[str, Any]], name: str) -> Iterable[Any]:
 def as_text(value: Any, column: str) -> str:
     """Return a text."""
     if not isinstance(value, str):
-        raise _wrong(value, column, "text")
+        raise wrong(value, column, "text")
     return value
 
 
 def as_tokens(value: Any, column: str) -> Ids:
     """Return a list of token ids as an array."""
     if not isinstance(value, list):
-        raise _wrong(value, column, "a list of token ids")
+        raise wrong(value, column, "a list of token ids")
     for index, token in enumerate(value):
         if not isinstance(token, int) or isinstance(token, bool):
-            raise Broken(f"has {_name_of(token)} among its token ids ({column!r}, position {index})")
+            raise Broken(f"has {name_of(token)} among its token ids ({column!r}, position {index})")
         if not 0 <= token <= _MAX_TOKEN:
             shown = token if abs(token) < 1 << 64 else "a number"
             raise Broken(f"has token id {shown} outside 0 .. 2^32 - 1 ({column!r}, position {index})")
     return np.array(value, np.uint32)
-
-
-def wanted_roles(roles: Sequence[str]) -> frozenset[str]:
-    """Names of roles to read, in lower case."""
-    wanted = frozenset(role.casefold() for role in roles)
-    return wanted | ASSISTANTS if "assistant" in wanted else wanted
-
-
-def as_turns(value: Any, column: str, roles: frozenset[str]) -> list[str]:
-    """Return the texts of the turns of ``roles``: one for each turn, or for each of its parts."""
-    if isinstance(value, dict):
-        value = _transposed(value, column)
-    if not isinstance(value, list):
-        raise _wrong(value, column, "a list of messages")
-    texts: list[str] = []
-    for number, turn in enumerate(value, 1):
-        if not isinstance(turn, dict):
-            raise Broken(f"has {_name_of(turn)} as message {number} of {column!r}, not an object")
-        role = _first(turn, ROLE_KEYS)
-        if not isinstance(role, str):
-            raise Broken(f"has a message without 'role' or 'from' ({column!r}, message {number})")
-        content = _first(turn, CONTENT_KEYS)
-        if content is None and not any(key in turn for key in (*CONTENT_KEYS, *CALL_KEYS)):
-            raise Broken(f"has a message without 'content' or 'value' ({column!r}, message {number})")
-        if content is None or role.casefold() not in roles:
-            continue
-        texts.extend(_parts(content, column, number))
-    return texts
-
-
-def _transposed(value: dict[str, Any], column: str) -> list[dict[str, Any]]:
-    """One object for each turn from one list for each key, as `datasets` stores a sequence of objects."""
-    lists = {key: items for key, items in value.items() if items is not None}
-    if not all(isinstance(items, list) for items in lists.values()) or len({len(x) for x in lists.values()}) > 1:
-        raise _wrong(value, column, "a list of messages")
-    return [dict(zip(lists, turn, strict=True)) for turn in zip(*lists.values(), strict=True)]
-
-
-def _first(turn: dict[str, Any], keys: Sequence[str]) -> Any:
-    return next((turn[key] for key in keys if turn.get(key) is not None), None)
-
-
-def _parts(content: Any, column: str, number: int) -> list[str]:
-    if isinstance(content, str):
-        return [as_text(content, column)]
-    if not isinstance(content, list):
-        raise Broken(f"has {_name_of(content)} as content of message {number} of {column!r}, not text")
-    texts = []
-    for part in content:
-        if isinstance(part, str):
-            texts.append(as_text(part, column))
-        elif not isinstance(part, dict):
-            raise Broken(f"has {_name_of(part)} among the parts of message {number} of {column!r}")
-        elif part.get("type", "text") in ("text", "output_text", None):
-            if not isinstance(part.get("text"), str):
-                raise Broken(f"has a part without 'text' in message {number} of {column!r}")
-            texts.append(as_text(part["text"], column))
-    return texts
 
 
 def own_id(value: Any) -> str | None:
@@ -180,38 +422,6 @@ def own_id(value: Any) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return None
-
-
-def _wrong(value: Any, column: str, wanted: str) -> Broken:
-    return Broken(f"has {_name_of(value)} in field {column!r}, not {wanted}")
-
-
-def _name_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return next((name for kind, name in names.items() if isinstance(value, kind)), "a value")
-
-
-def inspected(
-    records: Sequence[dict[str, Any]], options: ReadOptions, kinds: Mapping[str, str] | None = None
-) -> Inspected:
-    """Choose fields by a file's first records, whose values are as JSON has them (columnar files: `to_pylist`).
-
-    Parameters
-    ----------
-    records
-        The first ones, some dozens; none at all is no error where ``kinds`` says what there is.
-    kinds
-        Of columns that a schema names, by their full name: what they would hold, for those in which no record has
-        anything.
-
-    Raises
-    ------
-    Broken
-        No field fits, or one that was named is not there.
-    """
-    raise NotImplementedError
 
 
 def converter(source: Source, options: ReadOptions) -> Callable[[Any, Tally], Any]:
@@ -225,9 +435,28 @@ def converter(source: Source, options: ReadOptions) -> Callable[[Any, Tally], An
     Broken
         Raised by what is returned: the value is none of this kind.
     """
-    raise NotImplementedError
+    column, want, others = source.column, wanted(options), others_read(source)
+    if source.kind == "messages":
+
+        def turns(value: Any, tally: Tally) -> Any:
+            return [] if others and value is None else turns_of(value, column, want, tally)
+
+        return turns
+    convert: Callable[[Any, str], Any] = as_text if source.kind == "text" else as_tokens
+    nothing: Any = "" if source.kind == "text" else []
+    return lambda value, _: convert(nothing if others and value is None else value, column)
 
 
 def others_read(source: Source) -> bool:
     """Whether further fields of the same file are read, so that this one may be missing from a record."""
     return sum(column.read for column in source.columns) > 1
+
+
+def wanted_roles(roles: Sequence[str]) -> Wanted:
+    """Whose turns are read."""
+    return wanted(ReadOptions(roles=tuple(roles)))
+
+
+def as_turns(value: Any, column: str, want: Wanted) -> list[str]:
+    """Return the texts of the turns of ``roles``: one for each turn, or for each of its parts."""
+    return turns_of(value, column, want, Tally())

@@ -15,8 +15,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from detect.readers.batch import MAX_DOCUMENT, Batch, Broken, Draft, Inspected, ReadOptions, Source, one_line
-from detect.readers.fields import as_text, as_tokens, as_turns, choose, lookup, own_id, wanted_roles
+from detect.readers.batch import (
+    MAX_DOCUMENT,
+    Batch,
+    Broken,
+    Draft,
+    Inspected,
+    ReadOptions,
+    Source,
+    Tally,
+    one_line,
+)
+from detect.readers.fields import as_tokens, converter, inspected, lookup, others_read, own_id
 from detect.text.encode import Ids
 
 Item = bytes | dict[str, Any] | Broken
@@ -26,7 +36,7 @@ SAMPLE_ITEMS = 64
 SAMPLE_BYTES = 1 << 18
 """How much of a file's beginning is looked at to choose a field."""
 
-_TYPES = {"text": str, "tokens": list[int], "messages": Any}
+_TYPES: dict[str, Any] = {"text": str, "tokens": list[int], "messages": Any}
 # Escapes in JSON: surrogate pairs, unpaired surrogates (group 1), all others.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 
@@ -52,10 +62,9 @@ def inspect(items: Iterable[Item], options: ReadOptions) -> Inspected:
             records += [record] if record is not None else []
     if not records and first_problem:
         raise first_problem
-    field = options.fields[0] if options.fields else None
-    column, kind = choose(records, field) if records else (field or "", "text")
-    id_column = options.id_field or ("id" if any("id" in record for record in records) else None)
-    return Inspected(((column, kind),), id_column if id_column != column else None)
+    if not records:  # an empty file
+        return Inspected(((options.fields[0] if options.fields else "", "text"),), options.id_field)
+    return inspected(records, options)
 
 
 def read(blocks: Iterator[Sequence[Item]], source: Source, options: ReadOptions) -> Iterator[Batch]:
@@ -83,13 +92,13 @@ def read(blocks: Iterator[Sequence[Item]], source: Source, options: ReadOptions)
             try:
                 if not isinstance(item, bytes) or len(item) > MAX_DOCUMENT:  # and so, perhaps, cut short
                     raise Broken("")
-                document, own = decode(item)
+                document, own = decode(item, draft.tally)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Broken):
                 try:
                     record = parsed(item)
                     if record is None:
                         continue
-                    document, own = from_record(record)
+                    document, own = from_record(record, draft.tally)
                 except Broken as error:
                     draft.skip(number, error.reason)
                     continue
@@ -100,42 +109,59 @@ def read(blocks: Iterator[Sequence[Item]], source: Source, options: ReadOptions)
 
 def _decoders(
     source: Source, options: ReadOptions
-) -> tuple[Callable[[bytes], Document], Callable[[dict[str, Any]], Document]]:
+) -> tuple[Callable[[bytes, Tally], Document], Callable[[dict[str, Any], Tally], Document]]:
     """Two ways to a document: fast, from a line without faults; and from any parsed record, with reasons."""
-    column, id_column, roles = source.column, source.id_column, wanted_roles(options.roles)
-    convert: Callable[[Any], Any] = {
-        "text": lambda value: as_text(value, column),
-        "tokens": lambda value: as_tokens(value, column),
-        "messages": lambda value: as_turns(value, column, roles),
-    }[source.kind]
+    column, id_column, convert = source.column, source.id_column, converter(source, options)
+    others = [seen.name for seen in source.columns if seen.read and seen.name != column] if others_read(source) else []
 
-    def from_record(record: dict[str, Any]) -> Document:
-        document = convert(lookup(record, column))
+    def from_record(record: dict[str, Any], tally: Tally) -> Document:
+        document = convert(_one_of(record, column, others), tally)
         try:
             return document, own_id(lookup(record, id_column)) if id_column else None
         except Broken:
             return document, None
 
-    if "." in column or "." in (id_column or ""):
-        generic = msgspec.json.Decoder(dict[str, Any])
-        return lambda line: from_record(generic.decode(line)), from_record
+    generic = msgspec.json.Decoder(dict[str, Any])
+    if any(mark in name for mark in ".*" for name in (column, id_column or "")):
+        return lambda line, tally: from_record(generic.decode(line), tally), from_record
 
     names = {"document": column} | ({"own": id_column} if id_column else {})
-    line_type = msgspec.defstruct(
-        "Line", [("document", _TYPES[source.kind]), ("own", Any, None)], rename=names, gc=False
-    )
+    kind: Any = _TYPES[source.kind]
+    document = ("document", kind | None, None) if others else ("document", kind)
+    line_type = msgspec.defstruct("Line", [document, ("own", Any, None)], rename=names, gc=False)
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(line_type).decode
     parts: Callable[[Any], tuple[Any, Any]] = attrgetter("document", "own")
-    # msgspec has checked texts and lists of integers already.
-    from_checked = convert
-    if source.kind != "messages":
-        from_checked = (lambda value: value) if source.kind == "text" else (lambda value: _array(value, column))
 
-    def from_line(line: bytes) -> Document:
+    def from_line(line: bytes, tally: Tally) -> Document:
         value, own = parts(decode(line))
-        return from_checked(value), own_id(own)
+        if value is None:  # of one of several fields
+            return from_record(generic.decode(line), tally)
+        if source.kind == "messages":
+            return convert(value, tally), own_id(own)
+        # msgspec has checked texts and lists of integers already.
+        return value if source.kind == "text" else _array(value, column), own_id(own)
 
     return from_line, from_record
+
+
+def _one_of(record: dict[str, Any], column: str, others: Sequence[str]) -> Any:
+    """The value of a field; None where the record has nothing there, and something in another field that is read."""
+    try:
+        value = lookup(record, column)
+    except Broken:
+        if not others:
+            raise
+        value = None
+    if value is None and others and not any(_has(record, name) for name in others):
+        raise Broken(f"has nothing in {column!r}, nor in the other fields that are read")
+    return value
+
+
+def _has(record: dict[str, Any], name: str) -> bool:
+    try:
+        return lookup(record, name) not in (None, "", [])
+    except Broken:
+        return False
 
 
 def _array(tokens: list[int], column: str) -> Ids:

@@ -147,6 +147,19 @@ def turns_of(value: Any, column: str, want: Wanted, tally: Tally) -> list[str]:
     return walk.texts
 
 
+def glance(value: Any, column: str, want: Wanted) -> list[tuple[str, str, bool, int]] | None:
+    """What `turns_of` would count of a list or object: role, part, whether it is read, characters; None of others."""
+    walk = _Walk(column, want)
+    try:
+        if isinstance(value, list):
+            walk.entries(value, _whose(column), 0)
+        elif not isinstance(value, dict) or not walk.whole(value):
+            return None
+    except Broken:
+        return None
+    return walk.counted
+
+
 def _whose(column: str) -> str | None:
     """Whose the entries of a list are that don't say it: a model's, in fields named for what models answer."""
     words = words_of(column)

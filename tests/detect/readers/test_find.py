@@ -94,8 +94,8 @@ def test_the_form_goes_by_the_ending_and_else_by_the_content(tmp_path: Path, nam
     ("record", "column", "kind"),
     [
         ({"text": "t", "messages": [{"role": "user", "content": "c"}]}, "messages", "messages"),
-        ({"content": "c", "text": "t"}, "text", "text"),
-        ({"output": "o", "answer": "a", "token_ids": [1]}, "output", "text"),
+        ({"prompt": "c", "text": "t"}, "text", "text"),
+        ({"output": "o", "context": "a", "token_ids": [1]}, "output", "text"),
         ({"prompt": "p", "generation": "g"}, "generation", "text"),
         ({"text": 5, "tokens": ["the"], "input_ids": [1]}, "input_ids", "tokens"),
         ({"text": None, "ids": []}, "ids", "tokens"),
@@ -123,8 +123,8 @@ def test_a_named_field_is_taken_for_what_it_holds(tmp_path: Path) -> None:
     [
         (
             "s.jsonl",
-            '{"body": "a", "n\\u001b": 1}\n',
-            r"has no field that .*; name one with --field \(its fields: 'body', 'n\\x1b'\)",
+            '{"url": "a", "n\\u001b": 1}\n',
+            r"has no field that .*; name one with --field \(its fields: 'url', 'n\\x1b'\)",
         ),
         ("s.jsonl", "nonsense\n", r"is not JSON: Expecting value .*line 1"),
         ("s.json", '[{"text": "a"}]', "is one JSON array; .*jq -c"),

@@ -97,7 +97,7 @@ def test_pieces_cover_a_file_without_reading_it(tmp_path: Path) -> None:
         (b'{"text": "a', "is not JSON: Unterminated string .*character 10"),
         (b'{"text": "a"} {"text": "b"}', "is not JSON: Extra data"),
         (b'{"text": "caf\xe9"}', "is not UTF-8 .byte 14 of the line"),
-        (b'{"body": "a"}', "has no field 'text'"),
+        (b'{"body": 5}', "has no field 'text'"),
         (b'{"text": null}', "has null in field 'text', not text"),
         (b'{"text": ["a"]}', "has a list in field 'text', not text"),
         (b'["a"]', "is JSON, but not an object"),
@@ -172,9 +172,9 @@ def test_of_a_chat_only_the_wanted_turns_are_read_and_never_joined(tmp_path: Pat
 @pytest.mark.parametrize(
     ("chat", "reason"),
     [
-        ([{"role": "assistant", "text": "a"}], "has a message without 'content' or 'value' ('m.c', message 1)"),
+        ([{"role": "assistant", "words": "a"}], "has a message without 'content' or 'value' ('m.c', message 1)"),
         ([{"content": "a"}], "has a message without 'role' or 'from' ('m.c', message 1)"),
-        (["a"], "has text as message 1 of 'm.c', not an object"),
+        ([5], "has a number as message 1 of 'm.c', not an object"),
         ([{"role": "assistant", "content": 3}], "has a number as content of message 1 of 'm.c', not text"),
         ([{"role": "assistant", "content": [{"type": "text"}]}], "has a part without 'text' in message 1 of 'm.c'"),
         ([{"role": "assistant", "content": [3]}], "has a number among the parts of message 1 of 'm.c'"),
