@@ -23,12 +23,26 @@ class KeyFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class AnswerFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One answer: number of its prompt, its tokens, the tuples that it has first, and its log10 p over the keys."""
+    """One text of an answer.
+
+    Attributes
+    ----------
+    prompt
+        Number of its prompt.
+    tokens, tuples
+        Of the text, and the tuples that it has first.
+    log10_pvalue
+        Over the keys.
+    part
+        Which text it is: where a server sends no token ids, the answer proper, the reasoning before it and what is
+        handed to tools are texts each for itself.
+    """
 
     prompt: int
     tokens: int
     tuples: int
     log10_pvalue: float
+    part: Literal["answer", "reasoning", "tool call"] = "answer"
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -173,7 +173,13 @@ def examine(spec: WatermarkSpec, keys: Keys, served: Sequence[Served]) -> Findin
     tuples = fresh_tuples(spec, served)
     evidence = weigh(spec, keys.ring, tuples)
     answers = [
-        AnswerFound(prompt=answer.prompt, tokens=len(answer.ids), tuples=int(counts.sum()), log10_pvalue=float(p))
+        AnswerFound(
+            prompt=answer.prompt,
+            tokens=len(answer.ids),
+            tuples=int(counts.sum()),
+            log10_pvalue=float(p),
+            part=answer.part,
+        )
         for answer, counts, p in zip(served, evidence.tuples, evidence.by_answer(), strict=True)
     ]
     others = {

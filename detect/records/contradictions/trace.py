@@ -84,7 +84,11 @@ def _of_counts(record: TraceRecord) -> Iterator[str]:
     counts = [record.contexts, *(n for r in record.readings for n in (r.documents, r.tokens, r.contexts))]
     if record.queries is not None:
         asked = record.queries
-        counts += [asked.requests, asked.answers, asked.prompt_tokens, asked.completion_tokens]
+        counts += [asked.requests, asked.answers, asked.prompt_tokens, asked.completion_tokens, asked.without_logprobs]
+        counts += [n for one in asked.texts.values() for n in (one.answers, one.tokens)]
+        counts += [*asked.unusable.values(), *asked.refused.values()]
+        if max([asked.without_logprobs, *(one.answers for one in asked.texts.values())]) > asked.answers:
+            yield "more answers were read in one way than came"
     if min(counts) < 0:
         yield "a count of contexts, documents, tokens or answers is below 0"
     steps = [0, *(point.count for point in record.curve)]

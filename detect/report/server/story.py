@@ -66,7 +66,7 @@ def one_line(record: ServeCheck, number: int) -> str:
     status = "FAIL" if not record.passed else "PASS" if record.decided else "OPEN"
     told = (
         f"{record.created} {status} round {number}: {record.verdict}; {keys}; "
-        f"{_marked(record)} of {len(record.answers)} answers marked by themselves, {_tuples(record):,} tuples"
+        f"{_marked(record)} of {len(record.answers)} {_called(record)} marked by themselves, {_tuples(record):,} tuples"
     )
     bad = [f"{check.name}: {check.reason}" for check in record.checks if check.status in ("FAIL", "OPEN")]
     return clean("; ".join([told, *bad])).encode("ascii", "backslashreplace").decode()
@@ -89,11 +89,16 @@ def _asked(record: ServeCheck) -> Runs:
 def _facts(record: ServeCheck) -> list[Fact]:
     ids = "from the server" if record.token_ids == "server" else "from the text"
     return [
-        Fact("Answers", f"{len(record.answers):,}", f"at temperature {record.temperature:g}"),
+        Fact(_called(record).capitalize(), f"{len(record.answers):,}", f"at temperature {record.temperature:g}"),
         Fact("Marked by themselves", f"{_marked(record):,}", f"at p ≤ {10**LOG10_MARKED:g}"),
         Fact("Tokens", f"{sum(answer.tokens for answer in record.answers):,}", f"ids {ids}"),
         Fact("Distinct tuples", f"{_tuples(record):,}"),
     ]
+
+
+def _called(record: ServeCheck) -> str:
+    """What the texts that were tested are called: there may be several to an answer."""
+    return "answers" if all(answer.part == "answer" for answer in record.answers) else "texts of answers"
 
 
 def _marked(record: ServeCheck) -> int:
@@ -122,8 +127,15 @@ def _brief(record: ServeCheck) -> Iterator[Runs]:
     when = format_time(record.created)
     yield said(f"{record.url}  model {record.model}  {record.endpoint}  {when}", _REASON)
     yield said(
-        f"{len(record.answers)} answers as {asked_as}, temperature {record.temperature:g}, {tokens:,} tokens", _REASON
+        f"{len(record.answers)} {_called(record)} as {asked_as}, temperature {record.temperature:g}, {tokens:,} tokens",
+        _REASON,
     )
+    thought = [answer.tokens for answer in record.answers if answer.part == "reasoning"]
+    called = [answer.tokens for answer in record.answers if answer.part == "tool call"]
+    if thought or called:
+        of = [("reasoning", thought), ("calls of tools", called)]
+        told = ", ".join(f"{sum(own):,} tokens of {name} in {len(own)} texts" for name, own in of if own)
+        yield said(f"Among them {told}, each text tested for itself", _REASON)
     yield said(f"{_tuples(record):,} distinct tuples, token ids from {ids}")
 
 
@@ -158,9 +170,14 @@ def _answers(record: ServeCheck) -> Iterator[Leaf]:
         others = [[name_cell(name), p_cell(log10_p)] for name, log10_p in strongest_first]
         yield Table("Keys that must show nothing", [column("Key"), column("p", "r")], others)
     yield heading("Answers")
+    parts = _called(record) != "answers"
     columns = [column(name, "r") for name in ("Prompt", "Tokens", "Tuples", "p")]
+    columns += [column("Text")] if parts else []
     rows = [
-        [cell(answer.prompt), cell(answer.tokens), cell(answer.tuples), p_cell(answer.log10_pvalue)]
+        [
+            *(cell(answer.prompt), cell(answer.tokens), cell(answer.tuples), p_cell(answer.log10_pvalue)),
+            *([cell(answer.part)] if parts else []),
+        ]
         for answer in record.answers
     ]
     yield Table("Answers, each over all keys", columns, rows)

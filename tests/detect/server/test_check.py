@@ -280,7 +280,7 @@ def test_ids_of_another_vocabulary_are_an_error() -> None:
         reader.read(0, Choice("x", None, None, None, (VOCABULARY,)))
     with pytest.raises(DyetraceError, match="--tokenizer"):
         reader.read(0, Choice("x", None, None))
-    assert reader.read(0, Choice("", None, None, "no text")) is None
+    assert reader.read(0, Choice("", None, None, "no text")) == []
 
 
 # ------------------------------------------------------------------------------------------------------ keys
