@@ -179,8 +179,8 @@ class _Fields:
         self.want = want
         self.found: dict[str, _Field] = {}
 
-    def see(self, name: str, value: Any, depth: int = 0) -> None:
-        """Take note of a value, and of those within it where it is no document itself."""
+    def see(self, name: str, value: Any, depth: int = 0, *, several: bool = False) -> None:
+        """Take note of a value, or of those that a path with "*" gives, and of what is within where it is no document."""
         here = self.found.setdefault(name, _Field(name))
         here.present += 1
         if value is None:
@@ -196,6 +196,8 @@ class _Fields:
                 here.characters += len(value)
                 here.prose = here.prose or _is_prose(value)
         elif isinstance(value, list) and kind_of(value) == "tokens":
+            if several:
+                return
             here.kinds["tokens"] += 1
             here.characters += len(value)
         elif isinstance(value, list | dict):
@@ -206,9 +208,14 @@ class _Fields:
             elif depth < _DEEPEST and isinstance(value, dict):
                 for key, inner in value.items():
                     self.see(f"{name}.{key}", inner, depth + 1)
-            elif depth < _DEEPEST and all(isinstance(one, dict) for one in value):
-                for key in dict.fromkeys(key for one in value for key in one):
-                    self.see(f"{name}.*.{key}", [one[key] for one in value if key in one], depth + 1)
+            elif depth < _DEEPEST and isinstance(value, list):
+                star = "" if several else ".*"
+                if several and all(isinstance(one, list) for one in value):
+                    value, star = [inner for one in value for inner in one], ".*"
+                inside = [one for one in value if isinstance(one, dict)]
+                for key in dict.fromkeys(key for one in inside for key in one):
+                    values = [one[key] for one in inside if key in one]
+                    self.see(f"{name}{star}.{key}", values, depth + 1, several=True)
 
     def _turns(self, here: _Field, counted: list[tuple[str, str, bool, int]], kind: str) -> None:
         here.kinds[kind] += 1
@@ -328,7 +335,7 @@ def _chosen(fields: Sequence[_Field]) -> list[_Field]:
     ranks = {found.name: _rank(found) for found in filled}
     likely = [found for found in filled if ranks[found.name] in ("chat", "answer", "other", "beside")]
     if any(not found.short for found in likely):
-        likely = [found for found in likely if not found.short or ranks[found.name] == "chat"]
+        likely = [found for found in likely if not found.short or ranks[found.name] in ("chat", "beside")]
     of = {
         rank: [found for found in likely if ranks[found.name] == rank] for rank in ("chat", "answer", "other", "beside")
     }
