@@ -21,7 +21,7 @@ from detect.cli.results import print_either
 from detect.cli.working import doing, note, rest
 from detect.interruption import leaves
 from detect.keyed.rings import rings_of
-from detect.models.forward import model_hash
+from detect.models.seen import model_hash
 from detect.records.results import Generated
 from detect.records.written import clean, counted
 from watermark.errors import DyetraceError, MachineError
@@ -234,8 +234,8 @@ class _Answering:
         if left := passed_over(model):
             asked = ", ".join(f"{name} {value}" for name, value in left.items())
             note(
-                f"the model's generation_config.json asks for {clean(asked, 200)}: this is not followed, for answers are "
-                "drawn by this command's own settings alone, which go on record with them"
+                f"the model's generation_config.json asks for {clean(asked, 200)}: this is not followed, for answers "
+                "are drawn by this command's own settings alone, which go on record with them"
             )
         doing("answering", done, self.total, "answers")
         marked = (self.sampling, self.spec, self.ring, self.tenant)

@@ -26,6 +26,7 @@ from detect.student.verdict.weights import Floats
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
 from watermark.files.writing import check_output, write_atomically
+from watermark.models.prompts import leading_tokens
 from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec, check_tokenizer, load_spec
 
@@ -76,9 +77,10 @@ def _measured(spec: WatermarkSpec, model_dir: str, text_path: str) -> Floats:
     doing("reading the text")
     text = read_text(text_path, spec, Encoder.load(model_dir))
     doing("loading the model")
-    network, _ = load_model(model_dir, "bfloat16")
+    network, own = load_model(model_dir, "bfloat16")
     check_sound(network, model_dir, spec.vocabulary_size)
     doing("measuring the model's entropy on the text")
     where = positions(text, max(1, spec.context_width), _POSITIONS, prefixes=1)
-    found = Model(network, spec.vocabulary_size).predict(text, where).probabilities.astype(np.float64)
+    model = Model(network, spec.vocabulary_size, leading_tokens(own))
+    found = model.predict(text, where).probabilities.astype(np.float64)
     return np.asarray(found / found.sum(axis=1, keepdims=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,7 +35,8 @@ from watermark.errors import DyetraceError
 from watermark.formats.protocol import reads_prompt
 from watermark.keys import KeyRing
 from watermark.laws import in_nats
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
+from watermark.models.prompts import leading_tokens
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.prf import U32
 from watermark.rowkeys import subkey
 from watermark.spec import WatermarkSpec, check_key, check_tokenizer
@@ -89,10 +90,19 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The owner's model for the model-aware test, and what the record calls it."""
+    """The owner's model for the model-aware test, and what the record calls it.
+
+    Attributes
+    ----------
+    name, network
+        What to call it, and the model.
+    first
+        Ids that its tokenizer puts in front of any text; None is found by `prepare`, from the spec's tokenizer.
+    """
 
     name: str
     network: Any = field(repr=False)
+    first: tuple[int, ...] | None = None
 
 
 def detect(
@@ -180,7 +190,7 @@ class Bench:
         found = aware_test(
             self.spec,
             self.ring,
-            likelihood(self.model.network, read.ids, self.spec.context_width, read.prompt),
+            likelihood(self.model.network, read.ids, self.spec.context_width, read.prompt, self.model.first or ()),
             model=self.model.name,
             decoy_seed=self.settings.decoy_seed,
             decoy_count=self.settings.decoy_count,
@@ -245,6 +255,8 @@ def prepare(
     accounts = settings.decoy_accounts
     if accounts is None:
         accounts = accounts_of_decoys(len(ring.tenants), settings.decoy_count)
+    if model is not None and model.first is None:
+        model = replace(model, first=leading_tokens(load_tokenizer(tokenizer)))
     family = Family(
         spec,
         ring,

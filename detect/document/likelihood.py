@@ -6,7 +6,7 @@ the test (an e-value is valid whatever the estimate), so this costs a little pow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def _types(sequence: U32, first: int, prompt_length: int) -> Tuples:
     return types.take(types.index >= first)
 
 
-def likelihood(model: Any, ids: U32, width: int, prompt: U32 | None = None) -> Likelihood:
+def likelihood(model: Any, ids: U32, width: int, prompt: U32 | None = None, first: Sequence[int] = ()) -> Likelihood:
     """Run the model over prompt and document and keep the candidates of each tested position.
 
     Parameters
@@ -74,6 +74,8 @@ def likelihood(model: Any, ids: U32, width: int, prompt: U32 | None = None) -> L
         A transformers causal language model.
     ids, prompt
         As in `detect.text.distinct.distinct_tuples`. Without a prompt the model reads the document alone.
+    first
+        Ids that the model's tokenizer puts in front of any text; a known prompt has them already.
     """
     sequence = np.ascontiguousarray(ids if prompt is None else np.concatenate([prompt, ids]), dtype=np.uint32)
     lead = 0 if prompt is None else len(prompt)
@@ -81,7 +83,7 @@ def likelihood(model: Any, ids: U32, width: int, prompt: U32 | None = None) -> L
     candidates = np.empty((len(tuples), KEPT + 1), dtype=np.uint32)
     logits = np.empty((len(tuples), KEPT + 1), dtype=np.float32)
     done = 0
-    for positions, rows in _logits(model, sequence, tuples.index):
+    for positions, rows in _logits(model, sequence, tuples.index, first, bare=prompt is None):
         own = sequence[positions]
         out = slice(done, done + len(positions))
         candidates[out], logits[out] = _keep(rows, own)
@@ -100,17 +102,24 @@ def _keep(rows: torch.Tensor, own: U32) -> tuple[U32, npt.NDArray[np.float32]]:
     return candidates, logits
 
 
-def _logits(model: Any, sequence: U32, wanted: I64) -> Iterator[tuple[I64, torch.Tensor]]:
-    """Yield positions and the float32 logits (n, V) of the tokens there; windows overlap by half."""
+def _logits(
+    model: Any, sequence: U32, wanted: I64, first: Sequence[int], *, bare: bool
+) -> Iterator[tuple[I64, torch.Tensor]]:
+    """Yield positions and the float32 logits (n, V) of the tokens there; windows overlap by half.
+
+    Each window stands behind the ids ``first``, but one that begins with a prompt (not ``bare``).
+    """
     import torch
 
     most = min(_WINDOW, most_positions(model) or _WINDOW)
     with torch.inference_mode():
-        for first, start, stop in windows(len(sequence), most):
+        for since, start, stop in windows(len(sequence), max(2, most - len(first))):
             positions = wanted[(wanted >= start) & (wanted < min(stop, len(sequence)))]
             if len(positions):
-                tokens = torch.from_numpy(sequence[first : stop - 1].astype(np.int64))[None].to(model.device)
-                keep = torch.from_numpy(positions - 1 - first)
-                rows = logits_at(model, {"input_ids": tokens}, keep)[0].float().cpu()
+                before = np.array(first if since or bare else (), dtype=np.int64)
+                tokens = np.concatenate([before, sequence[since : stop - 1].astype(np.int64)])
+                keep = torch.from_numpy(positions - 1 - since + len(before))
+                inputs = {"input_ids": torch.from_numpy(tokens)[None].to(model.device)}
+                rows = logits_at(model, inputs, keep)[0].float().cpu()
                 check_numbers(rows, model)
                 yield positions, rows

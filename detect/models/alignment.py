@@ -24,7 +24,8 @@ from detect.models.reading import Positions, ReadingDocument, ReadingText
 from detect.models.shown import context_texts, stands_in
 from detect.models.soundness import check_branches
 from detect.models.translation import NO_TOKEN, continuing, token_bytes, translation
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError
+from watermark.models.prompts import as_chat, leading_tokens, template_of
 from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ class Aligner:
             same = to_token >= 0
         else:
             to_token, same = translation(ours, theirs)
-        sample = theirs.encode("a", add_special_tokens=True)
         return cls(
             identity=identity,
             to_token=to_token,
@@ -107,8 +107,8 @@ class Aligner:
             _owner_prefix=_adds_space(ours, our_bytes),
             _model=theirs,
             _model_continuing=continuing(theirs),
-            _first=sample.ids[: sample.special_tokens_mask.index(0)],
-            _chat=model if getattr(model, "chat_template", None) else None,
+            _first=leading_tokens(theirs),
+            _chat=model if template_of(model) is not None else None,
         )
 
     def aligned_positions(
@@ -200,13 +200,11 @@ class Aligner:
             return _clean(prompt), self._first
         chat = [{"role": "user", "content": _clean(prompt)}]
         try:
-            return self._chat.apply_chat_template(chat, tokenize=False, add_generation_prompt=True), ()
-        except Exception as error:  # a template raises what it likes
-            reason = " ".join(str(error).split())[:200]
-            raise DyetraceError(
-                f"the model's chat template can't take a prompt: {type(error).__name__}: {reason}; "
-                "give texts without prompts to read"
-            ) from error
+            return as_chat(self._chat, chat), ()
+        except MachineError:
+            raise
+        except DyetraceError as error:
+            raise DyetraceError(f"{error}; give texts without prompts to read") from error
 
     def shown(self, prompt: str | None) -> str:
         """All text that the model is shown before a document: the prompt, and what its chat template adds."""
@@ -291,12 +289,12 @@ class Aligner:
         if logs.device.type == "mps":
             logs = logs.cpu()  # Apple's cards have no doubles
         width = len(self.to_token)
-        if logs.shape[1] < width:
+        if (self.to_token[logs.shape[1] :] >= 0).any():  # special tokens that a tokenizer merely adds are no loss
             raise DyetraceError(
                 f"wrong model: it predicts {logs.shape[1]} tokens and its tokenizer has {width}; "
                 "use the tokenizer that belongs to the model"
             )
-        translated = np.flatnonzero(self.to_token >= 0)
+        translated = np.flatnonzero(self.to_token[: logs.shape[1]] >= 0)
         ids = torch.from_numpy(translated).to(logs.device)
         to_token = torch.from_numpy(self.to_token[translated].astype(np.int64)).to(logs.device)
         step = max(1, _VALUES // width)

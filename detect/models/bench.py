@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from detect.models.alignment import AlignedModel
-from detect.models.forward import Model, Predictions, Predictor, model_hash, predictions, template_hash
+from detect.models.forward import Model, Predictions, Predictor, predictions
 from detect.models.reading import Positions, ReadingText
+from detect.models.seen import model_seen, template_hash
 from detect.models.soundness import check_sound
 from detect.records.report import versions
 from detect.records.trace import ModelSeen
 from watermark.errors import DyetraceError
-from watermark.models.folder import check_folder, load_model
-from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
+from watermark.models.folder import load_model
+from watermark.models.given import find_model
+from watermark.models.prompts import leading_tokens
+from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 from watermark.spec import WatermarkSpec
 
 Progress = Callable[[str, int, int], None]
@@ -46,6 +49,8 @@ class Bench:
         Folder of what models have read; None keeps nothing.
     dtype, device
         Number format that models run in, and where (`watermark.models.folder.DEVICES`).
+    base
+        The base model of adapters; None takes the folders that they name themselves.
     progress
         Told what is being done.
     """
@@ -58,10 +63,11 @@ class Bench:
         *,
         dtype: str = "bfloat16",
         device: str = "auto",
+        base: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.spec, self.tokenizer = spec, tokenizer
-        self._keep, self._dtype, self._device = keep, dtype, device
+        self._keep, self._dtype, self._device, self._base = keep, dtype, device, base
         self._progress = progress or (lambda what, done, total: None)
         self._seen: dict[Path, ModelSeen] = {}
         self._loaded: tuple[Path, Predictor] | None = None
@@ -73,18 +79,20 @@ class Bench:
     def seen(self, folder: Path) -> ModelSeen:
         """What a record says of a model; it is hashed once."""
         if folder not in self._seen:
-            check_folder(folder)
+            given = find_model(folder, self._base)
             self.begin(f"hashing {folder.name}")
-            same = tokenizer_fingerprint(str(folder)) == self.spec.tokenizer
-            digest = model_hash(folder)
-            self._seen[folder] = ModelSeen(name=str(folder), sha256=digest, tokenizer="same" if same else "aligned")
+            same = tokenizer_fingerprint(given.tokenizer) == self.spec.tokenizer
+            self._seen[folder] = model_seen(folder, "same" if same else "aligned", self._base)
         return self._seen[folder]
 
     def predictions(self, folder: Path, text: ReadingText, where: Positions) -> Predictions:
         """What the model predicts at the positions of a text."""
         seen = self.seen(folder)
-        settings = [seen.sha256, template_hash(folder), self._dtype, self.spec.tokenizer, self.spec.context_width]
+        settings = [seen.sha256, template_hash(folder, self._base), self._dtype]
+        settings += [self.spec.tokenizer, self.spec.context_width]
         settings += [versions().get(package) for package in ("dyetrace", "torch", "transformers")]
+        if first := leading_tokens(load_tokenizer(find_model(folder, self._base).tokenizer)):
+            settings.append(f"behind {first}")  # without it, what earlier releases kept of such a model
         name = hashlib.sha256(" ".join(map(str, settings)).encode()).hexdigest()
         label = f"{folder.name} reads {Path(text.name).name}"
         return predictions(
@@ -106,9 +114,9 @@ class Bench:
     def _load(self, folder: Path, seen: ModelSeen) -> Predictor:
         """The model of a folder, once it has passed its self-test; what was mended is said on standard error."""
         self.begin(f"loading {folder.name}")
-        network, tokenizer = load_model(folder, self._dtype, partial(print, file=sys.stderr), self._device)
+        network, tokenizer = load_model(folder, self._dtype, partial(print, file=sys.stderr), self._device, self._base)
         if seen.tokenizer == "same":
-            model = Model(network, self.spec.vocabulary_size)
+            model = Model(network, self.spec.vocabulary_size, leading_tokens(tokenizer))
             check_sound(network, str(folder), self.spec.vocabulary_size)
             return model
         check_sound(network, str(folder), vocabulary_size(tokenizer))

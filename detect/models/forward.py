@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detect.models.network import check_numbers, logits_at, logits_width, most_positions, windows
-from detect.models.reading import Positions, ReadingText
+from detect.models.reading import Positions, ReadingDocument, ReadingText
 from watermark.errors import DyetraceError
 from watermark.files.writing import make_folder, write_atomically
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 I32 = npt.NDArray[np.int32]
+U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -83,36 +84,6 @@ class Predictions:
         rest = np.minimum(left, kept[:, -1])[:, None]
         out = np.where(hit, kept.ravel()[found], rest)
         return np.asarray(np.where(ids >= 0, out, 0.0))
-
-
-def model_hash(folder: str | Path) -> str:
-    """SHA-256 over a model folder's configuration, weights and tokenizer: names and contents, in order of names.
-
-    Raises
-    ------
-    DyetraceError
-        A file cannot be read.
-    """
-    digest = hashlib.sha256()
-    path = Path(folder).expanduser()
-    try:
-        for file in sorted(path.iterdir()):
-            if file.suffix in (".safetensors", ".bin") or file.name in ("config.json", "tokenizer.json"):
-                with file.open("rb") as stream:
-                    digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
-    except OSError as error:
-        raise DyetraceError(f"cannot read model folder {folder}: {error.strerror}") from None
-    return digest.hexdigest()
-
-
-def template_hash(folder: str | Path) -> str:
-    """SHA-256 over what else decides on the text that a model is shown: the files of its chat template."""
-    digest = hashlib.sha256()
-    path = Path(folder).expanduser()
-    for file in sorted([path / "tokenizer_config.json", *path.glob("chat_template*"), *path.glob("chat_template*/*")]):
-        if file.is_file():
-            digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def reading_hash(text: ReadingText, where: Positions) -> str:
@@ -223,9 +194,12 @@ class Model:
         A transformers causal language model, in evaluation mode.
     vocabulary
         The spec's vocabulary size; logits beyond belong to no token.
+    first
+        Ids that its tokenizer puts in front of any text (`watermark.models.prompts.leading_tokens`). They stand before
+        each document but those whose prompt is on record as the model read it.
     """
 
-    def __init__(self, network: Any, vocabulary: int) -> None:
+    def __init__(self, network: Any, vocabulary: int, first: Sequence[int] = ()) -> None:
         width = logits_width(network)
         if width < vocabulary:
             raise DyetraceError(
@@ -234,6 +208,7 @@ class Model:
             )
         self._network = network
         self._vocabulary = vocabulary
+        self._first = np.array(first, dtype=np.uint32)
 
     def predict(self, text: ReadingText, where: Positions) -> Predictions:
         """Predict the token at each position from all before it in its document."""
@@ -244,7 +219,7 @@ class Model:
             for number, start, places in zip(
                 numbers.tolist(), starts.tolist(), np.split(where.position, starts[1:]), strict=True
             )
-            for piece in _windows(text.documents[number].sequence, places, start, most)
+            for piece in _windows(text.documents[number], places, start, most, self._first)
         ]
         ids = np.full((len(where), KEPT), -1, dtype=np.int32)
         probabilities = np.zeros((len(where), KEPT), dtype=np.float32)
@@ -268,15 +243,20 @@ class _Piece:
     start: int
 
 
-def _windows(sequence: npt.NDArray[np.uint32], wanted: I64, start: int, most: int | None) -> Iterator[_Piece]:
+def _windows(document: ReadingDocument, wanted: I64, start: int, most: int | None, begin: U32) -> Iterator[_Piece]:
     """Cut what is longer than a model reads: each window begins in the middle of the one before."""
-    if most is None or len(sequence) <= most:
-        yield _Piece(sequence, wanted, start)
+    sequence = document.sequence
+    whole = document.lead > 0 and len(document.told) <= document.lead  # it begins as the model that made it read it
+    first = begin[:0] if whole else begin
+    if most is None or len(first) + len(sequence) <= most:
+        yield _Piece(np.concatenate([first, sequence]), wanted + len(first), start)
         return
-    for first, from_, to in windows(len(sequence), most):
+    for since, from_, to in windows(len(sequence), max(2, most - len(begin))):
         part = slice(*np.searchsorted(wanted, [from_, to]).tolist())
         if part.start < part.stop:
-            yield _Piece(sequence[first : to - 1], wanted[part] - first, start + part.start)
+            before = begin if since else first
+            piece = np.concatenate([before, sequence[since : to - 1]])
+            yield _Piece(piece, wanted[part] - since + len(before), start + part.start)
 
 
 def _batches(lengths: Sequence[int], vocabulary: int) -> Iterator[list[int]]:

@@ -68,10 +68,19 @@ def _of_processor(tokenizer: Any) -> str | None:
 
 
 def leading_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """Ids that a transformers tokenizer puts in front of any text: the token that begins a text, or none."""
+    """Ids that a tokenizer puts in front of any text: the token that begins a text, or none.
+
+    Parameters
+    ----------
+    tokenizer
+        A transformers tokenizer, or a `tokenizers.Tokenizer`.
+    """
     for sample in _SAMPLES:
-        bare = list(tokenizer(sample, add_special_tokens=False)["input_ids"])
-        whole = list(tokenizer(sample)["input_ids"])
+        if callable(tokenizer):
+            bare = list(tokenizer(sample, add_special_tokens=False)["input_ids"])
+            whole = list(tokenizer(sample)["input_ids"])
+        else:
+            bare, whole = (tokenizer.encode(sample, add_special_tokens=added).ids for added in (False, True))
         places = [place for place in range(len(whole)) if whole[place : place + len(bare)] == bare]
         if bare and places:
             return tuple(whole[: places[0]])
@@ -136,7 +145,9 @@ def as_chat(tokenizer: Any, messages: Sequence[Message]) -> str:
     except ImportError as error:
         raise MachineError(f"chat templates need another package: {_line(error)}") from error
     except Exception as error:  # a template raises what it likes
-        raise DyetraceError(f"the model's chat template refuses it: {type(error).__name__}: {_line(error)}") from error
+        raise DyetraceError(
+            f"the model's chat template can't take this chat: {type(error).__name__}: {_line(error)}"
+        ) from error
 
 
 def _line(error: Exception) -> str:

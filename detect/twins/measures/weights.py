@@ -22,8 +22,11 @@ from detect.student.asking.forms import clean
 from detect.twins.measures.logprobs import LEAST, Read, columns, numbers
 from detect.twins.measures.prompting import answer_limit, messages, number_of, plain_prompt
 from detect.twins.measures.protocol import F64
+from watermark.errors import DyetraceError, MachineError
 from watermark.models.folder import load_model
+from watermark.models.prompts import as_chat, leading_tokens, template_of
 from watermark.models.tokenizer import load_tokenizer, vocabulary_size
+from watermark.models.writing import padded, padding_token
 from watermark.twins.pair import Pair
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ class Reader:
     def __init__(self, network: Any, tokenizer: Any, name: str) -> None:
         check_sound(network, name, vocabulary_size(tokenizer))
         self._network, self._tokenizer = network, tokenizer
-        self._chat = bool(getattr(tokenizer, "chat_template", None))
+        self._chat = template_of(tokenizer) is not None
         self._bytes: Sequence[bytes | None] | None = None
 
     @classmethod
@@ -79,9 +82,10 @@ class Reader:
         """
         if self._chat:
             try:
-                made = self._tokenizer.apply_chat_template(messages(pair), tokenize=False, add_generation_prompt=True)
-                return str(made), True
-            except Exception:  # a template raises what it likes
+                return as_chat(self._tokenizer, messages(pair)), True
+            except MachineError:
+                raise
+            except DyetraceError:
                 return plain_prompt(pair), False
         return plain_prompt(pair), False
 
@@ -153,7 +157,10 @@ class Reader:
             return scores
 
         lead, templated = self.shown(pair)
-        inputs = self._tokenizer(lead, add_special_tokens=not templated, return_tensors="pt").to(self._network.device)
+        first = () if templated else leading_tokens(self._tokenizer)
+        read = [*first, *self._tokenizer(lead, add_special_tokens=False)["input_ids"]]
+        padding = padding_token(self._network, self._tokenizer)
+        inputs = padded([read], padding, self._network.device)
         ends = getattr(self._network.generation_config, "eos_token_id", None) or self._tokenizer.eos_token_id
         config = GenerationConfig(
             do_sample=True,
@@ -163,7 +170,7 @@ class Reader:
             top_p=min(1.0, number_of(pair, "top_p", 1.0)),
             top_k=0,
             eos_token_id=ends,
-            pad_token_id=ends[0] if isinstance(ends, list) else ends,
+            pad_token_id=padding,
         )
         torch.manual_seed(int(pair.id, 16) % 2**63)
         # One prompt at a time: what is said to it must not depend, not even by rounding, on which pairs come later.

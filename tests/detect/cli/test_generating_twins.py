@@ -16,6 +16,7 @@ from detect.cli.statuses import INTERNAL
 from tests.detect.marking_job import MarkingJob, marking_job
 from watermark.files.partial import PartialFile, partial_paths
 from watermark.keys import SecretKey, write_key_file
+from watermark.models.writing import write
 from watermark.spec import load_spec
 from watermark.twins.data_keys import keys_path
 from watermark.twins.ledger import TwinLedger
@@ -124,15 +125,13 @@ def test_the_share_is_that_of_the_nonces_and_others_get_one_answer(
 def test_a_pair_is_dated_when_its_request_comes_and_not_when_its_answers_end(
     job: MarkingJob, tmp_path: Path, twins: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from watermark import generate
-
-    drawing, begun = generate.write, list[str]()
+    begun = list[str]()
 
     def drawn(*arguments: Any, **settings: Any) -> list[list[int]]:
         begun.append(request_time())
-        return drawing(*arguments, **settings)
+        return write(*arguments, **settings)
 
-    monkeypatch.setattr(generate, "write", drawn)
+    monkeypatch.setattr("watermark.generate.write", drawn)
     assert run(*job.generate("-o", tmp_path / "a.jsonl", "--batch", "4", *twins())).exit_code == 0
     made = [pair.made for pair in pairs(tmp_path / "twins.ledger")]
     assert made == sorted(made) and all(len(one) == len("2026-01-01T00:00:00.000000+00:00") for one in made)

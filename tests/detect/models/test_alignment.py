@@ -453,7 +453,7 @@ def test_a_template_that_raises_is_one_line(smollm2_tokenizer: Tokenizer, senten
     own = PreTrainedTokenizerFast(tokenizer_object=sentencepiece, chat_template="{{ raise_exception('no\n users') }}")
     network, size = llama(vocabulary_size(sentencepiece)), vocabulary_size(smollm2_tokenizer)
     one = document(smollm2_tokenizer, "They are red.", prompt="Which colour?")
-    with pytest.raises(DyetraceError, match="chat template can't take a prompt: TemplateError: no users"):
+    with pytest.raises(DyetraceError, match="chat template can't take this chat: TemplateError: no users"):
         model = AlignedModel(network, own, smollm2_tokenizer, size, 2)
         model.predict(ReadingText("a file", "", [one], True), everywhere([one]))
 
