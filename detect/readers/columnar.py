@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from detect.readers.arrow_values import cut, is_list, is_media, size_of, values_of
 from detect.readers.batch import (
     BATCH_BYTES,
     Batch,
@@ -18,13 +19,14 @@ from detect.readers.batch import (
     Source,
     one_line,
 )
-from detect.readers.columns import batches_of, kind_of_type
-from detect.readers.fields import CANDIDATES, CONTENT_KEYS, ROLE_KEYS, no_field
+from detect.readers.columns import batches_of, has_column, head_of, kinds_of, other_columns
+from detect.readers.fields import inspected
 from detect.readers.stream import arrow
 
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _MIN_ROWS, _MAX_ROWS = 1 << 6, 1 << 13  # of a Parquet file, decoded at a time
 _BUFFER = 1 << 18
+_HEAD_ROWS, _HEAD_BYTES = 64, 1 << 22  # of a file's beginning, looked at to choose a field; bytes of each column
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class _Lost:
 
 
 def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
-    """Columns and id column of a file, from its schema.
+    """What a file holds, from its schema and its first rows.
 
     Raises
     ------
@@ -49,18 +51,17 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
         names = list(schema.names)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise Broken(f"is no readable {form.capitalize()} file: {one_line(error)}") from None
-    field = options.fields[0] if options.fields else None
-    wanted = CANDIDATES if field is None else [(field, None)]
-    for column, expected in wanted:
-        kind = kind_of_type(_type_at(schema, column))
-        if kind is not None and expected in (kind, None):
-            break
-    else:
-        raise no_field(names, field)
-    if options.id_field is not None and _type_at(schema, options.id_field) is None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Broken(f"has two columns of the name {twice!r}; rename one of them")
+    if options.id_field is not None and not has_column(schema, options.id_field):
         raise Broken(f"has no column {options.id_field!r} to take ids from; name another with --id-field")
-    id_column = options.id_field or ("id" if _type_at(schema, "id") is not None else None)
-    return Inspected(((column, kind),), id_column if id_column != column else None)
+    records, unread = _first_records(path, form, schema)
+    for column in options.fields:
+        reason = unread.get(head_of(names, column) or "")
+        if reason is not None:
+            raise Broken(f"cannot be read in column {column!r}, whose first rows {reason}; name another with --field")
+    return inspected(records, options, kinds_of(schema))
 
 
 def split(source: Source, target_bytes: int) -> list[Piece]:
@@ -101,8 +102,7 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
             if not rows.rows:
                 return
             continue
-        ids = _column(rows, source.id_column) if source.id_column else None
-        yield from batches_of(_column(rows, source.column), ids, seen, source, options)
+        yield from batches_of(rows, seen, source, options)
         seen += rows.num_rows
 
 
@@ -115,28 +115,67 @@ def records_before(source: Source, piece: Piece) -> int:
     return sum(int(batch.num_rows) for batch in rows if not isinstance(batch, _Lost))
 
 
-def _type_at(schema: Any, name: str) -> Any:
-    """Type of a column, or of a field of a struct column; None where there is none."""
-    if schema.get_field_index(name) >= 0:
-        return schema.field(name).type
-    head, *rest = name.split(".")
-    if not rest or schema.get_field_index(head) < 0:
-        return None
-    found = schema.field(head).type
-    for part in rest:
-        if not hasattr(found, "get_field_index") or found.get_field_index(part) < 0:
-            return None
-        found = found.field(part).type
-    return found
+def _first_records(path: str, form: str, schema: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The first rows as records, null where something can't be read, and why that is so of columns without any value.
+
+    Rows after a place that is damaged are left out: whoever reads them will say so.
+    """
+    pa = arrow(form.capitalize())
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    left = dict.fromkeys(schema.names, _HEAD_BYTES)
+    parts = _parquet_head(path) if form == "parquet" else _arrow_head(path, len(schema))
+    while True:
+        try:
+            part = next(parts, None)
+        except (OSError, ValueError, pa.ArrowException):
+            break
+        if part is None:
+            break
+        for field, array in zip(part.schema, part.columns, strict=True):
+            for _, some in cut(array, _HEAD_BYTES // 4):
+                if left[field.name] > 0:
+                    columns[field.name] += values_of(some, field)
+                    left[field.name] -= size_of(some)
+    rows = min((len(values) for values in columns.values()), default=0)
+    unread = {}
+    for name, values in columns.items():
+        reason = next((value.reason for value in values if isinstance(value, Broken)), None)
+        if reason is not None and all(value is None or isinstance(value, Broken) for value in values):
+            unread[name] = reason
+        # JSON has no times: what is written as text there is text for a reason.
+        temporal = pa.types.is_temporal(schema.field(name).type)
+        columns[name] = [None if temporal or isinstance(value, Broken) else value for value in values[:rows]]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], unread
 
 
-def _column(rows: Any, name: str) -> Any:
-    if rows.schema.get_field_index(name) >= 0:
-        return rows.column(name)
-    import pyarrow.compute as pc
+def _parquet_head(path: str) -> Iterator[Any]:
+    """The first rows, few at a time."""
+    file = _parquet_file(path)
+    size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+    at_once = min(max(1, _BUFFER * file.metadata.num_rows // max(1, size)), _HEAD_ROWS)
+    leaves = _leaves(file.schema_arrow, file.metadata, None)
+    count = 0
+    for batch in file.iter_batches(at_once, columns=leaves, use_threads=False):
+        yield batch.slice(0, _HEAD_ROWS - count)
+        count += batch.num_rows
+        if count >= _HEAD_ROWS:
+            return
 
-    head, *rest = name.split(".")
-    return pc.struct_field(rows.column(head), rest)
+
+def _arrow_head(path: str, columns: int) -> Iterator[Any]:
+    """The first rows, column by column: a record batch may be of any size."""
+    for column in range(columns):
+        reader = _open_arrow(path, [column])
+        count, number = 0, 0
+        while count < _HEAD_ROWS:
+            if hasattr(reader, "get_batch") and number == reader.num_record_batches:
+                break
+            try:
+                batch = reader.get_batch(number) if hasattr(reader, "get_batch") else reader.read_next_batch()
+            except StopIteration:
+                break
+            yield _checked(batch.slice(0, _HEAD_ROWS - count))
+            count, number = count + batch.num_rows, number + 1
 
 
 def _parquet_file(path: str, metadata: Any = None) -> Any:
@@ -163,17 +202,54 @@ def _metadata(path: str, _bytes: int, _mtime_ns: int) -> Any:
     return _parquet_file(path).metadata
 
 
-def _leaves(source: Source, metadata: Any) -> list[str]:
-    """Paths of the leaf columns to read: of chats only who speaks and what is said."""
-    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    found: list[str] = []
-    for name in (source.column, source.id_column):
-        below = [path for path in paths if name and (path == name or path.startswith(f"{name}."))]
-        if name == source.column and source.kind == "messages":
-            keys = {*ROLE_KEYS, *CONTENT_KEYS}
-            below = [path for path in below if keys & set(path[len(name) :].split("."))] or below
+def _columns(source: Source) -> list[str]:
+    """What is read of each row."""
+    return [source.column, *([source.id_column] if source.id_column else []), *other_columns(source)]
+
+
+def _leaves(schema: Any, metadata: Any, columns: list[str] | None) -> list[str]:
+    """Paths of the leaf columns to read: those that ``columns`` need, or all; never the bytes of images."""
+    wanted: list[bool] = []
+    names = list(schema.names)
+    heads = None if columns is None else [(column, head_of(names, column)) for column in columns]
+    for field in schema:
+        if heads is None:
+            wanted += _wanted_leaves(field.type, [])
+            continue
+        marks = [
+            _wanted_leaves(field.type, column[len(head) + 1 :].split("."))
+            for column, head in heads
+            if head == field.name
+        ]
+        none = [False] * len(_wanted_leaves(field.type, []))
+        wanted += [any(some) for some in zip(none, *marks, strict=True)]
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    return [path for path, one in zip(paths, wanted, strict=True) if one]
+
+
+def _wanted_leaves(kind: Any, path: list[str]) -> list[bool]:
+    """For each leaf of a type, in order, whether it lies on a path: names of fields, places of lists, in any depth."""
+    pa = arrow("Parquet")
+    t = pa.types
+    path = [name for name in path if name]
+    if isinstance(kind, pa.BaseExtensionType):
+        return _wanted_leaves(kind.storage_type, [])
+    if is_list(kind):
+        return _wanted_leaves(
+            kind.value_type, path[1:] if path and (path[0] == "*" or path[0].lstrip("-").isdecimal()) else path
+        )
+    if t.is_map(kind):
+        return _wanted_leaves(kind.key_type, []) + _wanted_leaves(kind.item_type, [])
+    if not t.is_struct(kind):
+        return [True]
+    found: list[bool] = []
+    named = bool(path) and kind.get_field_index(path[0]) >= 0
+    for field in kind:
+        below = _wanted_leaves(field.type, path[1:] if named else [])
+        if (named and field.name != path[0]) or (is_media(kind) and field.name == "bytes"):
+            below = [False] * len(below)
         found += below
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _group_sizes(source: Source) -> list[int]:
@@ -189,7 +265,7 @@ def _parquet_rows(source: Source, piece: Piece) -> Iterator[Any]:
     pa = arrow("Parquet")
     metadata = _metadata(source.path, source.bytes, source.mtime_ns)
     file = _parquet_file(source.path, metadata)
-    leaves = _leaves(source, metadata)
+    leaves = _leaves(file.schema_arrow, metadata, _columns(source))
     for number in range(piece.start, piece.stop):
         group = metadata.row_group(number)
         rows = BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
@@ -245,9 +321,8 @@ def _batch_sizes(source: Source) -> list[int]:
 
 def _arrow_rows(source: Source, piece: Piece) -> Iterator[Any]:
     """Record batches as they lie in the file, checked: offsets in it are trusted by everything after."""
-    names = [name for name in (source.column, source.id_column) if name]
     schema = _open_arrow(source.path).schema
-    heads = [name if schema.get_field_index(name) >= 0 else name.split(".")[0] for name in names]
+    heads = [head_of(list(schema.names), name) for name in _columns(source)]
     reader = _open_arrow(source.path, sorted({schema.get_field_index(head) for head in heads}))
     if hasattr(reader, "get_batch"):
         for number in range(piece.start, piece.stop):
@@ -278,12 +353,29 @@ def _without_text(kind: Any) -> Any:
     """The same type with bytes in place of text."""
     pa = arrow("Arrow")
     t = pa.types
-    if t.is_string(kind):
-        return pa.binary()
-    if t.is_large_string(kind):
-        return pa.large_binary()
-    if t.is_list(kind) or t.is_large_list(kind):
-        return (pa.list_ if t.is_list(kind) else pa.large_list)(_without_text(kind.value_type))
+    if isinstance(kind, pa.BaseExtensionType):
+        return _without_text(kind.storage_type)
+    bytes_of = [
+        (t.is_string, pa.binary()),
+        (t.is_large_string, pa.large_binary()),
+        (t.is_string_view, pa.binary_view()),
+    ]
+    for test, plain in bytes_of:
+        if test(kind):
+            return plain
+    if t.is_fixed_size_list(kind):
+        return pa.list_(_without_text(kind.value_type), kind.list_size)
+    lists = [
+        (t.is_list, pa.list_),
+        (t.is_large_list, pa.large_list),
+        (t.is_list_view, pa.list_view),
+        (t.is_large_list_view, pa.large_list_view),
+    ]
+    for test, of in lists:
+        if test(kind):
+            return of(_without_text(kind.value_type))
+    if t.is_map(kind):
+        return pa.map_(_without_text(kind.key_type), _without_text(kind.item_type))
     if t.is_struct(kind):
         return pa.struct([(field.name, _without_text(field.type)) for field in kind])
     return kind

@@ -1,4 +1,4 @@
-"""Arrow arrays as batches: token lists through numpy, texts and chats as Python values."""
+"""Arrow arrays as batches of documents: token lists through numpy, all else as Python values."""
 
 from __future__ import annotations
 
@@ -7,85 +7,190 @@ from typing import Any
 
 import numpy as np
 
-from detect.readers.batch import BATCH_BYTES, BATCH_TOKENS, Batch, Broken, Draft, ReadOptions, Source
-from detect.readers.fields import CONTENT_KEYS, as_text, as_tokens, as_turns, own_id, wanted_roles
+from detect.readers.arrow_values import bounds, cut, extension_of, is_list, is_text, readable, values_of
+from detect.readers.batch import BATCH_BYTES, BATCH_TOKENS, I64, Batch, Broken, Draft, ReadOptions, Source
+from detect.readers.fields import CONTENT_KEYS, as_tokens, converter, lookup, others_read, own_id
 from detect.readers.stream import arrow
 from detect.text.encode import Ids, TokenBatch
 
-_UNPACKED_ROWS = 1 << 12  # at a time, of arrays whose size isn't known before they are unpacked
 
-
-def kind_of_type(kind: Any) -> str | None:
-    """Tell what a column of an Arrow type holds: "text", "messages", "tokens", or None."""
-    t = arrow("Arrow").types
-    if kind is None:
+def kind_of(field: Any) -> str | None:
+    """Tell what a column or a field of a struct would hold, by its type: "text", "messages", "tokens", or None."""
+    pa = arrow("Arrow")
+    t = pa.types
+    kind, extension = field.type, extension_of(field)
+    if extension and not readable(extension, kind):
         return None
-    if t.is_dictionary(kind):
-        return "text" if kind_of_type(kind.value_type) == "text" else None
-    if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if t.is_dictionary(kind) or t.is_run_end_encoded(kind):
+        return kind_of(pa.field("", kind.value_type))
+    if is_text(kind):
         return "text"
-    if t.is_binary(kind) or t.is_large_binary(kind):  # text of writers that don't say so
-        return "text"
-    if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
-        return "tokens" if t.is_integer(kind.value_type) else "messages" if t.is_struct(kind.value_type) else None
+    if is_list(kind):
+        inner = kind.value_field
+        if t.is_integer(inner.type) and not extension_of(inner):
+            return "tokens"
+        return "messages" if t.is_struct(inner.type) or t.is_map(inner.type) or kind_of(inner) else None
     if t.is_struct(kind):
-        return "messages" if any(field.name in CONTENT_KEYS and t.is_list(field.type) for field in kind) else None
+        return "messages" if any(inner.name in CONTENT_KEYS and is_list(inner.type) for inner in kind) else None
     return None
 
 
-def batches_of(documents: Any, ids: Any, first: int, source: Source, options: ReadOptions) -> Iterator[Batch]:
-    """Turn the arrays of some rows into batches; ``first`` is the number of the first row within its piece."""
-    for start, array in _parts(documents, source.kind):
-        own = ids.slice(start, len(array)) if ids is not None else None
-        make = _token_batch if source.kind == "tokens" else _text_batch
-        yield make(array, own, first + start, source, options)
-
-
-def _parts(array: Any, kind: str) -> Iterator[tuple[int, Any]]:
-    """Slices of bearable size, plain lists and strings, with where each starts."""
-    pa = arrow("Arrow")
-    t = pa.types
-    if t.is_dictionary(array.type) or t.is_string_view(array.type):
-        for start in range(0, len(array), _UNPACKED_ROWS):
-            unpacked = array.slice(start, _UNPACKED_ROWS).cast(pa.large_string())
-            yield from ((start + inner, part) for inner, part in _parts(unpacked, kind))
-        return
-    limit = BATCH_BYTES
-    if kind == "tokens":
-        limit = BATCH_TOKENS * array.type.value_type.bit_width // 8
-    waiting = [(0, array)]
+def kinds_of(schema: Any) -> dict[str, str]:
+    """What the columns of a schema would hold, those of structs too, by their full names."""
+    found = {}
+    waiting = [(field.name, field) for field in reversed(list(schema))]
     while waiting:
-        start, part = waiting.pop()
-        if len(part) > 1 and part.nbytes > limit:
-            half = len(part) // 2
-            waiting += [(start + half, part.slice(half)), (start, part.slice(0, half))]
+        name, field = waiting.pop()
+        kind = kind_of(field)
+        if kind is not None:
+            found[name] = kind
+        elif arrow("Arrow").types.is_struct(field.type):
+            waiting += [(f"{name}.{inner.name}", inner) for inner in reversed(list(field.type))]
+    return found
+
+
+def head_of(names: list[str], column: str) -> str | None:
+    """The column of the file in which a column or a path to something within one lies; None where there is none."""
+    if column in names:
+        return column
+    parts = column.split(".")
+    heads = (".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
+    return next((head for head in heads if head in names), None)
+
+
+def has_column(schema: Any, column: str) -> bool:
+    """Whether there is a column of this name or, as far as types can tell, something at this path."""
+    head = head_of(list(schema.names), column)
+    if head is None:
+        return False
+    kind, t = schema.field(head).type, arrow("Arrow").types
+    for name in column[len(head) + 1 :].split(".") if column != head else ():
+        if not t.is_struct(kind):
+            return not t.is_primitive(kind) and not is_text(kind)
+        if kind.get_field_index(name) < 0:
+            return False
+        kind = kind.field(name).type
+    return True
+
+
+def batches_of(rows: Any, first: int, source: Source, options: ReadOptions) -> Iterator[Batch]:
+    """Turn some rows into batches.
+
+    Parameters
+    ----------
+    rows
+        A record batch that has the columns of ``source``.
+    first
+        Number of its first row within its piece.
+    """
+    here = _found(rows, source.column)
+    array, field, rest = here
+    ids = _found(rows, source.id_column) if source.id_column else None
+    others = [_found(rows, column) for column in other_columns(source)]
+    whole = source.kind == "tokens" and not rest and _is_tokens(field)
+    limit = BATCH_TOKENS * array.type.value_type.bit_width // 8 if whole else BATCH_BYTES
+    for start, part in cut(array, limit):
+        count = len(part)
+        own = [own_id(value) for value in _values(ids, start, count)] if ids else [None] * count
+        missing = dict.fromkeys(_missing(here, others, start, count), _nothing_in(source.column)) if others else {}
+        if whole:
+            yield _token_batch(part, own, first + start, source, options, missing)
         else:
-            yield start, part
+            values = _values(here, start, count)
+            for row, reason in missing.items():
+                values[row] = Broken(reason)
+            yield _value_batch(values, own, first + start, source, options)
 
 
-def _text_batch(array: Any, ids: Any, first: int, source: Source, options: ReadOptions) -> Batch:
+def _found(rows: Any, column: str) -> tuple[Any, Any, str]:
+    """An array of rows, its field, and the rest of the path that leads on within its values.
+
+    Structs are gone into here, so that only what is wanted becomes Python values; the names in what comes after a
+    list, a map or JSON are looked up in each value.
+    """
+    pa = arrow("Arrow")
+    head = head_of(rows.schema.names, column)
+    array, field = rows.column(head), rows.schema.field(head)
+    rest = column[len(head) + 1 :]
+    while rest and pa.types.is_struct(field.type):
+        name = rest.split(".")[0]
+        number = field.type.get_field_index(name)
+        if number < 0:
+            break
+        # with the nulls of the struct itself
+        array, field, rest = array.flatten()[number], field.type.field(number), rest[len(name) + 1 :]
+    return array, field, rest
+
+
+def other_columns(source: Source) -> list[str]:
+    """Further columns of the same file that are read, so that a row may have nothing in this one."""
+    return [seen.name for seen in source.columns if seen.read and seen.name != source.column]
+
+
+def _values(found: tuple[Any, Any, str], start: int, count: int) -> list[Any]:
+    """The values of some rows; None where a path leads to nothing."""
+    array, field, rest = found
+    values = values_of(array.slice(start, count), field)
+    return [_within(value, rest) for value in values] if rest else values
+
+
+def _missing(here: tuple[Any, Any, str], others: list[tuple[Any, Any, str]], start: int, count: int) -> list[int]:
+    """Rows that have nothing in this column, nor in the others."""
+    array, _, rest = here
+    if not rest and not array.slice(start, count).null_count:
+        return []
+    columns = [_values(found, start, count) for found in (here, *others)]
+    return [row for row, values in enumerate(zip(*columns, strict=True)) if _is_empty(values)]
+
+
+def _is_empty(values: tuple[Any, ...]) -> bool:
+    return values[0] is None and all(value in (None, "", []) for value in values[1:])
+
+
+def _nothing_in(column: str) -> str:
+    return f"has nothing in {column!r}, nor in the other fields that are read"
+
+
+def _within(value: Any, path: str) -> Any:
+    if value is None or isinstance(value, Broken):
+        return value
+    try:
+        return lookup({"value": value}, f"value.{path}")
+    except Broken:
+        return None
+
+
+def _value_batch(values: list[Any], own: list[str | None], first: int, source: Source, options: ReadOptions) -> Batch:
     draft = Draft(source.kind, options.skip_errors)
-    roles = wanted_roles(options.roles)
-    own = _own_ids(ids, len(array))
-    for index, value in enumerate(_values(array)):
+    convert = converter(source, options)
+    for index, value in enumerate(values):
         try:
             if isinstance(value, Broken):
                 raise value
-            if source.kind == "messages":
-                draft.add(first + index, as_turns(value, source.column, roles), own[index])
-            else:
-                draft.add(first + index, as_text(value, source.column), own[index])
+            draft.add(first + index, convert(value, draft.tally), own[index])
         except Broken as error:
             draft.skip(first + index, error.reason)
-    return draft.batch(first + len(array))
+    return draft.batch(first + len(values))
 
 
-def _token_batch(array: Any, ids: Any, first: int, source: Source, options: ReadOptions) -> Batch:
+def _is_tokens(field: Any) -> bool:
+    inner = field.type.value_field if is_list(field.type) and not extension_of(field) else None
+    return inner is not None and arrow("Arrow").types.is_integer(inner.type) and not extension_of(inner)
+
+
+def _token_batch(
+    array: Any, own: list[str | None], first: int, source: Source, options: ReadOptions, missing: dict[int, str]
+) -> Batch:
     tokens, lengths, broken = _tokens(array, source.column)
+    if others_read(source):  # a null list may stand for a record that has another field
+        null = array.is_null().to_pylist()
+        broken = {row: reason for row, reason in broken.items() if not null[row]} | missing
+        broken = dict(sorted(broken.items()))
     draft = Draft(source.kind, options.skip_errors)
     for row, reason in broken.items():
         draft.skip(first + row, reason)
-    own = _own_ids(ids, len(array))
     rows = np.arange(len(array))
     if broken:
         keep = np.ones(len(array), np.bool_)
@@ -98,14 +203,17 @@ def _token_batch(array: Any, ids: Any, first: int, source: Source, options: Read
     return Batch(None, batch, np.arange(len(rows)), first + rows, own, draft.skipped, first + len(array))
 
 
-def _tokens(array: Any, column: str) -> tuple[Ids, Any, dict[int, str]]:
+def _tokens(array: Any, column: str) -> tuple[Ids, I64, dict[int, str]]:
     """All rows' token ids one after the other, the rows' lengths, and what is wrong with some, in order."""
-    pa = arrow("Arrow")
-    if pa.types.is_fixed_size_list(array.type):
-        array = array.cast(pa.large_list(array.type.value_type))
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
-    offsets -= offsets[0]
+    values, starts, stops = bounds(array)
+    lengths = stops - starts
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    full = lengths > 0
+    shift = (starts - offsets[:-1])[full]
+    if (shift == shift[:1]).all():
+        values = values.slice(int(shift[0]) if len(shift) else 0, int(offsets[-1]))
+    else:  # lists in another order, some of them perhaps twice, or with something between them
+        values = values.take(arrow("Arrow").array(np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])))
     bad = np.zeros(len(values), np.bool_)
     if values.null_count:
         bad = values.is_null().to_numpy(zero_copy_only=False)
@@ -116,7 +224,7 @@ def _tokens(array: Any, column: str) -> tuple[Ids, Any, dict[int, str]]:
     broken = set(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)).tolist()) if array.null_count else set()
     broken |= set((np.searchsorted(offsets, np.flatnonzero(bad), side="right") - 1).tolist())
     reasons = {row: _reason(array[row].as_py(), column) for row in sorted(broken)}
-    return numbers.astype(np.uint32), np.diff(offsets), reasons
+    return numbers.astype(np.uint32), lengths, reasons
 
 
 def _reason(value: Any, column: str) -> str:
@@ -125,36 +233,3 @@ def _reason(value: Any, column: str) -> str:
     except Broken as error:
         return error.reason
     raise AssertionError("a row counted as broken has nothing wrong with it")
-
-
-def _values(array: Any) -> list[Any]:
-    """Python values of an array; a `Broken` stands for one that isn't UTF-8."""
-    pa = arrow("Arrow")
-    t = pa.types
-    if t.is_binary(array.type) or t.is_large_binary(array.type):
-        return [_decoded(value) for value in array.to_pylist()]
-    try:
-        if t.is_string(array.type) or t.is_large_string(array.type):
-            values: list[Any] = array.to_numpy(zero_copy_only=False).tolist()  # ten times faster than to_pylist
-            return values
-        return list(array.to_pylist())
-    except (UnicodeDecodeError, pa.ArrowException):
-        return [_value(item) for item in array]
-
-
-def _value(item: Any) -> Any:
-    try:
-        return item.as_py()
-    except UnicodeDecodeError as error:
-        return Broken(f"is not UTF-8 (byte {error.start + 1})")
-
-
-def _decoded(value: bytes | None) -> Any:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError as error:
-        return Broken(f"is not UTF-8 (byte {error.start + 1})")
-
-
-def _own_ids(array: Any, count: int) -> list[str | None]:
-    return [None] * count if array is None else [own_id(value) for value in _values(array)]
