@@ -7,6 +7,7 @@ prompt, the chat template, is taken.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,12 +20,13 @@ from detect.models.reading import ReadingDocument
 from detect.race.evidence import F64
 from detect.race.job import RUN, Via
 from detect.race.plan import RACE_ASKS, WHOLE_ANSWERS, RaceAsking, RaceEndpointAsk, Shown
-from detect.race.replies import likely, listed_prompt
+from detect.race.replies import likely, listed_prompt, own_of_prompt
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.address import check_url
 from detect.student.asking.answers import Choice, read_prompt, read_response
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.forms import Form, Question, question_of
+from detect.student.asking.lookahead import AHEAD, looks_ahead
 from detect.student.asking.probing import Prober, Trial
 from detect.student.asking.reach import shown_host
 from watermark.errors import DyetraceError
@@ -46,7 +48,6 @@ MOST_NAMED = 128
 
 _TOKENS = 8  # of a reply that is to show that a server goes on
 _FORCED = 3  # words that a bias must be able to force
-_NOISE = 0.1  # of probabilities of one place in two requests
 _FEWEST = 8  # tokens with letters of which ids are compared
 _PREFILLS: tuple[Form, ...] = ("continue", "prefix", "last")
 
@@ -207,13 +208,13 @@ class _Finder:
                 for count in LISTED:
                     extra = {"prompt_logprobs": count, "logprobs": count}
                     name = f"prompt_logprobs of token ids ({count} at a place)"
-                    trial = self._by_ids(name, extra, self._prompt_problem(count), _prompt_numbers(count))
+                    trial = self._by_ids(name, extra, self._prompt_problem(count), count)
                     if await self._prober.offers(trial):
                         return _whole_answer(ask, extra, count)
             if ask == "echo":
                 extra = {"echo": True, "logprobs": 1}
                 name = "echo of token ids with their log-probabilities"
-                trial = self._by_ids(name, extra, self._echo_problem, _echo_numbers)
+                trial = self._by_ids(name, extra, self._echo_problem)
                 if await self._prober.offers(trial):
                     return _whole_answer(ask, extra, 0)
         return None
@@ -223,11 +224,11 @@ class _Finder:
         name: str,
         extra: dict[str, Any],
         problem: Callable[[bytes], str | None],
-        numbers: Callable[[bytes, int], Sequence[F64]],
+        count: int | None = None,
     ) -> Trial:
         """Log-probabilities of token ids, asked of two texts that begin alike: what follows must not show in them.
 
-        A model that looks at both sides of a place "predicts" every word that it is shown.
+        With ``count`` likely tokens at a place; where texts part, too, those must be the same.
         """
         half = len(self._ids) // 2
         other = [*self._ids[:half], *reversed(self._ids[half:])]
@@ -236,9 +237,14 @@ class _Finder:
         def found(replies: Sequence[bytes]) -> str | None:
             if (wrong := problem(replies[0])) is not None:
                 return wrong
-            one, two = (numbers(payload, half)[1:] for payload in replies)
-            if len(one) != len(two) or not all(map(_alike, one, two)):
-                return "what follows a place shows in its log-probabilities, as in a model that looks at both sides"
+            one, two = (_own(payload, ids) for payload, ids in zip(replies, (self._ids, other), strict=True))
+            part = next(place for place, (a, b) in enumerate(zip(self._ids, other, strict=True)) if a != b)
+            if looks_ahead(one[:part], two[:part], (float(one[part]), float(two[part]))):
+                return AHEAD
+            if count is not None:
+                first, second = (_likely(payload, part + 1, count) for payload in replies)
+                if looks_ahead(first[1:, 0], second[1:, 0]) or looks_ahead(first[part], second[part]):
+                    return AHEAD
             return None
 
         return Trial(name, asked, found)
@@ -447,23 +453,22 @@ class _Finder:
         return found[:_FORCED]
 
 
-def _prompt_numbers(count: int) -> Callable[[bytes, int], Sequence[F64]]:
-    """The likely log-probabilities by falling size, at so many places and the one after them, where texts part."""
-    return lambda payload, places: [
-        np.array(sorted((one.logprob for one in likely(entries, count)), reverse=True))
-        for entries in (listed_prompt(payload) or [])[: places + 1]
-    ]
+def _own(payload: bytes, ids: Sequence[int]) -> F64:
+    """Log-probabilities of the tokens that were sent, shape (n,); NaN where there is none."""
+    choice = _choice(payload)
+    return own_of_prompt(None if choice is None else choice.tokens, listed_prompt(payload), ids)
 
 
-def _echo_numbers(payload: bytes, places: int) -> Sequence[F64]:
-    """The own token's log-probability, at so many places."""
-    return [np.array([token.logprob]) for token in read_prompt(payload).tokens[:places]]
+def _likely(payload: bytes, places: int, count: int) -> F64:
+    """Log-probabilities of the likely tokens at the first places, by falling size, shape (places, count); NaN for none.
 
-
-def _alike(one: F64, two: F64) -> bool:
-    """Whether they are the same but for what batches and number formats change."""
-    n = min(len(one), len(two))
-    return n > 0 and bool(np.allclose(np.exp(one[:n]), np.exp(two[:n]), atol=_NOISE, rtol=_NOISE))
+    They are those whichever token stands there.
+    """
+    found = np.full((places, count), math.nan)
+    for row, entries in zip(found, listed_prompt(payload) or [], strict=False):
+        logs = sorted((one.logprob for one in likely(entries, count)), reverse=True)[:count]
+        row[: len(logs)] = logs
+    return found
 
 
 def _messages() -> list[dict[str, Any]]:

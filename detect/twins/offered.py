@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.address import check_url
-from detect.student.asking.answers import read_response
+from detect.student.asking.answers import read_prompt, read_response
 from detect.student.asking.credentials import ApiKey
 from detect.student.asking.forms import Form
+from detect.student.asking.lookahead import AHEAD, prompt_looks_ahead
 from detect.student.asking.probing import Prober, Trial
 from detect.student.asking.reach import shown_host
 from detect.twins.asking import useless
@@ -108,7 +109,7 @@ def _ways(plain: bool) -> list[_Way]:
         trial = Trial(
             f"log-probabilities of a prompt ({form})",
             measure.questions(_NOBODYS),
-            lambda replies, measure=measure: measure.problem(_NOBODYS, replies),  # type: ignore[misc]
+            lambda replies, measure=measure: _logprobs(measure, replies),  # type: ignore[misc]
         )
         found.append(_Way("logprobs", {"form": form, "echo_tokens": measure.echo_tokens}, trial))
     for prefilled in _PREFILLED:
@@ -121,6 +122,13 @@ def _ways(plain: bool) -> list[_Way]:
         found.append(_Way("answers", {"completions": place == "completions"}, trial))
     order = {ask: rank for rank, ask in enumerate(ASKS)}
     return sorted(found, key=lambda way: (order[way.ask], _is_chat(way) == plain))
+
+
+def _logprobs(measure: LogprobMeasure, replies: Sequence[bytes]) -> str | None:
+    """Why log-probabilities of prompts are of no use: both twins' begin with the same prompt."""
+    if (problem := measure.problem(_NOBODYS, replies)) is not None:
+        return problem
+    return AHEAD if prompt_looks_ahead(*map(read_prompt, replies)) else None
 
 
 def _is_chat(way: _Way) -> bool:
