@@ -18,7 +18,7 @@ from benchmarks.common import Floats
 from benchmarks.distillation.published import reading_mode, under
 from benchmarks.distillation.suspects import Suspect, Suspects
 from benchmarks.distillation.teacher import ALL_PROMPTS, Mark, Teacher, owner_key
-from detect.models.forward import Model, Predictions, Predictor, candidates, model_hash, predictions
+from detect.models.forward import Model, Predictions, Predictor, candidates, predictions
 from detect.models.reading import (
     NO_SUBKEY,
     Positions,
@@ -28,6 +28,7 @@ from detect.models.reading import (
     read_text,
     served_subkeys,
 )
+from detect.models.seen import model_hash
 from detect.student.verdict.hypothesis import WeightedTest
 from detect.student.verdict.score import TraceScore
 from detect.student.verdict.weights import WeightedTuples, gathered, gathered_served, readout

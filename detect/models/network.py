@@ -49,9 +49,10 @@ def logits_at(network: Any, inputs: Mapping[str, Any], keep: torch.Tensor) -> to
     Raises
     ------
     DyetraceError
-        The forward pass fails, or gives logits for another number of places.
+        The forward pass fails, or gives logits for another number of places; a token is none of the model's.
     """
     length = inputs["input_ids"].shape[1]
+    _check_known(network, inputs["input_ids"])
     keep = keep.to(network.device)
     takes = signature(network.forward).parameters
     some = {"logits_to_keep": keep} if "logits_to_keep" in takes else {}
@@ -74,6 +75,17 @@ def logits_at(network: Any, inputs: Mapping[str, Any], keep: torch.Tensor) -> to
             f"can't read through {_called(network)}: it gives logits at {logits.shape[1]} places for {length} tokens"
         )
     return logits[:, keep.to(logits.device)]
+
+
+def _check_known(network: Any, ids: torch.Tensor) -> None:
+    """Refuse ids that a model has no numbers for, before a GPU stops at them."""
+    weight = getattr(network.get_input_embeddings(), "weight", None)
+    known = None if weight is None else int(weight.shape[0])
+    if known and ids.numel() and (most := int(ids.max())) >= known:
+        raise DyetraceError(
+            f"can't read through {_called(network)}: the text holds token {most}, which its tokenizer adds and the "
+            f"model, with {known:,} tokens, was never trained on; leave that text out"
+        )
 
 
 def check_numbers(values: torch.Tensor, network: Any = None) -> None:

@@ -83,7 +83,11 @@ def _hash_of_whole(path: Path) -> str:
     kinds = {".safetensors", ".bin"} if has_weights(place) else {".gguf"}
     # Where there is no tokenizer.json, one is made of other files.
     named = {"config.json", TOKENIZER} if (place / TOKENIZER).is_file() else {"config.json", *CONVERTED, "merges.txt"}
-    _add(digest, [file for file in files if file.suffix in kinds or file.name in named], path)
+    _add(
+        digest,
+        [file for file in files if (file.suffix in kinds and file.name not in ADAPTER_WEIGHTS) or file.name in named],
+        path,
+    )
     return digest.hexdigest()
 
 

@@ -75,6 +75,8 @@ class RaceJob:
         Number and public seed of the keys that nobody used.
     dtype, device
         Number format of local models, and where they run.
+    base
+        The base model of adapters among them; None takes the folders that they name themselves.
     budgets
         Of an endpoint.
     quotes
@@ -108,6 +110,7 @@ class RaceJob:
     decoy_seed: str = "dyetrace"
     dtype: str = "bfloat16"
     device: str = "auto"
+    base: Path | None = None
     budgets: Budgets = field(default_factory=Budgets)
     quotes: bool = True
     commitment: Commitment | None = None
@@ -139,6 +142,7 @@ class RaceJob:
             "read": self.read,
             "owner_model": str(self.owner_model),
             **({} if self.reference is None else {"reference": str(self.reference)}),
+            **({} if self.base is None else {"base": str(self.base)}),
             "ask": self.ask,
             "via": self.via,
             "per_answer": self.per_answer,

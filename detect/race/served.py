@@ -195,7 +195,7 @@ def check_readable(spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, job: Race
 
 def bench_of(job: RaceJob, spec: WatermarkSpec, tokenizer: Any, progress: Progress | None = None) -> Bench:
     """The local models of a readout; what they read is kept in the user's cache (`detect.models.kept`)."""
-    return Bench(spec, tokenizer, kept_folder(), dtype=job.dtype, device=job.device, progress=progress)
+    return Bench(spec, tokenizer, kept_folder(), dtype=job.dtype, device=job.device, base=job.base, progress=progress)
 
 
 def owner_seen(job: RaceJob, bench: Bench) -> ModelSeen:

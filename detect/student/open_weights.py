@@ -93,6 +93,8 @@ class WeightsJob:
         Folders of reference models, and of models that are known not to have seen the mark.
     calibration
         Folders of calibration students with their marked shares.
+    base
+        The base model of adapters among all of these; None takes the folders that they name themselves.
     served
         File of served answers, or a ledger of their contexts: of unmarked texts only contexts that stand there are
         read, under the sub-keys that they were served with, weighed by count; None weighs all contexts alike.
@@ -121,6 +123,7 @@ class WeightsJob:
     references: Sequence[Path] = ()
     controls: Sequence[Path] = ()
     calibration: Sequence[tuple[Path, float]] = ()
+    base: Path | None = None
     served: str | None = None
     served_tenant: str | None = None
     tenant: str | None = None
@@ -141,6 +144,7 @@ class WeightsJob:
             "texts": [str(text) for text in self.texts],
             "references": [str(folder) for folder in self.references],
             "controls": [str(folder) for folder in self.controls],
+            **({} if self.base is None else {"base": str(self.base)}),
             "served": None if self.served is None else str(self.served),
             "served_tenant": self.served_tenant,
             "calibration": [f"{folder}={share}" for folder, share in self.calibration],
@@ -179,7 +183,7 @@ class _Bench(Bench):
     def __init__(
         self, job: WeightsJob, spec: WatermarkSpec, ring: KeyRing, tokenizer: Any, keep: Path, progress: Progress | None
     ) -> None:
-        super().__init__(spec, tokenizer, keep, dtype=job.dtype, device=job.device, progress=progress)
+        super().__init__(spec, tokenizer, keep, dtype=job.dtype, device=job.device, base=job.base, progress=progress)
         self.job, self.ring = job, ring
 
     def seen(self, folder: Path) -> ModelSeen:

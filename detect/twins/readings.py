@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from detect.folders.own import claim
-from detect.models.forward import model_hash, template_hash
+from detect.models.seen import model_seen, template_hash
 from detect.records.trace import ModelSeen
 from detect.twins.controls import owner_numbers
 from detect.twins.measures.logprobs import Read
@@ -26,7 +26,6 @@ from detect.twins.measures.protocol import F64
 from detect.twins.measures.weights import USUAL_SAMPLES, Reader
 from watermark.errors import DyetraceError, refused_write
 from watermark.files.writing import write_atomically
-from watermark.models.folder import check_folder
 from watermark.twins.pair import Pair
 
 WORK = ".dyetrace-twins"
@@ -65,8 +64,7 @@ class Readings:
     def seen(self, folder: Path) -> ModelSeen:
         """A model as reports name it."""
         if folder not in self._seen:
-            check_folder(folder)
-            self._seen[folder] = ModelSeen(name=str(folder), sha256=model_hash(folder), tokenizer="text")
+            self._seen[folder] = model_seen(folder, "text")
         return self._seen[folder]
 
     def read(self, folder: Path, pairs: Sequence[Pair]) -> dict[str, Read]:

@@ -184,6 +184,7 @@ FITTING = {
     "--reference": (*MODELS, *ANSWERS),
     "--null-corpus": ("none", "natural", *ANSWERS),
     "--control": (*MODELS, "acme", "zenith"),
+    "--base": MODELS,
     "--calibrate": ("../mine/suspect=0.1", "../mine/model=0", "../mine/model=nan"),
     "--owner-model": MODELS,
     "--complete": ("../mine/served.sha256", "../mine/one.ledger"),

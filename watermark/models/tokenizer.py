@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError, MachineError
+from watermark.models.given import ADAPTER_CONFIG, find_model, has_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,7 +27,7 @@ def load_tokenizer(source: Any) -> Tokenizer:
     Parameters
     ----------
     source
-        Folder with a tokenizer.json, that file itself, a `tokenizers.Tokenizer` (copied) or a transformers
+        A model's folder, its tokenizer.json, a GGUF file, a `tokenizers.Tokenizer` (copied) or a transformers
         fast tokenizer.
     """
     try:
@@ -35,12 +36,20 @@ def load_tokenizer(source: Any) -> Tokenizer:
         raise MachineError("reading text needs `tokenizers`: run `pip install tokenizers`") from None
 
     if isinstance(source, str | os.PathLike):
-        file = _tokenizer_file(Path(source).expanduser())
-        try:
-            tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the Rust side raises bare Exception
-            reason = " ".join(str(error).split())[:200]
-            raise DyetraceError(f"{file} is not a tokenizer.json that `tokenizers` can read: {reason}") from error
+        place = _place(Path(source).expanduser())
+        if place.suffix.lower() == ".gguf" or place.is_dir():
+            from watermark.models.converted import model_tokenizer
+            from watermark.models.folder import quiet_transformers, require_model_packages
+
+            require_model_packages()
+            with quiet_transformers():
+                tokenizer = Tokenizer.from_str(_serialised(model_tokenizer(place)))
+        else:
+            try:
+                tokenizer = Tokenizer.from_file(str(place))
+            except Exception as error:  # the Rust side raises bare Exception
+                reason = " ".join(str(error).split())[:200]
+                raise DyetraceError(f"{place} is not a tokenizer.json that `tokenizers` can read: {reason}") from error
     else:
         tokenizer = Tokenizer.from_str(_serialised(source))
     # A length limit kept in the file would silently cut a suspect text short.
@@ -49,16 +58,23 @@ def load_tokenizer(source: Any) -> Tokenizer:
     return tokenizer
 
 
-def _tokenizer_file(path: Path) -> Path:
+def _place(path: Path) -> Path:
+    """Where a tokenizer is: a tokenizer.json, or what one is made of, a GGUF file or a folder with other files."""
     how = "give a model folder or a tokenizer.json as written by `save_pretrained`"
     if not path.exists():
         raise DyetraceError(f"tokenizer {path} does not exist: {how}")
     if path.is_file():
         return path
+    if not has_tokenizer(path):
+        if not any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG)) and not any(
+            path.glob("*.gguf")
+        ):
+            raise DyetraceError(f"folder {path} has no tokenizer.json: {how}")
+        path = find_model(path).tokenizer
+        if path.is_file():
+            return path
     file = path / "tokenizer.json"
-    if not file.is_file():
-        raise DyetraceError(f"folder {path} has no tokenizer.json: {how}")
-    return file
+    return file if file.is_file() else path
 
 
 def _serialised(source: Any) -> str:

@@ -160,6 +160,12 @@ class TraceWeights(_Raced, _ServedTo, Decoys, Committed, _Traced, _Reported, run
         "--control",
         help="A model known not to have seen the mark, tested the same way.  [e.g. --control ./clean]",
     )
+    base: Path | None = option(
+        "--base",
+        help="The base model of adapters (LoRA and others of peft), where one of the models is an adapter's folder; by "
+        "default the folder that its adapter_config.json names. Its path and hash stand in the report.  "
+        "[e.g. --base ./base]",
+    )
     calibration: tuple[tuple[Path, float], ...] = option(
         "--calibrate",
         type=str,

@@ -15,7 +15,7 @@ from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.reading import read_commitment, tested_ring
 from detect.cli.results import print_result
 from detect.cli.trace.belonging import refuse_of_others
-from detect.cli.trace.shared import tighter_budgets
+from detect.cli.trace.shared import check_models, tighter_budgets
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, is_watched, note, rest, say
 from detect.folders.published import RACE_FORMAT
@@ -58,13 +58,13 @@ def race_weights(asked: TraceWeights, owner_model: Path) -> None:
         reference=reference,
         contexts=asked.contexts,
         quotes=not asked.no_quotes,
+        base=asked.base,
     )
     made = load_spec(asked.spec_path)
     ring = tested_ring(asked, made)
     folders = [asked.student, owner_model, *asked.references]
-    for folder in folders:
-        check_folder(folder)
-    check_place(asked, RACE_FORMAT, [job.read, asked.complete, *folders])
+    check_models(folders, asked.base)
+    check_place(asked, RACE_FORMAT, [job.read, asked.complete, *folders, asked.base])
     _tell_of_quotes(job.quotes)
     if (kept := kept_folder()) is not None:
         goes_on(f"what the models have read is kept in {kept}")

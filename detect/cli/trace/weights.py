@@ -8,7 +8,7 @@ from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.reading import accounts_of, read_commitment, tested_ring
 from detect.cli.trace.belonging import refuse_of_races
 from detect.cli.trace.race import race_weights
-from detect.cli.trace.shared import check_served
+from detect.cli.trace.shared import check_models, check_served
 from detect.cli.unused import refuse_seed_of_no_decoys
 from detect.cli.working import doing, is_watched, note
 from detect.folders.published import TRACE_FORMAT
@@ -18,7 +18,6 @@ from detect.student.verdict.evidence import TraceSettings
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
 from watermark.keys import load_master
-from watermark.models.folder import check_folder
 from watermark.placebo import placebo as placebo_of
 from watermark.spec import load_spec
 
@@ -47,8 +46,7 @@ def weights(asked: TraceWeights) -> None:
     if asked.placebo_answers is not None:
         check_text(asked.placebo_answers, "--placebo")
     models = [asked.student, *asked.references, *asked.controls]
-    for folder in (*models, *(student for student, _ in asked.calibration)):
-        check_folder(folder)
+    check_models((*models, *(student for student, _ in asked.calibration)), asked.base)
     placebo = None
     if asked.placebo_answers is not None:
         placebo = Placebo(asked.placebo_answers, *placebo_of(made, load_master(asked.key), accounts))
@@ -59,7 +57,7 @@ def weights(asked: TraceWeights) -> None:
             asked.alpha, "two-sided" if asked.two_sided else "upper", asked.decoys, asked.decoy_seed
         ),
     )
-    inputs = [*asked.texts, asked.served, asked.complete, asked.placebo_answers, *models]
+    inputs = [*asked.texts, asked.served, asked.complete, asked.placebo_answers, *models, asked.base]
     check_place(asked, TRACE_FORMAT, inputs)
     note("the report will quote no text; evidence.npz will hold, as token ids, the contexts of the texts that are read")
     goes_on(f"what the models have read is kept in {asked.output}")

@@ -9,7 +9,8 @@ from detect.records.race import RaceRecord
 from detect.records.written import key_label
 from detect.report import closing
 from detect.report.checking import made_facts
-from detect.report.closing import cell, code, digest_cell, e_cell, name_cell, p_cell
+from detect.report.closing import cell, code, e_cell, name_cell, p_cell
+from detect.report.model_rows import model_rows
 from detect.report.race import plots
 from detect.report.race.first_page import brief, facts, headline, lead, parts, tested
 from detect.report.race.method import PAPERS, method
@@ -224,14 +225,15 @@ def _manifest(record: RaceRecord) -> Iterator[Block]:
     yield Table(
         "Models that were read or asked",
         columns,
-        [
-            [name_cell(role), name_cell(model.name), cell(model.tokenizer), digest_cell(model.sha256)]
-            for role, model in (
-                ("suspect", record.suspect),
-                ("the owner’s", record.owner),
-                *([] if record.reference is None else [("reference", record.reference)]),
+        list(
+            model_rows(
+                [
+                    ("suspect", record.suspect),
+                    ("the owner’s", record.owner),
+                    *([] if record.reference is None else [("reference", record.reference)]),
+                ]
             )
-        ],
+        ),
     )
     yield heading("Served answers", "readings")
     yield Pairs("Served answers", list(_reading(record)))

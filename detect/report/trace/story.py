@@ -10,6 +10,7 @@ from detect.records.written import key_label, percent
 from detect.report import closing
 from detect.report.checking import made_facts
 from detect.report.closing import cell, code, digest_cell, e_cell, name_cell, p_cell
+from detect.report.model_rows import model_rows
 from detect.report.runs import Runs, level, listed, runs
 from detect.report.story import (
     Block,
@@ -220,11 +221,7 @@ def _models(record: TraceRecord) -> Table:
         *((f"control: {control.what}", control.model) for control in record.controls.models),
     ]
     columns = [column("Role", width=2), column("Name", width=3), column("Tokenizer"), column("SHA-256", width=3)]
-    rows = [
-        [name_cell(role), name_cell(model.name), cell(model.tokenizer), digest_cell(model.sha256)]
-        for role, model in models[:ROWS]
-    ]
-    return Table("Models that were read", columns, rows)
+    return Table("Models that were read", columns, list(model_rows(models[:ROWS])))
 
 
 def _readings(record: TraceRecord) -> Table:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from detect.records.twins import TwinRecord
 from detect.report import closing
 from detect.report.checking import made_facts
-from detect.report.closing import cell, code, digest_cell, e_cell, name_cell, p_cell
+from detect.report.closing import cell, code, e_cell, name_cell, p_cell
+from detect.report.model_rows import model_rows
 from detect.report.runs import Runs, e_value, level, runs, said
 from detect.report.story import (
     Block,
@@ -216,10 +217,7 @@ def _manifest(record: TwinRecord) -> Iterator[Leaf]:
     yield Table(
         "Models that were read or asked",
         columns,
-        [
-            [name_cell(role), name_cell(model.name), cell(model.tokenizer), digest_cell(model.sha256)]
-            for role, model in models
-        ],
+        list(model_rows(models)),
     )
     yield heading("Files of this report", "files")
     yield closing.files_table("Files that belong to this report", record.files)

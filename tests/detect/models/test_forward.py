@@ -17,11 +17,10 @@ from detect.models.forward import (
     Predictions,
     candidates,
     likeliest,
-    model_hash,
     predictions,
-    template_hash,
 )
 from detect.models.reading import NO_SUBKEY, Positions, ReadingDocument, ReadingText, positions
+from detect.models.seen import model_hash, template_hash
 from watermark.errors import DyetraceError
 
 VOCABULARY = 150
