@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError, MachineError
-from watermark.models.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MERGE, json_of
+from watermark.models.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MERGE, SERVE, json_of
 from watermark.models.weight_files import same
 
 if TYPE_CHECKING:
@@ -65,19 +66,27 @@ def with_adapter(network: Any, folder: Path) -> Any:
                 )
         config = config_class.from_pretrained(str(folder))
         config.inference_mode = True
+        if config.is_prompt_learning:
+            raise DyetraceError(
+                f"the adapter {folder} ({kind['peft_type']}) puts tokens of its own before a text, and can't be read "
+                f"as layers of a model; {SERVE}"
+            )
         _grow(network, weights, folder)
         before = [(parameter, _sum(parameter)) for parameter in network.parameters()]
-        wrapped = peft.PeftModel(network, config)
+        wrapped = peft.PeftModelForCausalLM(network, config)
         if any(_sum(parameter) != was for parameter, was in before):
             raise DyetraceError(
                 f"the adapter {folder} changes its base model as it is put on (init_lora_weights: "
                 f"{kind.get('init_lora_weights')!r}); {MERGE}"
             )
-        peft.set_peft_model_state_dict(wrapped, weights)
+        try:
+            peft.set_peft_model_state_dict(wrapped, weights)
+        except KeyError as error:
+            raise _unfit(folder, "missing", [str(error.args[0])]) from error
     wrapped.eval()
     _check_whole(wrapped, weights, folder)
     inner = wrapped.get_base_model()
-    _check_forward(wrapped, inner, folder)
+    _check_forward(wrapped, inner, folder, getattr(config, "alora_invocation_tokens", None) or ())
     return inner
 
 
@@ -146,7 +155,9 @@ def _check_whole(wrapped: Any, weights: dict[str, torch.Tensor], folder: Path) -
     everything = wrapped.state_dict()
     missing = sorted(asked.keys() - weights.keys())
     # Embeddings of a base model whose vocabulary was changed are saved beside the adapter and take the base's place.
-    over = sorted(name for name in weights.keys() - asked.keys() if name not in everything)
+    over = sorted(
+        name for name in weights.keys() - asked.keys() if name not in everything and not _twice(name, weights)
+    )
     unlike = []
     for name, value in weights.items():
         mine = asked.get(name, everything.get(name))
@@ -154,23 +165,33 @@ def _check_whole(wrapped: Any, weights: dict[str, torch.Tensor], folder: Path) -
             unlike.append(name)
     for what, names in (("missing", missing), ("left over", over), ("not taken by peft", sorted(unlike))):
         if names:
-            raise DyetraceError(
-                f"the weights of the adapter {folder} are not those that its {ADAPTER_CONFIG} asks for: {len(names)} "
-                f"{what} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}); get the whole adapter "
-                f"and its own base model, or {MERGE}"
-            )
+            raise _unfit(folder, what, names)
 
 
-def _check_forward(wrapped: Any, inner: Any, folder: Path) -> None:
+def _unfit(folder: Path, what: str, names: Sequence[str]) -> DyetraceError:
+    return DyetraceError(
+        f"the weights of the adapter {folder} are not those that its {ADAPTER_CONFIG} asks for: {len(names)} {what} "
+        f"({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}); get the whole adapter and its own "
+        f"base model, or {MERGE}"
+    )
+
+
+def _twice(name: str, weights: dict[str, torch.Tensor]) -> bool:
+    """Whether peft saved embeddings under two names, as it does where a vocabulary was changed and trained."""
+    plain = name.replace(".modules_to_save.", ".")
+    return plain != name and plain in weights and same(weights[plain], weights[name])
+
+
+def _check_forward(wrapped: Any, inner: Any, folder: Path, invoked_by: Sequence[int]) -> None:
     """Refuse an adapter that does something before or after the model, such as tokens of its own before a text."""
     import torch
 
     last = inner.get_input_embeddings().weight.shape[0] - 1
-    ids = torch.arange(8, device=inner.device)[None] * max(1, last // 8)
+    ids = torch.tensor([[*range(0, last, max(1, last // 8)), *invoked_by, 0, last]], device=inner.device)
     with torch.inference_mode():
         own, mine = (model(input_ids=ids, use_cache=False).logits for model in (wrapped, inner))
     if own.shape != mine.shape or not same(own, mine):
         raise DyetraceError(
             f"the adapter {folder} is more than layers of the model (its type is "
-            f"{json_of(folder / ADAPTER_CONFIG)['peft_type']}); {MERGE}"
+            f"{json_of(folder / ADAPTER_CONFIG)['peft_type']}) and can't be read; {SERVE}"
         )
