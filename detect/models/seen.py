@@ -107,7 +107,11 @@ def template_hash(path: str | Path, base: str | Path | None = None) -> str:
     place = Path(path).expanduser()
     folder = find_model(place, base).tokenizer if place.is_file() or (place / ADAPTER_CONFIG).is_file() else place
     for file in sorted(
-        [folder / "tokenizer_config.json", *folder.glob("chat_template*"), *folder.glob("chat_template*/*")]
+        [
+            folder / "tokenizer_config.json",
+            *folder.glob("chat_template*"),
+            *folder.glob("*chat_template*/*"),  # additional_chat_templates, for one
+        ]
     ):
         if file.is_file():
             digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
