@@ -165,7 +165,7 @@ def readable(extension: str, kind: Any) -> bool:
         return True
     if extension == "arrow.fixed_shape_tensor":
         return len(getattr(kind, "shape", ())) == 1
-    return pa.types.is_string(storage) or pa.types.is_large_string(storage) or pa.types.is_string_view(storage)
+    return bool(pa.types.is_string(storage)) or pa.types.is_large_string(storage) or pa.types.is_string_view(storage)
 
 
 def _noted(problem: Broken, broken: list[Broken]) -> Broken:
@@ -340,19 +340,20 @@ def _lengths(array: Any) -> I64:
     if t.is_string_view(kind) or t.is_binary_view(kind):
         views = array.buffers()[1]  # 16 bytes for each value; the first four of them are its length
         lengths = np.frombuffer(views, np.int32)[4 * array.offset :: 4][: len(array)].astype(np.int64)
-        return _LIST_BYTES + (np.where(array.is_valid().to_numpy(False), lengths, 0) if array.null_count else lengths)
+        if array.null_count:
+            lengths[array.is_null().to_numpy(zero_copy_only=False)] = 0
+        return np.asarray(lengths + _LIST_BYTES)
     if is_text(kind):
         import pyarrow.compute as pc
 
         lengths = pc.binary_length(array).fill_null(0)
         return np.asarray(lengths.to_numpy().astype(np.int64) + _LIST_BYTES)
     if t.is_dictionary(kind):
-        return np.append(_lengths(array.dictionary), _LIST_BYTES)[
-            array.indices.cast(pa.int64()).fill_null(-1).to_numpy()
-        ]
+        places = array.indices.cast(pa.int64()).fill_null(-1).to_numpy()
+        return np.asarray(np.append(_lengths(array.dictionary), _LIST_BYTES)[places])
     if t.is_run_end_encoded(kind):
         runs, first = _runs(array)
-        return _lengths(array.values)[runs + first]
+        return np.asarray(_lengths(array.values)[runs + first])
     if is_list(kind) or t.is_map(kind):
         values, starts, stops = bounds(array)
         if values is not None and (width := _width(values.type)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from detect.readers.batch import (
 from detect.readers.columns import batches_of, has_column, head_of, kinds_of, other_columns
 from detect.readers.fields import inspected
 from detect.readers.stream import arrow
+from detect.records.seen import ColumnSeen
 
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _MIN_ROWS, _MAX_ROWS = 1 << 6, 1 << 13  # of a Parquet file, decoded at a time
@@ -56,12 +57,22 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
         raise Broken(f"has two columns of the name {twice!r}; rename one of them")
     if options.id_field is not None and not has_column(schema, options.id_field):
         raise Broken(f"has no column {options.id_field!r} to take ids from; name another with --id-field")
-    records, unread = _first_records(path, form, schema)
+    head = _head_of_file(path, form, schema)
     for column in options.fields:
-        reason = unread.get(head_of(names, column) or "")
+        reason = head.unread.get(head_of(names, column) or "")
         if reason is not None:
-            raise Broken(f"cannot be read in column {column!r}, whose first rows {reason}; name another with --field")
-    return inspected(records, options, kinds_of(schema))
+            raise Broken(f"cannot be read in column {column!r}: its first row {reason}; name another with --field")
+    kinds = kinds_of(schema)
+    try:
+        seen = inspected(head.records, options, kinds)
+    except Broken:
+        if not head.empty:
+            raise
+        # Columns without rows may be of any type; nothing will be read.
+        column, kind = next(iter(kinds.items()), (names[0] if names else "", "text"))
+        return Inspected(((column, kind),), None)
+    other = (ColumnSeen(name, "other", len(head.records), 0, read=False) for name in head.unread)
+    return replace(seen, columns=(*seen.columns, *other))
 
 
 def split(source: Source, target_bytes: int) -> list[Piece]:
@@ -71,6 +82,8 @@ def split(source: Source, target_bytes: int) -> list[Piece]:
         sizes = _group_sizes(source) if source.form == "parquet" else _batch_sizes(source)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise Broken(f"cannot be read: {one_line(error)}") from None
+    if source.column == "":  # neither columns nor rows
+        return []
     pieces, start, filled = [], 0, 0
     for index, size in enumerate(sizes):
         filled += size
@@ -115,20 +128,37 @@ def records_before(source: Source, piece: Piece) -> int:
     return sum(int(batch.num_rows) for batch in rows if not isinstance(batch, _Lost))
 
 
-def _first_records(path: str, form: str, schema: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The first rows as records, null where something can't be read, and why that is so of columns without any value.
+@dataclass(frozen=True)
+class _Head:
+    """The beginning of a file.
 
-    Rows after a place that is damaged are left out: whoever reads them will say so.
+    Attributes
+    ----------
+    records
+        Its first rows, null where something can't be read. Those after a damaged place are left out: whoever reads them
+        will say so.
+    unread
+        Columns of which no value can be read, and why.
+    empty
+        Whether the file has no rows.
     """
+
+    records: list[dict[str, Any]]
+    unread: dict[str, str]
+    empty: bool
+
+
+def _head_of_file(path: str, form: str, schema: Any) -> _Head:
     pa = arrow(form.capitalize())
     columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     left = dict.fromkeys(schema.names, _HEAD_BYTES)
     parts = _parquet_head(path) if form == "parquet" else _arrow_head(path, len(schema))
+    whole = True
     while True:
         try:
             part = next(parts, None)
         except (OSError, ValueError, pa.ArrowException):
-            break
+            part, whole = None, False
         if part is None:
             break
         for field, array in zip(part.schema, part.columns, strict=True):
@@ -145,7 +175,8 @@ def _first_records(path: str, form: str, schema: Any) -> tuple[list[dict[str, An
         # JSON has no times: what is written as text there is text for a reason.
         temporal = pa.types.is_temporal(schema.field(name).type)
         columns[name] = [None if temporal or isinstance(value, Broken) else value for value in values[:rows]]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], unread
+    records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return _Head(records, unread, whole and not any(columns.values()))
 
 
 def _parquet_head(path: str) -> Iterator[Any]:
@@ -209,22 +240,15 @@ def _columns(source: Source) -> list[str]:
 
 def _leaves(schema: Any, metadata: Any, columns: list[str] | None) -> list[str]:
     """Paths of the leaf columns to read: those that ``columns`` need, or all; never the bytes of images."""
-    wanted: list[bool] = []
     names = list(schema.names)
-    heads = None if columns is None else [(column, head_of(names, column)) for column in columns]
+    heads = {column: head_of(names, column) for column in (names if columns is None else columns)}
+    wanted: list[bool] = []
     for field in schema:
-        if heads is None:
-            wanted += _wanted_leaves(field.type, [])
-            continue
-        marks = [
-            _wanted_leaves(field.type, column[len(head) + 1 :].split("."))
-            for column, head in heads
-            if head == field.name
-        ]
-        none = [False] * len(_wanted_leaves(field.type, []))
-        wanted += [any(some) for some in zip(none, *marks, strict=True)]
-    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
-    return [path for path, one in zip(paths, wanted, strict=True) if one]
+        paths = [column[len(field.name) + 1 :].split(".") for column, head in heads.items() if head == field.name]
+        marks = [_wanted_leaves(field.type, path) for path in paths] or [[False] * len(_wanted_leaves(field.type, []))]
+        wanted += [any(some) for some in zip(*marks, strict=True)]
+    leaves = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    return [path for path, one in zip(leaves, wanted, strict=True) if one]
 
 
 def _wanted_leaves(kind: Any, path: list[str]) -> list[bool]:

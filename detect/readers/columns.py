@@ -9,8 +9,9 @@ import numpy as np
 
 from detect.readers.arrow_values import bounds, cut, extension_of, is_list, is_text, readable, values_of
 from detect.readers.batch import BATCH_BYTES, BATCH_TOKENS, I64, Batch, Broken, Draft, ReadOptions, Source
-from detect.readers.fields import CONTENT_KEYS, as_tokens, converter, lookup, others_read, own_id
+from detect.readers.fields import as_tokens, converter, lookup, others_read, own_id
 from detect.readers.stream import arrow
+from detect.readers.turns import CONTENT_KEYS
 from detect.text.encode import Ids, TokenBatch
 
 
@@ -93,7 +94,8 @@ def batches_of(rows: Any, first: int, source: Source, options: ReadOptions) -> I
     limit = BATCH_TOKENS * array.type.value_type.bit_width // 8 if whole else BATCH_BYTES
     for start, part in cut(array, limit):
         count = len(part)
-        own = [own_id(value) for value in _values(ids, start, count)] if ids else [None] * count
+        own: list[str | None] = [own_id(value) for value in _values(ids, start, count)] if ids else []
+        own = own or [None] * count
         missing = dict.fromkeys(_missing(here, others, start, count), _nothing_in(source.column)) if others else {}
         if whole:
             yield _token_batch(part, own, first + start, source, options, missing)
@@ -111,7 +113,7 @@ def _found(rows: Any, column: str) -> tuple[Any, Any, str]:
     list, a map or JSON are looked up in each value.
     """
     pa = arrow("Arrow")
-    head = head_of(rows.schema.names, column)
+    head = head_of(rows.schema.names, column) or column
     array, field = rows.column(head), rows.schema.field(head)
     rest = column[len(head) + 1 :]
     while rest and pa.types.is_struct(field.type):

@@ -241,7 +241,7 @@ def test_extension_types_that_nobody_registered_are_read_where_they_are_text_and
 
 def test_other_values_are_as_json_has_them() -> None:
     when = datetime(2026, 11, 30, 7, 9, 1, tzinfo=UTC)
-    arrays: list[tuple[Any, list[Any]]] = [
+    arrays: list[tuple[Any, list[Any] | None]] = [
         (pa.array([Decimal("1.50"), Decimal(7), None]), [1.5, 7, None]),
         (pa.array([True, None]), [True, None]),
         (pa.array([1.5, None], pa.float16()), [1.5, None]),
