@@ -24,6 +24,7 @@ from detect.records.race import SamplingSeen
 from detect.records.trace import ModelSeen
 from detect.student.asking.address import check_url
 from detect.student.asking.budget import Budgets
+from detect.student.asking.canonical import canonical_json
 from detect.student.asking.fields import sampling_in_words
 from detect.student.asking.forms import Form
 from watermark.commitment import Commitment
@@ -45,6 +46,8 @@ WHOLE_ANSWERS: frozenset[str] = frozenset({"prompt-logprobs", "echo"})
 Shown = Literal["ids", "rendered", "plain", "messages"]
 """What a request holds: the token ids as they were served; their text, special tokens included; the bare prompt, a line
 feed and the answer; or messages, which the server puts into the suspect's own chat template."""
+
+_ADDED = {"left_out", "base", "base_sha256", "form"}  # since the first release: see `canonical_json`
 
 
 class RaceAsking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -232,14 +235,8 @@ class RacePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def canonical_plan(plan: RacePlan) -> bytes:
-    """The one byte string that stands for this plan: its fields, sorted keys, no white space.
-
-    A field that plans of earlier releases have not is left out where it says nothing: their hashes stay what they were.
-    """
-    once = msgspec.to_builtins(parse_plan(msgspec.json.encode(plan), "the plan"))
-    if not once["asking"]["left_out"]:
-        del once["asking"]["left_out"]
-    return msgspec.json.encode(once, order="sorted")
+    """The one byte string that stands for this plan: all fields, sorted keys, no white space."""
+    return canonical_json(parse_plan(msgspec.json.encode(plan), "the plan"), _ADDED)
 
 
 def plan_sha256(plan: RacePlan) -> str:

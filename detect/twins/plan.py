@@ -20,6 +20,7 @@ from detect.records.trace import ModelSeen
 from detect.records.twins import LedgerSeen, PairCounts
 from detect.student.asking.address import check_url
 from detect.student.asking.budget import Budgets
+from detect.student.asking.canonical import canonical_json
 from detect.twins.selection import Level
 from watermark.errors import DyetraceError
 from watermark.files.versioned import check_known_version, parse_versioned
@@ -32,6 +33,8 @@ PLAN_VERSION = 1
 Ask = Literal["logprobs", "parting", "answers"]
 ASKS: tuple[Ask, ...] = ("logprobs", "parting", "answers")
 """From the strongest access to the weakest."""
+
+_ADDED = {"left_out", "base", "base_sha256", "form"}  # since the first release: see `canonical_json`
 
 
 class PlannedPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -142,14 +145,8 @@ def _check_version(version: int) -> None:
 
 
 def canonical_plan(plan: TwinPlan) -> bytes:
-    """The one byte string that stands for this plan: its fields, sorted keys, no white space.
-
-    A field that plans of earlier releases have not is left out where it says nothing: their hashes stay what they were.
-    """
-    once = msgspec.to_builtins(parse_plan(msgspec.json.encode(plan), "the plan"))
-    if not once["left_out"]:
-        del once["left_out"]
-    return msgspec.json.encode(once, order="sorted")
+    """The one byte string that stands for this plan: all fields, sorted keys, no white space."""
+    return canonical_json(parse_plan(msgspec.json.encode(plan), "the plan"), _ADDED)
 
 
 def plan_sha256(plan: TwinPlan) -> str:

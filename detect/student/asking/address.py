@@ -27,7 +27,7 @@ def check_url(url: str) -> None:
         raise DyetraceError(f"the endpoint's address is not a URL; {_HOW}") from None
     # What may be a secret is never shown.
     if parts.username is not None or parts.password is not None:
-        raise DyetraceError("the endpoint's address holds a user or a password; give the API key by --api-key")
+        raise DyetraceError("the endpoint's address holds a user's name; give the API key by --api-key")
     if parts.fragment:
         raise DyetraceError("the endpoint's address holds a fragment (#...), which is never sent; leave it out")
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:

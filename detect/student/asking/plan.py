@@ -19,6 +19,7 @@ from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from detect.student.asking.address import address_below, check_url
 from detect.student.asking.answers import Response, SuspectAnswer
 from detect.student.asking.budget import Budgets
+from detect.student.asking.canonical import canonical_json
 from detect.student.asking.client import largest_body
 from detect.student.asking.fields import LimitField, sampling_in_words
 from detect.student.asking.questions import Request, Taken
@@ -33,6 +34,8 @@ MOST_SAMPLES = 1024
 _UNLIMITED = 1 << 15  # tokens of an answer that are read at most where its length is left to the server
 _OWN_FIELDS = {"model", "messages", "prompt", "n", "stream", "temperature", "top_p", "seed", "logprobs", "top_logprobs"}
 _OWN_FIELDS |= {"max_tokens", "max_completion_tokens"}
+
+_ADDED = {"probed"}  # since the first release: see `canonical_json`
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -383,15 +386,8 @@ def prompt_bytes(plan: TracePlan, prompt: int) -> int:
 
 
 def canonical_plan(plan: TracePlan) -> bytes:
-    """The one byte string that stands for this plan: its fields, sorted keys, no white space.
-
-    A field that plans of earlier releases have not is left out where it says nothing: their hashes stay what they were.
-    """
-    # Once through JSON: a whole number given where a float belongs would be written in another way afterwards.
-    once = msgspec.to_builtins(parse_plan(msgspec.json.encode(plan), "the plan"))
-    if not once["probed"]:
-        del once["probed"]
-    return msgspec.json.encode(once, order="sorted")
+    """The one byte string that stands for this plan: all fields, sorted keys, no white space."""
+    return canonical_json(parse_plan(msgspec.json.encode(plan), "the plan"), _ADDED)
 
 
 def plan_sha256(plan: TracePlan) -> str:

@@ -111,12 +111,12 @@ async def _tried(plan: TracePlan, key: ApiKey | None, settings: ClientSettings) 
             if longer and is_too_short(payload):
                 limit = longer.pop(0)
                 continue
-            first = first or f"({shown}): {problem}"
             if (wider := refused_next(left_out, sent, payload)) is not None:
                 left_out, untried = wider, []
                 continue
             if untried is None:
                 untried = guesses(sent, payload)
+            first = first or f"({shown}): {problem}"  # of guesses none helped
             if not untried:
                 raise DyetraceError(
                     f"{shown_host(plan.url)} refuses what the plan would send {first}; check the address, the model's "

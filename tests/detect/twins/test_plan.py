@@ -60,6 +60,11 @@ def plan(**fields: Any) -> TwinPlan:
     return TwinPlan(**{**defaults, **fields})
 
 
+def test_a_plan_of_an_earlier_release_keeps_its_hash() -> None:
+    assert plan_sha256(plan()) == "22461836342334ea05a0058b66043823e7c863cad11beec2e61e387847b3bcdf"
+    assert plan_sha256(plan(left_out=["temperature"])) != plan_sha256(plan())
+
+
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     made = plan()
     keep_plan(tmp_path, made)

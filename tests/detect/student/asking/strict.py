@@ -1,4 +1,4 @@
-"""Small servers that are as strict about a request's fields as the public ones are, with the words that those refuse by."""
+"""Small servers that are as strict about a request as the public ones are, with the words that those refuse by."""
 
 from __future__ import annotations
 
@@ -34,11 +34,6 @@ class Strict:
     url: str = ""
     received: list[Asked] = field(default_factory=list)
 
-    @property
-    def answered(self) -> list[Body]:
-        """Bodies of all requests since the last that was refused."""
-        return [one.body for one in self.received]
-
 
 def takes_all(body: Body) -> Refusal | None:
     """Refuse nothing."""
@@ -54,12 +49,14 @@ def openai_refuses(param: str, message: str, code: str) -> Refusal:
 def reasoning_model(body: Body) -> Refusal | None:
     """As o-series and GPT-5 models refuse."""
     if "max_tokens" in body:
-        said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        said = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
         return openai_refuses("max_tokens", said, "unsupported_parameter")
     if body.get("temperature", 1) != 1:
         said = (
-            f"Unsupported value: 'temperature' does not support {body['temperature']} with this model. Only the default "
-            "(1) value is supported."
+            f"Unsupported value: 'temperature' does not support {body['temperature']} with this model. Only the "
+            "default (1) value is supported."
         )
         return openai_refuses("temperature", said, "unsupported_value")
     for name in ("top_p", "logprobs"):
@@ -117,7 +114,7 @@ def without_words(body: Body) -> Refusal | None:
     return (400, {"error": "Bad Request"}) if "temperature" in body else None
 
 
-def written(body: Body, length: int, seed: int) -> str:
+def written(length: int, seed: int) -> str:
     """An answer, no two alike."""
     draw = random.Random(seed)
     return " ".join(draw.choice(WORDS) for _ in range(length))
@@ -126,7 +123,7 @@ def written(body: Body, length: int, seed: int) -> str:
 def reply(body: Body, number: int) -> Body:
     """An answer of a few words; its tokens are counted as words."""
     limit = body.get("max_tokens", body.get("max_completion_tokens", 30))
-    texts = [written(body, min(limit, 30), 100 * number + place) for place in range(body.get("n", 1))]
+    texts = [written(min(limit, 30), 100 * number + place) for place in range(body.get("n", 1))]
     message = "message" if "messages" in body else "text"
     choices = [
         {"index": place, "finish_reason": "stop", message: {"content": text} if message == "message" else text}
@@ -134,6 +131,14 @@ def reply(body: Body, number: int) -> Body:
     ]
     completion = sum(len(text.split()) for text in texts)
     return {"choices": choices, "usage": {"prompt_tokens": 9, "completion_tokens": completion}, "model": "m"}
+
+
+def first_counted(body: Body, number: int) -> Body:
+    """The same as llama-server counts it: the first of several answers alone."""
+    found = reply(body, number)
+    first = found["choices"][0]
+    words = (first["message"]["content"] if "message" in first else first["text"]).split()
+    return found | {"usage": {"prompt_tokens": 9, "completion_tokens": len(words)}}
 
 
 @contextmanager

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from detect.student.asking.address import api_root
 from detect.student.asking.budget import Budgets
 from detect.student.asking.plan import (
     Message,
     PlannedPrompt,
     SamplingPlan,
     TracePlan,
-    api_root,
     endpoint_url,
     load_plan,
     parse_plan,
@@ -51,6 +51,24 @@ def test_the_hash_does_not_depend_on_how_numbers_or_files_are_written() -> None:
     assert plan_sha256(whole) == plan_sha256(plan(target_log10_p=-10.0))
     text = json.dumps(json.loads(msgspec.json.encode(whole)), indent=7, sort_keys=False)
     assert plan_sha256(parse_plan(text.encode(), "x")) == plan_sha256(whole)
+
+
+def test_a_plan_of_an_earlier_release_keeps_its_hash_and_asks_the_same() -> None:
+    made = plan(prompts=2)
+    assert plan_sha256(made) == "207258b29018c3ab4e2708ea2a1cc58d00b21b4d882493765d27d32767ad7b15"
+    key = request_key(made, request_body(made, 1, 0, 1), 0)
+    assert key == "2263443c599df5e824b52912176b63cf6907957a39531887d7d7798d3363ff96"
+    assert plan_sha256(plan(prompts=2, probed=["max_tokens 1: answered"])) != plan_sha256(made)
+
+
+def test_what_is_null_is_not_sent() -> None:
+    bare = plan(samples=2, sampling=SamplingPlan(temperature=None, top_p=None, limit_field=None))
+    assert set(json.loads(request_body(bare, 0, 0, 1))) == {"model", "messages"}
+    assert bare.asked_for == "the server's own temperature, the server's own top-p, the server's own limit of tokens"
+    assert bare.request(0, 0, 1).most_tokens == bare.sampling.max_tokens  # what budgets reckon with
+    assert parse_plan(msgspec.json.encode(bare), "x") == bare
+    other = plan(sampling=SamplingPlan(limit_field="max_completion_tokens", max_tokens=7))
+    assert json.loads(request_body(other, 0, 0, 1))["max_completion_tokens"] == 7
 
 
 @pytest.mark.parametrize(
