@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from detect.laws.tails import log10_sf as log10_sf
     from detect.laws.tails import log10_sf_many as log10_sf_many
     from detect.race.job import RaceJob as RaceJob
+    from detect.readers.suspects import Suspect as Suspect
+    from detect.readers.suspects import read_suspects as read_suspects
     from detect.records.detection import Record as Record
     from detect.result import DetectionResult as DetectionResult
     from detect.result import RaceResult as RaceResult
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from detect.student.open_weights import WeightsJob as WeightsJob
     from detect.text.distinct import distinct_tuples as distinct_tuples
     from detect.text.encode import Encoder as Encoder
-    from detect.text.inputs import Suspect as Suspect
-    from detect.text.inputs import read_suspects as read_suspects
 
 DISTRIBUTION = "dyetrace"
 """Tells this package from others of its name: `watermark` looks for it."""
@@ -53,7 +53,7 @@ _HOMES = {
     "ScanResult": "detect.result",
     "ScanSettings": "detect.corpus.settings",
     "Settings": "detect.document.detection",
-    "Suspect": "detect.text.inputs",
+    "Suspect": "detect.readers.suspects",
     "TraceResult": "detect.result",
     "TwinResult": "detect.result",
     "WeightsJob": "detect.student.open_weights",
@@ -64,7 +64,7 @@ _HOMES = {
     "log10_sf": "detect.laws.tails",
     "log10_sf_many": "detect.laws.tails",
     "read_report": "detect.result",
-    "read_suspects": "detect.text.inputs",
+    "read_suspects": "detect.readers.suspects",
     "scan": "detect.running",
     "trace_endpoint": "detect.running",
     "trace_race": "detect.running",

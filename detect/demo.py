@@ -13,8 +13,8 @@ from detect.document.detection import Model, Settings, detect
 from detect.folders.own import SCRATCH, is_plain, remove_plain
 from detect.folders.published import NAMES, REPORT, STAGE, check_folder
 from detect.keyed.opening import is_opened
+from detect.readers.suspects import from_text_alone, read_suspects
 from detect.records.detection import Record
-from detect.text.inputs import from_text_alone, read_suspects
 from detect.text.natural_text import natural_documents
 from watermark.commitment import commit, write_commitment
 from watermark.errors import DyetraceError

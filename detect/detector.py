@@ -18,9 +18,9 @@ import numpy as np
 from detect.document.detection import Model, Settings, prepare, recorded
 from detect.keyed.rings import rings_of
 from detect.laws.level import DEFAULT_ALPHA
+from detect.readers.suspects import Suspect
 from detect.records.detection import Input
 from detect.result import DOCUMENTS, DetectionResult
-from detect.text.inputs import Suspect
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing
 from watermark.spec import WatermarkSpec, load_spec

@@ -15,10 +15,10 @@ from detect.document.detection import VIEWED_DOCUMENTS, Model, Settings
 from detect.document.detection import detect as run
 from detect.folders.published import DETECTION_FORMAT, check_folder
 from detect.keyed.opening import is_opened
+from detect.readers.suspects import from_text_alone, read_suspects
 from detect.records.detection import Record
 from detect.records.made import made_by
 from detect.text.artefacts import check_text
-from detect.text.inputs import from_text_alone, read_suspects
 from watermark.errors import MachineError
 from watermark.spec import WatermarkSpec, load_spec
 

@@ -22,6 +22,7 @@ from detect.keyed.scoring import counting, statistics_of
 from detect.laws import tails
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from detect.laws.multiplicity import holm_log10
+from detect.readers.suspects import Suspect
 from detect.records.detection import AwareResult, Document, Input, KeySums, Record, TokenView
 from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now
@@ -29,7 +30,6 @@ from detect.records.report import versions
 from detect.records.text_assumptions import of_detection
 from detect.text.distinct import Tuples, distinct_tuples
 from detect.text.encode import Encoder
-from detect.text.inputs import Suspect
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import reads_prompt

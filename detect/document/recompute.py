@@ -11,10 +11,10 @@ import msgspec
 from detect.document.detection import Settings, adjust, detect
 from detect.keyed.held import held_keys, own_part
 from detect.laws.agreement import agree, all_agree, slack
+from detect.readers.suspects import Suspect, from_text_alone, read_suspects
 from detect.records.detection import DecoyRun, Document, Hypothesis, Record, TokenView
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
-from detect.text.inputs import Suspect, from_text_alone, read_suspects
 from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys import KeyRing
 

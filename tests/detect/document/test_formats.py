@@ -255,7 +255,7 @@ def test_the_page_of_a_ranked_format_says_so_and_its_report_is_recomputed(tmp_pa
 
 def test_a_known_prompt_is_no_context_where_the_system_reads_none(job: Path, smollm2_dir: Path) -> None:
     from detect.document.detection import Settings, detect
-    from detect.text.inputs import Suspect
+    from detect.readers.suspects import Suspect
     from watermark.models.tokenizer import load_tokenizer
 
     own, key = load_spec(job / "spec.json"), load_key(f"file:{job / 'foreign.key'}")

@@ -18,10 +18,10 @@ from detect.keyed.batch import Batch
 from detect.keyed.decoys import accounts_of_decoys, decoy_rings
 from detect.keyed.owners import candidates
 from detect.laws.multiplicity import holm_log10, sidak_log10
+from detect.readers.suspects import Suspect
 from detect.records.detection import Input, Record
 from detect.records.reading import encode_record, write_record
 from detect.text.distinct import Tuples, distinct_tuples
-from detect.text.inputs import Suspect
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from watermark.keys import KeyRing, write_key_file
 from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
@@ -228,7 +228,7 @@ def test_reports_of_decoys_with_all_accounts_are_computed_as_they_were(case: Pat
     made = _of_demo(spec(global_share=0.5))
     from detect.document.recompute import recompute
     from detect.keyed.held import ring_on_record
-    from detect.text.inputs import read_suspects
+    from detect.readers.suspects import read_suspects
 
     suspects, read = read_suspects(str(case / "x.jsonl"))
     few = MANY[:12]

@@ -14,9 +14,9 @@ from detect.cli.main import main
 from detect.corpus.engines import make_engine
 from detect.corpus.scan import ScanJob, scan
 from detect.document.detection import Settings, detect
+from detect.readers.suspects import read_suspects
 from detect.records.reading import write_record
 from detect.records.recorded_inputs import recorded_path
-from detect.text.inputs import read_suspects
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from tests.golden import make as golden
 from watermark.errors import DyetraceError

@@ -12,10 +12,10 @@ import pytest
 
 from detect.document.detection import Settings, detect
 from detect.laws.multiplicity import holm_log10
+from detect.readers.suspects import Suspect
 from detect.records.detection import AwareHypothesis, AwareResult, Record
 from detect.records.reading import encode_record
 from detect.report.verification import verify_report
-from detect.text.inputs import Suspect
 from tests.detect import foreign
 from tests.detect.corpus.marked import SECRET, documents, spec
 from tests.detect.report.edits import unseen

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from detect.cli.reading import read_names
+from detect.readers.suspects import from_text_alone, read_suspects
 from detect.student.texts.complete import serving_order
-from detect.text.inputs import from_text_alone, read_suspects
 from watermark.errors import DyetraceError
 from watermark.generate import read_prompts
 
