@@ -16,11 +16,11 @@ from watermark.backends import machine_code
 ROOT = Path(__file__).parents[3]
 CODE = """
 import numpy as np
-from watermark import prf
-from watermark.backends import numba_backend
-key, nonce = np.arange(8, dtype=np.uint32), np.zeros((3, 40), dtype=np.uint32)
-assert numba_backend.words_at(key, nonce, np.arange(40, dtype=np.uint32))[0] >= 0
-print(numba_backend.words_span._cache.cache_path)
+from watermark.formats.parts.congruence import accumulate  # one that is soon compiled
+states = np.zeros(3, dtype=np.int64)
+accumulate(states, np.zeros((3, 2), dtype=np.int64), np.arange(3))
+assert states[1] - states[0] == 6364136223846793005
+print(accumulate._cache.cache_path)
 """
 
 
@@ -81,7 +81,7 @@ def test_a_folder_that_others_can_write_is_not_used_and_is_warned_of_once(
         folder.symlink_to(tmp_path / "theirs")
     else:
         folder.touch()
-    done = run(unwritable, CODE.replace("words_span._cache.cache_path", "words_span._cache"))
+    done = run(unwritable, CODE.replace("accumulate._cache.cache_path", "accumulate._cache"))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1 and "set DYETRACE_CACHE" in done.stderr
     assert not [path for path in tmp_path.rglob("*.nb?")]
