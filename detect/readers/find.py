@@ -5,20 +5,30 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detect.readers import columnar, jsonl
-from detect.readers.batch import Broken, Inspected, Piece, ReadOptions, Source, one_line
-from detect.readers.stream import lines
+from detect.readers import columnar, csv, json_items, jsonl, tar, warc
+from detect.readers.batch import Broken, Form, Inspected, ReadOptions, Source, one_line
+from detect.readers.stream import BOM, compression_of, opened
 from watermark.errors import DyetraceError
 
-ENDINGS = {
+ENDINGS: dict[str, Form] = {
     ".jsonl": "jsonl",
     ".jsonlines": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".psv": "csv",
+    ".warc": "warc",
+    ".wet": "warc",
+    ".wat": "warc",
+    ".tar": "tar",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".arrow": "arrow",
@@ -26,28 +36,63 @@ ENDINGS = {
     ".ipc": "arrow",
     ".txt": "text",
     ".text": "text",
+    ".md": "text",
+    ".rst": "text",
+    ".html": "text",
+    ".htm": "text",
 }
-_COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
-_TABLES = (".csv", ".tsv")  # would pass for plain text, and be read as one document
-_ABOUT_DATA = frozenset({"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"})
+_COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lzma")
+_ARCHIVES = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
+# What is put behind a name's ending: "data.csv.1", "train.jsonl-00000-of-00010", "a.json.bak".
+_BEHIND = re.compile(r"(\.(\d+|bak|old|orig|part|tmp)|-\d+(-of-\d+)?)+$")
+_ABOUT_DATA = frozenset(
+    "dataset_dict.json dataset_info.json dataset_infos.json state.json _success _metadata _common_metadata".split()
+)
+_ABOUT_ENDINGS = (".crc", ".lock")
+_LAKES = {"_delta_log": "Delta", "_versions": "Lance"}
 _HEAD = 1 << 16
+_SHOWN = 3  # files that can't be read, of those in folders
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_PACKED = {
+    b"PK\x03\x04": "a zip archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a rar archive",
+    b"\x04\x22\x4d\x18": "compressed with lz4",
+    b"\x1f\x9d": "compressed with compress",
+    b"\xff\x06\x00\x00sNaPpY": "compressed with snappy",
+}
+_READ = "JSONL, JSON, CSV, WARC, tar, Parquet, Arrow or plain text"
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A file that is to be read; ``given`` is its path in the user's words."""
+    """A file that is to be read.
+
+    Attributes
+    ----------
+    given
+        Its path in the user's words.
+    form
+        What it is, where that is known.
+    problem
+        Why it can't be read, where that is known.
+    named
+        Whether the user named it, or a folder that it is in.
+    """
 
     path: str
     name: str
     given: str
-    form: str | None = None
+    form: Form | None = None
+    problem: str | None = None
+    named: bool = False
 
 
 def find_sources(paths: Sequence[str], options: ReadOptions) -> tuple[list[Source], list[tuple[str, str]]]:
     """Find and inspect all files that ``paths`` mean, each once, in the order of the paths and sorted within each.
 
-    A path is a file, a folder (all data files below it; hidden and other files are passed over), a glob, or a folder
-    made by `datasets.save_to_disk`.
+    A path is a file, a folder (all files below it but hidden ones and those about the data), a glob, or a folder made
+    by `datasets.save_to_disk`.
 
     Returns
     -------
@@ -61,7 +106,7 @@ def find_sources(paths: Sequence[str], options: ReadOptions) -> tuple[list[Sourc
     """
     found: dict[str, _Found] = {}
     for path in paths:
-        for item in _expand(path, options):
+        for item in _expand(path):
             found.setdefault(os.path.realpath(item.path), item)
     names = [item.name for item in found.values()]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
@@ -72,38 +117,51 @@ def find_sources(paths: Sequence[str], options: ReadOptions) -> tuple[list[Sourc
         try:
             sources += _sources(item, name, options)
         except Broken as error:
-            if not options.skip_errors:
+            if item.named and not options.skip_errors:
                 raise DyetraceError(f"{one_line(name)} {one_line(error.reason)}") from None
             skipped.append((one_line(name), error.reason))
     if skipped and not sources:
-        raise DyetraceError(f"none of {len(skipped)} files can be read; {skipped[0][0]} {one_line(skipped[0][1])}")
+        name, reason = skipped[0]
+        raise DyetraceError(f"none of {len(skipped)} files can be read; {name} {one_line(reason)}")
+    if skipped and not options.skip_errors:
+        raise DyetraceError(_refusal(skipped, len(found)))
     return sources, skipped
 
 
-def _expand(path: str, options: ReadOptions) -> Iterator[_Found]:
+def _refusal(skipped: Sequence[tuple[str, str]], files: int) -> str:
+    """Name files of folders that can't be read, the first one with the reason."""
+    (name, reason), *rest = skipped
+    first = f"{name} {one_line(reason)}"
+    more = ""
+    if rest:
+        shown = ", ".join(other for other, _ in rest[:_SHOWN]) + (", ..." if len(rest) > _SHOWN else "")
+        more = f" ({len(skipped)} of {files} files can't be read; the others are {shown})"
+    return f"{first}{more}; move away what is not to be read, name files one by one, or skip these with --on-error skip"
+
+
+def _expand(path: str) -> Iterator[_Found]:
     if path == "-":
         raise DyetraceError("a scan reads its files more than once, so it cannot read standard input; give a file")
     if os.path.isdir(path):
-        files = list(_walk(path, "", options, set()))
+        files = list(_walk(path, "", set()))
         if not files:
-            endings = "jsonl, json, parquet, arrow or txt, also with .gz, .zst or .bz2"
-            raise DyetraceError(f"folder {one_line(path)} has no data file ({endings}); name files one by one")
+            raise DyetraceError(f"folder {one_line(path)} has no data file ({_READ}); name files one by one")
         yield from files
     elif os.path.exists(path):
-        yield _Found(path, path, path)
+        yield _Found(path, path, path, named=True)
     elif glob.has_magic(path):
         matches = sorted(glob.glob(path, recursive=True))
         matches = [match for match in matches if not ("**" in path and os.path.isdir(match))]
         if not matches:
             raise DyetraceError(f"no file matches {one_line(path)}")
         for match in matches:
-            yield from _expand(match, options)
+            yield from _expand(match)
     else:
         raise DyetraceError(f"cannot read {one_line(path)}: No such file or directory")
 
 
-def _walk(root: str, below: str, options: ReadOptions, above: set[str]) -> Iterator[_Found]:
-    """Data files below a folder; ``above`` holds the real paths of the folders on the way, against loops of links."""
+def _walk(root: str, below: str, above: set[str]) -> Iterator[_Found]:
+    """Files below a folder; ``above`` holds the real paths of the folders on the way, against loops of links."""
     folder = os.path.join(root, below) if below else root
     real = os.path.realpath(folder)
     if real in above:
@@ -112,6 +170,10 @@ def _walk(root: str, below: str, options: ReadOptions, above: set[str]) -> Itera
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise DyetraceError(f"cannot read folder {one_line(folder)}: {error.strerror}") from None
+    if (lake := next((lake for name, lake in _LAKES.items() if name in names), None)) is not None:
+        name = below or os.path.basename(real)
+        yield _Found(folder, name, folder, problem=f"is a {lake} table, which is not read; write it as Parquet first")
+        return
     if "state.json" in names and "dataset_info.json" in names:
         yield from _saved(root, below)
         return
@@ -122,22 +184,9 @@ def _walk(root: str, below: str, options: ReadOptions, above: set[str]) -> Itera
         if name.startswith("."):
             continue
         if os.path.isdir(path):
-            yield from _walk(root, inner, options, above | {real})
-        elif _is_data(path, options):
+            yield from _walk(root, inner, above | {real})
+        elif name.lower() not in _ABOUT_DATA and not name.lower().endswith(_ABOUT_ENDINGS):
             yield _Found(path, inner, path)
-
-
-def _is_data(path: str, options: ReadOptions) -> bool:
-    """Whether a file in a folder is meant: its ending says what is wanted, and a .json is not some other JSON."""
-    form, ending, compressed = _by_ending(path)
-    if os.path.basename(path) in _ABOUT_DATA:
-        return False
-    if options.form != "auto":
-        return form == options.form or (options.form == "text" and form is None)
-    if ending == ".json" and not compressed and os.path.getsize(path):
-        head = _head(path, "")
-        return head.lstrip().startswith(b"[") or _is_record(head)
-    return form is not None
 
 
 def _saved(root: str, below: str) -> Iterator[_Found]:
@@ -176,33 +225,38 @@ def _json(path: str) -> Any:
 
 def _sources(item: _Found, name: str, options: ReadOptions) -> list[Source]:
     """One for each field that is read."""
+    if item.problem is not None:
+        raise Broken(item.problem)
     try:
         name.encode(), item.path.encode()
     except UnicodeEncodeError:
         raise Broken("has a name that is not UTF-8; rename it") from None
     try:
         found = os.stat(item.path)
+        if not stat.S_ISREG(found.st_mode):
+            raise Broken("is no regular file, and a scan reads its files more than once")
         with open(item.path, "rb") as file:
-            magic = file.read(16)
+            magic = file.read(64)
     except OSError as error:
         raise Broken(f"cannot be read: {error.strerror}") from None
-    by_ending, ending, says_compressed = _by_ending(item.path)
-    compression = _compression(magic)
+    by_ending, says_compressed = _by_ending(item.path)
+    compression = compression_of(magic)
     if says_compressed and not found.st_size:
         raise Broken("is empty, which no compressed file is; get the file again")
-    form = item.form or (by_ending or _by_magic(magic) if options.form == "auto" else options.form)
+    if magic.startswith(_POINTER):
+        raise Broken("is a pointer of Git LFS, not the file itself: run git lfs pull where it lies")
+    if options.form != "auto" and not item.named and by_ending not in (options.form, None):
+        if {by_ending, options.form} != {"json", "jsonl"}:
+            raise Broken(f"is {_named(by_ending)} by its name, and --format {options.form} is asked for")
+    head = _head(item.path, compression)
+    form = item.form or (_form(by_ending, magic, head) if options.form == "auto" else options.form)
     if form in ("parquet", "arrow"):
         if compression:
             raise Broken(f"is {form.capitalize()} inside {compression}; decompress it first")
         seen = columnar.inspect(item.path, form, options)
     else:
-        head = _head(item.path, compression)
-        form = form or ("jsonl" if head.lstrip().startswith(b'{"') and _is_record(head) else "text")
-        if options.form == "auto":
-            _refuse_other_forms(form, ending, head)
-        seen = Inspected((("", "text"),), None)
-        if form == "jsonl":
-            seen = jsonl.inspect(item.path, compression, found.st_size, options)
+        _check_text(form, magic, head)
+        seen = _inspect(form, item.path, compression, found.st_size, options)
     size, changed = found.st_size, found.st_mtime_ns
     return [
         Source(item.path, name, form, compression, column, kind, seen.id_column, size, changed, seen.columns)
@@ -210,51 +264,85 @@ def _sources(item: _Found, name: str, options: ReadOptions) -> list[Source]:
     ]
 
 
-def _refuse_other_forms(form: str, ending: str, head: bytes) -> None:
-    if form == "jsonl" and head.lstrip().startswith(b"["):
-        raise Broken("is one JSON array; write a record on each line: jq -c '.[]' FILE > FILE.jsonl")
-    if form == "jsonl" and ending == ".json" and head.strip() and not _is_record(head):
-        raise Broken("is JSON over several lines, not a record on each line: jq -c . FILE > FILE.jsonl")
-    if form == "text" and ending in _TABLES:
-        raise Broken("is a table; convert it to JSONL or Parquet, or read it as one text with --format text")
-    if form == "text" and b"\0" in head:
-        raise Broken("is no text, JSONL, Parquet or Arrow file; convert it first")
+def _inspect(form: Form, path: str, compression: str, size: int, options: ReadOptions) -> Inspected:
+    """Columns and id column of a file."""
+    if form == "jsonl":
+        return jsonl.inspect(path, compression, size, options)
+    if form == "text":
+        return Inspected((("", "text"),), None)
+    look = {"json": json_items.inspect, "csv": csv.inspect, "warc": warc.inspect, "tar": tar.inspect}[form]
+    return look(path, compression, options)
 
 
-def _by_ending(path: str) -> tuple[str | None, str, bool]:
-    """Form by a file's ending, that ending, and whether there is one of a compressed file after it."""
-    name = os.path.basename(path).lower()
-    compressed = name.endswith(_COMPRESSED)
-    ending = os.path.splitext(name.rpartition(".")[0] if compressed else name)[1]
-    return ENDINGS.get(ending), ending, compressed
-
-
-def _compression(magic: bytes) -> str:
-    if magic.startswith(b"\x1f\x8b"):
-        return "gzip"
-    if magic.startswith(b"\x28\xb5\x2f\xfd") or (magic[1:4] == b"\x2a\x4d\x18" and magic[:1] in b"PQRSTUVWXYZ[\\]^_"):
-        return "zstd"
-    # A block, or the end of a stream without any.
-    return "bz2" if magic.startswith(b"BZh") and magic[4:10] in (b"1AY&SY", b"\x17rE8P\x90") else ""
-
-
-def _by_magic(magic: bytes) -> str | None:
+def _form(by_ending: Form | None, magic: bytes, head: bytes) -> Form:
+    """What a file is: its first bytes count, and its ending only where they leave a choice."""
     if magic.startswith(b"PAR1"):
         return "parquet"
-    return "arrow" if magic.startswith((b"ARROW1", b"\xff\xff\xff\xff")) else None
+    if magic.startswith(b"ARROW1") or (magic.startswith(b"\xff\xff\xff\xff") and by_ending in ("arrow", None)):
+        return "arrow"
+    if head.startswith(b"WARC/"):
+        return "warc"
+    if head[257:262] == b"ustar" or by_ending == "tar":
+        return "tar"
+    start = head.removeprefix(BOM).lstrip()
+    if start[:1] in (b"{", b"[") and (by_json := _json_form(by_ending, start)) is not None:
+        return by_json
+    if by_ending in ("json", "warc"):
+        return "jsonl" if by_ending == "json" else "warc"
+    return by_ending or "text"
+
+
+def _json_form(by_ending: Form | None, start: bytes) -> Form | None:
+    """How JSON lies in a file that may be no JSON at all, in spite of its first byte; None where it isn't."""
+    first, _, rest = start.partition(b"\n")
+    whole = _is_record(first)
+    if by_ending in ("json", "jsonl"):
+        if whole and (rest.strip() or not json_items.is_one_object(start)):
+            return "jsonl"
+        if by_ending == "jsonl" and start[:1] == b"{" and first.strip() != b"{" and not whole:
+            return "jsonl"  # of which the first line is broken, or longer than what was looked at
+        return "json"
+    if whole:
+        return "json" if not rest.strip() and json_items.is_one_object(start) else "jsonl"
+    value, _ = json_items.mended(start)
+    records = value if isinstance(value, list) else [value]
+    return "json" if value and all(isinstance(record, dict) and record for record in records[:2]) else None
+
+
+def _check_text(form: Form, magic: bytes, head: bytes) -> None:
+    """Refuse what is none of the forms that are told by their bytes, and no text either."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise Broken("is text in UTF-16; convert it to UTF-8 first: iconv -f UTF-16 -t UTF-8 FILE > NEW")
+    if packed := next((name for start, name in _PACKED.items() if magic.startswith(start)), None):
+        raise Broken(f"is {packed}; unpack it first")
+    if head.startswith(b"filedesc:"):
+        raise Broken("is an ARC file; convert it to WARC first: warcio recompress FILE NEW")
+    if form not in ("tar", "warc") and b"\0" in head:
+        raise Broken(f"is no {_READ} file; convert it first")
+
+
+def _named(form: Form | None) -> str:
+    return {"parquet": "Parquet", "arrow": "Arrow", "text": "text", "tar": "tar"}.get(form or "", (form or "").upper())
+
+
+def _by_ending(path: str) -> tuple[Form | None, bool]:
+    """Form by a file's ending, and whether it ends as a compressed file."""
+    name = _BEHIND.sub("", os.path.basename(path).lower())
+    for short, long in _ARCHIVES.items():
+        name = name.removesuffix(short) + long if name.endswith(short) else name
+    compressed = name.endswith(_COMPRESSED)
+    ending = os.path.splitext(_BEHIND.sub("", name.rpartition(".")[0]) if compressed else name)[1]
+    return ENDINGS.get(ending), compressed
 
 
 def _head(path: str, compression: str) -> bytes:
-    """The first lines of a file; what can be read of them where it is damaged."""
-    try:
-        return b"\n".join(next(lines(path, compression, Piece(0, min(_HEAD, os.path.getsize(path))), _HEAD), []))
-    except Broken:
-        return b""
+    """The first bytes of a file, decompressed; what can be read of them where it is damaged."""
+    with opened(path, compression) as stream:
+        return stream.read(_HEAD)
 
 
-def _is_record(head: bytes) -> bool:
-    """Whether the first line that isn't blank is a JSON object, whole."""
-    line = head.lstrip().split(b"\n", 1)[0]
+def _is_record(line: bytes) -> bool:
+    """Whether a line is a JSON object, whole."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

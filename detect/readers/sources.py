@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from detect.readers import columnar, jsonl, plain
+from detect.readers import columnar, csv, json_items, jsonl, plain, tar, warc
 from detect.readers.batch import Batch, Broken, BrokenRecord, Piece, ReadOptions, Source, one_line
 from detect.readers.stream import check_unchanged, sha256_of
 from watermark.errors import DyetraceError
 
 __all__ = ["place", "read", "sha256_of", "split"]
+
+_READ: dict[str, Callable[[Source, Piece, ReadOptions], Iterator[Batch]]] = {
+    "jsonl": jsonl.read,
+    "json": json_items.read,
+    "csv": csv.read,
+    "warc": warc.read,
+    "tar": tar.read,
+    "text": plain.read,
+}
+_WHOLE = frozenset(_READ) - {"jsonl"}
+"""Forms that are read from their beginning on, as one piece."""
+_UNIT = {"jsonl": "line", "json": "element", "warc": "record", "tar": "record"}
 
 
 def split(source: Source, target_bytes: int = 16 << 20) -> list[Piece]:
@@ -22,8 +34,8 @@ def split(source: Source, target_bytes: int = 16 << 20) -> list[Piece]:
     """
     check_unchanged(source)
     try:
-        if source.form == "text":
-            return [Piece(0, 1)]
+        if source.form in _WHOLE:
+            return [Piece(0, 1)] if source.bytes or source.form == "text" else []
         return jsonl.split(source, target_bytes) if source.form == "jsonl" else columnar.split(source, target_bytes)
     except Broken as error:
         raise DyetraceError(f"{one_line(source.name)} {error.reason}") from None
@@ -40,9 +52,8 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
         The file has changed since it was found.
     """
     check_unchanged(source)
-    form = {"jsonl": jsonl.read, "text": plain.read}.get(source.form, columnar.read)
     try:
-        yield from form(source, piece, options)
+        yield from _READ.get(source.form, columnar.read)(source, piece, options)
     except Broken as error:
         where = place(source, _records_before(source, piece) + error.record)
         message = f"{where} {error.reason}; mend it, or skip broken records with --on-error skip"
@@ -54,13 +65,11 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
 def place(source: Source, record: int) -> str:
     """Name a record of a source (counted from 0) as "data.jsonl, line 17" or "data.parquet, row 5"."""
     name = one_line(source.name)
-    if source.form == "text":
-        return name
-    return f"{name}, {'line' if source.form == 'jsonl' else 'row'} {record + 1}"
+    return name if source.form == "text" else f"{name}, {_UNIT.get(source.form, 'row')} {record + 1}"
 
 
 def _records_before(source: Source, piece: Piece) -> int:
-    if source.form == "text" or piece.start == 0:
+    if source.form in _WHOLE or piece.start == 0:
         return 0
     if source.form == "jsonl":
         return jsonl.records_before(source, piece)

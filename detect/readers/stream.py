@@ -6,10 +6,11 @@ import bz2
 import gzip
 import hashlib
 import io
+import lzma
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -17,6 +18,14 @@ from detect.readers.batch import BATCH_BYTES, MAX_DOCUMENT, Broken, Piece, Sourc
 from watermark.errors import DyetraceError, MachineError
 
 _CHUNK = 1 << 14  # decompressed at a time; so much at most is lost before the place where a file is damaged
+_LEAST = 1 << 10  # of a zstd file given to a decompressor that can't be asked for less than all of it: 32 MB at most
+_ZSTD_WINDOW, ZSTD_LONGEST = 1 << 27, 1 << 31  # what every decompressor allows, and what zstandard can be asked for
+_XZ_MEMORY = 512 << 20
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_LZMA = tuple(
+    bytes(pair)
+    for pair in ((1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (32, 0), (64, 0), (128, 0), (0, 1), (0, 2), (0, 4))
+)
 BOM = b"\xef\xbb\xbf"
 
 
@@ -63,30 +72,112 @@ def sha256_of(source: Source) -> str:
     return digest
 
 
-class _Bz2:
-    """Bytes of a bz2 file. The standard library's reader takes damage after a member for the end of the file."""
+class _Members:
+    """Bytes of a file of several members; the standard library takes damage after a member for the end of the file.
 
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")
-        self._member = bz2.BZ2Decompressor()
+    Parameters
+    ----------
+    file
+        The compressed bytes.
+    new
+        Makes a decompressor with the interface of `bz2.BZ2Decompressor`.
+    padding
+        What may stand between members.
+    """
+
+    def __init__(self, file: BinaryIO, new: Callable[[], Any], padding: bytes = b"") -> None:
+        self._file = file
+        self._new = new
+        self._padding = padding
+        self._member = new()
 
     def read(self, size: int) -> bytes:
         while True:
             fresh = b""
             if self._member.eof:
-                fresh = self._member.unused_data or self._file.read(_CHUNK)
+                fresh = (self._member.unused_data or self._file.read(_CHUNK)).lstrip(self._padding)
+                while not fresh and (more := self._file.read(_CHUNK)):
+                    fresh = more.lstrip(self._padding)
                 if not fresh:
                     return b""
-                self._member = bz2.BZ2Decompressor()
+                self._member = self._new()
             elif self._member.needs_input:
                 fresh = self._file.read(_CHUNK)
                 if not fresh:
                     raise EOFError("the file ends before its end mark")
             if data := self._member.decompress(fresh, size):
-                return data
+                return bytes(data)
 
     def close(self) -> None:
         self._file.close()
+
+
+class _LongZstd:
+    """Bytes of a zstd file with a long window, which pyarrow refuses. Memory: the window, up to 2 GiB, or the text."""
+
+    def __init__(self, file: BinaryIO, package: Any) -> None:
+        self._file = file
+        self._decompressor = package.ZstdDecompressor(max_window_size=ZSTD_LONGEST)
+        self._error = package.ZstdError
+        self._frame = self._decompressor.decompressobj()
+        self._fresh = b""
+        self._inside = True
+        self._ready = io.BytesIO()
+
+    def read1(self, size: int) -> bytes:
+        while not (data := self._ready.read(size)):
+            if self._frame.eof:
+                self._fresh = self._frame.unused_data + self._fresh
+                self._frame, self._inside = self._decompressor.decompressobj(), False
+            fresh, self._fresh = self._fresh[:_LEAST], self._fresh[_LEAST:]
+            fresh = fresh or self._file.read(_LEAST)
+            if not fresh:
+                if self._inside:
+                    raise EOFError("the file ends before its end mark")
+                return b""
+            self._inside = True
+            try:
+                self._ready = io.BytesIO(self._frame.decompress(fresh))
+            except self._error as error:
+                raise OSError(one_line(error)) from None
+        return data
+
+    def read(self, size: int) -> bytes:
+        return self.read1(size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _zstd_window(head: bytes) -> int:
+    """The window that the first frame asks for, in bytes; 0 where it can't be seen."""
+    if not head.startswith(ZSTD_MAGIC) or len(head) < 14:
+        return 0
+    described = head[4]
+    if not described & 0x20:  # not a single segment, whose window is its content
+        base = 1 << (10 + (head[5] >> 3))
+        return base + base // 8 * (head[5] & 7)
+    start = 5 + (0, 1, 2, 4)[described & 3]
+    size = (1, 2, 4, 8)[described >> 6]
+    return int.from_bytes(head[start : start + size], "little")
+
+
+def _zstd(file: BinaryIO) -> Any:
+    """The bytes of a zstd file."""
+    window = _zstd_window(file.read(32))
+    file.seek(0)
+    if window <= _ZSTD_WINDOW:
+        pyarrow = arrow("zstd")
+        return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd")
+    if window > ZSTD_LONGEST:
+        raise Broken(f"asks for {window >> 20:,} MiB of memory to be decompressed; compress it again without --long")
+    try:
+        import zstandard
+    except ImportError:
+        raise MachineError(
+            f"zstd with a window of {window >> 20:,} MiB (zstd --long) needs zstandard: pip install 'dyetrace[scan]'"
+        ) from None
+    return _LongZstd(file, zstandard)
 
 
 class _Decompressed(io.RawIOBase):
@@ -105,8 +196,8 @@ class _Decompressed(io.RawIOBase):
             return 0
         try:
             data = self._read(min(len(buffer), _CHUNK))
-        except (OSError, EOFError, zlib.error) as error:
-            self.damage = one_line(error)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+            self.damage = _said(error)
             return 0
         buffer[: len(data)] = data
         return len(data)
@@ -126,20 +217,60 @@ def opened(path: str, compression: str) -> Iterator[BinaryIO]:
         It cannot be opened.
     """
     try:
-        if not compression:
-            stream: Any = open(path, "rb")
-        elif compression == "gzip":
-            stream = io.BufferedReader(_Decompressed(gzip.open(path, "rb")), BATCH_BYTES)
-        elif compression == "bz2":
-            stream = io.BufferedReader(_Decompressed(_Bz2(path)), BATCH_BYTES)
-        else:
-            pyarrow = arrow(compression)
-            raw = pyarrow.CompressedInputStream(pyarrow.OSFile(path, "rb"), compression)
-            stream = io.BufferedReader(_Decompressed(raw), BATCH_BYTES)
+        file = open(path, "rb")
     except OSError as error:
         raise Broken(f"cannot be opened: {one_line(error.strerror or error)}") from None
-    with stream:
+    with file, decompressed(file, compression) as stream:
         yield stream
+
+
+def decompressed(file: BinaryIO, compression: str) -> BinaryIO:
+    """The bytes of an open file, decompressed.
+
+    Raises
+    ------
+    Broken
+        It needs more memory than is given to it.
+    MachineError
+        A package is missing.
+    """
+    if not compression:
+        return file
+    try:
+        stream = _OPEN[compression](file)
+    except OSError as error:
+        raise Broken(f"cannot be opened: {one_line(error.strerror or error)}") from None
+    return io.BufferedReader(_Decompressed(stream), BATCH_BYTES)
+
+
+_OPEN: dict[str, Callable[[Any], Any]] = {
+    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "bz2": lambda file: _Members(file, bz2.BZ2Decompressor),
+    "xz": lambda file: _Members(file, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), b"\0"),
+    "zstd": _zstd,
+}
+
+
+def compression_of(magic: bytes) -> str:
+    """What a file is compressed with, by its first bytes; "" where it isn't."""
+    if magic.startswith(b"\x1f\x8b"):
+        return "gzip"
+    if magic.startswith(ZSTD_MAGIC) or (magic[1:4] == b"\x2a\x4d\x18" and magic[:1] in b"PQRSTUVWXYZ[\\]^_"):
+        return "zstd"
+    # .xz; and the older .lzma, which has no mark of its own: default properties, a power of two, a length or none
+    if magic.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")) and (magic[:1] == b"\xfd" or magic[3:5] in _LZMA):
+        return "xz"
+    # A block, or the end of a stream without any.
+    return "bz2" if magic.startswith(b"BZh") and magic[4:10] in (b"1AY&SY", b"\x17rE8P\x90") else ""
+
+
+def _said(error: Exception) -> str:
+    said = one_line(error)
+    if "too much memory" in said or "larger than maximum" in said:
+        return f"{said} (it has a long window: decompress it with zstd -d --long=31)"
+    if isinstance(error, lzma.LZMAError) and "limit" in said:
+        return f"it needs more than {_XZ_MEMORY >> 20} MiB of memory (decompress it with xz -d)"
+    return said
 
 
 def damage_of(stream: BinaryIO) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,21 +26,58 @@ def names(*paths: str | Path, options: ReadOptions | None = None) -> list[str]:
     return [source.name for source in find_sources([str(path) for path in paths], options or ReadOptions())[0]]
 
 
-def test_a_folder_means_its_data_files_in_order_and_nothing_hidden(tmp_path: Path) -> None:
+def test_a_folder_means_all_its_files_in_order_but_hidden_ones_and_those_about_the_data(tmp_path: Path) -> None:
     for name in ("b/2.jsonl", "b/10.jsonl", "a.ndjson", "b/.hidden.jsonl", ".git/x.jsonl", "c/d/e.txt", "z.json"):
         write(tmp_path / name, LINE)
-    for name in ("README.md", "b/script.py", "b/_SUCCESS", "table.csv"):
+    for name in ("README.md", "b/script.py", "b/_SUCCESS", "b/.part.crc", "c/x.crc", "dataset_infos.json"):
         write(tmp_path / name, "x")
-    write(tmp_path / "config.json", '{\n  "a": 1\n}\n')
+    write(tmp_path / "table.csv", "text\na\n")
     parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "b" / "p.parquet")
-    assert names(tmp_path) == ["a.ndjson", "b/10.jsonl", "b/2.jsonl", "b/p.parquet", "c/d/e.txt", "z.json"]
-    assert names(tmp_path, options=ReadOptions(form="text")) == [
+    assert names(tmp_path) == [
         "README.md",
-        "b/_SUCCESS",
+        "a.ndjson",
+        "b/10.jsonl",
+        "b/2.jsonl",
+        "b/p.parquet",
         "b/script.py",
         "c/d/e.txt",
         "table.csv",
+        "z.json",
     ]
+
+
+def test_what_is_passed_over_in_a_folder_ends_the_scan_or_is_listed(tmp_path: Path) -> None:
+    write(tmp_path / "good.jsonl", LINE)
+    write(tmp_path / "config.json", '{\n  "a": 1\n}\n')
+    write(tmp_path / "model.bin", b"\0\1")
+    write(tmp_path / "lfs.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n")
+    write(tmp_path / "all.zip", b"PK\3\4\0\0")
+    write(tmp_path / "table.lance" / "data" / "1.lance", b"\0LANC")
+    write(tmp_path / "table.lance" / "_versions" / "1.manifest", b"\0LANC")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        DyetraceError, match=r"all.zip is a zip archive; unpack it first .6 of 7 files .*, [.]{3}.*skip$"
+    ):
+        find_sources([str(tmp_path)], ReadOptions())
+    [source], passed = find_sources([str(tmp_path)], SKIP)
+    assert source.name == "good.jsonl"
+    said = dict(passed)
+    assert sorted(said) == ["all.zip", "config.json", "lfs.parquet", "model.bin", "pipe", "table.lance"]
+    assert said["lfs.parquet"] == "is a pointer of Git LFS, not the file itself: run git lfs pull where it lies"
+    assert said["table.lance"] == "is a Lance table, which is not read; write it as Parquet first"
+    assert said["pipe"] == "is no regular file, and a scan reads its files more than once"
+    assert "has no field" in said["config.json"]
+    for name in said:
+        with pytest.raises(DyetraceError, match=re.escape(said[name])):
+            find_sources([str(tmp_path / "good.jsonl"), str(tmp_path / name)], ReadOptions())
+
+
+def test_a_form_that_is_asked_for_leaves_out_no_file_of_a_folder_silently(tmp_path: Path) -> None:
+    for name in ("README.md", "notes", "list.jsonl"):
+        write(tmp_path / name, LINE)
+    sources, passed = find_sources([str(tmp_path)], ReadOptions(form="text", skip_errors=True))
+    assert [(source.name, source.form) for source in sources] == [("README.md", "text"), ("notes", "text")]
+    assert passed == [("list.jsonl", "is JSONL by its name, and --format text is asked for")]
 
 
 def test_files_keep_the_order_of_the_paths_and_each_is_read_once(tmp_path: Path) -> None:
@@ -77,9 +116,20 @@ def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None
         ("a.NDJSON", LINE, "jsonl"),
         ("a.json", LINE, "jsonl"),
         ("records", LINE, "jsonl"),
+        ("records.txt", LINE, "jsonl"),
+        ("records.csv", LINE, "jsonl"),
         ("records.log", "{curly} text", "text"),
-        ("a.txt", LINE, "text"),
+        ("a.txt", "[1] A footnote", "text"),
         ("a.md", "# Title", "text"),
+        ("s.json", '[{"text": "a"}]', "json"),
+        ("s.jsonl", '[\n{"text": "a"}]', "json"),
+        ("s.json", '{\n "text": "a"}', "json"),
+        ("s", '{\n "text": "a"}', "json"),
+        ("s.json", '{"data": [{"text": "a"}]}', "json"),
+        ("s.json", LINE + LINE, "jsonl"),
+        ("s.csv", "text\na\n", "csv"),
+        ("s.tsv.1", "id\ttext\n1\ta\n", "csv"),
+        ("s.csv-00000-of-00002", "id,text\n1,a\n", "csv"),
         ("empty.jsonl", "", "jsonl"),
         ("blank.jsonl", "\n \n", "jsonl"),
     ],
@@ -127,11 +177,15 @@ def test_a_named_field_is_taken_for_what_it_holds(tmp_path: Path) -> None:
             r"has no field that .*; name one with --field \(its fields: 'url', 'n\\x1b'\)",
         ),
         ("s.jsonl", "nonsense\n", r"is not JSON: Expecting value .*line 1"),
-        ("s.json", '[{"text": "a"}]', "is one JSON array; .*jq -c"),
-        ("s.jsonl", '[\n{"text": "a"}]', "is one JSON array; .*jq -c"),
-        ("s.json", '{\n "text": "a"}', "is JSON over several lines"),
-        ("s.csv", "text\na\n", "is a table; convert it"),
-        ("s.pdf", b"%PDF-1.7\n\0\0", "is no text, JSONL, Parquet or Arrow file"),
+        ("s.csv", "text,text\na,b\n", "has two columns of the name 'text'"),
+        ("s.csv", f"{'long ' * 99}\nb\n", "has text in its first line, not the names of its columns"),
+        ("s.csv", "text\na\n".encode("utf-16"), "is text in UTF-16; convert it to UTF-8 first: iconv"),
+        ("s.jsonl", LINE.encode("utf-16"), "is text in UTF-16"),
+        ("s.pdf", b"%PDF-1.7\n\0\0", "is no JSONL, JSON, CSV, WARC, tar, Parquet, Arrow or plain text file"),
+        ("s.7z", b"7z\xbc\xaf\x27\x1c\0", "is a 7z archive; unpack it first"),
+        ("s.arc", b"filedesc://x.arc 0.0.0.0", "is an ARC file; convert it to WARC first"),
+        ("s.tar", b"\1" * 1024, "cannot be read: a header is damaged"),
+        ("s.warc", b"<html>", "cannot be read: there is no record where one should begin"),
         ("s.parquet", "no", "is no readable Parquet file"),
         ("s.arrow", "no", "is no readable Arrow file"),
         ("s.parquet", b"\x1f\x8b\x08\0", "is Parquet inside gzip; decompress it first"),
