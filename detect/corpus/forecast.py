@@ -153,17 +153,20 @@ def _contents(sources: Sequence[Source], job: ScanJob) -> tuple[float, float, fl
     started = perf_counter()
     for source in looked:
         before = tokens
-        piece = split(source, _PART)[0]
-        share = 1.0 / len(split(source, _PART))
-        for batch in read(source, piece, options):
+        pieces = split(source, _PART)
+        if not pieces:
+            continue
+        share = 1.0 / len(pieces)
+        for batch in read(source, pieces[0], options):
             ids = batch.tokens.ids if batch.tokens is not None else None
             if ids is None:
                 assert encoder is not None
                 ids = encoder.encode_batch(batch.texts or []).ids
             tokens += len(ids)
             documents += len(batch.records)
-            if source.compression:  # one piece: a look at its beginning is enough
-                share = min(1.0, (tokens - before) * 1.5 / max(1, source.bytes))
+            if len(pieces) == 1 and (source.compression or source.bytes > _PART):  # a look at its beginning is enough
+                size_seen = (tokens - before) * (1.5 if source.compression else 4.0)
+                share = min(1.0, size_seen / max(1, source.bytes))
                 break
         size += source.bytes * share
     seconds = perf_counter() - started
