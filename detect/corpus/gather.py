@@ -6,7 +6,7 @@ once. Contexts never cross from one document, or one turn of a chat, to the next
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from detect.corpus.settings import ScanSettings
 from detect.corpus.work import Shard, new_folder
 from detect.readers import Batch, ReadOptions, Source, read
+from detect.records.seen import TurnCount
 from detect.text.distinct import I64, U64, Mask, mark_first, tuple_fingerprints
 from detect.text.encode import Encoder, EncoderUse, TokenBatch
 from watermark.backends.numba_backend import jit
@@ -40,12 +41,27 @@ class BlockInfo(msgspec.Struct, frozen=True):
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """What a shard gave: blocks, records seen, broken ones (number in the shard, reason), and how it was encoded."""
+    """What a shard gave.
+
+    Attributes
+    ----------
+    blocks
+        Their counts.
+    seen
+        Records seen.
+    skipped
+        Broken ones: number in the shard, reason.
+    encoder
+        How texts were encoded.
+    turns
+        Of chats: the parts of turns in all records seen.
+    """
 
     blocks: list[BlockInfo]
     seen: int
     skipped: list[tuple[int, str]]
     encoder: EncoderUse | None
+    turns: list[TurnCount] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +123,14 @@ def gather_shard(
     """
     blocks = []
     skipped: list[tuple[int, str]] = []
+    turns: list[TurnCount] = []
     seen = 0
     with new_folder(folder) as temporary:
-        rows = _documents(source, shard, settings, spec, encoder, skipped)
+        rows = _documents(source, shard, settings, spec, encoder, skipped, turns)
         for number, (block, seen) in enumerate(_blocks(rows)):  # noqa: B007 (the last one counts)
             if block.documents:
                 blocks.append(write_block(temporary, number, block, spec.context_width, buckets))
-        done = Gathered(blocks, seen, skipped, None if encoder is None else encoder.use)
+        done = Gathered(blocks, seen, skipped, None if encoder is None else encoder.use, added(turns))
         (temporary / "done.json").write_bytes(msgspec.json.encode(done))
     return done
 
@@ -145,11 +162,13 @@ def _documents(
     spec: WatermarkSpec,
     encoder: Encoder | None,
     skipped: list[tuple[int, str]],
+    turns: list[TurnCount],
 ) -> Iterator[tuple[Rows, int]]:
-    """Encoded documents of the shard, with the number of records seen; broken records go to ``skipped``."""
+    """Encoded documents of the shard, with the number of records seen; broken records and counts go to the lists."""
     left = settings.limit
     for batch in read(source, shard.piece, settings.read):
         skipped += batch.skipped
+        turns += batch.turns
         keep = _chosen(batch.records, shard.id, settings.sample)
         if left is not None:
             keep &= np.cumsum(keep) <= left
@@ -157,6 +176,15 @@ def _documents(
         yield _encoded(source, batch, keep, spec, encoder, settings.read, skipped), batch.seen
         if left == 0:
             return
+
+
+def added(counts: Iterable[TurnCount]) -> list[TurnCount]:
+    """Counts of the same parts added up, by role and part."""
+    sums: dict[tuple[str, str, bool], tuple[int, int]] = {}
+    for one in counts:
+        count, characters = sums.get((one.role, one.part, one.read), (0, 0))
+        sums[one.role, one.part, one.read] = count + one.count, characters + one.characters
+    return [TurnCount(*key, *sums[key]) for key in sorted(sums)]
 
 
 def _chosen(records: I64, seed: str, share: float) -> Mask:

@@ -84,11 +84,18 @@ def hits_lines(hits: Iterable[Hit]) -> bytes:
 
 
 def skipped_lines(plan: Plan, gathered: Sequence[Gathered], unreadable: Sequence[tuple[str, str]]) -> bytes:
-    """What could not be read: file, record (from 1; null for a whole file) and reason, one a line."""
+    """What could not be read: file, record (from 1; null for a whole file) and reason, one a line.
+
+    Of a file of which several fields are read the field is said as well.
+    """
+    names = [source.name for source in plan.sources]
+    several = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     rows: list[dict[str, str | int | None]] = [
         {"input": name, "record": None, "reason": reason} for name, reason in unreadable
     ]
     for shard, before, done in zip(plan.shards, first_records(plan, gathered), gathered, strict=True):
-        name = plan.sources[shard.source].name
-        rows += [{"input": name, "record": before + record + 1, "reason": reason} for record, reason in done.skipped]
+        source = plan.sources[shard.source]
+        place: dict[str, str | int | None] = {"input": source.name}
+        place |= {"column": source.column} if source.name in several else {}
+        rows += [place | {"record": before + record + 1, "reason": reason} for record, reason in done.skipped]
     return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)

@@ -37,6 +37,8 @@ _OF_ALL_KEYS = {"log10_pvalue_adjusted", "pointed"}
 _LATER = frozenset(["pairs_paid", "points_to", "pointed", "null_key_log10_pvalue"])
 # What reports lack from before it stood in them who made them.
 _INPUTS = frozenset(["null_corpus_inputs", "reference_inputs"])
+_SEEN = frozenset(["columns", "turns", "unread", "unread_first"])
+_OLDER_LEFT_OUT: tuple[Literal["reasoning", "tools"], ...] = ("reasoning", "tools")
 _NATURAL = "natural"
 
 
@@ -105,6 +107,7 @@ def recompute_scan(
     again = _scanned_again(job, engine, progress)
     apart = _APART if record.pairs_paid or record.made else _APART | _LATER
     apart = apart if record.made else apart | _INPUTS
+    apart = apart | _SEEN if is_older(record) else apart
     apart = apart if tokenizer else apart | {"excerpt"}  # without one, token ids can't be put into words
     before, after = msgspec.to_builtins(record), msgspec.to_builtins(again)
     if record.made is None and _NATURAL in nulls and mine is None:
@@ -192,6 +195,7 @@ class _Request(msgspec.Struct, frozen=True):
     field: list[str] | str | None = None
     id_field: str | None = None
     roles: tuple[str, ...] = ("assistant",)
+    leave_out: tuple[Literal["reasoning", "tools"], ...] = ()
     on_error: Literal["stop", "skip"] = "stop"
     limit: int | None = None
     sample: float = 1.0
@@ -200,11 +204,13 @@ class _Request(msgspec.Struct, frozen=True):
 
 def _settings(record: ScanRecord, request: _Request, keys: Collection[KeyName]) -> ScanSettings:
     """The settings of the scan, with the keys to test."""
+    columns, older = dict.fromkeys(source.column for source in record.inputs if source.column), is_older(record)
     read = ReadOptions(
         form=request.format,
-        fields=_several(request.field),
+        fields=_several(request.field) or (tuple(columns) if older else ()),
         id_field=request.id_field,
         roles=request.roles,
+        leave_out=_OLDER_LEFT_OUT if older else request.leave_out,
         skip_errors=request.on_error == "skip",
     )
     return ScanSettings(
@@ -218,6 +224,11 @@ def _settings(record: ScanRecord, request: _Request, keys: Collection[KeyName]) 
         tenants=tuple(name.tenant for name in keys if name.tenant is not None),
         global_key=GLOBAL in keys,
     )
+
+
+def is_older(record: ScanRecord) -> bool:
+    """Whether the record is from before it stood there which fields and turns there were, and reasoning was read."""
+    return not any(source.columns for source in record.inputs)
 
 
 def _several(field: list[str] | str | None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from detect.corpus import conclude
 from detect.corpus.engines import Engine
-from detect.corpus.gather import Gathered
+from detect.corpus.gather import Gathered, added
 from detect.corpus.output import check_parquet, documents_table, hits_lines, skipped_lines
 from detect.corpus.score import unscored
 from detect.corpus.settings import ScanSettings, check_specs
@@ -32,12 +32,14 @@ from detect.folders.published import Unwritten, replace_report
 from detect.keyed.calibration import explanation
 from detect.keyed.rings import KeySet, key_set, rings_of
 from detect.readers import ReadOptions, Source, find_sources, sha256_of, split
+from detect.readers.batch import one_line
 from detect.records.detection import Input
 from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now
 from detect.records.reading import encode_record
 from detect.records.report import versions
-from detect.records.scan import FileHash, Hit, ScannedInput, ScanRecord, Skipped
+from detect.records.scan import FileHash, Hit, ScannedInput, ScanRecord, Skipped, UnreadFile
+from detect.records.seen import TurnCount
 from detect.records.text_assumptions import of_scan
 from detect.text.encode import EncoderUse
 from detect.text.natural_text import PROSE_BYTES, PROSE_SHA256, natural_documents
@@ -58,7 +60,8 @@ which comes first, and "conclude", which comes last, can't be counted.
 SHARD_BYTES = 16 << 20
 _BUCKET_TOKENS = 1 << 23
 _FEWEST_BUCKETS, _MOST_BUCKETS = 32, 1 << 12
-_LISTED = 20  # broken records of each input that the record lists
+_LISTED = 20  # broken records of each input, and files that aren't read, that the record lists
+_ROLES = 8  # named in a refusal
 HITS = 100
 """Hits that the record holds; hits.jsonl has all."""
 
@@ -119,6 +122,7 @@ class ScanJob:
             "field": list(read.fields),
             "id_field": read.id_field,
             "roles": list(read.roles),
+            "leave_out": list(read.leave_out),
             "on_error": "skip" if read.skip_errors else "stop",
             "limit": settings.limit,
             "sample": settings.sample,
@@ -296,6 +300,8 @@ def _scan(
         made=job.made,
         quotes=job.quotes,
         reference_inputs=[] if reference is None else reference.inputs,
+        unread=len(corpus.unreadable),
+        unread_first=[UnreadFile(name=name, reason=reason) for name, reason in corpus.unreadable[:_LISTED]],
     )
     record = msgspec.structs.replace(
         record,
@@ -320,6 +326,7 @@ def _score(
     sizes = [max(1, plan.sources[shard.source].bytes // parts[shard.source]) for shard in plan.shards]
     _run(engine, tasks, "gather", sizes, progress)
     gathered = gathered_shards(work, plan)
+    _refuse_silent_chats(plan, gathered)
     if not any(block.tokens for shard in gathered for block in shard.blocks):
         raise DyetraceError(f"nothing to scan: {', '.join(paths)} hold no text (see what was skipped, and --field)")
     tuples = sum(block.candidates for shard in gathered for block in shard.blocks)
@@ -334,6 +341,31 @@ def _score(
     results = [work.scored(plan, index) for index in range(len(plan.shards))]
     tally = merge(map(read_tally, results), unscored(keys, plan.settings))
     return _Corpus(work, plan, gathered, unreadable, distinct, tally, [read_documents(path) for path in results])
+
+
+def _refuse_silent_chats(plan: Plan, gathered: Sequence[Gathered]) -> None:
+    """Refuse a file of chats of which no turn is read: the names of its roles are others than was thought.
+
+    With ``skip_errors`` such a file is left as it is, and the report says whose turns were not read.
+    """
+    parts: list[list[TurnCount]] = [[] for _ in plan.sources]
+    for shard, done in zip(plan.shards, gathered, strict=True):
+        parts[shard.source] += done.turns
+    for source, counts in zip(plan.sources, parts, strict=True):
+        if counts and not any(one.read for one in counts) and not plan.settings.read.skip_errors:
+            roles = {one.role: 0 for one in counts}
+            for one in counts:
+                roles[one.role] += one.count
+            there = ", ".join(f"{role!r} ({count:,})" for role, count in sorted(roles.items(), key=_by_count)[:_ROLES])
+            more = f" and {len(roles) - _ROLES} more" if len(roles) > _ROLES else ""
+            raise DyetraceError(
+                f"{one_line(source.name)}: no turn of its chats ({one_line(source.column)!r}) is read; their roles are "
+                f"{one_line(there)}{more}: name whose are to be read with --role, or another field with --field"
+            )
+
+
+def _by_count(role: tuple[str, int]) -> tuple[int, str]:
+    return -role[1], role[0]
 
 
 def _run(engine: Engine, tasks: Sequence[Task], stage: Stage, sizes: Sequence[int], progress: Progress) -> list[str]:
@@ -393,13 +425,13 @@ def _hashes(work: WorkFolder, plan: Plan, engine: Engine, progress: Progress) ->
     """SHA-256 of every input; those of files that are as they were are remembered."""
     known: dict[str, str] = msgspec.json.decode(work.hashes.read_bytes()) if work.hashes.exists() else {}
     names = [f"{s.bytes}:{s.mtime_ns}:{s.path}" for s in plan.sources]
-    tasks = [Task("hash", str(work.path), number) for number, name in enumerate(names) if name not in known]
+    tasks = [Task("hash", str(work.path), names.index(name)) for name in dict.fromkeys(names) if name not in known]
     if len(tasks) == 1:  # not worth a worker
         progress("hash", 0, plan.sources[tasks[0].number].bytes)
         values = [sha256_of(plan.sources[tasks[0].number])]
     else:
         values = _run(engine, tasks, "hash", [max(1, plan.sources[t.number].bytes) for t in tasks], progress)
-    known |= {names[task.number]: value for task, value in zip(tasks, values, strict=True)}
+    known |= {names[task.number]: value for task, value in zip(tasks, values, strict=True)}  # of fields of a file once
     write_atomically(work.hashes, msgspec.json.encode(known), 0o600)
     return [known[name] for name in names]
 
@@ -501,6 +533,8 @@ def _inputs(corpus: _Corpus) -> list[ScannedInput]:
                 tokens=sum(block.tokens for block in blocks),
                 skipped=len(skipped),
                 skipped_first=skipped[:_LISTED],
+                columns=list(source.columns),
+                turns=added(one for _, done in mine for one in done.turns),
             )
         )
     return rows

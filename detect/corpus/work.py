@@ -31,7 +31,7 @@ from watermark.errors import MachineError, refused_write
 from watermark.files.writing import write_atomically
 from watermark.spec import WatermarkSpec
 
-_LAYOUT = 1  # of these files; changes whenever a result of an older version can't be read any more
+_LAYOUT = 2  # of these files; changes whenever a result of an older version can't be read any more
 
 WORK = ".dyetrace-scan"
 """Name of the work folder; a hidden one, which no scan of the folder around it reads."""
@@ -115,7 +115,8 @@ def shard_id(
     sha256: str, piece: Piece, source: Source, settings: ScanSettings, spec: WatermarkSpec, buckets: int
 ) -> str:
     """Name a shard by its content and by everything that changes what is gathered from it."""
-    how = [source.form, source.compression, source.column, source.kind, source.id_column, settings.read]
+    read = [seen.name for seen in source.columns if seen.read]  # a field may be missing where others are read
+    how = [source.form, source.compression, source.column, source.kind, source.id_column, read, settings.read]
     return _digest(
         [_LAYOUT, sha256, piece, how, settings.sample, settings.limit, spec.tokenizer, spec.context_width, buckets]
     )

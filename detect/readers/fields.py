@@ -180,13 +180,15 @@ class _Fields:
         self.found: dict[str, _Field] = {}
 
     def see(self, name: str, value: Any, depth: int = 0, *, several: bool = False) -> None:
-        """Take note of a value, or of those that a path with "*" gives, and of what is within where it is no document."""
+        """Take note of a value, or of those that a path with "*" gives; of what is inside where it is no document."""
         here = self.found.setdefault(name, _Field(name))
         here.present += 1
         if value is None:
             return
         if value in ("", [], {}):
             here.hint = here.hint or ("text" if value == "" else "tokens" if _is_ids(name) else "messages")
+        elif isinstance(value, bool | int | float):
+            here.hint = here.hint or "other"  # and so no answer that is still to come
         elif isinstance(value, str):
             json = _spells_chat(value, name, self.want)
             if json:

@@ -16,6 +16,7 @@ import msgspec
 from detect.records.detection import Input, SubkeyTally
 from detect.records.key_name import KeyName
 from detect.records.report import Report
+from detect.records.seen import ColumnSeen, TurnCount
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
@@ -43,6 +44,13 @@ class Skipped(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     reason: str
 
 
+class UnreadFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A file that was meant and not read, and why."""
+
+    name: str
+    reason: str
+
+
 class ScannedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One input file: what it is, how it was read and what it gave.
 
@@ -51,7 +59,7 @@ class ScannedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     name
         Path as given or found below a given folder.
     form
-        "jsonl", "parquet", "arrow" or "text".
+        "jsonl", "parquet", "arrow", "text" and so on (`detect.readers.Form`).
     column
         Which field was read, and as what: "text", "messages" or "tokens"; "" for plain text.
     records
@@ -60,6 +68,12 @@ class ScannedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Read and scanned.
     skipped
         How many records were broken; the first ones are listed in ``skipped_first``, all of them in skipped.jsonl.
+    columns
+        The fields of the file's first records that may hold documents, and which of them are read: a file of which
+        several are read is as many inputs. None for plain text, and in older reports.
+    turns
+        Of chats: how often which parts of whose turns came up in the records seen, and whether they were read. None in
+        older reports.
     """
 
     name: str
@@ -73,6 +87,8 @@ class ScannedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     tokens: int
     skipped: int
     skipped_first: list[Skipped]
+    columns: list[ColumnSeen] = []
+    turns: list[TurnCount] = []
 
 
 class ScanHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -310,6 +326,9 @@ class ScanRecord(Report, frozen=True, kw_only=True):
         report.
     reference_inputs
         Files of text that is known to be marked (--reference); empty in older reports.
+    unread, unread_first
+        Files that were meant and not read: how many, and the first of them with why; skipped.jsonl has all. 0 in older
+        reports, which don't say.
     """
 
     format: Literal["dyetrace-scan"] = "dyetrace-scan"
@@ -340,6 +359,13 @@ class ScanRecord(Report, frozen=True, kw_only=True):
     pairs_paid: int = 0
     quotes: bool = True
     reference_inputs: list[Input] = msgspec.field(default_factory=list)
+    unread: int = 0
+    unread_first: list[UnreadFile] = msgspec.field(default_factory=list)
+
+    @property
+    def files_read(self) -> list[ScannedInput]:
+        """The inputs, of each file one: several of its fields may be read."""
+        return list({(source.name, source.sha256): source for source in reversed(self.inputs)}.values())[::-1]
 
     @property
     def accounts(self) -> list[ScanHypothesis]:

@@ -174,7 +174,7 @@ def _tokenizer(texts: int, ids: int) -> Assumption:
 
 
 def _all_counted(record: ScanRecord, unreadable: int) -> str:
-    files, documents = counted(len(record.inputs), "file"), counted(record.documents, "document")
+    files, documents = counted(len(record.files_read), "file"), counted(record.documents, "document")
     skipped = sum(source.skipped for source in record.inputs)
     limit, sample = record.arguments.get("limit"), record.arguments.get("sample")
     parts = [f"All that was given to this run is counted: {files} with {documents}"]

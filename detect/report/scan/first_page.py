@@ -76,7 +76,7 @@ def _brief_facts(record: ScanRecord) -> Iterator[Runs]:
         tokens=record.tokens,
         tuples=record.distinct_tuples,
     )
-    yield runs("from: $names", names=inputs_named(record.inputs, _BRIEF_INPUTS))
+    yield runs("from: $names", names=inputs_named(record.files_read, _BRIEF_INPUTS))
     if untested(record):
         yield runs(f"untested: $n documents have nothing to test ({WHY_UNTESTED})", n=untested(record))
     if skipped(record):
@@ -140,7 +140,7 @@ def facts(record: ScanRecord) -> list[Fact]:
 
 def _tested(record: ScanRecord) -> Iterator[Runs]:
     documents = counted(record.documents, "document")
-    yield runs("$documents from $names.", documents=documents, names=inputs_named(record.inputs))
+    yield runs("$documents from $names.", documents=documents, names=inputs_named(record.files_read))
     broken = skipped(record)
     if broken:
         reasons = [runs("$why ($n)", why=why, n=count) for why, count in skipped_reasons(record)[:3]]

@@ -105,9 +105,13 @@ def read_rows(path: Path, record: ScanRecord) -> Rows:
 
 
 class SkippedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A line of skipped.jsonl: ``record`` counts from 1; null when the whole file was left out."""
+    """A line of skipped.jsonl: ``record`` counts from 1; null when the whole file was left out.
+
+    ``column`` is said where several fields of the file are read.
+    """
 
     input: str
+    column: str | None = None
     record: int | None
     reason: str
 

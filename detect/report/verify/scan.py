@@ -6,6 +6,7 @@ Each function returns a line that says what holds, raises `DyetraceError` with w
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochb
 from detect.laws.tails import log10_sf_many, log10_sf_pairs
 from detect.records.key_name import KeyName
 from detect.records.results import Check
-from detect.records.scan import HISTOGRAM_BINS, Hit, ScanHypothesis, ScanRecord, Skipped
+from detect.records.scan import HISTOGRAM_BINS, Hit, ScanHypothesis, ScannedInput, ScanRecord, Skipped, UnreadFile
 from detect.records.text_assumptions import of_scan
 from detect.report.verify import files
 from detect.report.verify.checks import (
@@ -57,7 +58,7 @@ def checks(record: ScanRecord, report: Path, folder: Path | None) -> Iterator[Ch
     """All checks of a scan's report."""
     paths: Any = record.arguments.get("paths")
     below = [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
-    read = [files.Read(source.name, source.sha256, source.bytes) for source in record.inputs]
+    read = [files.Read(source.name, source.sha256, source.bytes) for source in record.files_read]
     yield check("inputs", lambda: files.inputs(read, folder, below=below, named=record.quotes))
     whole = check("files", lambda: files.beside(report.parent, record.files, _FILES))
     yield whole
@@ -227,6 +228,7 @@ def documents(record: ScanRecord, rows: Rows) -> str:
         tokens = int(rows.tokens[rows.input == i].sum())
         if (source.documents, source.tokens) != (documents[i], tokens):
             refuse(f"{source.name}: {source.documents:,} documents on record, {documents[i]:,} in the table")
+        _seen(record, source)
         kept, every = source.documents + source.skipped, record.arguments.get("sample", 1) == 1
         if source.records < kept or (every and source.records > kept):
             refuse(f"{source.name}: {source.records:,} records are not its {kept:,} documents and skipped ones")
@@ -239,6 +241,23 @@ def documents(record: ScanRecord, rows: Rows) -> str:
     if np.any(rows.record < 1) or np.any((steps[:, 0] < 0) | ((steps[:, 0] == 0) & (steps[:, 1] <= 0))):
         refuse("the table's rows are not in the order of the corpus")
     return f"{len(rows):,} rows add up to the documents, tokens and tuples on record"
+
+
+def _seen(record: ScanRecord, source: ScannedInput) -> None:
+    """What an input says of its fields and turns fits what was read of it."""
+    read = [column for column in source.columns if column.read]
+    if source.columns and source.column not in [column.name for column in read]:
+        refuse(f"{source.name}: the field that was read, {source.column!r}, is not among those that were chosen")
+    siblings = [other.column for other in record.inputs if (other.name, other.sha256) == (source.name, source.sha256)]
+    if source.columns and sorted(siblings) != sorted(column.name for column in read):
+        refuse(f"{source.name}: the fields that were chosen are not those that were read")
+    texts = sum(one.count for one in source.turns if one.read)
+    if source.turns and source.kind != "messages":
+        refuse(f"{source.name} has turns on record, but no chats")
+    if source.columns and source.kind == "messages" and source.tokens and not texts:
+        refuse(f"{source.name} has tokens of chats, but no turn that was read")
+    if any(one.count < 1 for one in source.turns):
+        refuse(f"{source.name} has turns on record that never came up")
 
 
 def document_pvalues(record: ScanRecord, rows: Rows) -> str:
@@ -367,18 +386,25 @@ def shares(record: ScanRecord, rows: Rows) -> str:
 
 def skipped(record: ScanRecord, listed: list[SkippedRow]) -> str:
     """The inputs' counts of skipped records, and the first of them, are those of skipped.jsonl."""
-    rows: dict[str, list[Skipped]] = {}
+    rows: dict[tuple[str, str | None], list[Skipped]] = {}
+    unread = [UnreadFile(name=row.input, reason=row.reason) for row in listed if row.record is None]
+    older = not by_this_code(record) and not record.unread  # doesn't say
+    if record.unread != len(unread) and not older:
+        refuse(f"{record.unread:,} files are not read on record, but skipped.jsonl has {len(unread):,}")
+    if record.unread_first != unread[: len(record.unread_first)] or (record.unread and not record.unread_first):
+        refuse("the files on record that are not read are not the first of skipped.jsonl")
     for row in listed:
         if row.record is not None:
-            rows.setdefault(row.input, []).append(Skipped(record=row.record, reason=row.reason))
+            rows.setdefault((row.input, row.column), []).append(Skipped(record=row.record, reason=row.reason))
+    names = Counter(source.name for source in record.inputs)
     for source in record.inputs:
-        mine = rows.pop(source.name, [])
+        mine = rows.pop((source.name, source.column if names[source.name] > 1 else None), [])
         if source.skipped != len(mine):
             refuse(f"{source.name}: {source.skipped:,} skipped records, but skipped.jsonl has {len(mine):,}")
         if source.skipped_first != mine[: len(source.skipped_first)] or (mine and not source.skipped_first):
             refuse(f"{source.name}: the skipped records on record are not the first of skipped.jsonl")
     if rows:
-        refuse(f"skipped.jsonl names inputs that the record lacks: {min(rows)}")
+        refuse(f"skipped.jsonl names inputs that the record lacks: {min(name for name, _ in rows)}")
     return f"{len(listed):,} skipped records and files are those of skipped.jsonl"
 
 
