@@ -14,7 +14,7 @@ from watermark.generate import Answer, Sampling, generate_batches
 from watermark.keys import KeyRing
 from watermark.keys.secret import SecretKey
 from watermark.models.prompts import encode_prompt, template_of
-from watermark.models.writing import stop_tokens
+from watermark.models.writing import passed_over, stop_tokens
 from watermark.spec import WatermarkSpec
 from watermark.twins.logged import Logged
 from watermark.twins.pair import Pair, TwinAnswer
@@ -64,10 +64,16 @@ def regenerate(
     ------
     DyetraceError
         The log is of another tokenizer, model, template or spec, or was served with settings that can't be drawn with
-        here.
+        here, or perhaps was.
     """
     if spec is None and ring is not None:
         raise DyetraceError("a key without a spec marks nothing")
+    if left := passed_over(model):
+        raise DyetraceError(
+            f"the model's generation_config.json asks for {', '.join(sorted(left))}, and nothing on record says "
+            "whether the answers were drawn with it: draw their twins from the server that served them (--model URL), "
+            "or take it out of the file if they were drawn without it"
+        )
     ends = stop_tokens(model, tokenizer)
     shown = check_drawable(tokenizer, logged, spec)
     alike = sorted(range(len(logged)), key=lambda i: (_law(logged[i], shown[i].raw), i))

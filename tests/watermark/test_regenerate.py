@@ -11,12 +11,14 @@ import msgspec
 import pytest
 
 from tests.detect.marking_job import MarkingJob, marking_job
+from tests.watermark.models.test_prompts import beginning
 from tests.watermark.twins.pairs import KEY
 from watermark.errors import DyetraceError
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, load_master
 from watermark.models.folder import load_model
-from watermark.regenerate import MODEL, ON_RECORD, differing, regenerate
+from watermark.models.prompts import encode_prompt
+from watermark.regenerate import MODEL, ON_RECORD, Shown, check_drawable, differing, regenerate
 from watermark.spec import load_spec
 from watermark.twins.logged import Logged, Stated, read_logged
 from watermark.twins.pair import Pair
@@ -124,6 +126,47 @@ def test_answers_of_another_tokenizer_or_template_are_refused(tiny: tuple[Any, A
         drawn(tiny, line(prompt=None, messages=[{"role": "user", "content": "20"}]))
     with pytest.raises(DyetraceError, match="repetition_penalty"):
         drawn(tiny, line(repetition_penalty=1.1))
+
+
+def log_of(path: Path, **fields: Any) -> list[Logged]:
+    path.write_text(json.dumps({"prompt": "20 21", "text": "30 31", **fields}))
+    return read_logged(path, KEY, STATED)
+
+
+def test_prompts_are_read_as_the_served_answers_model_read_them(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    """With the token that begins a text; and earlier releases left it out, or put one behind raw prompts."""
+    path, words = tmp_path / "log.jsonl", beginning()
+    assert check_drawable(words, log_of(path), None) == [Shown([1, 20, 21], raw=False)]
+    for read, raw in (([1, 20, 21], False), ([20, 21], True), ([1, 20, 21, 2], True)):
+        assert check_drawable(words, log_of(path, prompt_token_ids=read), None) == [Shown(read, raw)]
+    (one,) = drawn((tiny[0], words), log_of(path, prompt_token_ids=[20, 21]))
+    assert one.prompt_token_ids == [20, 21]
+
+
+def test_a_template_that_writes_the_date_may_have_written_another_one(tmp_path: Path) -> None:
+    words, path = beginning("{{ strftime_now('%d %m 26') }} {{ messages[0].content }} 8"), tmp_path / "log.jsonl"
+    today = encode_prompt(words, "20 21")
+    assert today[-4:] == [26, 20, 21, 8]
+    for read in (today, [1, 1, 26, 20, 21, 8]):
+        assert check_drawable(words, log_of(path, prompt_token_ids=read), None) == [Shown(read, raw=False)]
+    for read in ([1, 1, 26, 20, 22, 8], [*range(100, 140), 26, 20, 21, 8]):
+        with pytest.raises(DyetraceError, match="the model read other tokens"):
+            check_drawable(words, log_of(path, prompt_token_ids=read), None)
+
+
+def test_a_template_that_refuses_a_logged_chat_is_named_with_its_line(tmp_path: Path) -> None:
+    words = beginning("{{ raise_exception('no critics') }}")
+    with pytest.raises(DyetraceError, match=r"line 1: the model's chat template can't take this chat: .*no critics"):
+        check_drawable(words, log_of(tmp_path / "log.jsonl"), None)
+
+
+def test_a_folder_that_asks_for_more_than_is_on_record_is_refused(tiny: tuple[Any, Any], logged: list[Logged]) -> None:
+    tiny[0].generation_config.repetition_penalty = 1.2
+    try:
+        with pytest.raises(DyetraceError, match=r"asks for repetition_penalty, and nothing on record"):
+            drawn(tiny, logged)
+    finally:
+        tiny[0].generation_config.repetition_penalty = None
 
 
 def test_settings_that_can_t_be_drawn_with_are_refused_with_their_line(tiny: tuple[Any, Any], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from detect.document.blind import blind_test
 from detect.document.likelihood import Likelihood, first_contexts, likelihood
 from detect.text.distinct import Tuples, distinct_tuples
 from tests.detect.calibration import fresh_keys, log10_excess
+from tests.tiny_models import CAUSAL, made
 from watermark import prf
 from watermark.errors import DyetraceError
 from watermark.keys import KeyRing, SecretKey
@@ -128,6 +129,18 @@ def test_candidates_hold_the_text_s_token_first_and_the_model_s_best(smollm2: An
     assert not duplicates.any()
     known = likelihood(smollm2, ids[4:], 2, ids[:4])
     assert len(known.tuples) == len(ids) - 4
+
+
+def test_a_text_alone_is_read_behind_the_token_that_begins_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = made(CAUSAL["llama"]), np.random.default_rng(0).integers(3, 300, 40).astype(np.uint32)
+    alone, begun = likelihood(model, ids, 2), likelihood(model, ids, 2, first=(1,))
+    with_it = likelihood(model, ids, 2, np.array([1], dtype=np.uint32), first=(1,))  # a known prompt has it already
+    assert np.abs(alone.logits[:, 0] - begun.logits[:, 0]).max() > 1e-3
+    np.testing.assert_allclose(begun.logits[:, 0], with_it.logits[-len(begun.tuples) :, 0], atol=1e-5)
+    monkeypatch.setattr("detect.document.likelihood._WINDOW", 21)
+    cut = likelihood(model, ids, 2, first=(1,))  # each window has it
+    np.testing.assert_allclose(cut.logits[:18, 0], begun.logits[:18, 0], atol=1e-5)
+    assert len(cut.tuples) == len(begun.tuples)
 
 
 def _top_and_own(ranks: list[int], kept: int, seed: int, spread: float = 0.5) -> Likelihood:

@@ -75,6 +75,29 @@ def test_a_prediction_is_the_softmax_of_one_pass_over_what_stood_before(network:
         assert found.ids[row, 0] == order[0]
 
 
+def test_a_document_stands_behind_the_token_that_begins_a_text_unless_its_prompt_is_on_record(
+    network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.random.default_rng(5).integers(1, VOCABULARY, 40).astype(np.uint32)
+    behind = np.concatenate([np.array([7], dtype=np.uint32), ids])
+
+    def read(first: tuple[int, ...], sequence: Any, lead: int = 0, told: int = 0) -> Predictions:
+        document = ReadingDocument("d", sequence, lead, told=sequence[:told])
+        places = np.arange(len(sequence) - 30, len(sequence) + 1)  # the same tokens in each
+        where = Positions(np.zeros(len(places), np.int64), places, places.astype(np.uint64))
+        return Model(network, VOCABULARY, first).predict(ReadingText("a file", "", [document], False), where)
+
+    plain, begun = read((), ids), read((), behind)
+    assert np.abs(plain.probabilities - begun.probabilities).max() > 1e-3
+    assert_close(read((7,), ids), begun)
+    assert_close(read((7,), ids, lead=5, told=5), plain)  # as the model that answered read it
+    assert_close(read((7,), ids, lead=5, told=40), begun)  # of a prompt that was cut the beginning is gone
+    monkeypatch.setattr(network.config, "max_position_embeddings", 41)
+    assert_close(read((7,), ids), begun)
+    monkeypatch.setattr(network.config, "max_position_embeddings", 40)
+    np.testing.assert_allclose(read((7,), ids).probabilities[:5], begun.probabilities[:5], atol=2e-4)
+
+
 def test_a_batch_predicts_what_single_documents_do(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(network, VOCABULARY)
     together = model.predict(TEXT, WHERE)
