@@ -20,7 +20,7 @@ from detect.readers.batch import (
     one_line,
 )
 from detect.readers.columns import batches_of, has_column, head_of, kinds_of, other_columns
-from detect.readers.fields import inspected
+from detect.readers.fields import inspected, lookup
 from detect.readers.stream import arrow
 from detect.records.seen import ColumnSeen
 
@@ -62,14 +62,19 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
         reason = head.unread.get(head_of(names, column) or "")
         if reason is not None:
             raise Broken(f"cannot be read in column {column!r}: its first row {reason}; name another with --field")
-    kinds = kinds_of(schema)
+    # Types speak for columns in which nothing was seen, and for names with dots, which may be paths as well.
+    kinds = {
+        name: kind
+        for name, kind in kinds_of(schema).items()
+        if ("." in name and name in names) or not any(_has(record, name) for record in head.records)
+    }
     try:
         seen = inspected(head.records, options, kinds)
     except Broken:
         if not head.empty:
             raise
         # Columns without rows may be of any type; nothing will be read.
-        column, kind = next(iter(kinds.items()), (names[0] if names else "", "text"))
+        column, kind = next(iter(kinds_of(schema).items()), (names[0] if names else "", "text"))
         return Inspected(((column, kind),), None)
     other = (ColumnSeen(name, "other", len(head.records), 0, read=False) for name in head.unread)
     return replace(seen, columns=(*seen.columns, *other))
@@ -119,6 +124,32 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
         seen += rows.num_rows
 
 
+def record_batches(source: Source) -> Iterator[tuple[Any, Any]]:
+    """Schema and record batch, with all columns, for readers that need several fields of a record.
+
+    Raises
+    ------
+    Broken
+        The file is damaged; ``record`` is the number of the first row that can't be read.
+    """
+    pa = arrow(source.form.capitalize())
+    seen = 0
+    try:
+        if source.form == "parquet":
+            file = _parquet_file(source.path)
+            schema, found = file.schema_arrow, file.iter_batches(_MIN_ROWS, use_threads=False)
+        else:
+            reader = _open_arrow(source.path)
+            count = getattr(reader, "num_record_batches", None)
+            schema = reader.schema
+            found = iter(reader) if count is None else map(reader.get_batch, range(count))
+        for batch in found:
+            yield schema, _checked(batch)
+            seen += batch.num_rows
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise Broken(f"and all that follows cannot be read: {one_line(error)}; get the file again", seen) from None
+
+
 def records_before(source: Source, piece: Piece) -> int:
     """Rows before the piece."""
     if source.form == "parquet":
@@ -126,6 +157,13 @@ def records_before(source: Source, piece: Piece) -> int:
         return sum(int(metadata.row_group(group).num_rows) for group in range(piece.start))
     rows = _arrow_rows(source, Piece(0, piece.start))
     return sum(int(batch.num_rows) for batch in rows if not isinstance(batch, _Lost))
+
+
+def _has(record: dict[str, Any], column: str) -> bool:
+    try:
+        return lookup(record, column) is not None
+    except Broken:
+        return False
 
 
 @dataclass(frozen=True)
@@ -172,9 +210,10 @@ def _head_of_file(path: str, form: str, schema: Any) -> _Head:
         reason = next((value.reason for value in values if isinstance(value, Broken)), None)
         if reason is not None and all(value is None or isinstance(value, Broken) for value in values):
             unread[name] = reason
+        values = [None if isinstance(value, Broken) else value for value in values[:rows]]
         # JSON has no times: what is written as text there is text for a reason.
         temporal = pa.types.is_temporal(schema.field(name).type)
-        columns[name] = [None if temporal or isinstance(value, Broken) else value for value in values[:rows]]
+        columns[name] = [value and 0 for value in values] if temporal else values
     records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return _Head(records, unread, whole and not any(columns.values()))
 

@@ -50,6 +50,7 @@ _BESIDE = frozenset(
     "key index split subset label status format mask dump".split()
 )
 """Words in the names of fields that say something about a document."""
+_CALLS = frozenset(["call", "calls"])
 _SHORT = 32  # characters a record below which a field is no match for a longer one
 _MOST_COLUMNS = 64
 _DEEPEST = 4
@@ -281,7 +282,7 @@ def inspected(
         missing = set(options.fields) - {name for name, _ in chosen}
         columns |= {name: ColumnSeen(name, "", 0, 0, read=False) for name in missing}
     else:
-        chosen = [(found.name, found.kind) for found in _chosen(list(seen.found.values()))]
+        chosen = [(found.name, found.kind) for found in _chosen(_kept(seen.found.values(), seen.want))]
         if not chosen:
             raise no_field(names, None)
     for name, kind in chosen:
@@ -294,6 +295,12 @@ def inspected(
         None if id_column in [name for name, _ in chosen] else id_column,
         tuple(column for column in columns.values() if column in most),
     )
+
+
+def _kept(fields: Iterable[_Field], want: Wanted) -> list[_Field]:
+    """Fields without those of reasoning and calls that are not wanted."""
+    kept = [found for found in fields if want.reasoning or not is_reasoning(found.name)]
+    return [found for found in kept if want.tools or not words_of(found.name) & _CALLS]
 
 
 def _named(
@@ -363,11 +370,11 @@ def _rank(found: _Field) -> str:
     """What a field is by its name: "chat", "answer", "beside" an answer, "other" text, "asked", or "about" the text."""
     words = words_of(found.name)
     about, asked, answered = words & (_BESIDE | ABOUT), words & (PROMPTS | OTHERS), words & ANSWERS
-    if found.kind == "messages" and words & {"call", "calls"}:
+    if found.kind == "messages" and words & _CALLS:
         return "beside"
     if found.kind == "messages" and found.roles:
         return "chat" if found.turns_read or not asked else "asked"
-    if is_reasoning(found.name) or words & {"call", "calls"}:
+    if is_reasoning(found.name) or words & _CALLS:
         return "beside"
     if answered and not about:
         return "answer"

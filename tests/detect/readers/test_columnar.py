@@ -165,6 +165,186 @@ def test_dots_reach_into_structs(tmp_path: Path, form: str) -> None:
     assert documents(flat) == ["x"]
 
 
+LONG = "An answer that is long enough to be one."
+VIEWS = [pa.list_view(pa.int32()), pa.large_list_view(pa.uint16()), pa.large_list_view(pa.int64())]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", VIEWS, ids=str)
+def test_the_last_list_of_a_list_view_is_read_as_all_others_are(
+    tmp_path: Path, form: str, kind: pa.DataType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [[1, 2], [3], None, [], [4, 5, 6], [7], [8]]
+    source = source_of(save(tmp_path, pa.table({"input_ids": pa.array(rows, kind)}), form, rows=3))
+    expected = [row for row in rows if row is not None]
+    for limit in (1, 4, 1 << 19):
+        monkeypatch.setattr(columns, "BATCH_TOKENS", limit)
+        assert documents(source, SKIP) == expected
+    assert [record for record, _ in skipped(source)] == [2]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_lists_structs_maps_and_runs_in_each_other_are_read(tmp_path: Path, form: str) -> None:
+    turn = pa.map_(pa.string(), pa.string())
+    said = [[("role", "user"), ("content", "u")], [("role", "gpt"), ("content", LONG)]]
+    maps = pa.array([said, None, []], pa.list_(turn))
+    tables = {
+        "messages": (maps, [[LONG], []]),
+        "completions": (
+            pa.array([[LONG, "b"], None, [], ["c"]], pa.list_view(pa.string_view())),
+            [[LONG, "b"], [], ["c"]],
+        ),
+        "generations": (pa.array([[[LONG], []], [["b"], ["c", "d"]]]), [[LONG], ["b", "c", "d"]]),
+        "response": (pa.array([LONG, None, "b"], pa.large_string()).dictionary_encode(), [LONG, "b"]),
+        "answer": (pa.array([f'["{LONG}", "b"]', '["c"]']), [[LONG, "b"], ["c"]]),
+    }
+    if form != "parquet":
+        runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array([LONG, "b"]))
+        tables["output"] = (runs, [LONG, LONG, "b"])
+    for name, (array, expected) in tables.items():
+        source = source_of(save(tmp_path, pa.table({name: array}), form), SKIP)
+        assert (source.column, documents(source, SKIP)) == (name, expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_paths_go_through_lists_and_only_what_they_need_is_read(tmp_path: Path, form: str) -> None:
+    choices = [
+        {"choices": [{"message": {"content": LONG}, "logprobs": [0.5]}, {"message": {"content": "b"}}]},
+        {"choices": []},
+        None,
+    ]
+    path = save(tmp_path, pa.table({"r": choices, "id": ["x", "y", "z"]}), form)
+    for field, expected in (
+        ("r.choices.0.message.content", [LONG]),
+        ("r.choices.*.message.content", [[LONG, "b"], []]),
+        ("r.choices", [[LONG, "b"], []]),
+    ):
+        options = ReadOptions(fields=(field,), skip_errors=True)
+        source = source_of(path, options)
+        assert documents(source, options) == expected
+        assert len(skipped(source, options)) == 3 - len(expected)
+    if form == "parquet":
+        file = columnar._parquet_file(path)
+        read = columnar._leaves(file.schema_arrow, file.metadata, ["r.choices.0.message.content"])
+        assert read == ["r.choices.list.element.message.content"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_that_a_turn_holds_is_read(tmp_path: Path, form: str) -> None:
+    call = {"function": {"name": "f", "arguments": '{"x": 1}'}}
+    turns = [
+        {"role": "user", "content": "u", "reasoning_content": None, "tool_calls": None},
+        {"role": "assistant", "content": "a", "reasoning_content": "thought", "tool_calls": [call]},
+    ]
+    source = source_of(save(tmp_path, pa.table({"messages": [turns]}), form))
+    [found] = documents(source)
+    assert sorted(found) == ["a", "thought", '{"x": 1}']
+    [batch] = batches(source)
+    assert {(turn.role, turn.part, turn.read, turn.count) for turn in batch.turns} == {
+        ("user", "text", False, 1),
+        ("assistant", "text", True, 1),
+        ("assistant", "reasoning", True, 1),
+        ("assistant", "tools", True, 1),
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_of_several_columns_a_row_may_lack_all_but_one(tmp_path: Path, form: str) -> None:
+    table = pa.table({"answer": [LONG, None, None, ""], "ids": [[1], [2], None, None], "id": ["a", "b", "c", "d"]})
+    options = ReadOptions(fields=("answer", "ids"), skip_errors=True)
+    from detect.readers import find_sources
+
+    sources, _ = find_sources([save(tmp_path, table, form)], options)
+    reason = "has nothing in {!r}, nor in the other fields that are read"
+    for source, expected, broken in zip(sources, ([LONG, "", ""], [[1], [2]]), ([2], [2, 3]), strict=True):
+        assert documents(source, options) == expected
+        assert skipped(source, options) == [(row, reason.format(source.column)) for row in broken]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_columns_that_hold_no_text_are_refused_by_name_and_listed_otherwise(tmp_path: Path, form: str) -> None:
+    zipped = pa.field("zip", pa.binary(), metadata={"ARROW:extension:name": "my.zip"})
+    times = pa.array([1, 2], pa.date32())
+    arrays = [pa.array([LONG, LONG]), pa.array([b"\xff", b"\x80"]), pa.array([b"a", b"b"]), times, times]
+    schema = pa.schema(
+        [("text", pa.string()), ("blob", pa.binary()), zipped, ("response", times.type), ("id", times.type)]
+    )
+    path = save(tmp_path, pa.table(arrays, schema=schema), form)
+    source = source_of(path)
+    assert (source.column, ids(source)) == ("text", ["1970-01-02", "1970-01-03"])
+    assert [(seen.name, seen.kind, seen.read) for seen in source.columns] == [
+        ("text", "text", True),
+        ("blob", "other", False),
+        ("zip", "other", False),
+    ]
+    for name, reason in (
+        ("blob", r"cannot be read in column 'blob': its first row is not UTF-8 \(byte 1\)"),
+        ("zip", "cannot be read in column 'zip': its first row has a value of type my.zip"),
+        ("response", "has no text, chat or token ids in field 'response'"),
+    ):
+        with pytest.raises(DyetraceError, match=reason):
+            source_of(path, ReadOptions(fields=(name,)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, form: str) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"])
+    with pytest.raises(DyetraceError, match="has two columns of the name 'text'"):
+        source_of(save(tmp_path, table, form))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_images_beside_text_are_neither_read_nor_in_the_way(tmp_path: Path, form: str) -> None:
+    image = {"bytes": bytes(range(256)) * 4000, "path": None}
+    turns = [
+        {"role": "user", "content": [{"type": "image", "text": None, "image": image}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "a", "image": None}]},
+    ]
+    source = source_of(save(tmp_path, pa.table({"messages": [turns] * 3}), form))
+    assert documents(source) == [["a"]] * 3
+    if form == "parquet":
+        file = columnar._parquet_file(source.path)
+        assert not [leaf for leaf in columnar._leaves(file.schema_arrow, file.metadata, None) if "bytes" in leaf]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_is_looked_at_beyond_its_first_batch_and_in_bounded_memory(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"text": [None] * 10 + [LONG] * 90, "answer": [LONG] + [None] * 99, "note": ["x" * 1000] * 100})
+    seen = {found.name: found for found in source_of(save(tmp_path, table, form, rows=4)).columns}
+    assert (seen["text"].records, seen["answer"].records, seen["note"].characters) == (54, 1, 64000)
+    monkeypatch.setattr(columnar, "_HEAD_BYTES", 8000)
+    seen = {found.name: found for found in source_of(save(tmp_path, table, form, rows=100)).columns}
+    assert seen["note"].characters <= 10000
+
+
+@pytest.mark.parametrize("form", ["file.arrow", "stream.arrow"])
+@pytest.mark.parametrize("layout", ["view", "list view", "fixed", "map", "JSON", "chat"])
+def test_bytes_that_are_not_utf8_break_their_own_row_in_every_layout(tmp_path: Path, form: str, layout: str) -> None:
+    words = [LONG.encode(), b"b\xff" + b"c" * 20, b"c", b"d"]
+    plain = pa.array(words, pa.binary()).view(pa.string())
+    offsets = pa.array([0, 1, 2, 3, 4], pa.int32())
+    array = {
+        "view": lambda: pa.array(words, pa.binary_view()).view(pa.string_view()),
+        "list view": lambda: pa.ListViewArray.from_arrays(offsets[:-1], pa.array([1] * 4, pa.int32()), plain),
+        "fixed": lambda: pa.FixedSizeListArray.from_arrays(plain, 1),
+        "map": lambda: pa.MapArray.from_arrays(offsets, pa.array(["assistant"] * 4), plain),
+        "JSON": lambda: pa.ExtensionArray.from_storage(
+            pa.json_(pa.string()), pa.array([b'"' + word + b'"' for word in words], pa.binary()).view(pa.string())
+        ),
+        "chat": lambda: pa.ListArray.from_arrays(
+            offsets, pa.StructArray.from_arrays([pa.array(["assistant"] * 4), plain], ["role", "content"])
+        ),
+    }[layout]()
+    options = ReadOptions(fields=("answer.assistant" if layout == "map" else "answer",), skip_errors=True)
+    source = source_of(save(tmp_path, pa.table({"answer": array}), form), options)
+    found = [one if isinstance(one, str) else one[0] for one in documents(source, options)]
+    assert found == [LONG, "c", "d"]
+    [(record, reason)] = skipped(source, options)
+    assert (record, "is not UTF-8" in reason) == (1, True)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_table_without_a_fitting_column_is_refused_with_the_names_it_has(tmp_path: Path, form: str) -> None:
     path = save(tmp_path, pa.table({"amount": [1.5], "tokens": [3]}), form)
