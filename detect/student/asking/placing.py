@@ -122,11 +122,11 @@ def _walk(needle: bytes, raws: Sequence[bytes], first: int) -> tuple[dict[int, i
     found: dict[int, int] = {}
     at, place = 0, first
     while at < len(needle) and place < len(raws):
-        raw = raws[place].lstrip() if place == first else raws[place]
-        fits = _fitting(needle, at, raw)
-        if fits:
-            if len(raw) == len(raws[place]):
-                found[at] = place
+        raw = raws[place]
+        if fits := _fitting(needle, at, raw):
+            found[at] = place
+            at, place = at + fits, place + 1
+        elif not at and (fits := _fitting(needle, at, raw.lstrip())):
             at, place = at + fits, place + 1
         elif not raw:
             place += 1

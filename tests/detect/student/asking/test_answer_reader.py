@@ -13,6 +13,8 @@ from detect.models.forward import Predictions
 from detect.models.reading import Positions, ReadingText, context_fingerprints
 from detect.student.asking.answer_reader import AnswerReader
 from detect.student.asking.answers import Position, SuspectAnswer, TokenLogprob
+from detect.student.asking.message_texts import Said
+from detect.student.asking.plan import Message
 from detect.student.verdict.weights import STEPS, WeightedTuples
 from watermark.spec import WatermarkSpec
 
@@ -128,11 +130,32 @@ def test_logprobs_are_compared_with_the_reference_where_they_are_shown(tokenizer
     assert found["ab:d"] > 0
 
 
-def test_tokens_that_do_not_spell_the_text_give_no_logprobs(tokenizer: Tokenizer) -> None:
+def test_tokens_that_do_not_spell_the_text_leave_what_it_says(tokenizer: Tokenizer) -> None:
     tops = [{"a": 1.0}, {"b": 1.0}, {"c": 0.5}]
     spelled = answer("abc", tops=tops)
     other = SuspectAnswer(0, 0, "abd", spelled.tokens, "stop", None, None, 0)
-    assert reader(tokenizer).tuples("q", [other]) is None
+    assert weights(reader(tokenizer).tuples("q", [other])) == {"ab:d": 32}
+
+
+def test_each_text_of_an_answer_is_read_for_itself(tokenizer: Tokenizer) -> None:
+    parts = (Said("reasoning", "abc"), Said("answer", "fgh"), Said("tool call", "klm"))
+    one = reader(tokenizer)
+    more = SuspectAnswer(0, 1, "fgi", None, "stop", None, None, 1)
+    found = one.tuples("q", [SuspectAnswer(0, 0, "fgh", None, "stop", None, None, 0, parts), more])
+    assert weights(found) == {"ab:c": 32, "fg:h": 23, "fg:i": 23, "kl:m": 32}
+    assert one.read == {"reasoning": (1, 3), "answer": (2, 6), "tool call": (1, 3)}
+
+
+def test_reasoning_without_logprobs_counts_by_what_it_says_beside_an_answer_that_has_some(tokenizer: Tokenizer) -> None:
+    with_tops = answer("abc", tops=[{"a": 1.0}, {"b": 1.0}, {"c": 0.5, "d": 0.25}])
+    parts = (Said("reasoning", "fgh"), Said("answer", "abc"))
+    both = SuspectAnswer(0, 0, "abc", with_tops.tokens, "stop", None, None, 0, parts)
+    assert weights(reader(tokenizer).tuples("q", [both])) == {"ab:c": 8, "ab:d": 6, "fg:h": 8}
+
+
+def test_what_a_server_repeats_of_the_prompt_is_no_answer(tokenizer: Tokenizer) -> None:
+    asked = [Message(role="user", content="q"), Message(role="assistant", content="fgh")]
+    assert weights(reader(tokenizer).tuples(asked, [answer("fghabc")])) == {"ab:c": 32}
 
 
 def test_where_some_answers_lack_logprobs_all_are_read_by_what_they_say(tokenizer: Tokenizer) -> None:

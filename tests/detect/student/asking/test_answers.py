@@ -17,6 +17,7 @@ from detect.student.asking.answers import (
     one_line,
     read_response,
 )
+from detect.student.asking.message_texts import Said
 
 
 def read(body: Any, wanted: int = 1) -> Any:
@@ -143,7 +144,8 @@ def test_errors_are_told_from_answers_whatever_their_form() -> None:
     assert read({"error": {"message": "no", "code": "bad", "type": "x"}}).error == (None, "no (bad)")
     assert read({"object": "error", "message": "gone", "code": 404}).error == (404, "gone")
     assert read({"error": "plain words"}).error == (None, "plain words")
-    assert read({"detail": [{"msg": "field required"}]}).error == (None, '[{"msg": "field required"}]')
+    assert read({"detail": [{"msg": "field required"}]}).error == (None, "field required")
+    assert read({"errors": [{"message": "too long", "code": 7}]}).error == (None, "too long")
     assert read(chat("fine") | {"error": None}).error is None
 
 
@@ -228,17 +230,33 @@ def test_no_bytes_are_too_odd_to_be_read(payload: bytes) -> None:
     assert error_message(payload) == "" or error_message(payload).isprintable()
 
 
-def test_an_answer_knows_whether_its_tokens_spell_its_text() -> None:
+def test_an_answer_knows_where_its_tokens_begin_in_its_text() -> None:
     def answer(text: str, *words: str) -> SuspectAnswer:
         entries = [{"token": word, "logprob": -1.0} for word in words]
         tokens = read(chat(text, {"content": entries})).choices[0].tokens
         return SuspectAnswer(0, 0, text, tokens, None, None, None, 1)
 
-    assert answer("one two", "one", " two").spelled
-    assert answer("one two", "one", " two", "<|im_end|>").spelled
-    assert not answer("one two", "Ġone", "Ġtwo").spelled
-    assert not answer("one two").spelled
-    halves = [{"token": "\ufffd", "bytes": [byte], "logprob": -1.0} for byte in "é".encode()]
-    for text, entries in (("é", halves), ("\ufffd", halves[:1])):
-        tokens = read(chat(text, {"content": entries})).choices[0].tokens
-        assert SuspectAnswer(0, 0, text, tokens, None, None, None, 1).spelled
+    assert answer("one two", "one", " two").places == [{0: 0, 3: 1}]
+    assert answer("one two", "one", " two", "<|im_end|>").has_logprobs
+    assert not answer("one two", "Ġone", "Ġtwo").has_logprobs
+    assert not answer("one two").has_logprobs
+
+
+def test_an_answer_without_an_answer_proper_has_its_reasoning() -> None:
+    (choice,) = read(chat(None, reasoning_content="Let me think")).choices
+    assert choice.problem == "reasoning alone, cut off before the answer" and not choice.text
+    assert choice.said == (Said("reasoning", "Let me think"),)
+    (plain,) = read(chat(" ")).choices  # a blank may be all that one token says
+    assert plain.problem is None and plain.said == (Said("answer", " "),)
+    (filtered,) = read({"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}).choices
+    assert filtered.problem == "stopped by a content filter"
+
+
+@pytest.mark.parametrize("kind", ["answer", "reasoning"])
+def test_logprobs_of_the_answer_proper_decide(kind: str) -> None:
+    entries = [{"token": word, "logprob": -1.0} for word in ("I", " think", " so")]
+    message = {"content": "I think so"} if kind == "answer" else {"content": "Yes", "reasoning_content": "I think so"}
+    (choice,) = read(chat(message.pop("content"), {"content": entries}, **message)).choices
+    found = SuspectAnswer(0, 0, choice.text, choice.tokens, None, None, None, 1, choice.parts)
+    assert found.has_logprobs == (kind == "answer")
+    assert found.places[0] == {0: 0, 1: 1, 7: 2}

@@ -1,0 +1,82 @@
+"""Where texts stand in the tokens that have log-probabilities, as engines send them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detect.student.asking.answers import Position, TokenLogprob
+from detect.student.asking.message_texts import Said
+from detect.student.asking.placing import places_of
+
+
+def tokens(*words: str | bytes) -> list[Position]:
+    raws = [word.encode() if isinstance(word, str) else word for word in words]
+    return [Position(TokenLogprob(raw.decode("utf-8", "replace"), raw, None, -1.0), ()) for raw in raws]
+
+
+def place(text: str, *words: str | bytes) -> object:
+    return places_of([Said("answer", text)], tokens(*words))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "found"),
+    [
+        ("one two", ["one", " two"], {0: 0, 3: 1}),
+        ("one two", ["one", " two", "<|im_end|>"], {0: 0, 3: 1}),
+        ("one two", [" one", " two"], {3: 1}),  # a blank was taken away: what stands before it is no place of the text
+        (" one two", ["one", " two"], {1: 0, 4: 1}),
+        ("one two\n", ["one", " two"], {0: 0, 3: 1}),
+        ("one two", ["<think>", "one", " two", " hm", "</think>", "one", " two"], {0: 5, 3: 6}),  # hidden reasoning
+        ("one two, thr", ["one", " two", ", three"], {0: 0, 3: 1, 7: 2}),
+        ("shown before: one two", [" one", " two", "<eos>"], {13: 0, 17: 1}),  # the prompt's end is repeated
+        ("\u00e9", [b"\xc3", b"\xa9"], {0: 0, 1: 1}),
+        ("a \u00e9 b", ["a", " ", " b"], {0: 0, 1: 1, 4: 2}),  # tokens within a character are left out,
+        ("a \u00e9 b", ["a", " \ufffd", "\ufffd", " b"], {0: 0, 1: 1, 4: 3}),  # or shown as no character,
+        ("a \u65e5\u672c b", ["a", " ", "", "\u65e5", "\u672c", " b"], {0: 0, 1: 1, 5: 4, 8: 5}),  # or as nothing
+        ("a \u65e5\ufffd", ["a", " \u65e5", b"\xe6"], {0: 0, 1: 1}),  # cut off within a character
+        ("one two", ["\u0120one", "\u0120two"], None),
+        ("one two", ["on", "two"], None),
+        ("one two", [], None),
+        ("\ufffd", [b"\xc3"], None),
+        (" ", [" "], None),
+    ],
+)
+def test_a_text_is_found_among_its_tokens(text: str, words: list[str | bytes], found: object) -> None:
+    assert place(text, *words) == found
+
+
+def test_reasoning_and_answer_are_found_one_after_the_other() -> None:
+    words = ["<think>", "4", " two", "</think>", "\n", "4", " two", "<eos>"]
+    said = [Said("reasoning", "4 two"), Said("answer", "4 two")]
+    assert places_of(said, tokens(*words)) == [{0: 1, 1: 2}, {0: 5, 1: 6}]
+    assert places_of([said[0], Said("answer", "no")], tokens(*words)) == [{0: 1, 1: 2}, None]
+    hidden = [Said("reasoning", "summed up by another model"), Said("answer", "4 two")]
+    assert places_of(hidden, tokens(*words[5:])) == [None, {0: 0, 1: 1}]
+
+
+def test_alternatives_to_the_end_of_a_character_are_of_no_use() -> None:
+    """llama.cpp's server shows the whole character with the id and the alternatives of its last byte."""
+    whole = TokenLogprob("\u00e9", "\u00e9".encode(), 7, -1.0)
+    last = TokenLogprob("\ufffd", b"\xa9", 7, -1.0)
+    found = [*tokens("a"), Position(whole, (last, TokenLogprob("x", b"x", 8, -2.0))), *tokens("b")]
+    assert places_of([Said("answer", "a\u00e9b")], found) == [{0: 0, 3: 2}]
+
+
+@given(st.text(max_size=12), st.lists(st.text(max_size=4) | st.binary(max_size=3), max_size=8))
+def test_places_are_where_the_tokens_stand(text: str, words: list[str | bytes]) -> None:
+    sound = text.encode("utf-8", "replace").decode()
+    found = place(sound, *(word.encode("utf-8", "replace") if isinstance(word, str) else word for word in words))
+    assert found is None or isinstance(found, dict)
+    for at, number in (found or {}).items():
+        assert 0 <= at < len(sound.encode()) and 0 <= number < len(words)
+
+
+@given(st.lists(st.text(alphabet="ab \u00e9\u65e5", min_size=1, max_size=4), min_size=1, max_size=8))
+def test_tokens_that_spell_a_text_are_all_found(words: list[str]) -> None:
+    text = "".join(words)
+    if text.strip() != text:
+        return
+    starts = [len("".join(words[:n]).encode()) for n in range(len(words))]
+    assert place(text, *words) == {start: n for n, start in enumerate(starts)}
