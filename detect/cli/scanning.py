@@ -15,6 +15,7 @@ from detect.cli.results import print_result
 from detect.cli.stages import StageProgress
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, note, rest
+from detect.corpus.chosen import check_named, fields_lines, fields_read
 from detect.corpus.engines import make_engine
 from detect.corpus.forecast import forecast, forecast_lines
 from detect.corpus.scan import HITS, ScanJob
@@ -43,6 +44,7 @@ def scan(asked: Scan) -> None:
     commitment = read_commitment(asked.commitment_path)
     sources = find_sources(asked.paths, read)[0]
     _refuse_unread([source for source in sources if source.bytes])
+    check_named(sources, read)
     job = ScanJob(
         paths=asked.paths,
         specs=specs,
@@ -69,6 +71,8 @@ def scan(asked: Scan) -> None:
             f"{where} will quote up to {HITS} passages of the suspect's texts, and hits.jsonl one of each document "
             "that is listed; add --no-quotes to leave them out"
         )
+    for line in fields_lines(fields_read(sources)):
+        note(line)
     goes_on(f"what is finished is kept in {asked.work or asked.output}")
     progress = StageProgress()
     engine = make_engine(asked.engine, asked.workers, asked.address)
@@ -86,6 +90,8 @@ def _refuse_unread(sources: Sequence[Source]) -> None:
     refuse_unused("id_field", plain, "all files are plain text, which has no fields")
     refuse_unused("limit", plain, "each file is plain text, which is one document")
     refuse_unused("roles", not any(source.kind == "messages" for source in sources), "no file holds chats")
+    about = not any(source.kind == "messages" or source.columns for source in sources)
+    refuse_unused("leave_out", about, "no file holds chats, or fields of reasoning")
 
 
 def _tokenizer(folder: str | None, sources: Sequence[Source]) -> str | None:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from detect.corpus.chosen import FieldsRead, fields_lines, fields_read, turns_lines
 from detect.corpus.engines.local import cores
+from detect.corpus.gather import added
 from detect.laws.strength import EFFECTS, ENTROPIES
 from detect.readers import Source, find_sources, read, split
+from detect.records.seen import TurnCount
 from detect.text.encode import Encoder
 
 if TYPE_CHECKING:
@@ -72,6 +75,10 @@ class ScanForecast(msgspec.Struct, frozen=True, kw_only=True, tag_field="format"
         With so many workers, and accounts to test besides, which take longer.
     disk_bytes
         Of the work folder.
+    fields
+        Which fields of the files are read, and which are not.
+    turns
+        Of chats in the parts that were looked at: which parts of whose turns there are.
     power
         What could be found; nothing where there is no text, and for schemes of which no effect is known.
     """
@@ -87,28 +94,34 @@ class ScanForecast(msgspec.Struct, frozen=True, kw_only=True, tag_field="format"
     workers: int
     accounts: int
     disk_bytes: int
+    fields: list[FieldsRead]
+    turns: list[TurnCount]
     power: list[PowerForecast]
 
 
 def forecast(job: ScanJob, workers: int | None) -> ScanForecast:
     """Look at the files, and at a part of the first ones."""
     sources, unreadable = find_sources(job.paths, job.settings.read)
-    all_tokens, all_documents, seconds = _contents(sources, job)
+    turns: list[TurnCount] = []
+    all_tokens, all_documents, seconds = _contents(sources, job, turns)
+    files = {source.path: source.bytes for source in sources}
     tokens, documents = (int(count * job.settings.sample) for count in (all_tokens, all_documents))
     workers = workers or cores()
     total = seconds + tokens * _NANOSECONDS * 1e-9
     return ScanForecast(
-        files=len(sources),
-        bytes=sum(source.bytes for source in sources),
+        files=len(files),
+        bytes=sum(files.values()),
         unreadable=len(unreadable),
         tokens=tokens,
         documents=documents,
-        looked_at=min(len(sources), _LOOKED_AT),
+        looked_at=min(len(files), _LOOKED_AT),
         seconds_least=_AROUND[0] + total / workers,
         seconds_most=_AROUND[1] + total * _SLOWER / workers,
         workers=workers,
         accounts=len(job.settings.tenants),
         disk_bytes=tokens * _SPILLED,
+        fields=fields_read(sources),
+        turns=added(turns),
         power=[found for spec in job.specs for found in _power(spec, tokens, documents, job.settings.alpha)],
     )
 
@@ -117,6 +130,8 @@ def forecast_lines(found: ScanForecast) -> Iterator[str]:
     """Say, line by line, what the scan would read, take and find."""
     unreadable = f"; {found.unreadable} unreadable" if found.unreadable else ""
     yield f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB{unreadable}"
+    yield from fields_lines(found.fields)
+    yield from turns_lines(found.turns)
     part = "1 file" if found.looked_at == 1 else f"{found.looked_at} files"
     yield f"about {found.tokens:,} tokens in {found.documents:,} documents, judged by a part of {part}"
     more = f" under one key, and longer for {found.accounts:,} accounts" if found.accounts else ""
@@ -143,9 +158,13 @@ def _scattered(row: PowerForecast) -> str:
     return f"{row.share_least:.2%} to {row.share_most:.2%} of the tokens marked"
 
 
-def _contents(sources: Sequence[Source], job: ScanJob) -> tuple[float, float, float]:
-    """Tokens and documents in all files, and the processor seconds that reading and encoding them would take."""
+def _contents(sources: Sequence[Source], job: ScanJob, turns: list[TurnCount]) -> tuple[float, float, float]:
+    """Tokens and documents in all files, and the processor seconds that reading and encoding them would take.
+
+    What there was of turns of chats goes to ``turns``.
+    """
     encoder = None if job.tokenizer is None else Encoder.load(job.tokenizer)
+    sources = [source for source in sources if source.bytes]
     step = max(1, len(sources) // _LOOKED_AT)
     looked = sources[::step][:_LOOKED_AT]
     size = tokens = documents = 0.0
@@ -164,6 +183,7 @@ def _contents(sources: Sequence[Source], job: ScanJob) -> tuple[float, float, fl
                 ids = encoder.encode_batch(batch.texts or []).ids
             tokens += len(ids)
             documents += len(batch.records)
+            turns += batch.turns
             if len(pieces) == 1 and (source.compression or source.bytes > _PART):  # a look at its beginning is enough
                 size_seen = (tokens - before) * (1.5 if source.compression else 4.0)
                 share = min(1.0, size_seen / max(1, source.bytes))

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from detect.corpus import conclude
+from detect.corpus.chosen import check_named
 from detect.corpus.engines import Engine
 from detect.corpus.gather import Gathered, added
 from detect.corpus.output import check_parquet, documents_table, hits_lines, skipped_lines
@@ -388,6 +389,7 @@ def _plan(
 ) -> tuple[Plan, list[tuple[str, str]]]:
     progress("find", 0, 0)
     sources, unreadable = find_sources(paths, job.settings.read)
+    check_named(sources, job.settings.read)
     if not any(source.bytes for source in sources):
         raise DyetraceError(f"nothing to scan: {', '.join(paths)}: every file is empty or can't be read")
     if job.tokenizer is None and (text := next((s for s in sources if s.bytes and s.kind != "tokens"), None)):

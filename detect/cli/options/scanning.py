@@ -47,14 +47,21 @@ class Scan(Tested, Decoys, Committed, Drawn, Printed, Reporting, Quoting, Workin
     )
     fields: tuple[str, ...] = option(
         "--field",
-        help="Field or column to read: text, chat messages or token ids; by default the usual names are tried. May be "
-        "repeated: documents of several fields stay apart.  [e.g. --field response]",
+        help="Field or column to read: text, chats, lists of texts or token ids, also within others (a.b or "
+        "choices.*.text). May be repeated: documents of several fields stay apart. By default answers are looked for, "
+        "and what is chosen is said first.  [e.g. --field response]",
     )
     id_field: str | None = option("--id-field", help="Field with the record's own id.  [e.g. --id-field uuid]")
     roles: tuple[str, ...] = option(
         "--role",
         default=("assistant",),
-        help="Whose turns of chats are read; may be repeated.  [e.g. --role assistant --role user]",
+        help="Whose turns of chats are read; 'assistant' stands for its usual names too. May be repeated.  "
+        "[e.g. --role assistant --role user]",
+    )
+    leave_out: tuple[Literal["reasoning", "tools"], ...] = option(
+        "--leave-out",
+        help="What of these turns is not read: their reasoning, or the arguments of calls of tools. Both are read by "
+        "default, each by itself; may be repeated.  [e.g. --leave-out reasoning]",
     )
     on_error: Literal["stop", "skip"] = option(
         "--on-error",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from detect.corpus.chosen import fields_lines, fields_read, turns_lines
 from detect.records.scan import ScanRecord
 from detect.records.written import counted, key_label, key_phrase, percent
 from detect.report.checking import commitment_line
@@ -15,6 +16,7 @@ from detect.report.scan.wording import (
     pointing_note,
     skipped,
     skipped_reasons,
+    turns,
     untested,
 )
 from detect.report.story import Fact
@@ -77,6 +79,11 @@ def _brief_facts(record: ScanRecord) -> Iterator[Runs]:
         tuples=record.distinct_tuples,
     )
     yield runs("from: $names", names=inputs_named(record.files_read, _BRIEF_INPUTS))
+    for line in (*fields_lines(fields_read(record.files_read)[:_BRIEF_INPUTS]), *turns_lines(turns(record))):
+        yield runs("$line", line=line)
+    if record.unread:
+        names = "; ".join(f"{file.name} {file.reason}" for file in record.unread_first[:_BRIEF_INPUTS])
+        yield runs("not read: $n files: $names", n=record.unread, names=said(names, _SENTENCE))
     if untested(record):
         yield runs(f"untested: $n documents have nothing to test ({WHY_UNTESTED})", n=untested(record))
     if skipped(record):
@@ -135,12 +142,15 @@ def facts(record: ScanRecord) -> list[Fact]:
     broken = skipped(record)
     if broken:
         told.append(Fact("Records skipped", f"{broken:,}"))
+    if record.unread:
+        told.append(Fact("Files not read", f"{record.unread:,}"))
     return told
 
 
 def _tested(record: ScanRecord) -> Iterator[Runs]:
     documents = counted(record.documents, "document")
     yield runs("$documents from $names.", documents=documents, names=inputs_named(record.files_read))
+    yield from _chosen(record)
     broken = skipped(record)
     if broken:
         reasons = [runs("$why ($n)", why=why, n=count) for why, count in skipped_reasons(record)[:3]]
@@ -158,6 +168,19 @@ def _tested(record: ScanRecord) -> Iterator[Runs]:
     derived = counted(accounts, "account") if accounts else ""
     yield watermark_line(schemes, record.key_fingerprint, derived)
     yield commitment_line(record.commitment)
+
+
+def _chosen(record: ScanRecord) -> Iterator[Runs]:
+    """Which fields, turns and files were read, and which were not."""
+    for line in fields_lines(fields_read(record.files_read)):
+        yield runs("Fields of $line.", line=line)
+    for line in turns_lines(turns(record)):
+        yield runs("$line.", line=capital(line))
+    if record.unread:
+        more = f" and {record.unread - _NAMED:,} more" if record.unread > _NAMED else ""
+        names = listed([runs("$name ($why)", name=file.name, why=file.reason) for file in record.unread_first[:_NAMED]])
+        were = "file was" if record.unread == 1 else "files were"
+        yield runs(f"$n {were} not read: $names{more}.", n=record.unread, names=names)
 
 
 def _sure(record: ScanRecord) -> Iterator[Runs]:
@@ -239,3 +262,7 @@ def _limits(record: ScanRecord) -> Iterator[Runs]:
         yield runs("A share without an upper limit counts only what the mark makes visible.")
     if skipped(record):
         yield runs("Records that were skipped were not tested.")
+    if record.unread:
+        yield runs("Files that were not read were not tested.")
+    if any(not one.read for one in turns(record)):
+        yield runs("Turns, and parts of turns, that were not read were not tested.")

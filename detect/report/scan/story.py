@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detect.corpus.chosen import fields_read
 from detect.records.scan import Hit, ScanHypothesis, ScanRecord
 from detect.records.written import key_label, percent
 from detect.report import closing
@@ -22,6 +23,7 @@ from detect.report.scan.wording import (
     recompute_command,
     spec_of,
     strongest_keys,
+    turns,
     unit_name,
 )
 from detect.report.story import (
@@ -50,6 +52,7 @@ KEYS, KEYS_ON_PAPER, KEYS_ON_SCREEN = 200, 40, 8
 DOCUMENTS_ON_PAPER, DOCUMENTS_ON_SCREEN = 40, 10  # the record lists no more than a page can show
 INPUTS, INPUTS_ON_PAPER = 5000, 1000
 SKIPPED = 10  # of each file
+FIELDS_OF, TURNS = 40, 100  # kinds of files whose fields are listed, kinds of parts of turns
 
 
 def story(record: ScanRecord) -> Story:
@@ -292,7 +295,10 @@ def _manifest(record: ScanRecord) -> Iterator[Block]:
     yield heading("Inputs", "inputs")
     yield _inputs(record)
     yield from _first("first", INPUTS, len(record.inputs), "inputs")
+    yield from _fields(record)
+    yield from _turns(record)
     yield from _skipped(record)
+    yield from _unread(record)
     for title, files in (
         ("Files of the control corpus", record.controls.null_corpus_inputs),
         ("Files of the marked reference", record.reference_inputs),
@@ -342,6 +348,67 @@ def _inputs(record: ScanRecord) -> Table:
         for source in record.inputs[:INPUTS]
     ]
     return Table("Input files", columns, rows, on_paper=INPUTS_ON_PAPER)
+
+
+def _fields(record: ScanRecord) -> Iterator[Leaf]:
+    """All fields of the inputs, whether or not they were read."""
+    found = fields_read(record.files_read)
+    if not found:
+        return
+    rows = [
+        [
+            name_cell(group.first if group.files == 1 else f"{group.first} and {group.files - 1:,} more"),
+            name_cell(seen.name),
+            cell(seen.kind or "not there"),
+            cell("yes" if seen.read else "no"),
+            cell(seen.records),
+            cell(seen.characters),
+        ]
+        for group in found[:FIELDS_OF]
+        for seen in group.columns
+    ]
+    columns = [
+        column("Files", width=2),
+        column("Field", width=2),
+        column("Holds"),
+        column("Read"),
+        *(column(name, "r") for name in ("Records", "Characters")),
+    ]
+    yield heading("Fields", "fields")
+    yield Table("Fields of the inputs", columns, rows)
+    yield text("Sizes are those of each file’s first records; of token ids they count ids.", soft=True)
+    yield from _first("first", FIELDS_OF, len(found), "sets of fields")
+
+
+def _turns(record: ScanRecord) -> Iterator[Leaf]:
+    """The turns of all chats, by role and part."""
+    counts = turns(record)
+    if not counts:
+        return
+    rows = [
+        [
+            name_cell(one.role or "none said"),
+            name_cell(one.part),
+            cell("yes" if one.read else "no"),
+            cell(one.count),
+            cell(one.characters),
+        ]
+        for one in sorted(counts, key=lambda one: (not one.read, -one.count, one.role, one.part))[:TURNS]
+    ]
+    columns = [column("Role"), column("Part"), column("Read"), *(column(name, "r") for name in ("Parts", "Characters"))]
+    yield heading("Turns of chats", "turns")
+    yield Table("Parts of turns in the records seen", columns, rows)
+    yield from _first("first", TURNS, len(counts), "kinds of parts")
+
+
+def _unread(record: ScanRecord) -> Iterator[Leaf]:
+    """Files that were meant and not read."""
+    if not record.unread:
+        return
+    yield heading("Files that were not read", "unread")
+    rows = [[name_cell(file.name), cell(file.reason)] for file in record.unread_first]
+    yield Table("Files that were meant and not read", [column("File"), column("Reason")], rows)
+    yield from _first("first", len(rows), record.unread, "files", "<code>skipped.jsonl</code>")
 
 
 def _skipped(record: ScanRecord) -> Iterator[Leaf]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from detect.corpus.gather import added
 from detect.records.scan import Hit, ScanHypothesis, ScanRecord
+from detect.records.seen import TurnCount
 from detect.records.written import key_label
 from detect.report import controls
 from detect.report.runs import p_value, runs
@@ -56,6 +58,11 @@ def place(record: ScanRecord, hit: Hit) -> str:
 def skipped(record: ScanRecord) -> int:
     """How many broken records were left out."""
     return sum(source.skipped for source in record.inputs)
+
+
+def turns(record: ScanRecord) -> list[TurnCount]:
+    """The parts of turns of all inputs added up, by role and part."""
+    return added(one for source in record.inputs for one in source.turns)
 
 
 def skipped_reasons(record: ScanRecord) -> list[tuple[str, int]]:
