@@ -28,7 +28,7 @@ ASK = f"--key {KEY} --tokenizer {MODEL} --timeout 0.5 --attempts 1"
 TWINS = f"--twin-key {KEY}"
 PORTS = "--port 0 --operator-port 0"
 TWINNED = f"{GENERATE} --prompts ../mine/prompts.txt {TWINS}"
-LATER = "--temperature 1 --top-p 1 --max-tokens 400 --dtype float32"
+LATER = "--temperature 1 --top-p 1 --max-tokens 100 --dtype float32"
 CHECK = f"serve-check {URL}/good --spec ../mine/tenants.json {ASK} --count 2 --max-tokens 8 --no-special"
 
 LINES: dict[str, tuple[int, tuple[str, ...]]] = {
