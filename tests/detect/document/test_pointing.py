@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from tokenizers import Tokenizer
 
 from detect.cli.main import main
 from detect.document.pointing import pointing
 from detect.records.detection import Hypothesis, Record
 from detect.records.reading import read_record
 from tests.detect.calibration import log10_excess
-from tests.detect.corpus.marked import SECRET
+from tests.detect.corpus.marked import SECRET, documents, write_jsonl
 from watermark.keys import write_key_file
+from watermark.spec import load_spec
 
 ALPHA = 1e-2
 ACCOUNTS = ("acme", *(f"innocent-{number}" for number in range(20)))
@@ -84,21 +85,15 @@ def test_the_command_names_no_account_for_unmarked_text(
 
 
 def test_the_command_names_the_guilty_account(
-    folder: Path, smollm2_dir: Path, smollm2: Any, prose: list[str], tmp_path: Path
+    folder: Path, smollm2_dir: Path, smollm2_tokenizer: Tokenizer, prose: list[str], tmp_path: Path
 ) -> None:
-    key = f"file:{folder / 'owner.key'}"
-    (tmp_path / "prompts.txt").write_text("Write a long story about an otter.\n")
-    made = run(
-        "generate", "--spec", folder / "spec.json", "--key", key, "--tenant", "acme", "--model", smollm2_dir,
-        "--max-new-tokens", "200", "--prompts", tmp_path / "prompts.txt", "-o", tmp_path / "answers.jsonl",
-    )  # fmt: skip
-    assert made.exit_code == 0, made.output
-    text = json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])["text"]
-    lines = "\n".join(json.dumps({"text": one}) for one in [text, *prose[:9]])
-    (tmp_path / "x.jsonl").write_text(lines)
+    made = load_spec(folder / "spec.json")
+    rows = [documents(1, 200, 7, made, "acme")[0], *(np.array(smollm2_tokenizer.encode(t).ids) for t in prose[:9])]
+    write_jsonl(tmp_path / "x.jsonl", rows)
     result = run(
-        "detect", tmp_path / "x.jsonl", "--spec", folder / "spec.json", "--key", key, "--tokenizer", smollm2_dir,
-        "--tenants-file", folder / "accounts.txt", "--decoys", "0", "--alpha", "0.01", "--json",
+        "detect", tmp_path / "x.jsonl", "--spec", folder / "spec.json", "--key", f"file:{folder / 'owner.key'}",
+        "--tokenizer", smollm2_dir, "--tenants-file", folder / "accounts.txt", "--decoys", "0", "--alpha", "0.01",
+        "--json",
     )  # fmt: skip
     record = json.loads(result.stdout)
     assert record["documents"][0]["found"] and "tenant:acme" in record["documents"][0]["points_to"]
