@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from detect.cli.models import load_model, model_folder
@@ -15,9 +16,10 @@ from detect.document.detection import VIEWED_DOCUMENTS, Model, Settings
 from detect.document.detection import detect as run
 from detect.folders.published import DETECTION_FORMAT, check_folder
 from detect.keyed.opening import is_opened
-from detect.readers.suspects import from_text_alone, read_suspects
+from detect.readers.suspects import Suspect, from_text_alone, read_suspects
 from detect.records.detection import Record
 from detect.records.made import made_by
+from detect.records.written import clean
 from detect.text.artefacts import check_text
 from watermark.errors import MachineError
 from watermark.spec import WatermarkSpec, load_spec
@@ -46,6 +48,7 @@ def detect(asked: Detect) -> None:
     suspects, read = read_suspects(source, asked.format, asked.text_field)
     plain = not suspects[0].place  # of JSONL it is a line
     refuse_unused("text_field", plain, "FILE is plain text, which has no fields")
+    _tell_of_fields(source, suspects, asked.text_field)
     nowhere = all(suspect.text is None for suspect in suspects)
     refuse_unused("text_field", nowhere, f"no record has a field {asked.text_field!r}")
     refuse_unused("from_text", plain, "FILE is plain text, which holds no token ids")
@@ -97,6 +100,14 @@ def _show_testing(done: int, of: int) -> None:
         doing("testing", done, of, "documents")
     else:
         doing("putting the documents' results together")
+
+
+def _tell_of_fields(source: str, suspects: Sequence[Suspect], asked: str) -> None:
+    """Say which fields are read where the usual one is missing."""
+    chosen = dict.fromkeys(repr(clean(one.field)) for one in suspects if one.field not in ("", asked))
+    if chosen:
+        where = "standard input" if source == "-" else source
+        note(f"{where} has no field {asked!r}: {' and '.join(chosen)} is read; name another with --text-field")
 
 
 def _tell_of_quotes(documents: int, output: Path | None, as_json: bool) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from detect.document.detection import Settings, adjust, detect
 from detect.keyed.held import held_keys, own_part
 from detect.laws.agreement import agree, all_agree, slack
-from detect.readers.suspects import Suspect, from_text_alone, read_suspects
+from detect.readers.suspects import Format, Suspect, from_text_alone, read_suspects
 from detect.records.detection import DecoyRun, Document, Hypothesis, Record, TokenView
 from detect.records.key_name import GLOBAL, KeyName
 from detect.records.recorded_inputs import recorded_path, recorded_request
@@ -19,13 +19,13 @@ from watermark.errors import DyetraceError, EvidenceError
 from watermark.keys import KeyRing
 
 _SHOWN = 2e-3  # of a token's p-value, which is on record with four digits
-_LINE = "line "  # how documents of a file with several are called
+_PLACES = ("line ", "row ", "element ", "record ")  # how documents of a file with several are called
 
 
 class _Request(msgspec.Struct, frozen=True):
     """How a detection read its inputs."""
 
-    format: Literal["auto", "text", "jsonl"] = "auto"
+    format: Format = "auto"
     text_field: str = "text"
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     from_text: bool = False
@@ -116,7 +116,7 @@ def _tokens(a: Document, b: Document) -> Iterator[str]:
 
 def _differences(a: Document, b: Document) -> Iterator[str]:
     """Of a document under all keys, in the record's order."""
-    if a.name != b.name and b.name.startswith(_LINE):  # a file's name goes by where it lies
+    if a.name != b.name and b.name.startswith(_PLACES):  # a file's name goes by where it lies
         yield f"{a.name}: the file calls it {b.name}"
     yield from _tokens(a, b)
     if (a.refused is None) != (b.refused is None):

@@ -28,16 +28,16 @@ def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
     Broken
         Its first line does not name its columns, or no column fits.
     """
-    return records.inspect(first_items(_items(path, compression, records.SAMPLE_BYTES)), options)
+    return records.inspect(first_items(items(path, compression, records.SAMPLE_BYTES)), options)
 
 
 def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
     """Batches of a table: one for each few MB."""
     if piece.start == 0:
-        yield from records.read(_items(source.path, source.compression), source, options)
+        yield from records.read(items(source.path, source.compression), source, options)
 
 
-def _items(path: str, compression: str, size: int = BATCH_BYTES) -> Iterator[list[Item]]:
+def items(path: str, compression: str, size: int = BATCH_BYTES) -> Iterator[list[Item]]:
     """Rows as records, in blocks.
 
     Raises

@@ -89,6 +89,17 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
     yield from taker.passed.on(records.read(items, source, options), source)
 
 
+def items(path: str, compression: str) -> Iterator[list[Item]]:
+    """All records in blocks, as `records.read` takes them.
+
+    Raises
+    ------
+    Broken
+        The rest can't be read; ``record`` is the number of the first record of it.
+    """
+    return _items(path, compression, _Taker(layout_of(path, compression)))
+
+
 def layout_of(path: str, compression: str) -> Layout:
     """How a file's records lie in it, by its beginning, and by where its first object ends."""
     with opened(path, compression) as stream:

@@ -14,13 +14,20 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
         return
     draft = Draft(source.kind, options.skip_errors)
     try:
-        draft.add(0, _text(source), None)
+        draft.add(0, text_of(source), None)
     except Broken as error:
         draft.skip(0, error.reason)
     yield draft.batch(1)
 
 
-def _text(source: Source) -> str:
+def text_of(source: Source) -> str:
+    """What the file says.
+
+    Raises
+    ------
+    Broken
+        It is cut short, too long for one document, or not UTF-8.
+    """
     with opened(source.path, source.compression) as stream:
         data = stream.read(MAX_DOCUMENT + 1)
         damage = damage_of(stream)

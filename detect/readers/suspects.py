@@ -1,19 +1,37 @@
-"""Suspect documents from a file or standard input: one plain text, or JSONL with a text or token ids on each line."""
+"""Suspect documents of one file as the command line takes them: plain text, or records of any form that is read.
+
+Nothing is cut, stripped or normalised: a p-value is about the text as it was given. A chat is several documents, one
+for each text of the turns that are read, as contexts never cross from one to the next.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import os
+import stat
 import sys
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from detect.readers.batch import Broken, Form, ReadOptions, Source, Tally, one_line
+from detect.readers.fields import converter, lookup, others_read, own_id
+from detect.readers.rows import Record, records_of, sources_of
+from detect.readers.sources import place, sha256_of
 from detect.records.detection import Input
-from watermark.errors import DyetraceError
+from watermark.errors import DyetraceError, MachineError, refused_write
 
-Format = Literal["auto", "text", "jsonl"]
+Format = Form | Literal["auto"]
+
+TEXT_FIELD = "text"
+"""The field that holds the text where nothing else is asked for."""
+_TOKEN_FIELD = "token_ids"
+_LOOKED_AT = 64  # records in which the usual fields are looked for
+_STDIN = "standard input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +48,8 @@ class Suspect:
         Where the record has them.
     place
         ``name`` without the record's own id, which may be a title; "" where there is none in it.
+    field
+        The record's field that was read.
     """
 
     name: str
@@ -37,6 +57,7 @@ class Suspect:
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
     place: str = ""
+    field: str = ""
 
     @property
     def unquoted(self) -> str:
@@ -44,80 +65,138 @@ class Suspect:
         return self.place or self.name
 
 
-class _Line(msgspec.Struct, frozen=True):
-    """The fields of a JSONL record that matter here; a suspect's records may hold any others."""
+class _Usual(msgspec.Struct, frozen=True):
+    """The usual fields of a record; it may hold any others."""
 
-    id: str | int | None = None
     text: str | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
 
 
-def read_suspects(source: str, form: Format = "auto", text_field: str = "text") -> tuple[list[Suspect], Input]:
+def read_suspects(source: str, form: Format = "auto", text_field: str = TEXT_FIELD) -> tuple[list[Suspect], Input]:
     """Read all documents of ``source`` (a path, or "-" for standard input), and the file's hash and size.
+
+    Parameters
+    ----------
+    form
+        What the file is; "auto" goes by what is in it.
+    text_field
+        The field that holds the text. Where the usual one is in none of the first records, and no token ids either,
+        a field is chosen as a scan does (`detect.readers.fields`).
 
     Raises
     ------
     DyetraceError
-        The file cannot be read, is not UTF-8, is empty, or a line is broken (its number is named).
+        The file cannot be read, is not UTF-8, is empty, or a record is broken (its place is named).
     """
-    data = _read(source)
-    found = Input(name=source, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    where = "standard input" if source == "-" else source
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DyetraceError(f"{where} is not UTF-8 text (byte {error.start}); convert it first") from None
-    if not text.strip():
-        raise DyetraceError(f"{where} is empty: there is nothing to test")
-    if form == "jsonl" or (form == "auto" and _looks_like_jsonl(source, text)):
-        return _read_lines(text, where, text_field), found
-    return [Suspect(where, text)], found
+    with _as_file(source) as path:
+        where = _STDIN if source == "-" else source
+        if not os.path.getsize(path):
+            raise DyetraceError(f"{where} is empty: there is nothing to test")
+        fields = () if text_field == TEXT_FIELD else (text_field,)
+        try:
+            sources = sources_of(path, ReadOptions(form=form, fields=fields))
+        except DyetraceError as error:
+            raise DyetraceError(str(error).replace(path, where).replace("--field", "--text-field")) from None
+        sources = [msgspec.structs.replace(one, name=where) for one in sources]
+        read = Input(name=source, sha256=sha256_of(sources[0]), bytes=sources[0].bytes)
+        records = list(records_of(sources[0]))
+    if sources[0].form == "text":
+        text = records[0][1]["text"]
+        if not text.strip():
+            raise DyetraceError(f"{where} is empty: there is nothing to test")
+        return [Suspect(where, text)], read
+    usual = text_field != TEXT_FIELD or any(
+        record.get(name) is not None for _, record in records[:_LOOKED_AT] for name in (TEXT_FIELD, _TOKEN_FIELD)
+    )
+    if usual:
+        return [_usual(record, sources[0], number, text_field) for number, record in records], read
+    return [suspect for number, record in records for one in sources for suspect in _chosen(record, one, number)], read
 
 
 def from_text_alone(suspect: Suspect) -> Suspect:
     """The same document as a stranger would have it: its text, without token ids or prompt."""
     if suspect.text is None:
         raise DyetraceError(f"{suspect.name} has no text to encode; leave --from-text out")
-    return Suspect(suspect.name, suspect.text, place=suspect.place)
+    return replace(suspect, token_ids=None, prompt_token_ids=None)
 
 
-def _read(source: str) -> bytes:
-    if source == "-":
-        if sys.stdin is None:
-            raise DyetraceError("standard input is closed; give the text there, or a file")
-        return sys.stdin.buffer.read()
+@contextmanager
+def _as_file(source: str) -> Iterator[str]:
+    """The path of a plain file: of standard input, and of what can be read only once, a copy that is removed again."""
+    if source != "-":
+        try:
+            if os.path.isdir(source) or stat.S_ISREG(os.stat(source).st_mode):
+                yield source
+                return
+        except OSError as error:
+            raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
+    if source == "-" and sys.stdin is None:
+        raise DyetraceError("standard input is closed; give the text there, or a file")
     try:
-        return Path(source).read_bytes()
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
+    try:
+        with tempfile.NamedTemporaryFile() as copy:
+            copy.write(data)
+            copy.flush()
+            yield copy.name
+    except OSError as error:
+        raise MachineError(str(refused_write("cannot keep a copy of what is read only once", error))) from None
 
 
-def _looks_like_jsonl(source: str, text: str) -> bool:
-    return source.endswith((".jsonl", ".ndjson")) or (source == "-" and text.lstrip().startswith('{"'))
-
-
-def _read_lines(text: str, where: str, text_field: str) -> list[Suspect]:
-    suspects = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            fields = msgspec.json.decode(line, type=dict[str, Any])
-            record = msgspec.convert(fields | {"text": fields.get(text_field)}, _Line)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise DyetraceError(f"{where}, line {number}: {error}; mend or remove the line") from None
-        suspects.append(_suspect(record, f"{where}, line {number}", number, text_field))
-    return suspects
-
-
-def _suspect(record: _Line, place: str, number: int, text_field: str) -> Suspect:
-    if record.text is None and record.token_ids is None:
+def _usual(record: Record, source: Source, number: int, text_field: str) -> Suspect:
+    """A record with the usual fields, as `dyetrace generate` writes them."""
+    where = place(source, number)
+    try:
+        value = lookup(record, text_field)
+    except Broken:
+        value = None
+    usual = {name: record.get(name) for name in (_TOKEN_FIELD, "prompt_token_ids")}
+    try:
+        found = msgspec.convert(usual | {"text": value}, _Usual)
+    except msgspec.MsgspecError as error:
+        raise DyetraceError(f"{where}: {error}; mend or remove it") from None
+    if found.text is None and found.token_ids is None:
         raise DyetraceError(
-            f"{place} has neither a {text_field!r} nor a 'token_ids' field; name yours with --text-field"
+            f"{where} has neither a {text_field!r} nor a 'token_ids' field; name yours with --text-field"
         )
-    name = f"line {number}" if record.id is None else f"line {number} ({record.id})"
-    for ids in (record.token_ids, record.prompt_token_ids):
+    for ids in (found.token_ids, found.prompt_token_ids):
         if ids is not None and not all(0 <= token < 2**32 for token in ids):
-            raise DyetraceError(f"{place} has a token id outside 0 .. 2^32 - 1")
-    return Suspect(name, record.text, record.token_ids, record.prompt_token_ids, f"line {number}")
+            raise DyetraceError(f"{where} has a token id outside 0 .. 2^32 - 1")
+    short = _short(source, number)
+    return Suspect(_named(short, record), found.text, found.token_ids, found.prompt_token_ids, short, text_field)
+
+
+def _chosen(record: Record, source: Source, number: int) -> Iterator[Suspect]:
+    """The documents of a record by a field that was chosen: one, or each text of a chat by itself."""
+    several = others_read(source)
+    try:
+        value = converter(source, ReadOptions())(lookup(record, source.column), Tally())
+    except Broken as error:
+        if several:  # another field of the record is read as well
+            return
+        raise DyetraceError(f"{place(source, number)} {error.reason}; mend or remove it") from None
+    short = _short(source, number) + (f", {one_line(source.column)}" if several else "")
+    own = source.id_column or "id"
+    if source.kind == "tokens":
+        yield Suspect(_named(short, record, own), None, value.tolist(), None, short, source.column)
+        return
+    texts = [value] if source.kind == "text" else value
+    for part, text in enumerate(texts, 1):
+        one = short if len(texts) == 1 else f"{short}, part {part}"
+        yield Suspect(_named(one, record, own), text, None, None, one, source.column)
+
+
+def _short(source: Source, number: int) -> str:
+    """The place of a record within its file: "line 5"."""
+    return place(source, number).removeprefix(f"{one_line(source.name)}, ")
+
+
+def _named(place: str, record: Record, field: str = "id") -> str:
+    try:
+        own = own_id(lookup(record, field))
+    except Broken:
+        own = None
+    return place if own is None else f"{place} ({own})"

@@ -47,7 +47,7 @@ def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
     Broken
         None of them is a record, or no field fits.
     """
-    return records.inspect(first_items(_items(path, compression, Passed(), records.SAMPLE_BYTES)), options)
+    return records.inspect(first_items(items(path, compression, Passed(), records.SAMPLE_BYTES)), options)
 
 
 def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
@@ -55,10 +55,10 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
     if piece.start > 0:
         return
     passed = Passed()
-    yield from passed.on(records.read(_items(source.path, source.compression, passed), source, options), source)
+    yield from passed.on(records.read(items(source.path, source.compression, passed), source, options), source)
 
 
-def _items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) -> Iterator[list[Item]]:
+def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) -> Iterator[list[Item]]:
     """Records in blocks.
 
     Raises

@@ -44,7 +44,7 @@ def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
     Broken
         Its first record can't be read.
     """
-    first_items(_items(path, compression, Passed(), records.SAMPLE_BYTES))
+    first_items(items(path, compression, Passed(), records.SAMPLE_BYTES))
     return _INSPECTED
 
 
@@ -53,10 +53,10 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
     if piece.start > 0:
         return
     passed = Passed()
-    yield from passed.on(records.read(_items(source.path, source.compression, passed), source, options), source)
+    yield from passed.on(records.read(items(source.path, source.compression, passed), source, options), source)
 
 
-def _items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) -> Iterator[list[Item]]:
+def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) -> Iterator[list[Item]]:
     """Records in blocks; those without a document stand as blank ones.
 
     Raises

@@ -24,7 +24,8 @@ from detect.cli.options.shared import (
 
 
 class Detect(Tested, Decoys, Committed, Printed, Reporting, Quoting, Working, runs="detection:detect"):
-    """Test the documents of FILE (plain text, or JSONL with one document a line) for the mark.
+    """Test the documents of FILE for the mark: a plain text, or records of any form that `dyetrace scan` reads (JSONL,
+    JSON, CSV, WARC, Parquet, ...).
 
     Give all the text that there is: documents that were picked with the key look marked without being so. What else the
     answer assumes stands at the end of the report.
@@ -40,11 +41,14 @@ class Detect(Tested, Decoys, Committed, Printed, Reporting, Quoting, Working, ru
         "-o", "--output", help="Folder for report.json, report.html and report.pdf.  [e.g. -o evidence/]"
     )
     tokenizer: str | None = tokenizer_option("; by default --model's, or the demo model's")
-    format: Literal["auto", "text", "jsonl"] = option(
-        "--format", default="auto", help="What FILE holds; auto goes by its name.  [e.g. --format jsonl]"
+    format: Literal["auto", "text", "jsonl", "json", "csv", "warc", "tar", "parquet", "arrow"] = option(
+        "--format", default="auto", help="What FILE holds; auto goes by what is in it.  [e.g. --format jsonl]"
     )
     text_field: str = option(
-        "--text-field", default="text", help="JSONL field that holds the text.  [e.g. --text-field response]"
+        "--text-field",
+        default="text",
+        help="Field that holds the text. Where the usual one is missing, another is chosen as by `scan`, and named.  "
+        "[e.g. --text-field response]",
     )
     from_text: bool = option(
         "--from-text",

@@ -52,11 +52,12 @@ def test_the_text_field_can_be_named(tmp_path: Path) -> None:
     [
         ("gone.txt", None, "cannot read .*gone.txt: No such file"),
         ("empty.txt", " \n", "is empty"),
-        ("latin.txt", "caf\xe9".encode("latin-1"), "not UTF-8 text .byte 3."),
-        ("cut.jsonl", '{"text": "a"}\n{"text": "b', "cut.jsonl, line 2: .*mend or remove"),
-        ("list.jsonl", "[1]\n", "line 1: Expected `object`"),
-        ("type.jsonl", '{"text": 3}\n', "line 1: Expected `str"),
-        ("field.jsonl", '{"body": "a"}\n', "neither a 'text' nor a 'token_ids'"),
+        ("latin.txt", "caf\xe9".encode("latin-1"), "not UTF-8 text .byte 4.; convert it first$"),
+        ("cut.jsonl", '{"text": "a"}\n{"text": "b', "cut.jsonl, line 2 is not JSON: .*; mend or remove it"),
+        ("list.jsonl", "[1]\n", "list.jsonl is JSON, but not an object with fields .line 1."),
+        ("type.jsonl", '{"text": 3}\n', "has no field that looks like a document; .*--text-field"),
+        ("types.jsonl", '{"text": "a"}\n{"text": 3}\n', "line 2: Expected `str"),
+        ("field.jsonl", '{"text": "a"}\n{"body": "a"}\n', "line 2 has neither a 'text' nor a 'token_ids'"),
         ("ids.jsonl", '{"token_ids": [-1]}\n', "outside 0"),
     ],
 )
