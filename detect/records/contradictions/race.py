@@ -58,6 +58,8 @@ def _of_counts(record: RaceRecord) -> Iterator[str]:
         return
     if min(asked.requests, asked.answers, asked.prompt_tokens, asked.completion_tokens, asked.before_plan) < 0:
         yield "a count of requests, replies or tokens is below 0"
+    if asked.texts or asked.without_logprobs or asked.unusable or asked.refused:
+        yield "replies are said to be read as a trace reads whole answers"
     if asked.looks:
         yield "it may be looked at after any place, and yet moments of looking are said to be fixed"
 

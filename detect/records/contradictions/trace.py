@@ -89,6 +89,8 @@ def _of_counts(record: TraceRecord) -> Iterator[str]:
         counts += [*asked.unusable.values(), *asked.refused.values()]
         if max([asked.without_logprobs, *(one.answers for one in asked.texts.values())]) > asked.answers:
             yield "more answers were read in one way than came"
+        if asked.without_logprobs and asked.evidence == "samples":
+            yield "answers lack log-probabilities, and none were asked for"
     if min(counts) < 0:
         yield "a count of contexts, documents, tokens or answers is below 0"
     steps = [0, *(point.count for point in record.curve)]

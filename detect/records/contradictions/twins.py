@@ -74,6 +74,8 @@ def _of_counts(record: TwinRecord) -> Iterator[str]:
     asked = record.queries
     if asked is not None and min(asked.requests, asked.answers, asked.prompt_tokens, asked.completion_tokens) < 0:
         yield "a count of requests, answers or tokens is below 0"
+    if asked is not None and (asked.texts or asked.without_logprobs or asked.unusable or asked.refused):
+        yield "replies are said to be read as a trace reads whole answers"
     if asked is not None and asked.looks:
         yield "it may be looked at after any pair, and yet moments of looking are said to be fixed"
 

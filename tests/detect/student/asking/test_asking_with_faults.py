@@ -310,4 +310,4 @@ def test_logprobs_arrive_with_the_bytes_of_the_text(serve: Serve, path: Path, en
         assert answer.tokens is not None and 1 <= len(answer.tokens) <= 4
         assert all(len(position.top) == 20 for position in answer.tokens)
         if not answer.text.count("\ufffd"):
-            assert answer.spelled
+            assert answer.has_logprobs
