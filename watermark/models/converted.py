@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from watermark.errors import DyetraceError, MachineError, missing_of_machine
+from watermark.models.gguf import opened
 from watermark.models.given import SERVE, TOKENIZER
 
 _OWN = {"local_files_only": True, "trust_remote_code": False}
@@ -44,11 +46,12 @@ def model_tokenizer(place: Path, config: Any = None) -> Any:
         A package is missing.
     """
     if place.is_file():
+        opened(place)
         with quiet_bars():
             return _loaded(place.parent, gguf_file=place.name)
-    if (place / TOKENIZER).is_file():
+    if (file := place / TOKENIZER).is_file():
         beside = {} if config is None or (place / "config.json").is_file() else {"config": config}
-        return _loaded(place, **beside)
+        return _as_its_own_file(place, file, _of_json(file), **beside)
     pieces = next((path for path in _sentencepiece_files(place)), None)
     if pieces is not None:
         return _of_sentencepiece(place, pieces)
@@ -100,9 +103,7 @@ def _sentencepiece_files(folder: Path) -> Iterator[Path]:
 
 
 def _of_sentencepiece(folder: Path, pieces: Path) -> Any:
-    """The first of two ways of transformers to read it that cuts texts as SentencePiece does."""
-    import transformers
-
+    """The tokenizer of a SentencePiece file, as SentencePiece itself reads it."""
     try:
         import sentencepiece
     except ImportError:
@@ -114,20 +115,43 @@ def _of_sentencepiece(folder: Path, pieces: Path) -> Any:
         own = sentencepiece.SentencePieceProcessor(str(pieces))
     except Exception as error:
         raise _unreadable(folder, error) from error
-    wanted = [own.encode(text) for text in _SAMPLES]
-    ways = [lambda: _loaded(folder), lambda: transformers.PreTrainedTokenizerFast.from_pretrained(folder, **_OWN)]
+    return _as_its_own_file(folder, pieces, [own.encode(text) for text in _SAMPLES])
+
+
+def _of_json(file: Path) -> list[list[int]]:
+    """How a tokenizer.json cuts the samples."""
+    from tokenizers import Tokenizer
+
+    try:
+        own = Tokenizer.from_file(str(file))
+        return [own.encode(text, add_special_tokens=False).ids for text in _SAMPLES]
+    except Exception as error:  # the Rust side raises bare Exception
+        raise _unreadable(file.parent, error) from error
+
+
+def _as_its_own_file(folder: Path, file: Path, wanted: list[list[int]], **more: Any) -> Any:
+    """The first of two ways of transformers to read a file that cuts texts as the file says."""
+    import transformers
+
+    # A class that tokenizer_config.json names may build a tokenizer of its own from the file's pieces.
+    ways = (
+        partial(_loaded, folder, **more),
+        partial(transformers.PreTrainedTokenizerFast.from_pretrained, folder, **_OWN),
+    )
+    first: Exception | None = None
     for way in ways:
         try:
             found = way()
+            if [found.encode(text, add_special_tokens=False) for text in _SAMPLES] == wanted:
+                return found
         except MachineError:
             raise
-        except Exception:  # what the other way makes of it counts
-            continue
-        if [found.encode(text, add_special_tokens=False) for text in _SAMPLES] == wanted:
-            return found
+        except Exception as error:  # what the other way makes of it counts
+            first = first or error
+    if isinstance(first, DyetraceError):
+        raise first
     raise DyetraceError(
-        f"what transformers makes of {pieces} cuts texts otherwise than SentencePiece does with that file; {_SAVE}, "
-        f"or {SERVE}"
+        f"what transformers makes of {file} cuts texts otherwise than that file says; {_SAVE}, or {SERVE}"
     )
 
 

@@ -51,7 +51,13 @@ def load_tokenizer(source: Any) -> Tokenizer:
                 reason = " ".join(str(error).split())[:200]
                 raise DyetraceError(f"{place} is not a tokenizer.json that `tokenizers` can read: {reason}") from error
     else:
-        tokenizer = Tokenizer.from_str(_serialised(source))
+        try:
+            tokenizer = Tokenizer.from_str(_serialised(source))
+        except DyetraceError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DyetraceError(f"the tokenizer contradicts itself, so `tokenizers` can't read it: {reason}") from error
     # A length limit kept in the file would silently cut a suspect text short.
     tokenizer.no_truncation()
     tokenizer.no_padding()
