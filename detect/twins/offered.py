@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from detect.student.asking.account import ClientSettings
 from detect.student.asking.address import check_url
 from detect.student.asking.answers import read_prompt, read_response
 from detect.student.asking.credentials import ApiKey
-from detect.student.asking.forms import Form
+from detect.student.asking.forms import Form, Question
 from detect.student.asking.lookahead import AHEAD, prompt_looks_ahead
 from detect.student.asking.probing import Prober, Trial
 from detect.student.asking.reach import shown_host
 from detect.twins.asking import useless
+from detect.twins.measures.answers import TEMPERATURE
 from detect.twins.measures.logprobs import Form as LogprobForm
 from detect.twins.measures.logprobs import LogprobMeasure
 from detect.twins.measures.prompting import question
@@ -73,6 +74,7 @@ def offered(
     wanted: Ask | Literal["auto"],
     *,
     plain: bool,
+    samples: int = 0,
     key: ApiKey | None = None,
     settings: ClientSettings | None = None,
     left_out: Collection[str] = (),
@@ -87,6 +89,8 @@ def offered(
         What is to be asked for; "auto" takes the strongest that is offered.
     plain
         Whether the pairs' prompts are plain text: then /completions is tried first, else chat.
+    samples
+        Free answers that are asked for beside the likeliest one.
     key, settings
         As for `detect.student.asking.asking.ask_all`.
     left_out
@@ -99,6 +103,8 @@ def offered(
     """
     check_url(url)
     ways = [way for way in _ways(plain) if wanted in ("auto", way.ask)]
+    if samples:
+        ways = [_with_samples(way) for way in ways]
     return asyncio.run(_first(url, model, ways, wanted, key, settings, left_out))
 
 
@@ -129,6 +135,15 @@ def _logprobs(measure: LogprobMeasure, replies: Sequence[bytes]) -> str | None:
     if (problem := measure.problem(_NOBODYS, replies)) is not None:
         return problem
     return AHEAD if prompt_looks_ahead(*map(read_prompt, replies)) else None
+
+
+def _with_samples(way: _Way) -> _Way:
+    """The same with what further answers are asked with, which an endpoint may refuse as well."""
+    if way.ask != "answers":
+        return way
+    asked = way.trial.questions[0]
+    warm = Question(asked.endpoint, {**asked.body, "temperature": TEMPERATURE, "seed": 0}, asked.most_tokens)
+    return replace(way, trial=replace(way.trial, questions=[asked, warm]))
 
 
 def _is_chat(way: _Way) -> bool:

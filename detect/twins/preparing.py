@@ -374,7 +374,16 @@ def _access(
             )
         wanted = "logprobs"
     plain = isinstance(pairs[0].prompt, str)
-    return offered(job.suspect, job.model or "", wanted, plain=plain, key=key, settings=client, left_out=job.left_out)
+    return offered(
+        job.suspect,
+        job.model or "",
+        wanted,
+        plain=plain,
+        samples=job.samples,
+        key=key,
+        settings=client,
+        left_out=job.left_out,
+    )
 
 
 def _suspect(job: TwinsJob, readings: Readings) -> ModelSeen:

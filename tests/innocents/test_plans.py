@@ -21,7 +21,7 @@ def words(text: str) -> str:
 
 
 def planned(world: World, server: Server, path: Path, *more: object) -> Path:
-    fixed = ["--model", "suspect", "--samples", 1, "--max-tokens", 24, "--decoys", 10]
+    fixed = ["--model", "suspect", "--samples", 1, "--max-tokens", 24, "--decoys", 10, "--no-probe"]
     made = run("trace", "plan", server.url, *world.keys, *fixed, *more, "-o", path)
     assert made.exit_code == 0, made.output
     return path

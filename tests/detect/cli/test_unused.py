@@ -64,7 +64,7 @@ WEIGHTS, PLAN = f"@model --read @ids.jsonl {KEY} -o @out", f"http://x --model m 
 OF_OWNERS = ("--owner-temperature 0.8", "--owner-top-p 0.9", "--owner-top-k 50", "--owner-min-p 0.1", "--device cpu")
 OF_RACE_PLANS = (
     *("--read @ids.jsonl", "--ask greedy", "--via prefill", "--per-answer 3", "--dtype float32", "--taken all"),
-    *("--read-tenant acme", "--complete @served.ledger", "--api-key env:X", "--timeout 3", "--attempts 2"),
+    *("--read-tenant acme", "--complete @served.ledger"),
 )
 OF_OTHER_WEIGHTS = (
     *("--control @m", "--calibrate @m=0.1", "--served @ids.jsonl", "--served-tenant acme"),
@@ -73,6 +73,7 @@ OF_OTHER_WEIGHTS = (
 OF_OTHER_PLANS = (
     *("--prompts @prompts.txt", "--count 3", "--seed x", "--samples 2", "--per-request 1", "--endpoint chat"),
     *("--logprobs 5", "--temperature 0.5", "--max-tokens 9", "--served @ids.jsonl", "--served-tenant acme"),
+    "--no-probe",
 )
 
 
@@ -139,7 +140,19 @@ TABLE = [
         f"http://x --model m --prompts @prompts.txt {KEY} -o @p.json --decoys 0 --decoy-seed x",
         "--decoy-seed",
     ),
+    *each(
+        "trace plan",
+        f"{PLAN} --prompts @prompts.txt --no-probe",
+        ("--api-key env:X", "--api-key-header api-key", "--timeout 3", "--attempts 2"),
+        "asks the endpoint nothing",
+    ),
+    Case("trace plan", f"{PLAN} --prompts @prompts.txt --api-key-header api-key", "--api-key-header", "give --api-key"),
+    Case("trace plan", f"{PLAN} --prompts @prompts.txt --leave-out temperature --temperature 1", "--temperature"),
+    Case(
+        "trace plan", f"{PLAN} --prompts @prompts.txt --leave-out max_tokens --limit-field max_tokens", "--limit-field"
+    ),
     # trace api
+    Case("trace api", f"@plan.json {KEY} -o @out --api-key-header api-key", "--api-key-header", "give --api-key"),
     Case("trace api", f"@plan.json {KEY} -o @out --max-requests 10", "--max-requests"),
     Case("trace api", f"@plan.json {KEY} -o @out --max-total-tokens 5000", "--max-total-tokens"),
     Case("trace api", f"@plan.json {KEY} -o @out --dry-run --fail", "--fail", "looks for no mark"),
@@ -206,7 +219,7 @@ HERE = {
     # These have an effect in every run of these commands, though not in those of others.
     "scan": {"force", "pdf", "reference"},
     "trace weights": {"force", "pdf", "reference", "owner-model"},
-    "trace plan": {"model", "max-requests", "max-total-tokens", "owner-model"},
+    "trace plan": {"model", "max-requests", "max-total-tokens", "owner-model", "leave-out"},
     "trace api": {"force", "pdf", "reference"},
     "report render": {"force"},
 }

@@ -7,15 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.distillation.server import Fault, Server
-from detect.models.reading import ReadingDocument
+from detect.models.reading import Positions, ReadingDocument, ReadingText
+from detect.race.asking import RaceQuestions
+from detect.race.chances import Chances
 from detect.race.job import RUN, Via
 from detect.race.offered import BEGUN, PROMPT, RaceOffered, Sample, offered
 from detect.race.plan import RaceEndpointAsk
+from detect.student.asking.budget import Budgets
 from tests.detect.race.test_asking import document
+from tests.detect.race.test_plan import plan
+from tests.detect.student.asking import strict
 from tests.detect.student.asking.planned import QUICK
 from tests.innocents.talkers import Talker
 from watermark.errors import DyetraceError
@@ -161,3 +167,24 @@ def test_a_refused_field_is_a_reason_and_not_an_end(serve: Serve, tokenizer: Tok
     strict = serve(faults=lambda body: Fault("status", 400) if {"prompt_logprobs", "echo"} & body.keys() else None)
     found = find(strict.url, tokenizer)
     assert found.asking.ask == "logprobs" and any("status 400" in line for line in found.probed)
+
+
+def test_settings_that_are_refused_by_name_are_left_out_of_all_that_is_asked(tokenizer: Tokenizer) -> None:
+    def goes_on(body: strict.Body, number: int) -> strict.Body:
+        choice = {"index": 0, "finish_reason": "stop", "message": {"content": " 7, 8"}}
+        return {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
+
+    judge = strict.knows_only("max_completion_tokens")
+    with strict.strict(judge, answer=goes_on) as server:
+        found = find(server.url, tokenizer, "greedy", "prefill")
+    assert found.asking.left_out == ["max_tokens", "temperature"]
+    assert any("temperature 0" in line and "Extra inputs" in line for line in found.probed)
+    planned = plan(asking=found.asking, cuts=[(0, 12)])
+    assert planned.asked_for == "the server's own temperature, at most 8 tokens"
+    one = document(tokenizer)
+    where = Positions(np.array([0]), np.array([12]), np.array([0], dtype=np.uint32))
+    chances = Chances(np.array([[5, 6]], dtype=np.int32), np.array([[0.5, 0.5]]))
+    text = ReadingText("f", "", [one], marked=True)
+    asked = RaceQuestions(planned, text, where, chances, tokenizer, 49152, Budgets())
+    body = json.loads(asked.request(0, 0, 1).body)
+    assert judge(body) is None and body["max_completion_tokens"] == found.asking.max_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,16 @@ from typing import Any
 import pytest
 
 from benchmarks.distillation.server import Fault, Server
+from detect.student.asking.budget import Budgets
 from detect.student.asking.credentials import ApiKey
+from detect.twins.asking import TwinQuestions
+from detect.twins.endpoint import asked_for
+from detect.twins.measures.answers import AnswerMeasure, Idf
 from detect.twins.offered import offered
+from tests.detect.student.asking import strict
 from tests.detect.student.asking.planned import QUICK
+from tests.detect.twins.made import twins
+from tests.detect.twins.test_plan import plan
 from tests.innocents.talkers import Talker
 from watermark.errors import DyetraceError, MachineError
 from watermark.models.folder import load_model
@@ -98,3 +106,33 @@ def test_a_refused_key_is_said_without_it(serve: Serve) -> None:
     with pytest.raises(DyetraceError, match="check the API key") as caught:
         offered(serve(api_key="right").url, "student", "auto", plain=False, key=ApiKey(secret), settings=QUICK)
     assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("judge", "left_out"),
+    [
+        (strict.reasoning_model, ["max_tokens", "temperature"]),
+        (strict.knows_only(), ["max_completion_tokens", "max_tokens", "seed", "temperature"]),
+        (strict.takes_all, []),
+    ],
+    ids=["reasoning", "bare", "all"],
+)
+def test_settings_that_are_refused_by_name_are_left_out_of_all_that_is_asked(
+    judge: strict.Judge, left_out: list[str]
+) -> None:
+    with strict.strict(judge) as server:
+        found = offered(server.url, "m", "answers", plain=False, samples=1, settings=QUICK)
+        assert list(found.left_out) == left_out
+        planned = plan(url=server.url, ask="answers", measure={**found.measure, "samples": 1}, left_out=left_out)
+        asked = TwinQuestions(planned, [twins(1)], AnswerMeasure(Idf(), samples=1), Budgets())
+        bodies = [json.loads(asked.request(0, sample, 1).body) for sample in range(2)]
+        assert all(judge(body) is None for body in bodies)
+    assert [bool(left_out)] == [any("temperature" in line and "status 4" in line for line in found.probed)]
+    assert (
+        asked_for(planned)
+        == {
+            0: "temperature 0, and temperature 0.7 for further answers",
+            2: "the server's own temperature",
+            4: "the server's own temperature, the server's own limit of tokens",
+        }[len(left_out)]
+    )

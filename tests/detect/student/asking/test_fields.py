@@ -103,5 +103,5 @@ def test_guesses_are_made_where_nothing_is_named_alone() -> None:
 )
 def test_what_was_chosen_can_be_given_again(leave_out: tuple[str, ...], limit: Any) -> None:
     found = as_options(chosen(leave_out, limit))
-    assert sorted(found.get("leave_out") or []) == sorted(leave_out)  # type: ignore[arg-type,type-var]
+    assert sorted(found.get("leave_out") or []) == sorted(leave_out)  # type: ignore[arg-type]
     assert found.get("limit_field") == limit
