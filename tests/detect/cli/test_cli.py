@@ -35,7 +35,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, smollm2_dir: Path) -> Path:
     assert made.exit_code == 0, made.output
     answered = run(
         "generate", "--spec", folder / "spec.json", "--key", key, "--tenant", "acme", "--model", smollm2_dir,
-        "--max-new-tokens", "160", "-o", folder / "answers.jsonl",
+        "--max-new-tokens", "100", "-o", folder / "answers.jsonl",
         stdin="Write a long story about an otter.\nDescribe every season in detail.\n",
     )  # fmt: skip
     assert answered.exit_code == 0, answered.output
