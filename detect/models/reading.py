@@ -24,7 +24,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from detect import readers
 from detect.models.shown import context_texts, stands_in
+from detect.readers import ReadOptions, Source, sha256_of
+from detect.readers.rows import Record, documents_of, has_usual_fields, records_of, sources_of
 from detect.text.distinct import first_occurrences, tuple_fingerprints
 from detect.text.encode import Encoder
 from watermark.errors import DyetraceError
@@ -131,8 +134,9 @@ def read_text(
     Parameters
     ----------
     source
-        JSONL with ``text`` (or ``token_ids``), and perhaps ``prompt``, ``spec_id`` and ``subkey`` as
-        `dyetrace generate` writes them; any other file is one plain text.
+        Records of any form with ``text`` (or ``token_ids``), and perhaps ``prompt``, ``spec_id`` and ``subkey`` as
+        `dyetrace generate` writes them; records without these, of which the fields are read that a scan reads; or one
+        plain text.
     spec
         The watermark; a record with its ``spec_id`` is marked text.
     encoder
@@ -148,12 +152,9 @@ def read_text(
         The file cannot be read or a line is broken (its number is named); marked and unmarked records are mixed; an id
         or sub-key is outside the spec's range; nothing to read.
     """
-    try:
-        with open(source, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
-    lines = [(place, line) for place, line in _records(data, source) if tenant in (None, line.tenant)]
+    sources = sources_of(source, ReadOptions())
+    sha256 = sha256_of(sources[0])
+    lines = [(place, line) for place, line in _records(sources) if tenant in (None, line.tenant)]
     marks = {line.spec_id == spec.spec_id for _, line in lines}
     if marks == {True}:
         _check_order(source, [line for _, line in lines], order)
@@ -165,28 +166,35 @@ def read_text(
     if not any(len(document.sequence) > max(document.lead, spec.context_width) for document in found):
         of = "" if tenant is None else f" of tenant {tenant!r}"
         raise DyetraceError(f"{source} holds no text{of} to read; give JSONL with 'text', or plain text")
-    return ReadingText(source, hashlib.sha256(data).hexdigest(), found, marks == {True})
+    return ReadingText(source, sha256, found, marks == {True})
 
 
-def _records(data: bytes, source: str) -> Iterator[tuple[str, _Line]]:
+def _records(sources: Sequence[Source]) -> Iterator[tuple[str, _Line]]:
+    """Records with the usual fields as they are; of other files each text of the fields that a scan would read."""
+    first = sources[0]
+    found = list(records_of(first))
+    usual = first.form != "text" and has_usual_fields(found)
+    for number, record in found:
+        where = readers.place(first, number)
+        if usual:
+            line = _line(record, where)
+            if line.text is None and line.token_ids is None:
+                raise DyetraceError(f"{where} has neither a 'text' nor a 'token_ids' field")
+            yield where, line
+        elif first.form == "text":
+            yield where, _Line(text=record["text"])
+        else:
+            for one in sources:
+                for within, document in documents_of(record, one, number):
+                    line = _Line(text=document) if isinstance(document, str) else _Line(token_ids=document)
+                    yield where + within, line
+
+
+def _line(record: Record, where: str) -> _Line:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DyetraceError(f"{source} is not UTF-8 text (byte {error.start}); convert it first") from None
-    if not source.endswith((".jsonl", ".ndjson")):
-        yield source, _Line(text=text)
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{source}, line {number}"
-        try:
-            record = msgspec.json.decode(line, type=_Line)
-        except msgspec.MsgspecError as error:
-            raise DyetraceError(f"{place}: {error}; mend or remove the line") from None
-        if record.text is None and record.token_ids is None:
-            raise DyetraceError(f"{place} has neither a 'text' nor a 'token_ids' field")
-        yield place, record
+        return msgspec.json.decode(msgspec.json.encode(record), type=_Line)
+    except msgspec.MsgspecError as error:
+        raise DyetraceError(f"{where}: {error}; mend or remove the line") from None
 
 
 _NUMBERED = re.compile(r"(\d{1,18})(?:\.(\d{1,18}))?")

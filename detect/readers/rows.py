@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detect.readers import csv, json_items, records, tar, warc
 from detect.readers.arrow_values import values_of
-from detect.readers.batch import Broken, Piece, ReadOptions, Source, one_line
+from detect.readers.batch import Broken, Piece, ReadOptions, Source, Tally, one_line
 from detect.readers.columnar import record_batches
+from detect.readers.fields import converter, lookup, others_read
 from detect.readers.find import find_sources
 from detect.readers.passed import Passed
 from detect.readers.plain import text_of
@@ -24,9 +26,19 @@ from watermark.errors import DyetraceError
 
 Record = dict[str, Any]
 
+_OF_SCANS = re.compile(r"name (one|another) with --field")
+_LOOKED_AT = 64  # records in which the usual fields are looked for
 
-def sources_of(path: str, options: ReadOptions) -> list[Source]:
+
+def sources_of(
+    path: str, options: ReadOptions, name_field: str = "call the field with the text 'text'"
+) -> list[Source]:
     """The one file at a path, looked at: a source for each of its fields that is read.
+
+    Parameters
+    ----------
+    name_field
+        What to do where no field is found, as the command has it.
 
     Raises
     ------
@@ -35,8 +47,10 @@ def sources_of(path: str, options: ReadOptions) -> list[Source]:
     """
     if os.path.isdir(path):
         raise DyetraceError(f"cannot read {one_line(path)}: it is a folder; give one file")
-    sources, _ = find_sources([glob.escape(path)], options)
-    return sources
+    try:
+        return find_sources([glob.escape(path)], options)[0]
+    except DyetraceError as error:
+        raise DyetraceError(_OF_SCANS.sub(name_field, str(error))) from None
 
 
 def records_of(source: Source) -> Iterator[tuple[int, Record]]:
@@ -59,6 +73,35 @@ def records_of(source: Source) -> Iterator[tuple[int, Record]]:
         raise DyetraceError(f"{place(source, error.record or number)} {error.reason}{advice}") from None
     except OSError as error:
         raise DyetraceError(f"cannot read {one_line(source.name)}: {one_line(error.strerror or error)}") from None
+
+
+def has_usual_fields(found: Sequence[tuple[int, Record]]) -> bool:
+    """Whether any of the first records has a text or token ids where `dyetrace generate` writes them."""
+    return any(record.get(name) is not None for _, record in found[:_LOOKED_AT] for name in ("text", "token_ids"))
+
+
+def documents_of(record: Record, source: Source, number: int) -> list[tuple[str, str | list[int]]]:
+    """The documents of a record by the field that was chosen: where each is within the record, and its text or ids.
+
+    A chat is several, one for each text of the turns that are read; where there is one alone its place is "".
+
+    Raises
+    ------
+    DyetraceError
+        The field holds something else.
+    """
+    several = others_read(source)
+    try:
+        value = converter(source, ReadOptions())(lookup(record, source.column), Tally())
+    except Broken as error:
+        if several:  # another field of the record is read as well
+            return []
+        raise DyetraceError(f"{place(source, number)} {error.reason}; mend or remove it") from None
+    where = f", {one_line(source.column)}" if several else ""
+    if source.kind == "tokens":
+        return [(where, value.tolist())]
+    texts = [value] if source.kind == "text" else value
+    return [(where + (f", part {part}" if len(texts) > 1 else ""), text) for part, text in enumerate(texts, 1)]
 
 
 def _items(source: Source) -> Iterator[Item]:

@@ -18,9 +18,9 @@ from typing import Literal
 
 import msgspec
 
-from detect.readers.batch import Broken, Form, ReadOptions, Source, Tally, one_line
-from detect.readers.fields import converter, lookup, others_read, own_id
-from detect.readers.rows import Record, records_of, sources_of
+from detect.readers.batch import Broken, Form, ReadOptions, Source, one_line
+from detect.readers.fields import lookup, own_id
+from detect.readers.rows import Record, documents_of, has_usual_fields, records_of, sources_of
 from detect.readers.sources import place, sha256_of
 from detect.records.detection import Input
 from watermark.errors import DyetraceError, MachineError, refused_write
@@ -29,8 +29,6 @@ Format = Form | Literal["auto"]
 
 TEXT_FIELD = "text"
 """The field that holds the text where nothing else is asked for."""
-_TOKEN_FIELD = "token_ids"
-_LOOKED_AT = 64  # records in which the usual fields are looked for
 _STDIN = "standard input"
 
 
@@ -95,9 +93,9 @@ def read_suspects(source: str, form: Format = "auto", text_field: str = TEXT_FIE
             raise DyetraceError(f"{where} is empty: there is nothing to test")
         fields = () if text_field == TEXT_FIELD else (text_field,)
         try:
-            sources = sources_of(path, ReadOptions(form=form, fields=fields))
+            sources = sources_of(path, ReadOptions(form=form, fields=fields), "name one with --text-field")
         except DyetraceError as error:
-            raise DyetraceError(str(error).replace(path, where).replace("--field", "--text-field")) from None
+            raise DyetraceError(str(error).replace(path, where)) from None
         sources = [msgspec.structs.replace(one, name=where) for one in sources]
         read = Input(name=source, sha256=sha256_of(sources[0]), bytes=sources[0].bytes)
         records = list(records_of(sources[0]))
@@ -106,9 +104,7 @@ def read_suspects(source: str, form: Format = "auto", text_field: str = TEXT_FIE
         if not text.strip():
             raise DyetraceError(f"{where} is empty: there is nothing to test")
         return [Suspect(where, text)], read
-    usual = text_field != TEXT_FIELD or any(
-        record.get(name) is not None for _, record in records[:_LOOKED_AT] for name in (TEXT_FIELD, _TOKEN_FIELD)
-    )
+    usual = text_field != TEXT_FIELD or has_usual_fields(records)
     if usual:
         return [_usual(record, sources[0], number, text_field) for number, record in records], read
     return [suspect for number, record in records for one in sources for suspect in _chosen(record, one, number)], read
@@ -153,7 +149,7 @@ def _usual(record: Record, source: Source, number: int, text_field: str) -> Susp
         value = lookup(record, text_field)
     except Broken:
         value = None
-    usual = {name: record.get(name) for name in (_TOKEN_FIELD, "prompt_token_ids")}
+    usual = {name: record.get(name) for name in ("token_ids", "prompt_token_ids")}
     try:
         found = msgspec.convert(usual | {"text": value}, _Usual)
     except msgspec.MsgspecError as error:
@@ -170,23 +166,12 @@ def _usual(record: Record, source: Source, number: int, text_field: str) -> Susp
 
 
 def _chosen(record: Record, source: Source, number: int) -> Iterator[Suspect]:
-    """The documents of a record by a field that was chosen: one, or each text of a chat by itself."""
-    several = others_read(source)
-    try:
-        value = converter(source, ReadOptions())(lookup(record, source.column), Tally())
-    except Broken as error:
-        if several:  # another field of the record is read as well
-            return
-        raise DyetraceError(f"{place(source, number)} {error.reason}; mend or remove it") from None
-    short = _short(source, number) + (f", {one_line(source.column)}" if several else "")
-    own = source.id_column or "id"
-    if source.kind == "tokens":
-        yield Suspect(_named(short, record, own), None, value.tolist(), None, short, source.column)
-        return
-    texts = [value] if source.kind == "text" else value
-    for part, text in enumerate(texts, 1):
-        one = short if len(texts) == 1 else f"{short}, part {part}"
-        yield Suspect(_named(one, record, own), text, None, None, one, source.column)
+    """The documents of a record by a field that was chosen."""
+    for within, document in documents_of(record, source, number):
+        short = _short(source, number) + within
+        text = document if isinstance(document, str) else None
+        ids = None if isinstance(document, str) else document
+        yield Suspect(_named(short, record, source.id_column or "id"), text, ids, None, short, source.column)
 
 
 def _short(source: Source, number: int) -> str:

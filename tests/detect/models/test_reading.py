@@ -210,16 +210,30 @@ def test_records_of_generate_are_marked_text_and_any_other_is_not(tmp_path: Path
     assert len(read_text(both, SPEC, encoder, tenant="zenith").documents) == 1
 
 
+def test_chats_tables_and_arrays_are_read_as_a_scan_reads_them(tmp_path: Path, encoder: Encoder) -> None:
+    turns = [{"role": "user", "content": "w9 w9"}, {"role": "assistant", "content": "w1 w2 w3", "reasoning": "w3 w4 w5"}]
+    (tmp_path / "a.json").write_text(json.dumps([{"messages": turns}], indent=1))
+    (tmp_path / "b.csv").write_text('prompt,response\nw9,"w1 w2 w3"\n')
+    (tmp_path / "c.json").write_text(json.dumps([{"text": "w1 w2 w3", "prompt": "w9"}]))
+    chat, table, array = (
+        [document.sequence.tolist() for document in read_text(str(path), SPEC, encoder).documents]
+        for path in sorted(tmp_path.iterdir())
+    )
+    assert sorted(chat) == [[1, 2, 3], [3, 4, 5]]
+    assert table == array == [[1, 2, 3]]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         ([{"text": "w1 w2 w3", "spec_id": SPEC.spec_id}, {"text": "w4 w5 w6"}], "files of their own"),
         ([{"text": "w1"}], "holds no text to read"),
-        ([{"prompt": "w1"}], "line 1 has neither a 'text' nor a 'token_ids'"),
+        ([{"text": "w1 w2"}, {"prompt": "w1"}], "line 2 has neither a 'text' nor a 'token_ids'"),
         ([{"token_ids": [1, 2, 50]}], "line 1 has a token id outside the spec's vocabulary of 50"),
         ([{"token_ids": [1, -2, 3]}], "outside the spec's vocabulary"),
         ([{"text": "w1 w2 w3", "spec_id": SPEC.spec_id, "subkey": 4}], "sub-key 4, but the spec has 4"),
-        ([{"text": 3}], "line 1: .*mend or remove the line"),
+        ([{"text": 3}], "has no field that looks like a document; call the field with the text 'text'"),
+        ([{"text": "w1 w2"}, {"text": 3}], "line 2: .*mend or remove the line"),
     ],
 )
 def test_broken_files_are_refused_with_their_line(

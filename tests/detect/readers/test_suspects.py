@@ -48,6 +48,29 @@ def test_the_text_field_can_be_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("a.json", '[{"text": "one"},\n {"text": "two"}]', [("element 1", "one"), ("element 2", "two")]),
+        ("b.csv", 'id,response\n7,"one, two"\n', [("row 1 (7)", "one, two")]),
+        ("c.json", '["one", "two"]', [("element 1", "one"), ("element 2", "two")]),
+        (
+            "d.jsonl",
+            '{"messages": [{"role": "user", "content": "why?"}, '
+            '{"role": "assistant", "content": "one", "reasoning_content": "two"}]}',
+            [("line 1, part 1", "one"), ("line 1, part 2", "two")],
+        ),
+        ("e.jsonl", '{"chosen": "one", "rejected": "two"}', [("line 1, chosen", "one"), ("line 1, rejected", "two")]),
+        ("an essay", "[draft] one\n", [("an essay", "[draft] one\n")]),
+    ],
+)
+def test_every_form_is_read_and_what_is_not_one_text_comes_apart(
+    tmp_path: Path, name: str, data: str, found: list[tuple[str, str]]
+) -> None:
+    suspects = read_suspects(_write(tmp_path, name, data))[0]
+    assert [(Path(suspect.name).name, suspect.text) for suspect in suspects] == found
+
+
+@pytest.mark.parametrize(
     ("name", "data", "message"),
     [
         ("gone.txt", None, "cannot read .*gone.txt: No such file"),
