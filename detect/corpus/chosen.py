@@ -14,7 +14,7 @@ from watermark.errors import DyetraceError
 
 _KINDS_OF_FILES = 6  # that are told apart in words
 _FIELDS, _TURNS = 8, 8  # not read, that are named
-_NAME = 60  # characters of a name
+_NAME, _PATH = 60, 200  # characters of the name of a field, or of a file
 
 
 class FieldsRead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,13 +73,13 @@ def fields_read(files: Iterable[_File]) -> list[FieldsRead]:
 def fields_lines(found: Sequence[FieldsRead]) -> Iterator[str]:
     """Say of each kind of files which fields are read, and how large all are in the files' first records."""
     for group in found[:_KINDS_OF_FILES]:
-        files = clean(group.first, _NAME) + (f" and {counted(group.files - 1, 'file')} like it" * (group.files > 1))
+        files = clean(group.first, _PATH) + (f" and {counted(group.files - 1, 'file')} like it" * (group.files > 1))
         read = ", ".join(_said(column) for column in group.columns if column.read)
         left = sorted((c for c in group.columns if not c.read and c.kind), key=lambda c: -c.characters)
-        line = f"{files}: {read} {'is' if sum(c.read for c in group.columns) == 1 else 'are'} read"
+        line = f"{files}: reads {read}"
         if left:
             more = f" and {len(left) - _FIELDS} more" if len(left) > _FIELDS else ""
-            line += f", not read: {', '.join(map(_said, left[:_FIELDS]))}{more}"
+            line += f"; not {', '.join(map(_said, left[:_FIELDS]))}{more}"
         missing = [f"'{clean(c.name, _NAME)}'" for c in group.columns if not c.kind]
         yield line + (f"; there is no {' or '.join(missing)}" if missing else "")
     if len(found) > _KINDS_OF_FILES:

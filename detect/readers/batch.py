@@ -194,7 +194,7 @@ class Tally:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str, bool], list[int]] = {}
 
-    def add(self, role: str, part: str, read: bool, characters: int) -> None:  # noqa: FBT001 (called for every turn)
+    def add(self, role: str, part: str, read: bool, characters: int) -> None:
         """Count a part; names that are too many are counted together as "..."."""
         found = self._counts.get((role, part, read))
         if found is None:

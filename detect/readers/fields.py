@@ -136,6 +136,10 @@ class _Field:
         Whether it has more than single words.
     present
         How many records have the field, whether or not something is in it.
+    hint
+        What it would hold, where nothing is in it.
+    within
+        Whether it holds fields of its own.
     """
 
     name: str
@@ -146,6 +150,7 @@ class _Field:
     prose: bool = False
     present: int = 0
     hint: str = ""
+    within: bool = False
 
     @property
     def records(self) -> int:
@@ -205,6 +210,7 @@ class _Fields:
             here.characters += len(value)
         elif isinstance(value, list | dict):
             counted = glance(value, name, self.want)
+            here.within = here.within or not counted
             if counted:
                 self._turns(here, counted, "messages")
                 here.prose = here.roles or any(map(_is_prose, _texts(value)))
@@ -388,7 +394,13 @@ def _rank(found: _Field) -> str:
 def _is_unfilled_answer(found: _Field) -> bool:
     """Whether answers may stand here further down, though the first records have none."""
     words = words_of(found.name)
-    if found.records or not found.present or "." in found.name or found.hint not in ("", "text", "messages"):
+    if (
+        found.records
+        or found.within
+        or not found.present
+        or "." in found.name
+        or found.hint not in ("", "text", "messages")
+    ):
         return False
     found.hint = found.hint or "text"
     return bool(words & ANSWERS) and not words & (_BESIDE | ABOUT)

@@ -391,10 +391,10 @@ class _Walk:
                 self.calls(part[called], role, read)
             elif isinstance(part.get("executableCode"), dict):
                 self.calls([part["executableCode"]], role, read)
-            elif kind is not None or "text" in part or not part:
+            elif kind is not None or part.get("text") is not None or not part:
                 raise Broken(f"has a part without 'text' in message {number} of {self.column!r}")
             else:
-                self.left(next(iter(part)), part, role)
+                self.left(next((key for key in part if part[key] is not None), "null"), part, role)
         elif words & {"result", "results", "output", "outputs"}:
             self.left(kind, part, role)
         elif words & _CALL_TYPES:

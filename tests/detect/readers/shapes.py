@@ -1,0 +1,108 @@
+"""Records in which a model's words stand somewhere: under every name and in every form that was seen or is alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def says(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+Shape = Callable[[str, str], dict[str, Any]]
+SHAPES: dict[str, Shape] = {
+    # reasoning, by every name, in chats and beside them
+    "reasoning_content": lambda m, c: {"messages": [user(c), says("w1", reasoning_content=m)]},
+    "reasoning": lambda m, c: {"messages": [user(c), says("w1", reasoning=m)]},
+    "thinking": lambda m, c: {"messages": [user(c), says("w1", thinking=m)]},
+    "thoughts": lambda m, c: {"messages": [user(c), says(c, modelThoughts=m)]},
+    "reasoning_details": lambda m, c: {
+        "messages": [says("", reasoning_details=[{"type": "reasoning.text", "text": m}])]
+    },
+    "thinking part": lambda m, c: {
+        "messages": [says([{"type": "thinking", "thinking": m}, {"type": "text", "text": c}])]
+    },
+    "nested thinking part": lambda m, c: {
+        "messages": [says([{"type": "thinking", "thinking": [{"type": "text", "text": m}]}])]
+    },
+    "thought part": lambda m, c: {"contents": [{"role": "model", "parts": [{"text": m, "thought": True}]}]},
+    "reasoning column": lambda m, c: {"prompt": c, "reasoning": m, "answer": "w1 w2"},
+    "struct of reasoning": lambda m, c: {"prompt": c, "reply": {"thinking": m, "text": "w1 w2"}},
+    # arguments of tools
+    "tool_calls": lambda m, c: {
+        "messages": [says("", tool_calls=[{"function": {"name": "write", "arguments": json.dumps({"text": m})}}])]
+    },
+    "tool_calls as objects": lambda m, c: {
+        "messages": [says("", tool_calls=[{"function": {"name": "write", "arguments": {"text": m, "mode": None}}}])]
+    },
+    "tool_calls as JSON": lambda m, c: {
+        "messages": [says("", tool_calls=json.dumps([{"function": {"name": "write", "arguments": {"text": m}}}]))]
+    },
+    "function_call": lambda m, c: {"messages": [says("", function_call={"name": "write", "arguments": m})]},
+    "tool_use part": lambda m, c: {"messages": [says([{"type": "tool_use", "name": "write", "input": {"text": m}}])]},
+    "functionCall part": lambda m, c: {
+        "contents": [{"role": "model", "parts": [{"functionCall": {"name": "write", "args": {"text": m}}}]}]
+    },
+    # roles
+    **{
+        f"role {role!r}": lambda m, c, role=role: {"messages": [user(c), {"role": role, "content": m}]}
+        for role in ("chatgpt", "claude", "assistant ", "GPT-4o", "Assistant (v2)", "gemini-pro", "vicuna_13b", "AI")
+    },
+    "author": lambda m, c: {"conversation": [{"author": "bot", "text": m}, {"author": "Ann", "text": c}]},
+    # fields
+    "solution beside answer": lambda m, c: {"problem": c, "solution": m, "answer": "42"},
+    "content that is a prompt": lambda m, c: {"content": c, "response": m},
+    "empty text beside response": lambda m, c: {"text": "", "response": m},
+    "two answers": lambda m, c: {"prompt": c, "chosen": c, "rejected": m},
+    "names nobody thought of": lambda m, c: {"id": "a", "left": c, "right": m},
+    "an answer some way down": lambda m, c: {"meta": {"model": "x"}, "data": {"sample": {"llm_output": m}}},
+    "text beside ids of another tokenizer": lambda m, c: {"text": m, "token_ids": [1, 2, 3]},
+    # lists, pairs and JSON
+    "generations": lambda m, c: {"question": c, "generations": [c, m]},
+    "list of turns": lambda m, c: {"data": [c, m]},
+    "lists of lists": lambda m, c: {"conversations": [[c], [c, m]]},
+    "list of answers": lambda m, c: {"question": c, "answers": [{"body": c, "score": 1}, {"body": m, "score": 3}]},
+    "JSON of messages": lambda m, c: {"messages": json.dumps([user(c), says(m)])},
+    "messages as Python prints them": lambda m, c: {"messages": repr([user(c), says(m)])},
+    "pairs": lambda m, c: {"conversation": [{"human": c, "assistant": m}]},
+    "instruction and output": lambda m, c: {"conversation": [{"instruction": c, "output": m}]},
+    "one list a key": lambda m, c: {"conversations": {"role": ["user", "gpt"], "content": [c, m]}},
+    "turns by number": lambda m, c: {"turns": {"0": user(c), "1": says(m)}},
+    # answers of interfaces
+    "OpenAI batch": lambda m, c: {
+        "custom_id": "1", "response": {"status_code": 200, "body": {"choices": [{"index": 0, "message": says(m)}]}},
+    },
+    "chat completion": lambda m, c: {"object": "chat.completion", "choices": [{"message": says("w1", reasoning=m)}]},
+    "completion": lambda m, c: {"object": "text_completion", "choices": [{"index": 0, "text": m, "logprobs": None}]},
+    "Responses": lambda m, c: {
+        "object": "response",
+        "output": [
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": c}]},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": m}]},
+        ],
+    },
+    "Responses' reasoning": lambda m, c: {
+        "output": [{"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": m}]}]
+    },
+    "Responses' call": lambda m, c: {"output": [{"type": "function_call", "name": "write", "arguments": m}]},
+    "Anthropic batch": lambda m, c: {
+        "custom_id": "1", "result": {"type": "succeeded", "message": says([{"type": "text", "text": m}])},
+    },
+    "Anthropic answer": lambda m, c: {"type": "message", "role": "assistant", "content": [{"type": "text", "text": m}]},
+    "Gemini batch": lambda m, c: {
+        "key": "1", "request": {"contents": [{"role": "user", "parts": [{"text": c}]}]},
+        "response": {"candidates": [{"content": {"role": "model", "parts": [{"text": m}]}, "finishReason": "STOP"}]},
+    },
+    "exported conversation": lambda m, c: {
+        "mapping": {
+            "a": {"message": None},
+            "b": {"message": {"author": {"role": "assistant"}, "content": {"content_type": "text", "parts": [m]}}},
+        }
+    },
+}  # fmt: skip
