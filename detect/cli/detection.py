@@ -19,7 +19,7 @@ from detect.keyed.opening import is_opened
 from detect.readers.suspects import Suspect, from_text_alone, read_suspects
 from detect.records.detection import Record
 from detect.records.made import made_by
-from detect.records.written import clean
+from detect.records.written import clean, counted
 from detect.text.artefacts import check_text
 from watermark.errors import MachineError
 from watermark.spec import WatermarkSpec, load_spec
@@ -126,7 +126,12 @@ def _tell_of_quotes(documents: int, output: Path | None, as_json: bool) -> None:
 
 
 def _tell_of_nothing(record: Record) -> None:
-    """Say how many documents hold nothing to test, also where the report is read by no person."""
+    """Say how many documents hold nothing to test or other ids than their text's, also where no person reads it."""
+    if record.unlike_text:
+        note(
+            f"the token ids of {counted(record.unlike_text, 'document')} spell other text than the one beside them "
+            "(ids of another tokenizer?); the text was read"
+        )
     empty = [document for document in record.documents if (document.refused or "").startswith(NOTHING)]
     if empty:
         first = f"{empty[0].name}: {empty[0].refused}"

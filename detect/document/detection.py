@@ -22,7 +22,7 @@ from detect.keyed.scoring import counting, statistics_of
 from detect.laws import tails
 from detect.laws.level import DEFAULT_ALPHA, check_alpha
 from detect.laws.multiplicity import holm_log10
-from detect.readers.suspects import Suspect
+from detect.readers.suspects import Suspect, from_text_alone
 from detect.records.detection import AwareResult, Document, Input, KeySums, Record, TokenView
 from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now
@@ -30,6 +30,7 @@ from detect.records.report import versions
 from detect.records.text_assumptions import of_detection
 from detect.text.distinct import Tuples, distinct_tuples
 from detect.text.encode import Encoder
+from detect.text.spelling import Speller
 from watermark.commitment import Commitment
 from watermark.errors import DyetraceError
 from watermark.formats.protocol import reads_prompt
@@ -119,6 +120,7 @@ def detect(
     arguments: dict[str, Any] | None = None,
     made: Made | None = None,
     progress: Progress | None = None,
+    held: bool = True,
 ) -> Record:
     """Test every suspect document.
 
@@ -128,6 +130,9 @@ def detect(
         To put on record; whether it was opened with this key (`detect.keyed.opening`).
     made
         Who makes the report, which nothing but the record's own line depends on.
+    held
+        Hold token ids against the text of their document, and read the text where they spell another one. Earlier
+        releases took ids as they stand.
 
     Raises
     ------
@@ -142,9 +147,20 @@ def detect(
             f"the commitment is of key {commitment.key_fingerprint}, but this key is {ring.master_fingerprint}; "
             "give the commitment of this key"
         )
+    unlike = None
+    if held:
+        suspects, unlike = bench.held(suspects)
     tested = bench.test(suspects, progress)
     return recorded(
-        bench, suspects, inputs, tested, commitment=commitment, opened=opened, arguments=arguments, made=made
+        bench,
+        suspects,
+        inputs,
+        tested,
+        commitment=commitment,
+        opened=opened,
+        arguments=arguments,
+        made=made,
+        unlike_text=unlike,
     )
 
 
@@ -159,6 +175,26 @@ class Bench:
     family: Family = field(repr=False)
     decoy_accounts: int
     model: Model | None = None
+
+    def held(self, suspects: Sequence[Suspect]) -> tuple[list[Suspect], int | None]:
+        """Hold token ids against the texts beside them: documents whose ids spell other text are their text alone.
+
+        Returns
+        -------
+        tuple
+            The documents, and how many these are; None where no document has both ids and a text.
+        """
+        speller = Speller(self.encoder.tokenizer, self.spec.vocabulary_size)
+        found: list[Suspect] = []
+        both = unlike = 0
+        for suspect in suspects:
+            if suspect.text is not None and suspect.token_ids is not None:
+                both += 1
+                if not speller.spells(suspect.token_ids, suspect.text):
+                    unlike += 1
+                    suspect = from_text_alone(suspect)
+            found.append(suspect)
+        return found, unlike if both else None
 
     def test(self, suspects: Sequence[Suspect], progress: Progress | None = None) -> Tested:
         """Test documents together: their number is paid for."""
@@ -279,8 +315,9 @@ def recorded(
     opened: bool = False,
     arguments: dict[str, Any] | None = None,
     made: Made | None = None,
+    unlike_text: int | None = None,
 ) -> Record:
-    """Make the record of tested documents; the parameters are those of `detect`."""
+    """Make the record of tested documents; the parameters are those of `detect` and what `Bench.held` counted."""
     spec, settings = bench.spec, bench.settings
     record = Record(
         created=now(),
@@ -306,6 +343,7 @@ def recorded(
             KeySums(key=str(name), sha256=one) for name, one in zip(bench.family.names, tested.key_sums, strict=True)
         ],
         decoy_accounts=bench.decoy_accounts,
+        unlike_text=unlike_text,
     )
     with_ids = sum(suspect.token_ids is not None for suspect in suspects)
     return msgspec.structs.replace(

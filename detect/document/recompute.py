@@ -82,7 +82,8 @@ def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folde
         viewed=viewed,
         quotes=record.quotes,
     )
-    again = detect(suspects, record.inputs, record.spec, ring, tokenizer, settings)
+    held = record.unlike_text is not None  # earlier releases took token ids as they stand
+    again = detect(suspects, record.inputs, record.spec, ring, tokenizer, settings, held=held)
     if len(record.documents) != len(again.documents):
         return [f"the report has {len(record.documents)} documents, the inputs {len(again.documents)}"]
     pairs = list(zip(record.documents, again.documents, strict=True))
@@ -93,6 +94,10 @@ def recompute(record: Record, ring: KeyRing, tokenizer: Any, report: Path, folde
         aware = [msgspec.structs.replace(b, aware=a.aware) for a, b in pairs]
         judged = adjust(aware, record.alpha)
         lines = [line for a, b in zip(record.documents, judged, strict=True) for line in _differences(a, b)]
+    if again.unlike_text != record.unlike_text:
+        lines.append(
+            f"documents whose token ids spell other text than their own: {record.unlike_text}; now {again.unlike_text}"
+        )
     return [*lines, *_other_sums(record, again)]
 
 

@@ -207,6 +207,9 @@ class Record(Report, frozen=True, kw_only=True):
     quotes
         Whether texts of the documents, and the ids that their records bear, may stand in the report; without them
         token views have empty texts.
+    unlike_text
+        Documents whose token ids spell other text than the one beside them, which was read instead; null where none
+        has both, and in reports of earlier releases, which took ids as they stand.
     """
 
     format: Literal["dyetrace-detection"] = "dyetrace-detection"
@@ -226,6 +229,7 @@ class Record(Report, frozen=True, kw_only=True):
     keys: list[KeySums] | None = None
     decoy_accounts: int | None = None
     quotes: bool = True
+    unlike_text: int | None = None
 
     @property
     def found(self) -> list[Document]:

@@ -24,7 +24,7 @@ def of_detection(record: Record, opened: bool, with_ids: int) -> list[Assumption
     opened
         Whether its commitment was opened with this key.
     with_ids
-        Documents whose token ids were given.
+        Documents of which the token ids were read.
     """
     documents = len(record.documents)
     given = f"{counted(len(record.inputs), 'file')} with {counted(documents, 'document')}"
@@ -37,7 +37,7 @@ def of_detection(record: Record, opened: bool, with_ids: int) -> list[Assumption
         _chosen(f"All that was given to this run is counted: {given}{first}; nothing was left out after scoring."),
         _quoted("document"),
         _once_in_each(record),
-        _tokenizer(documents - with_ids, with_ids),
+        _tokenizer(documents - with_ids, with_ids, record.unlike_text),
         Assumption(
             says="Prompts are not evidence: what stands before a document gives contexts and is not scored itself.",
             checked=True,
@@ -163,13 +163,22 @@ def _once_in_each(record: Record) -> Assumption:
     )
 
 
-def _tokenizer(texts: int, ids: int) -> Assumption:
+def _tokenizer(texts: int, ids: int, unlike: int | None = None) -> Assumption:
+    """Of so many documents that were read as text or as ids, and those whose ids were held against their text."""
     says = "The text was cut into tokens as the generator cuts them: the tokenizer is the spec's."
+    held = (
+        ""
+        if unlike is None
+        else f" Token ids were held against the text beside them: those of {counted(unlike, 'document')} spell other "
+        "text, as another tokenizer's do, and there the text was read."
+    )
     if not ids:
-        return Assumption(says=says, checked=True, how="The tokenizer's fingerprint is that of the spec.")
-    some = f"{counted(ids, 'document')} came as token ids, which were taken as they stand."
+        return Assumption(says=says, checked=True, how=f"The tokenizer's fingerprint is that of the spec.{held}")
+    stand = "which were taken as they stand" if unlike is None else "which were read"
+    some = f"{counted(ids, 'document')} came as token ids, {stand}."
     if texts:
         some += f" For the other {texts:,}, the tokenizer's fingerprint is that of the spec."
+    some += held
     return Assumption(says=says, checked=False, how=f"{some} A wrong tokenizer hides marks, and makes none.")
 
 
