@@ -220,6 +220,42 @@ def test_too_little_to_look_at_cant_tell_and_ends_with_status_4(owner: Path, sta
         assert "ask for more by --count or --max-tokens" in result.stderr and result.stderr.count("\n") == 1
 
 
+class Reasoning(MarkingServer):
+    """All that is written is reasoning, or the first half, as behind a reasoning parser; no token ids."""
+
+    def serve(self, chat: bool, body: dict[str, Any]) -> dict[str, Any]:
+        response = super().serve(chat, body)
+        for choice in response["choices"]:
+            text = choice["message"]["content"]
+            half = text[: len(text) // 2]
+            message = {"content": None, "reasoning_content": text}
+            if self.served % 2:
+                message = {"content": text[len(half) :], "reasoning": half}
+            choice["message"] = {"role": "assistant"} | message
+        return response
+
+
+def test_reasoning_is_tested_as_a_text_of_its_own(owner: Path, tiny_model: tuple[Any, Any], smollm2_dir: Path) -> None:  # noqa: F811
+    spec = spec_of(tiny_model[1].backend_tokenizer, global_share=1.0)
+    with Reasoning(*tiny_model, spec, sends_ids=False) as server:
+        result = check(owner, server.url, "--endpoint", "chat", "--tokenizer", smollm2_dir, spec="plain.json")
+    assert result.exit_code == 0, result.output
+    assert statuses(result)["global key"] == "PASS" and "VERDICT: MARKED" in result.stdout
+    assert "9 texts of answers as no account" in result.stdout
+    assert "tokens of reasoning in 6 texts" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [{"error": {"message": {"model": ["no such model here"]}}}, [{"loc": ["model"], "msg": "no such model here"}]],
+)
+def test_a_reason_is_found_in_whatever_body_a_refusal_has(owner: Path, start: Start, detail: Any) -> None:
+    refused = Fault("status", 422, body=json.dumps({"detail": detail}).encode())
+    result = check(owner, start(faults=lambda _: refused).url, "--tenant", "acme")
+    assert result.exit_code == 2 and "status 422" in result.stderr and "no such model here" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 EMPTY = Fault("status", 200, body=b'{"choices": [{"index": 0, "message": {"content": ""}}]}')
 NOTHING = Fault("status", 200, body=b'{"choices": []}')
 
