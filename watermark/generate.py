@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import secrets
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -469,36 +468,6 @@ def _encoded(
         except DyetraceError as error:
             raise DyetraceError(f"prompt {number}: {error}") from error
     return found
-
-
-def read_prompts(source: str) -> list[str]:
-    """Prompts of a file or of standard input ("-"): one a line, or JSONL with a ``prompt`` field."""
-    where = "standard input" if source == "-" else source
-    if source == "-" and sys.stdin is None:
-        raise DyetraceError("standard input is closed; give prompts there, or a file of them")
-    try:
-        text = (sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DyetraceError(f"cannot read prompts from {where}: {reason}") from None
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
-    if not lines:
-        raise DyetraceError(f"{where} holds no prompt; give one a line")
-    if source.endswith(".jsonl") or lines[0].startswith('{"'):
-        return [_prompt_of(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
-    return lines
-
-
-class _PromptLine(msgspec.Struct):
-    prompt: str
-
-
-def _prompt_of(line: str, where: str) -> str:
-    try:
-        return msgspec.json.decode(line, type=_PromptLine).prompt
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DyetraceError(f"{where}: {reason}; each line needs a 'prompt' field") from None
 
 
 def settings_of(

@@ -22,6 +22,7 @@ from detect.cli.working import doing, note, rest
 from detect.interruption import leaves
 from detect.keyed.rings import rings_of
 from detect.models.seen import model_hash
+from detect.readers.prompts import read_prompts
 from detect.records.results import Generated
 from detect.records.written import clean, counted
 from watermark.errors import DyetraceError, MachineError
@@ -35,7 +36,6 @@ from watermark.generate import (
     encode_answers,
     generate_batches,
     is_answers,
-    read_prompts,
     settings_of,
 )
 from watermark.interruption import held
@@ -61,7 +61,7 @@ def generate(asked: Generate) -> None:
     made, ring = _watermark(asked)
     twins = _twins(asked)
     doing("reading the prompts and the model's settings")
-    texts = read_prompts(asked.prompts)[: asked.limit]
+    texts = read_prompts(asked.prompts, note)[: asked.limit]
     check_request(texts, settings, made, ring, asked.tenant, twins=twins is not None)
     folder = Path(model_folder(asked.model)).expanduser()
     check_folder_fits(folder, texts, settings, made)

@@ -16,6 +16,7 @@ from detect.cli.results import print_result
 from detect.cli.statuses import DOES_NOT_HOLD
 from detect.cli.working import doing, note, rest, say
 from detect.laws.level import check_alpha
+from detect.readers.prompts import read_prompts
 from detect.records import server_check
 from detect.records.made import now
 from detect.records.server_check import Check
@@ -29,7 +30,6 @@ from detect.server.special import judge_settings, judge_special
 from detect.student.asking.credentials import given_api_key
 from detect.student.asking.fields import chosen
 from watermark.errors import DyetraceError, UndecidedError
-from watermark.generate import read_prompts
 from watermark.keys import load_key
 from watermark.spec import WatermarkSpec, load_spec
 
@@ -40,7 +40,7 @@ def serve_check(asked: ServeCheck) -> None:
     _check_numbers(asked, spec)
     keys = make_keys(load_key(asked.key), spec, asked.tenant, asked.controls)
     reader = Reader(spec, asked.tokenizer)
-    prompts = list(PROMPTS) if asked.prompts_path is None else read_prompts(asked.prompts_path)
+    prompts = list(PROMPTS) if asked.prompts_path is None else read_prompts(asked.prompts_path, note)
     api_key = given_api_key(asked.api_key_source, asked.api_key_header)
     named = {
         "model": asked.model or "",

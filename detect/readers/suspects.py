@@ -7,29 +7,24 @@ for each text of the turns that are read, as contexts never cross from one to th
 from __future__ import annotations
 
 import os
-import stat
-import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from detect.readers.batch import Broken, Form, ReadOptions, Source, one_line
 from detect.readers.fields import lookup, own_id
+from detect.readers.given import plain_file, shown
 from detect.readers.rows import Record, documents_of, has_usual_fields, records_of, sources_of
 from detect.readers.sources import place, sha256_of
 from detect.records.detection import Input
-from watermark.errors import DyetraceError, MachineError, refused_write
+from watermark.errors import DyetraceError
 
 Format = Form | Literal["auto"]
 
 TEXT_FIELD = "text"
 """The field that holds the text where nothing else is asked for."""
-_STDIN = "standard input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +82,8 @@ def read_suspects(source: str, form: Format = "auto", text_field: str = TEXT_FIE
     DyetraceError
         The file cannot be read, is not UTF-8, is empty, or a record is broken (its place is named).
     """
-    with _as_file(source) as path:
-        where = _STDIN if source == "-" else source
+    with plain_file(source) as path:
+        where = shown(source)
         if not os.path.getsize(path):
             raise DyetraceError(f"{where} is empty: there is nothing to test")
         fields = () if text_field == TEXT_FIELD else (text_field,)
@@ -115,31 +110,6 @@ def from_text_alone(suspect: Suspect) -> Suspect:
     if suspect.text is None:
         raise DyetraceError(f"{suspect.name} has no text to encode; leave --from-text out")
     return replace(suspect, token_ids=None, prompt_token_ids=None)
-
-
-@contextmanager
-def _as_file(source: str) -> Iterator[str]:
-    """The path of a plain file: of standard input, and of what can be read only once, a copy that is removed again."""
-    if source != "-":
-        try:
-            if os.path.isdir(source) or stat.S_ISREG(os.stat(source).st_mode):
-                yield source
-                return
-        except OSError as error:
-            raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
-    if source == "-" and sys.stdin is None:
-        raise DyetraceError("standard input is closed; give the text there, or a file")
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise DyetraceError(f"cannot read {source}: {error.strerror}") from None
-    try:
-        with tempfile.NamedTemporaryFile() as copy:
-            copy.write(data)
-            copy.flush()
-            yield copy.name
-    except OSError as error:
-        raise MachineError(str(refused_write("cannot keep a copy of what is read only once", error))) from None
 
 
 def _usual(record: Record, source: Source, number: int, text_field: str) -> Suspect:

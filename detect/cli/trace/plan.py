@@ -15,6 +15,7 @@ from detect.cli.trace.shared import check_served
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, note, rest, say
 from detect.keyed.held import held_keys
+from detect.readers.prompts import read_prompts
 from detect.records.made import now
 from detect.records.results import TracePlanned
 from detect.student.asking.account import ClientSettings
@@ -35,7 +36,6 @@ from detect.student.endpoint import check_prompts, statistic_of
 from detect.student.texts.served import counted_account, read_answers, served_file
 from detect.text.artefacts import check_text
 from watermark.errors import DyetraceError
-from watermark.generate import read_prompts
 from watermark.ledger_file import is_ledger
 from watermark.spec import load_spec
 
@@ -138,7 +138,7 @@ def _chosen_prompts(asked: TracePlanning, account: str | None) -> tuple[list[Pla
         raise DyetraceError(f"{source} is a ledger, which holds no prompts to choose from: give --prompts as well")
     if asked.prompts_path is not None:
         check_text(asked.prompts_path, "--prompts")
-        offered = [PlannedPrompt(prompt=text) for text in read_prompts(asked.prompts_path)]
+        offered = [PlannedPrompt(prompt=text) for text in read_prompts(asked.prompts_path, note)]
     else:
         offered = list(prompts_of(a for a in read_answers(Path(source)) if account in (None, a.tenant)))
     choice = PromptChoice(

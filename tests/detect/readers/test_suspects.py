@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from detect.cli.reading import read_names
+from detect.readers.prompts import read_prompts
 from detect.readers.suspects import from_text_alone, read_suspects
 from detect.student.texts.complete import serving_order
 from watermark.errors import DyetraceError
-from watermark.generate import read_prompts
 
 
 def _write(folder: Path, name: str, data: str | bytes) -> str:
