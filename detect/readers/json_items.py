@@ -7,9 +7,11 @@ in blocks.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal
 
@@ -40,7 +42,7 @@ Shape = Literal["values", "array", "members", "keyed", "columns"]
 of an object, or the rows of an object of columns.
 """
 
-HEAD = 1 << 18
+HEAD = 1 << 16
 _SPANS = 1 << 14
 _LOOKED_AT = 8  # elements from which a list is judged
 _FEW_KEYED_CHATS = 3
@@ -76,7 +78,9 @@ def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
     Broken
         None of them is a record, or no field fits.
     """
-    items = _items(path, compression, _Taker(layout_of(path, compression)), records.SAMPLE_BYTES)
+    found = os.stat(path)
+    layout = _layout(path, compression, found.st_size, found.st_mtime_ns)
+    items = _items(path, compression, _Taker(layout), records.SAMPLE_BYTES)
     return records.inspect(first_items(items), options)
 
 
@@ -84,7 +88,7 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
     """Batches of a file: one for each few MB."""
     if piece.start > 0:
         return
-    taker = _Taker(layout_of(source.path, source.compression))
+    taker = _Taker(_layout(source.path, source.compression, source.bytes, source.mtime_ns))
     items = _items(source.path, source.compression, taker)
     yield from taker.passed.on(records.read(items, source, options), source)
 
@@ -113,6 +117,12 @@ def layout_of(path: str, compression: str) -> Layout:
     if layout.shape == "values" or alone is False or (alone is None and not _alone(path, compression)):
         return Layout("values")
     return layout
+
+
+@lru_cache(maxsize=1 << 8)
+def _layout(path: str, compression: str, _bytes: int, _mtime_ns: int) -> Layout:
+    """As `layout_of`, found once for the pieces and fields of a file."""
+    return layout_of(path, compression)
 
 
 def is_one_object(head: bytes) -> bool:
@@ -257,18 +267,19 @@ def _scan(
                 escaped = 0
                 i += 1
                 continue
-            while i < size and data[i] != 34 and data[i] != 92:
-                i += 1
-            if i == size:
+            while i < size:
+                c = data[i]
+                if c == 34:
+                    break
+                i += 2 if c == 92 else 1
+            if i >= size:  # a backslash may be the last byte that there is
+                escaped, i = i - size, size
                 break
-            if data[i] == 92:
-                escaped = 1
-            else:
-                string = 0
-                if inner == 0:
-                    spans[count, 0], spans[count, 1], spans[count, 2] = start, i + 1, level
-                    count += 1
-                    start = -1
+            string = 0
+            if inner == 0:
+                spans[count, 0], spans[count, 1], spans[count, 2] = start, i + 1, level
+                count += 1
+                start = -1
             i += 1
             continue
         if inner:

@@ -26,7 +26,10 @@ from watermark.errors import MachineError
 
 _ABOUT = frozenset({"warcinfo", "request", "metadata", "revisit"})
 """Types of records that are about pages, and hold none."""
-_WITH_HEADERS = frozenset({"response", "revisit"})
+_WANTED = frozenset(
+    b"warc-type warc-target-uri warc-record-id warc-segment-number content-length content-type content-encoding "
+    b"transfer-encoding".split()
+)
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEXTUAL = ("json", "xml", "javascript", "yaml")  # ends of types beside text/... that are text
 _NO_TEXT = frozenset({"image", "audio", "video", "font"})
@@ -90,7 +93,7 @@ def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) 
         raise lost(damage, count)
 
 
-def _headers(stream: BinaryIO) -> dict[str, str] | None:
+def _headers(stream: BinaryIO) -> dict[bytes, str] | None:
     """The next record's headers, by their names in lower case; None at the end of the file.
 
     Raises
@@ -99,32 +102,43 @@ def _headers(stream: BinaryIO) -> dict[str, str] | None:
         There is no record.
     """
     line = b"\n"
-    while not line.strip():
+    while line and not line.strip():
         line = stream.readline(_LINE)
-        if not line:
-            return None
+    if not line:
+        return None
     if not line.startswith(b"WARC/"):
         raise ValueError("there is no record where one should begin")
-    found: dict[str, str] = {}
-    name, size = "", 0
-    while True:
-        line = stream.readline(_LINE)
+    return _fields(stream)
+
+
+def _fields(stream: BinaryIO) -> dict[bytes, str]:
+    """Those headers of a record or an answer that matter, up to the blank line behind them.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    found: dict[bytes, bytes] = {}
+    name, size = b"", 0
+    while (line := stream.readline(_LINE)) not in (b"\r\n", b"\n"):
         size += len(line)
-        if not line.endswith(b"\n") or size > _HEADERS:
-            raise ValueError(
-                "it ends within a record's headers" if size <= _HEADERS else "a record has no end of headers"
-            )
-        if not (text := line.decode(errors="replace").rstrip()):
-            return found
-        if text[0] in " \t" and name:
-            found[name] += " " + text.strip()
+        if size > _HEADERS:
+            raise ValueError("a record has no end of headers")
+        if not line.endswith(b"\n"):
+            raise ValueError("it ends within a record's headers")
+        if line[0] in b" \t":  # goes on from the line before
+            if name in found:
+                found[name] += line
             continue
-        name, _, value = text.partition(":")
-        name = name.strip().lower()
-        found[name] = value.strip()
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name in _WANTED:
+            found[name] = value
+    return {name: " ".join(value.decode(errors="replace").split()) for name, value in found.items()}
 
 
-def _content(stream: BinaryIO, headers: dict[str, str]) -> bytes | None:
+def _content(stream: BinaryIO, headers: dict[bytes, str]) -> bytes | None:
     """What the record holds; None where that is too long.
 
     Raises
@@ -132,7 +146,7 @@ def _content(stream: BinaryIO, headers: dict[str, str]) -> bytes | None:
     ValueError
         The file ends before it does.
     """
-    said = headers.get("content-length", "")
+    said = headers.get(b"content-length", "")
     if not (said.isascii() and said.isdecimal()):
         raise ValueError("a record does not say how long it is")
     length = int(said)
@@ -148,17 +162,17 @@ def _content(stream: BinaryIO, headers: dict[str, str]) -> bytes | None:
     return content
 
 
-def _item(headers: dict[str, str], content: bytes | None, passed: Passed) -> Item:
+def _item(headers: dict[bytes, str], content: bytes | None, passed: Passed) -> Item:
     """A record's document; blank where it has none."""
-    kind = headers.get("warc-type", "").lower()
+    kind = headers.get(b"warc-type", "").lower()
     if kind in _ABOUT:
         return b""
-    if kind == "continuation" or headers.get("warc-segment-number", "1") != "1":
+    if kind == "continuation" or headers.get(b"warc-segment-number", "1") != "1":
         return Broken("is a part of a longer record, which is not joined; join them first")
     if content is None:
         return Broken(f"is longer than {MAX_DOCUMENT >> 20} MiB")
     try:
-        said = headers.get("content-type", "")
+        said = headers.get(b"content-type", "")
         if kind == "response" and said.replace(" ", "").lower().startswith("application/http"):
             said, content = _payload(content)
         media, _, parameters = said.partition(";")
@@ -171,7 +185,7 @@ def _item(headers: dict[str, str], content: bytes | None, passed: Passed) -> Ite
         text = _text(content, media, _charset(parameters))
     except Broken as error:
         return error
-    return {"text": text, "id": (headers.get("warc-target-uri") or headers.get("warc-record-id", "")).strip("<>")}
+    return {"text": text, "id": (headers.get(b"warc-target-uri") or headers.get(b"warc-record-id", "")).strip("<>")}
 
 
 def _payload(content: bytes) -> tuple[str, bytes]:
@@ -182,28 +196,27 @@ def _payload(content: bytes) -> tuple[str, bytes]:
     Broken
         It is no answer, or packed in an unknown way.
     """
-    try:
-        from warcio.bufferedreaders import ChunkedDataReader
-        from warcio.statusandheaders import StatusAndHeadersParser, StatusAndHeadersParserException
-    except ImportError:
-        raise MachineError("web archives with servers' answers need warcio: pip install 'dyetrace[web]'") from None
     stream = io.BytesIO(content)
     try:
-        answer = StatusAndHeadersParser(["HTTP/"], verify=False).parse(stream)
-    except (StatusAndHeadersParserException, EOFError, ValueError) as error:
+        if not stream.readline(_LINE).startswith(b"HTTP/"):
+            raise ValueError("it begins in another way")
+        headers = _fields(stream)
+    except ValueError as error:
         raise Broken(f"holds no answer of a server: {one_line(error)}") from None
-    said = answer.get_header("Content-Type") or ""
-    packed = (answer.get_header("Content-Encoding") or "").strip().lower()
-    packed = "" if packed == "identity" else packed.removeprefix("x-")
-    chunked = "chunked" in (answer.get_header("Transfer-Encoding") or "").lower()
-    if not packed and not chunked:
+    said = headers.get(b"content-type", "")
+    packed = headers.get(b"content-encoding", "").lower().removeprefix("x-").removeprefix("identity")
+    chunked = "chunked" in headers.get(b"transfer-encoding", "").lower()
+    if (not packed and not chunked) or said.partition("/")[0].lower() in _NO_TEXT:
         return said, stream.read()
-    if said.partition("/")[0].strip().lower() in _NO_TEXT:
-        return said, content
     if packed not in ("", "gzip", "deflate", "br"):
         raise Broken(f"is packed as {one_line(packed)}, which is not read")
+    try:
+        from warcio.bufferedreaders import ChunkedDataReader, DecompressingBufferedReader
+    except ImportError:
+        raise MachineError("what servers send in parts or packed needs warcio: pip install 'dyetrace[web]'") from None
     # Archives are allowed to hold what was packed unpacked, headers unchanged; the reader finds that out.
-    reader = ChunkedDataReader(stream, decomp_type=packed or None) if chunked else _unpacked(stream, packed)
+    kind = ChunkedDataReader if chunked else DecompressingBufferedReader
+    reader = kind(stream, decomp_type=packed or None)
     found = bytearray()
     try:
         while len(found) <= MAX_DOCUMENT and (part := reader.read(_CHUNK)):
@@ -213,13 +226,6 @@ def _payload(content: bytes) -> tuple[str, bytes]:
     if len(found) > MAX_DOCUMENT:
         raise Broken(f"is longer than {MAX_DOCUMENT >> 20} MiB")
     return said, bytes(found)
-
-
-def _unpacked(stream: BinaryIO, packed: str) -> BinaryIO:
-    from warcio.bufferedreaders import DecompressingBufferedReader
-
-    reader: BinaryIO = DecompressingBufferedReader(stream, decomp_type=packed)
-    return reader
 
 
 def _charset(parameters: str) -> str:
