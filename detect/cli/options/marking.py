@@ -160,8 +160,8 @@ class Generate(Printed, Working, runs="generating:generate"):
     prompts: str = option(
         "--prompts",
         default="-",
-        help="File with one prompt a line, or JSONL with a 'prompt' field; - is standard input.  "
-        "[e.g. --prompts prompts.txt]",
+        help="File with one prompt a line, or records (JSONL, JSON, CSV, ...) with a 'prompt' field; - is standard "
+        "input.  [e.g. --prompts prompts.txt]",
     )
     output: str = option(
         "-o",
