@@ -18,11 +18,11 @@ import numpy as np
 
 from detect.readers.batch import I64, Broken, one_line
 from detect.readers.stream import arrow
+from detect.readers.turns import CONTENT_KEYS
 
 _EXTENSION = b"ARROW:extension:name"
 # In JSON: pairs of surrogates, surrogates alone (group 1), all other escapes.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
-_CONTENT = ("content", "value")  # of a turn: null says that it has none
 _BLOCK = 1 << 16  # rows whose lengths are looked at together
 _LIST_BYTES, _STRUCT_BYTES = 8, 32  # what a row costs beside its contents
 
@@ -280,7 +280,7 @@ def _structs(array: Any, broken: list[Broken]) -> list[Any]:
     columns = [_values(array.field(number), field, broken) for number, field in fields]
     rows = zip(*columns, strict=True) if columns else iter([()] * len(array))
     found = [
-        {name: value for name, value in zip(names, row, strict=True) if value is not None or name in _CONTENT}
+        {name: value for name, value in zip(names, row, strict=True) if value is not None or name in CONTENT_KEYS}
         for row in rows
     ]
     return _with_nulls(array, found)

@@ -121,7 +121,7 @@ def fixed_lists(chance: Random, count: int) -> Made:
 
 
 def structs(chance: Random, count: int) -> Made:
-    columns = {name: anything(chance, count) for name in chance.sample(["role", "text", "a.b", ""], 2)}
+    columns = {name: anything(chance, count) for name in chance.sample(["role", "tool", "a.b", ""], 2)}
     null = [chance.random() < 0.3 for _ in range(count)]
     values = [
         None if gone else {name: rows[row] for name, (rows, _) in columns.items() if rows[row] is not None}
@@ -133,7 +133,7 @@ def structs(chance: Random, count: int) -> Made:
 
 
 def maps(chance: Random, count: int) -> Made:
-    keys = [chance.sample(["", "a", "b", "content"], chance.randint(0, 3)) for _ in range(count)]
+    keys = [chance.sample(["", "a", "b", "c"], chance.randint(0, 3)) for _ in range(count)]
     flat = [key for some in keys for key in some]
     inner, array = anything(chance, len(flat))
     ends = [sum(map(len, keys[:row])) for row in range(count + 1)]
