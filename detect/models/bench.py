@@ -88,7 +88,7 @@ class Bench:
     def predictions(self, folder: Path, text: ReadingText, where: Positions) -> Predictions:
         """What the model predicts at the positions of a text."""
         seen = self.seen(folder)
-        settings = [seen.sha256, template_hash(folder, self._base), self._dtype]
+        settings: list[object] = [seen.sha256, template_hash(folder, self._base), self._dtype]
         settings += [self.spec.tokenizer, self.spec.context_width]
         settings += [versions().get(package) for package in ("dyetrace", "torch", "transformers")]
         if first := leading_tokens(load_tokenizer(find_model(folder, self._base).tokenizer)):

@@ -29,8 +29,8 @@ def model_class(folder: Path, called: Path) -> Any:
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     composite = bool(getattr(type(config), "sub_configs", None)) and config.get_text_config() is not config
-    named = [getattr(transformers, str(name), None) for name in config.architectures or ()]
-    fits = [one for one in named if getattr(one, "config_class", None) is type(config)]
+    named: list[Any] = [getattr(transformers, str(name), None) for name in config.architectures or ()]
+    fits = [one for one in named if one is not None and getattr(one, "config_class", None) is type(config)]
     if getattr(config, "is_encoder_decoder", False) and not any(one.__name__.endswith("ForCausalLM") for one in fits):
         raise DyetraceError(
             f"model folder {called} holds {_architecture(config)}, an encoder with a decoder, which reads no text as a "

@@ -133,9 +133,17 @@ class WatermarkConfig(BaseWatermarkingConfig):  # type: ignore[misc]
     def validate(self) -> None:
         """All checks are made when the configuration is built."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """What may be saved with a model's generation configuration: the spec, never a key."""
-        return {"dyetrace_spec": self.spec.canonical_json.decode()}
+    def to_dict(self) -> None:
+        """What is saved with a model's generation configuration: nothing, and so never a key.
+
+        transformers takes whatever it finds there for its own watermark, and a model saved with it can't be loaded.
+        A model that is loaded again needs a new configuration with the key.
+        """
+        return None
+
+    def to_json_string(self) -> str:
+        """The same as JSON."""
+        return "null\n"
 
     def construct_processor(self, vocab_size: int, device: Any) -> LogitsProcessor:
         """Return the processor of one generation (called by transformers)."""

@@ -100,9 +100,9 @@ class _Config(BaseWatermarkingConfig):  # type: ignore[misc]
     def validate(self) -> None:
         """Settings were checked when the hook was made."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """What may be saved with a generation configuration: the spec, never a key."""
-        return {"dyetrace_spec": self._hook.epoch.spec.canonical_json.decode()}
+    def to_dict(self) -> None:
+        """What is saved with a generation configuration: nothing, as transformers would take it for its own."""
+        return None
 
     def construct_processor(self, vocab_size: int, device: Any = None) -> LogitsProcessor:
         """Called by transformers."""
