@@ -15,6 +15,7 @@ import pytest
 
 from detect.cli.statuses import BAD_INPUT, MACHINE, Status
 from detect.corpus.work import WORK
+from detect.report.verification import verify_report
 from tests.detect.corpus.marked import SECRET, documents, spec, write_jsonl
 from watermark.keys import write_key_file
 from watermark.spec import write_spec
@@ -66,7 +67,7 @@ def test_a_report_is_whole_though_standard_output_takes_nothing(form: list[str],
     os.close(writer)
     one_line(done, "standard output was closed", "the report is in")
     for name in ("a", "b"):
-        assert run("report", "verify", str(tmp_path / name / "report.json"), within=folder).returncode == 0
+        assert verify_report(tmp_path / name / "report.json", inputs=folder).holds
 
 
 def test_a_closed_standard_input_holds_no_text(folder: Path) -> None:
