@@ -264,7 +264,8 @@ def trace_endpoint(
     if not parts:
         more = "ask more prompts or for longer answers by a new plan (--count, --max-tokens), in a folder of its own"
         raise UndecidedError(
-            f"the {answered} answers hold no context that counts; {more}{', without --served' * marked}"
+            f"the {answered} answers hold no context that counts{_left_out(account)}; "
+            f"{more}{', without --served' * marked}"
         )
     evidence = Evidence(joined(parts), np.concatenate(steps), tuple(watch.looks), len(watch.moments))
     return write_report(
@@ -327,6 +328,12 @@ def trace_endpoint(
             sampling=plan.asked_for,
         ),
     )
+
+
+def _left_out(account: Account) -> str:
+    """What was asked for and can't be read, as the end of a sentence."""
+    told = [f"{count:,} times {reason}" for reason, count in (account.refused | account.unusable).items()]
+    return f" (of no use: {'; '.join(told[:5])})" if told else ""
 
 
 def _seen_before(answers: int) -> str | None:

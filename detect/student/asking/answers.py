@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from detect.student.asking.error_bodies import error_message as error_message
 from detect.student.asking.error_bodies import error_of
 from detect.student.asking.error_bodies import one_line as one_line
-from detect.student.asking.message_texts import Said, sound_text, texts_of
+from detect.student.asking.message_texts import Said, is_thought, sound_text, texts_of
 from detect.student.asking.placing import Places, places_of
 from detect.student.asking.usage import usage_of
 
@@ -26,6 +26,11 @@ LEAST_LOGPROB = -9999.0
 """What vLLM and OpenAI write for "very unlikely"; smaller ones (llama.cpp's -3.4e38) are raised to it."""
 
 _ROUNDING = 0.01  # a logprob that much above 0, or probabilities that sum to that much above 1, are still rounding
+_SIGNS = ("\u0120", "\u010a", "\u2581")  # a blank, a line feed and a blank in pieces of vocabularies
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_BYTES_OF = {" ": 32} | {chr(byte): byte for byte in _PRINTABLE}
+_BYTES_OF |= {chr(256 + n): byte for n, byte in enumerate(byte for byte in range(256) if byte not in _PRINTABLE)}
+"""Characters by which GPT-2's vocabulary, and most since, write bytes."""
 _ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})|(.)", re.DOTALL)
 
 
@@ -216,7 +221,7 @@ def _choice(choice: Any, prompt: Any) -> Choice:
     said = texts_of(choice)
     text = "".join(one.text for one in said if one.kind == "answer")
     ids = _ids(choice.get("token_ids")), _ids(choice.get("prompt_token_ids") or prompt)
-    tokens = _positions(choice.get("logprobs"))
+    tokens = as_spelled(_positions(choice.get("logprobs")), [one.text for one in said])
     parts = said if any(one.kind != "answer" for one in said) else ()
     return Choice(text, tokens, reason, None if text else _why_empty(choice, reason, said), *ids, parts)
 
@@ -247,12 +252,38 @@ def _positions(logprobs: Any) -> tuple[Position, ...] | None:
     if not isinstance(logprobs, dict):
         return None
     content = logprobs.get("content")
-    if isinstance(content, list) and content:
-        return tuple(_position(entry) for entry in content)
+    # Some servers give reasoning's in a list of its own (DeepSeek); it was written first.
+    thought = next((v for name, v in logprobs.items() if is_thought(name) and isinstance(v, list)), [])
+    if (isinstance(content, list) and content) or thought:
+        return tuple(_position(entry) for entry in [*thought, *(content if isinstance(content, list) else ())])
     tokens = logprobs.get("tokens")
     if isinstance(tokens, list) and tokens:
         return _legacy(tokens, logprobs.get("token_logprobs"), logprobs.get("top_logprobs"))
     return None
+
+
+def as_spelled(tokens: tuple[Position, ...] | None, texts: Sequence[str]) -> tuple[Position, ...] | None:
+    """Tokens with their bytes, where a server sends pieces of its vocabulary as they stand there ("Ġthe", "▁the").
+
+    Parameters
+    ----------
+    tokens
+        Of an answer.
+    texts
+        Its texts: they say which of the two it sends.
+    """
+    if tokens is None or not any(sign in position.chosen.text for position in tokens for sign in _SIGNS):
+        return tokens
+    spelled = b"".join(position.chosen.raw for position in tokens)
+    if any(text.strip().encode() in spelled for text in texts if text.strip()):
+        return tokens
+    return tuple(Position(_unpieced(p.chosen), tuple(map(_unpieced, p.top))) for p in tokens)
+
+
+def _unpieced(token: TokenLogprob) -> TokenLogprob:
+    text = token.text.replace("\u2581", " ")
+    raw = bytes(_BYTES_OF[c] for c in text) if all(c in _BYTES_OF for c in text) else text.encode()
+    return token._replace(raw=raw)
 
 
 def _position(entry: Any) -> Position:

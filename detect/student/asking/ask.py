@@ -26,6 +26,7 @@ from watermark.errors import DyetraceError, MachineError
 _GIVEN_UP_IN_A_ROW = 5  # requests that no attempt could settle, without one success in between
 _UNUSABLE_AT_FIRST = 5  # responses in which there was nothing to use, before any that could be used
 _MOST_MODELS = 20
+_UNPAID = 402  # the account has nothing left: no request is taken
 _THROTTLED = 4.0  # times the first backoff, where an endpoint is throttled and says not for how long: often a minute
 _KEPT = "Ctrl-C keeps what is answered"
 
@@ -363,14 +364,14 @@ class Asker(Generic[T]):
     def _refused(self, request: Request, reply: Reply, verdict: str, epoch: int) -> float | None:
         self._last_trouble, self._slower = reply.says(), 1.0
         of_prompt = verdict in ("refused", "stop") and is_of_prompt(reply.status, reply.payload)
-        if self._settings.skips and (verdict == "refused" or of_prompt):
+        if self._settings.skips and ((verdict == "refused" and reply.status != _UNPAID) or of_prompt):
             if not self._refusals.count:
                 self._tell(f"{self._host}: refuses a prompt ({reply.says()}); it is left out, as others will be")
             advice = _advice(reply.status)
             counted = self._refusals.refused(request.step, reply.says(), advice, self._known_to_work, of_prompt)
             self.account.refused = counted
             return None
-        if verdict == "stop" or (verdict == "refused" and not self._known_to_work):
+        if verdict == "stop" or (verdict == "refused" and not (self._known_to_work and reply.status != _UNPAID)):
             raise DyetraceError(f"{self._host} refuses: {reply.says()}; {_advice(reply.status)}")
         if verdict == "refused":
             return None

@@ -47,6 +47,11 @@ def sound_text(value: Any) -> str | None:
     return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def is_thought(name: str) -> bool:
+    """Whether a field holds reasoning, by its name."""
+    return _THOUGHT.search(name) is not None and _NO_TEXT.search(name) is None
+
+
 def texts_of(choice: dict[str, Any]) -> tuple[Said, ...]:
     """The texts of one of a response's choices: reasoning, answer, tool calls, in the order in which they were written.
 
@@ -72,7 +77,7 @@ def texts_of(choice: dict[str, Any]) -> tuple[Said, ...]:
 def _named_thoughts(where: dict[str, Any], depth: int = 1) -> Iterator[str]:
     """Reasoning under whatever name in a message, or in what a proxy adds to it."""
     for name, value in where.items():
-        if _THOUGHT.search(name) and not _NO_TEXT.search(name):
+        if is_thought(name):
             yield from _strings(value)
         elif depth and isinstance(value, dict) and name not in ("message", "logprobs", "usage", "function_call"):
             yield from _named_thoughts(value, depth - 1)

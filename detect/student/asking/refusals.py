@@ -100,6 +100,5 @@ class Refusals:
         """Raise DyetraceError where all that was asked was refused."""
         if self._of and not works:
             says = next(iter(self._reasons.values()))
-            raise DyetraceError(
-                f"{self._host} refuses all {len(self._of)} prompts: {says}; ask other prompts, or by other settings"
-            )
+            which = "the one prompt" if len(self._of) == 1 else f"all {len(self._of)} prompts"
+            raise DyetraceError(f"{self._host} refuses {which}: {says}; ask other prompts, or by other settings")

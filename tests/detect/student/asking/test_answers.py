@@ -238,8 +238,27 @@ def test_an_answer_knows_where_its_tokens_begin_in_its_text() -> None:
 
     assert answer("one two", "one", " two").places == [{0: 0, 3: 1}]
     assert answer("one two", "one", " two", "<|im_end|>").has_logprobs
-    assert not answer("one two", "Ġone", "Ġtwo").has_logprobs
+    assert not answer("one two", "ones", "twos").has_logprobs
     assert not answer("one two").has_logprobs
+
+
+def test_pieces_of_a_vocabulary_are_read_as_their_bytes_where_the_text_says_so() -> None:
+    def first(text: str, *words: str) -> Any:
+        entries = [
+            {"token": word, "logprob": -1.0, "top_logprobs": [{"token": word, "logprob": -1.0}]} for word in words
+        ]
+        return read(chat(text, {"content": entries})).choices[0].tokens
+
+    assert [p.top[0].raw for p in first("one é\n", "one", "Ġ", "Ã©", "Ċ")] == [b"one", b" ", "é".encode(), b"\n"]
+    assert [p.chosen.raw for p in first("one two", "▁one", "▁two")] == [b" one", b" two"]
+    assert [p.chosen.raw for p in first("a Ġ", "a", " Ġ")] == [b"a", " Ġ".encode()]
+
+
+def test_reasonings_own_logprobs_stand_before_the_answers() -> None:
+    """DeepSeek's reasoner has two lists."""
+    lists = {name: [{"token": name[0], "logprob": -1.0}] for name in ("content", "reasoning_content")}
+    (choice,) = read(chat("c", lists, reasoning_content="r")).choices
+    assert [p.chosen.text for p in choice.tokens] == ["r", "c"]
 
 
 def test_an_answer_without_an_answer_proper_has_its_reasoning() -> None:
