@@ -130,10 +130,10 @@ class AnswerReader:
                 for place, value in zip(at.tolist(), values, strict=True)
                 if value not in before and value not in self.taken and (served is None or value in served)
             ]
-            texts = context_texts(
+            stood = context_texts(
                 self.tokenizer, ids[np.array(kept, dtype=np.int64)[:, None] - np.arange(width, 0, -1)]
             )
-            kept = [place for place, text in zip(kept, texts, strict=True) if not stands_in(text, shown)]
+            kept = [place for place, text in zip(kept, stood, strict=True) if not stands_in(text, shown)]
             starts = [_start(said.text, cut + encoding.offsets[place][0]) for place in kept]
             if of_text is not None:
                 both = [(place, start) for place, start in zip(kept, starts, strict=True) if start in of_text]

@@ -136,7 +136,7 @@ def _of_part(part: Any) -> list[Said] | None:
         return None
     if not isinstance(part, dict):
         return []
-    kind = part.get("type") if isinstance(part.get("type"), str) else ""
+    kind = sound_text(part.get("type")) or ""
     if _THOUGHT.search(kind) or part.get("thought") is True:
         return [Said("reasoning", text) for text in _strings({k: v for k, v in part.items() if k != "thought"})]
     if _CALLED.search(kind) or any(_CALLED.search(name) for name in part):
