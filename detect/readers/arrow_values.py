@@ -353,7 +353,7 @@ def _lengths(array: Any) -> I64:
         return np.asarray(np.append(_lengths(array.dictionary), _LIST_BYTES)[places])
     if t.is_run_end_encoded(kind):
         runs, first = _runs(array)
-        return np.asarray(_lengths(array.values)[runs + first])
+        return np.asarray(_lengths(array.values.slice(first, int(runs.max(initial=-1)) + 1))[runs])
     if is_list(kind) or t.is_map(kind):
         values, starts, stops = bounds(array)
         if values is not None and (width := _width(values.type)):

@@ -50,14 +50,14 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
     try:
         schema = _parquet_schema(path) if form == "parquet" else _open_arrow(path).schema
         names = list(schema.names)
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise Broken(f"has two columns of the name {twice!r}; rename one of them")
+        of_types, head = kinds_of(schema), _head_of_file(path, form, schema)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise Broken(f"is no readable {form.capitalize()} file: {one_line(error)}") from None
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Broken(f"has two columns of the name {twice!r}; rename one of them")
     if options.id_field is not None and not has_column(schema, options.id_field):
         raise Broken(f"has no column {options.id_field!r} to take ids from; name another with --id-field")
-    head = _head_of_file(path, form, schema)
     for column in options.fields:
         reason = head.unread.get(head_of(names, column) or "")
         if reason is not None:
@@ -65,7 +65,7 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
     # Types speak for columns in which nothing was seen, and for names with dots, which may be paths as well.
     kinds = {
         name: kind
-        for name, kind in kinds_of(schema).items()
+        for name, kind in of_types.items()
         if ("." in name and name in names) or not any(_has(record, name) for record in head.records)
     }
     try:
@@ -74,7 +74,7 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
         if not head.empty:
             raise
         # Columns without rows may be of any type; nothing will be read.
-        column, kind = next(iter(kinds_of(schema).items()), (names[0] if names else "", "text"))
+        column, kind = next(iter(of_types.items()), (names[0] if names else "", "text"))
         return Inspected(((column, kind),), None)
     other = (ColumnSeen(name, "other", len(head.records), 0, read=False) for name in head.unread)
     return replace(seen, columns=(*seen.columns, *other))
