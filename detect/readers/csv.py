@@ -26,13 +26,14 @@ from detect.readers.batch import (
 )
 from detect.readers.records import Item
 from detect.readers.start import first_items, lost
-from detect.readers.stream import BOM, damage_of, opened
+from detect.readers.stream import begin, damage_of, opened
 from watermark.backends.numba_backend import jit
 
 Ints = npt.NDArray[np.int64]
 
 _NAME = 200  # characters of a column's name; longer ones are text
 _SEPARATORS = b"\t,;|"
+_NO_BYTE = 256
 _MOST = 1 << 14  # values found at a time
 _UNREAD = b"...", b""  # for a value that isn't needed: something, nothing
 
@@ -143,13 +144,11 @@ def _items(
     """
     rows = _Rows(needed)
     state, values = np.zeros(3, np.int64), np.empty((_MOST, 3), np.int64)
-    count, separator, rest = 0, 0, b""
+    count, rest = 0, b""
     row: list[bytes | None] = []
     with opened(path, compression) as stream:
+        separator = _separator(begin(stream))
         while data := stream.read(max(size, len(rest))):
-            if not separator:
-                data = data.removeprefix(BOM)
-                separator = _separator(data)
             at, data = len(rest), rest + data
             state[1] = 0
             view = np.frombuffer(data, np.uint8)
@@ -179,10 +178,10 @@ def _items(
 
 
 def _separator(head: bytes) -> int:
-    """What separates the names in the first line: what comes up most often outside of quotes."""
-    line = re.sub(rb'"(?:[^"]|"")*"', b"", head[: 1 << 16]).partition(b"\n")[0]
+    """What separates the names in the first line, by what comes up most often outside of quotes; no byte if none does."""
+    line = re.sub(rb'"(?:[^"]|"")*"', b"", head).partition(b"\n")[0]
     best = max(_SEPARATORS, key=lambda byte: line.count(bytes([byte])))
-    return best if bytes([best]) in line else ord(",")
+    return best if best in line else _NO_BYTE
 
 
 def _value(data: bytes, start: int, end: int, what: int) -> bytes | None:

@@ -33,7 +33,7 @@ from detect.readers.batch import (
 from detect.readers.passed import Passed
 from detect.readers.records import Item
 from detect.readers.start import first_items, lost
-from detect.readers.stream import BOM, damage_of, opened
+from detect.readers.stream import BOM, begin, damage_of, opened
 from watermark.backends.numba_backend import jit
 
 Ints = npt.NDArray[np.int64]
@@ -107,7 +107,8 @@ def items(path: str, compression: str) -> Iterator[list[Item]]:
 def layout_of(path: str, compression: str) -> Layout:
     """How a file's records lie in it, by its beginning, and by where its first object ends."""
     with opened(path, compression) as stream:
-        head = stream.read(HEAD).removeprefix(BOM)
+        begin(stream)
+        head = stream.read(HEAD)
     first, alone = mended(head)
     if isinstance(first, list):
         return Layout("values" if _is_chat(first) else "array")
@@ -171,6 +172,7 @@ def _alone(path: str, compression: str) -> bool:
     state = _new_state()
     spans = np.empty((_SPANS, 3), np.int64)
     with opened(path, compression) as stream:
+        begin(stream)
         values = 0
         while data := stream.read(BATCH_BYTES):
             state[_START] = min(state[_START], 0)
@@ -362,11 +364,10 @@ def _items(path: str, compression: str, taker: _Taker, size: int = BATCH_BYTES) 
         return
     opens = _OPENED[taker.layout.shape]
     state, spans = _new_state(), np.empty((_SPANS, 3), np.int64)
-    count, too_long, rest, begun = 0, False, b"", False
+    count, too_long, rest = 0, False, b""
     with opened(path, compression) as stream:
+        begin(stream)
         while data := stream.read(max(size, len(rest))):
-            if not begun:
-                begun, data = True, data.removeprefix(BOM)
             at, data = len(rest), rest + data
             state[_START] = min(state[_START], 0)  # where the item under way begins in these data, if there is one
             view = np.frombuffer(data, np.uint8)

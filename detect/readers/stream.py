@@ -208,7 +208,7 @@ class _Decompressed(io.RawIOBase):
 
 
 @contextmanager
-def opened(path: str, compression: str) -> Iterator[BinaryIO]:
+def opened(path: str, compression: str) -> Iterator[io.BufferedReader]:
     """The bytes of a file, decompressed.
 
     Raises
@@ -224,7 +224,7 @@ def opened(path: str, compression: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def decompressed(file: BinaryIO, compression: str) -> BinaryIO:
+def decompressed(file: io.BufferedReader, compression: str) -> io.BufferedReader:
     """The bytes of an open file, decompressed.
 
     Raises
@@ -271,6 +271,15 @@ def _said(error: Exception) -> str:
     if isinstance(error, lzma.LZMAError) and "limit" in said:
         return f"it needs more than {_XZ_MEMORY >> 20} MiB of memory (decompress it with xz -d)"
     return said
+
+
+def begin(stream: io.BufferedReader) -> bytes:
+    """Go past a byte order mark; returns some of the bytes that follow, which stay to be read."""
+    head = stream.peek(len(BOM))
+    if head.startswith(BOM):
+        stream.read(len(BOM))
+        head = stream.peek(1)
+    return head
 
 
 def damage_of(stream: BinaryIO) -> str:

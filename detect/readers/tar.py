@@ -228,7 +228,7 @@ def _content(file: IO[bytes]) -> bytes:
     """
     data = file.read(MAX_DOCUMENT + 1)
     if (compression := compression_of(data[:16])) and len(data) <= MAX_DOCUMENT:
-        with decompressed(io.BytesIO(data), compression) as stream:
+        with decompressed(io.BufferedReader(cast(Any, io.BytesIO(data))), compression) as stream:
             data = stream.read(MAX_DOCUMENT + 1)
             if damage := damage_of(stream):
                 raise Broken(f"cannot be decompressed: {damage}")
@@ -270,7 +270,7 @@ def _value(data: bytes) -> Any:
 
 def _lines(file: IO[bytes]) -> Iterator[Item]:
     """Lines of a JSONL member, decompressed."""
-    whole = io.BufferedReader(cast(io.RawIOBase, file), _CHUNK)
+    whole = io.BufferedReader(cast(Any, file), _CHUNK)
     with decompressed(whole, compression_of(whole.peek(16)[:16])) as stream:
         first = True
         while line := stream.readline(MAX_DOCUMENT + 1):
