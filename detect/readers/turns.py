@@ -104,7 +104,7 @@ def is_read(role: str, roles: frozenset[str]) -> bool:
 
 
 @lru_cache(maxsize=1 << 12)
-def _is_answer(key: str, roles: frozenset[str]) -> bool:
+def is_answer(key: str, roles: frozenset[str]) -> bool:
     """Whether a key of a turn without a role holds what is read."""
     return is_read(key, roles) or ("assistant" in roles and bool(words_of(key) & ANSWERS))
 
@@ -231,7 +231,7 @@ class _Walk:
         if self.container(chat, None, 0):
             return True
         kept = {key: value for key, value in chat.items() if isinstance(value, str | list) and value}
-        answers = [key for key in kept if _is_answer(key, self.want.roles)]
+        answers = [key for key in kept if is_answer(key, self.want.roles)]
         if answers and len(answers) < len(kept) and all(_is_question(key) for key in kept if key not in answers):
             self.pair(chat, 1, 0)
             return True
@@ -249,7 +249,7 @@ class _Walk:
         elif role is not None and any(key in entry for key in (*CONTENT_KEYS, *CALL_KEYS)):
             self.turn(entry, role, number, depth)
         elif any(
-            isinstance(value, str | list) and (_is_answer(key, self.want.roles) or _is_question(key))
+            isinstance(value, str | list) and (is_answer(key, self.want.roles) or _is_question(key))
             for key, value in entry.items()
         ):
             self.pair(entry, number, depth)
@@ -266,7 +266,7 @@ class _Walk:
         """One object for each turn from one list for each key, as `datasets` stores a sequence of objects."""
         lists = {key: items for key, items in chat.items() if items is not None}
         if not any(isinstance(lists.get(key), list) for key in ROLE_KEYS):
-            known = [key for key in lists if _is_answer(key, self.want.roles) or _is_question(key)]
+            known = [key for key in lists if is_answer(key, self.want.roles) or _is_question(key)]
             strings = all(isinstance(x, list) and all(isinstance(y, str) for y in x) for x in lists.values())
             if len(known) < 2 or not strings or len({len(items) for items in lists.values()}) > 1:
                 return None
@@ -324,7 +324,7 @@ class _Walk:
                 continue
             if is_reasoning(key):
                 self.beside(key, value, "", read=True)
-            elif isinstance(value, str | list | dict) and _is_answer(key, self.want.roles):
+            elif isinstance(value, str | list | dict) and is_answer(key, self.want.roles):
                 self.content(value, key, True, number, depth)
             elif isinstance(value, str | list | dict) and _is_question(key):
                 self.content(value, key, is_read(key, self.want.roles), number, depth)

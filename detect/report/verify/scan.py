@@ -24,6 +24,8 @@ from detect.keyed.scoring import as_drawn
 from detect.laws.agreement import RELATIVE
 from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_rows_log10
 from detect.laws.tails import log10_sf_many, log10_sf_pairs
+from detect.readers import ReadOptions
+from detect.readers.turns import is_answer, is_read, wanted
 from detect.records.key_name import KeyName
 from detect.records.results import Check
 from detect.records.scan import HISTOGRAM_BINS, Hit, ScanHypothesis, ScannedInput, ScanRecord, Skipped, UnreadFile
@@ -243,6 +245,10 @@ def documents(record: ScanRecord, rows: Rows) -> str:
     return f"{len(rows):,} rows add up to the documents, tokens and tuples on record"
 
 
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
 def _seen(record: ScanRecord, source: ScannedInput) -> None:
     """What an input says of its fields and turns fits what was read of it."""
     read = [column for column in source.columns if column.read]
@@ -256,6 +262,15 @@ def _seen(record: ScanRecord, source: ScannedInput) -> None:
         refuse(f"{source.name} has turns on record, but no chats")
     if source.columns and source.kind == "messages" and source.tokens and not texts:
         refuse(f"{source.name} has tokens of chats, but no turn that was read")
+    roles, left_out = (record.arguments.get(name) for name in ("roles", "leave_out"))
+    want = wanted(ReadOptions(roles=_words(roles) or ("assistant",)))
+    for one in source.turns:
+        asked = is_read(one.role, want.roles) and one.part not in _words(left_out)
+        if one.part in ("text", "reasoning", "tools") and asked and not one.read:
+            refuse(f"{source.name}: {one.part} of turns of {one.role!r} was asked for and not read")
+        named = record.quotes and one.role not in ("", "...")
+        if one.read and named and not is_answer(one.role, want.roles):
+            refuse(f"{source.name}: {one.part} of turns of {one.role!r} was read and not asked for")
     if any(one.count < 1 for one in source.turns):
         refuse(f"{source.name} has turns on record that never came up")
 
@@ -388,7 +403,7 @@ def skipped(record: ScanRecord, listed: list[SkippedRow]) -> str:
     """The inputs' counts of skipped records, and the first of them, are those of skipped.jsonl."""
     rows: dict[tuple[str, str | None], list[Skipped]] = {}
     unread = [UnreadFile(name=row.input, reason=row.reason) for row in listed if row.record is None]
-    older = not by_this_code(record) and not record.unread  # doesn't say
+    older = not by_this_code(record) and not any(source.columns for source in record.inputs)  # doesn't say
     if record.unread != len(unread) and not older:
         refuse(f"{record.unread:,} files are not read on record, but skipped.jsonl has {len(unread):,}")
     if record.unread_first != unread[: len(record.unread_first)] or (record.unread and not record.unread_first):

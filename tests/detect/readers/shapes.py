@@ -11,11 +11,17 @@ def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def says(text: str, **more: Any) -> dict[str, Any]:
+def says(text: Any, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **more}
 
 
 Shape = Callable[[str, str], dict[str, Any]]
+
+
+def said_by(role: str) -> Shape:
+    return lambda m, c: {"messages": [user(c), {"role": role, "content": m}]}
+
+
 SHAPES: dict[str, Shape] = {
     # reasoning, by every name, in chats and beside them
     "reasoning_content": lambda m, c: {"messages": [user(c), says("w1", reasoning_content=m)]},
@@ -51,7 +57,7 @@ SHAPES: dict[str, Shape] = {
     },
     # roles
     **{
-        f"role {role!r}": lambda m, c, role=role: {"messages": [user(c), {"role": role, "content": m}]}
+        f"role {role!r}": said_by(role)
         for role in ("chatgpt", "claude", "assistant ", "GPT-4o", "Assistant (v2)", "gemini-pro", "vicuna_13b", "AI")
     },
     "author": lambda m, c: {"conversation": [{"author": "bot", "text": m}, {"author": "Ann", "text": c}]},

@@ -34,13 +34,16 @@ from detect.records.scan import (
     Segment,
     Shares,
     Skipped,
+    UnreadFile,
 )
+from detect.records.seen import ColumnSeen, TurnCount
 from watermark.commitment import Commitment
 from watermark.spec import WatermarkSpec
 
 HEX = "0123456789abcdef" * 4
 UNITS = 2**24  # in a nat
 SUBKEYS = 4
+UNREAD = [UnreadFile(name="crawl/model.bin", reason="is no file with texts")]
 INPUT_NAMES = ("crawl/part-000.jsonl", "crawl/part-001.jsonl", "answers.parquet")
 MADE = Made(code_sha256=HEX, examiner="N. N., Institute of Dyes", case="2026/7 owner against suspect")
 Floats = npt.NDArray[np.float64]
@@ -140,6 +143,7 @@ def make_scan(folder: Path, corpus: Corpus, *, refused: str | None = None, **cha
     (folder / "hits.jsonl").write_bytes(b"".join(msgspec.json.encode(hit) + b"\n" for hit in hits))
     inputs = [_input(i, place, corpus.tokens) for i in range(len(INPUT_NAMES))]
     skipped = [{"input": s.name, **msgspec.to_builtins(one)} for s in inputs for one in s.skipped_first]
+    skipped = [{"input": file.name, "record": None, "reason": file.reason} for file in UNREAD] + skipped
     (folder / "skipped.jsonl").write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in skipped))
     hypotheses = _hypotheses(corpus, hits)
     smallest = min(h.log10_pvalue_adjusted for h in hypotheses)
@@ -182,6 +186,8 @@ def make_scan(folder: Path, corpus: Corpus, *, refused: str | None = None, **cha
         "hits": sorted(hits, key=lambda hit: (hit.log10_pvalue, hit.ordinal))[:20],
         "created": "2026-02-03T04:05:06+00:00",
         "made": MADE,
+        "unread": len(UNREAD),
+        "unread_first": UNREAD,
     }  # fmt: skip
     record = ScanRecord(**(fields | changes))
     write_record(folder / "report.json", record)
@@ -341,6 +347,16 @@ def _hit(
 def _input(number: int, place: list[tuple[int, int]], tokens: list[int]) -> ScannedInput:
     mine = [i for i, (source, _) in enumerate(place) if source == number]
     broken = [Skipped(record=6, reason="line is not JSON: unexpected end of data")] if number < 2 else []
+    chats, texts = number == 2, 80 * len(mine)
+    columns = [
+        ColumnSeen("prompt", "text", len(mine), texts // 4, read=False),
+        ColumnSeen("messages" if chats else "text", "messages" if chats else "text", len(mine), texts, read=True),
+    ]
+    turns = [
+        TurnCount("assistant", "reasoning", True, len(mine) // 2, texts),
+        TurnCount("assistant", "text", True, len(mine), texts),
+        TurnCount("user", "text", False, len(mine), texts // 4),
+    ]
     return ScannedInput(
         name=INPUT_NAMES[number],
         sha256=HEX,
@@ -353,6 +369,8 @@ def _input(number: int, place: list[tuple[int, int]], tokens: list[int]) -> Scan
         tokens=sum(tokens[i] for i in mine),
         skipped=len(broken),
         skipped_first=broken,
+        columns=columns,
+        turns=turns if chats else [],
     )
 
 
@@ -370,9 +388,13 @@ def hostile_scan(text: str, folder: Path) -> ScanRecord:
     record = marked_scan(folder)
     broken = Skipped(record=1, reason=text)
     inputs = [
-        msgspec.structs.replace(i, name=text, sha256=text, form=text, column=text, kind=text, skipped_first=[broken])
+        msgspec.structs.replace(
+            i, name=text, sha256=text, form=text, column=text, kind=text, skipped_first=[broken],
+            columns=[ColumnSeen(text, text, 1, 1, read=read) for read in (True, False)],
+            turns=[TurnCount(text, text, read, 1, 1) for read in (True, False)],
+        )
         for i in record.inputs
-    ]
+    ]  # fmt: skip
     key = f"tenant:{text}"
     hypotheses = [msgspec.structs.replace(h, key=key if i == 0 else h.key) for i, h in enumerate(record.hypotheses)]
     hits = [msgspec.structs.replace(h, id=text, key=key, points_to=[key, text], excerpt=text) for h in record.hits]
@@ -392,6 +414,8 @@ def hostile_scan(text: str, folder: Path) -> ScanRecord:
         files=[FileHash(name=text, sha256=text, bytes=1)],
         hypotheses=hypotheses,
         hits=hits,
+        unread=1,
+        unread_first=[UnreadFile(name=text, reason=text)],
         shares=Shares(documents=shares[0], tokens=shares[1]),
         controls=make_controls(
             decoy_seed=text, null_corpus=text, null_corpus_inputs=[Input(name=text, sha256=text, bytes=1)]

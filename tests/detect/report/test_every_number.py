@@ -68,7 +68,7 @@ SCANS: Known = {
     **FILES,
     **DECOYS,
     r"arguments\.limit": "what was asked for, from which nothing on record is computed",
-    r"inputs\.\d+\.(columns|turns)\.\d+\.(records|characters|count)": "what was seen in the files: recomputing compares",
+    r"inputs\.\d+\.(columns|turns)\.\d+\.(records|characters|count)": "what was seen in files: recompute compares",
     r"controls\.null_corpus_log10_pvalue": "the totals of the control corpus are not on record",
     r"controls\.null_key_log10_pvalue": "of each document's p-value under the decoy key the record has the bin alone",
     r"controls\.null_(key|corpus)_discoveries": "the bins bound it, and no more",

@@ -114,7 +114,10 @@ FREE = {
     "controls.null_corpus_log10_pvalue", "controls.null_key_discoveries", "created", "encoder", "made.case",
     "made.code_sha256", "made.examiner",
     "hypotheses.[].smallest_log10_pvalues.[]", "hypotheses.[].subkeys.[].total", "inputs.[].bytes", "inputs.[].column",
-    "inputs.[].form", "inputs.[].kind", "inputs.[].name", "inputs.[].records", "inputs.[].sha256",
+    "inputs.[].columns.[].characters", "inputs.[].columns.[].kind", "inputs.[].columns.[].name",
+    "inputs.[].columns.[].records", "inputs.[].turns.[].characters", "inputs.[].turns.[].count",
+    "inputs.[].turns.[].part", "inputs.[].turns.[].role", "inputs.[].form", "inputs.[].kind",
+    "inputs.[].name", "inputs.[].records", "inputs.[].sha256",
     "shares.documents.confidence", "shares.documents.method", "shares.tokens.confidence", "shares.tokens.low",
     "shares.tokens.method", "tuples", "versions.dyetrace", "versions.numpy", "versions.python",
 }  # fmt: skip
@@ -177,7 +180,7 @@ def test_what_a_signature_alone_protects_is_said(scan: Path) -> None:
 def by_this_code(record: ScanRecord) -> ScanRecord:
     """The record as this code would say in words what it holds."""
     record = replace(record, made=made_by(), pairs_paid=record.discoveries.tested * len(record.hypotheses))
-    return replace(record, assumptions=of_scan(record, 0, False), how_to_check=in_words(record))
+    return replace(record, assumptions=of_scan(record, record.unread, False), how_to_check=in_words(record))
 
 
 @pytest.mark.parametrize("what", ["said", "checked", "left out", "of p-values"])
@@ -243,6 +246,15 @@ CHANGES: list[tuple[str, str, Callable[[ScanRecord], ScanRecord]]] = [
     ("tokens", "documents", lambda r: replace(r, tokens=r.tokens + 1)),
     ("distinct", "documents", lambda r: replace(r, distinct_tuples=r.distinct_tuples + 1)),
     ("skipped", "skipped", lambda r: _input(r, skipped=0, skipped_first=[])),
+    ("files not read", "skipped", lambda r: replace(r, unread=0, unread_first=[])),
+    ("a file not read", "skipped", lambda r: replace(r, unread_first=[replace(r.unread_first[0], name="other")])),
+    ("field that was read", "documents", lambda r: _input(r, column="prompt")),
+    ("fields chosen", "documents", lambda r: _input(
+        r, columns=[replace(column, read=True) for column in r.inputs[0].columns])),
+    ("turns wanted and not read", "documents", lambda r: replace(r, inputs=[*r.inputs[:2], replace(
+        r.inputs[2], turns=[replace(turn, read=False) if turn.part == "reasoning" else turn
+                            for turn in r.inputs[2].turns])])),
+    ("turns of no chat", "documents", lambda r: _input(r, turns=r.inputs[2].turns)),
     ("argument", "answer", lambda r: replace(r, arguments=r.arguments | {"fdr": 0.01})),
     ("tokens of an input", "documents", lambda r: _input(r, tokens=1)),
     ("smallest", "keys and documents", lambda r: _first_key(
