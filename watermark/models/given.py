@@ -21,6 +21,8 @@ CONVERTED = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.
 """Files of tokenizers that transformers turns into one of `tokenizers`, where there is no tokenizer.json."""
 
 _HOW = "give a folder written by `save_pretrained`; models are never downloaded by name"
+_LARGE = {".safetensors", ".bin", ".gguf", ".json", ".model", ".tiktoken"}
+_POINTER = 1024  # bytes; a pointer has some 130
 _NO_WEIGHTS = {*ADAPTER_WEIGHTS, "training_args.bin", "optimizer.bin", "scheduler.bin"}
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)  # of a GGUF file that was split
 
@@ -79,6 +81,7 @@ def find_model(path: str | os.PathLike[str], base: str | os.PathLike[str] | None
         It is an adapter, and its base model is not here.
     """
     place = Path(path).expanduser()
+    _refuse_pointers(place)
     if place.is_file() and place.suffix.lower() == ".gguf":
         return _of_gguf(place, place)
     if not place.is_dir():
@@ -117,6 +120,16 @@ def json_of(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _refuse_pointers(place: Path) -> None:
+    """Refuse files of which `git clone` brought the names alone."""
+    files = [place] if place.is_file() else sorted(place.glob("*")) if place.is_dir() else []
+    for file in files:
+        if file.suffix.lower() in _LARGE and file.is_file() and file.stat().st_size < _POINTER:
+            with file.open("rb") as opened:
+                if opened.read(40).startswith(b"version https://git-lfs"):
+                    raise DyetraceError(f"{file} is a pointer of Git LFS to the real file; run `git lfs pull` there")
 
 
 def _whole(folder: Path) -> GivenModel:
@@ -173,6 +186,7 @@ def _of_adapter(folder: Path, named: Path | None) -> GivenModel:
         )
     if base.resolve() != folder.resolve() and (base / ADAPTER_CONFIG).is_file():
         raise DyetraceError(f"the base model {base} of the adapter {folder} is an adapter itself: {MERGE}")
+    _refuse_pointers(base)
     whole = _whole(base) if base.is_dir() else find_model(base)
     return GivenModel(folder, whole.whole, adapter=folder, gguf=whole.gguf, base=base)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_models import CAUSAL, made, saved
+from tests.tiny_models import AROUND_TEXT, CAUSAL, around_text, made, saved, tokenizer
 from watermark.errors import DyetraceError, MachineError
 from watermark.models.folder import DEVICES, find_device, load_model
 
@@ -234,3 +234,140 @@ def test_a_device_is_found_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_is_read_onto_the_device_that_is_asked_for(plain: Path) -> None:
     network, _ = load_model(plain, "float32", device="cpu")
     assert network.device.type == "cpu" and not hasattr(network, "hf_device_map")
+
+
+@pytest.mark.parametrize("inside", ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."])
+def test_what_wrappers_put_inside_names_is_taken_out_and_said(inside: str, plain: Path, tmp_path: Path) -> None:
+    weights = {name.replace("layers.1.", f"layers.1.{inside}"): value for name, value in tensors(plain).items()}
+    said: list[str] = []
+    model, _ = load_model(copy(plain, tmp_path / "m", weights), "float32", said.append)
+    assert_same(model, load_model(plain, "float32")[0])
+    assert len(said) == 1 and f"'{inside}'" in said[0]
+
+
+@pytest.mark.parametrize("name", AROUND_TEXT)
+def test_the_text_model_inside_another_is_read_with_all_its_weights(name: str, tmp_path: Path) -> None:
+    import torch
+
+    model = around_text(name)
+    found, _ = load_model(saved(model, tmp_path / "model"), "float32")
+    assert_same(found, model)
+    ids = torch.arange(3, 43).reshape(2, 20)
+    with torch.inference_mode():
+        assert torch.equal(found(input_ids=ids).logits, model(input_ids=ids).logits)
+    file = tmp_path / "model" / "model.safetensors"
+    weights = tensors(tmp_path / "model")
+    for lacking in (
+        next(n for n in weights if "vision" in n or "visual" in n),
+        next(n for n in weights if "q_proj" in n),
+    ):
+        kept = {n: v for n, v in weights.items() if n != lacking}
+        file.unlink()
+        copy_into(file, kept)
+        assert "1 missing" in refusal(tmp_path / "model")
+
+
+def copy_into(file: Path, weights: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper"}, "an encoder with a decoder"),
+        ({"architectures": ["CLIPModel"], "model_type": "clip"}, "does not know as a causal language model"),
+    ],
+)
+def test_what_predicts_no_next_token_of_a_text_is_refused(
+    fields: dict[str, Any], says: str, plain: Path, tmp_path: Path
+) -> None:
+    message = refusal(change(plain, tmp_path / "m", **fields))
+    assert says in message and "trace its endpoint" in message
+
+
+def test_two_sets_of_weights_are_one_model_or_none(plain: Path, tmp_path: Path) -> None:
+    import torch
+
+    weights = tensors(plain)
+    for number, form in enumerate((torch.float32, torch.bfloat16)):
+        folder = tmp_path / f"{number}"
+        shutil.copytree(plain, folder)
+        torch.save({name: value.to(form) for name, value in weights.items()}, folder / "pytorch_model.bin")
+        assert_same(load_model(folder, "float32")[0], load_model(plain, "float32")[0])
+        changed = weights | {"lm_head.weight": weights["lm_head.weight"] + 0.5}
+        torch.save(changed, folder / "pytorch_model.bin")
+        message = refusal(folder)
+        assert (
+            "model.safetensors and pytorch_model.bin" in message and "1 of their parameters differ (lm_head" in message
+        )
+    folder = tmp_path / "shards"
+    shutil.copytree(plain, folder)
+    made(CAUSAL["llama"], seed=1).save_pretrained(folder, max_shard_size="20KB")
+    copy_into(folder / "model.safetensors", weights)
+    assert "two sets of weights" in refusal(folder)
+
+
+def test_whole_numbers_in_the_place_of_fractions_are_refused(plain: Path, tmp_path: Path) -> None:
+    import torch
+
+    weights = {n: (v * 100).to(torch.int8) if "q_proj" in n else v for n, v in tensors(plain).items()}
+    assert "whole numbers (model.layers.0.self_attn.q_proj" in refusal(copy(plain, tmp_path / "m", weights))
+
+
+def test_a_model_that_transformers_changes_as_it_loads_it_is_refused(tmp_path: Path) -> None:
+    kind, fields = CAUSAL["llama"]
+    heads = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
+    model = made(("Youtu", {**fields, **heads, "num_key_value_heads": 2}))
+    saved(model, tmp_path / "zero")
+    assert_same(load_model(tmp_path / "zero", "float32")[0], model)
+    model.model.embed_tokens.weight.data[0] = 1  # the padding's, which transformers 5.24 sets to zero as it loads
+    saved(model, tmp_path / "one")
+    try:
+        found, _ = load_model(tmp_path / "one", "float32")
+    except DyetraceError as error:
+        assert "transformers changed 1 parameters" in str(error) and "embed_tokens" in str(error)
+    else:
+        assert_same(found, model)
+
+
+def test_tied_weights_that_a_file_holds_apart_stay_apart(plain: Path, tmp_path: Path) -> None:
+    weights = tensors(plain)
+    found = load_model(change(plain, tmp_path / "m", tie_word_embeddings=True), "float32")[0].state_dict()
+    assert all((found[name] == value).all() for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    "told", [{"dyetrace_spec": "{}"}, {"keys": [1, 2], "ngram_len": 5}, {"greenlist_ratio": 0.5}, {"anything": 1}]
+)
+def test_a_watermarking_config_in_the_folder_is_left_out_and_said(
+    told: dict[str, Any], plain: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(plain, folder)
+    (folder / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": 7, "temperature": 0.5, "do_sample": True, "watermarking_config": told})
+    )
+    said: list[str] = []
+    model, _ = load_model(folder, "float32", said.append)
+    assert_same(model, load_model(plain, "float32")[0])
+    generation = model.generation_config
+    assert (generation.eos_token_id, generation.temperature, generation.watermarking_config) == (7, 0.5, None)
+    assert len(said) == 1 and "watermarking_config" in said[0]
+
+
+def test_a_tokenizer_may_add_tokens_that_the_model_lacks_and_have_no_others(plain: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "added"
+    shutil.copytree(plain, folder)
+    own = tokenizer()
+    own.add_special_tokens({"additional_special_tokens": ["<image>", "<sound>"]})
+    own.save_pretrained(folder)
+    said: list[str] = []
+    load_model(folder, "float32", said.append)
+    assert len(said) == 1 and "adds 2 tokens" in said[0]
+    file = folder / "tokenizer.json"
+    parts = json.loads(file.read_text())
+    parts["model"]["vocab"] |= {f"w{number}": number for number in range(302, 310)}
+    file.write_text(json.dumps(parts))
+    assert "has 310 tokens, and its model predicts 300" in refusal(folder)
