@@ -68,7 +68,11 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
                           f"{TRACE} --taken all --read ../mine/answers.jsonl --no-pdf -o ../out/trace --force",
                           f"trace weights ../mine/suspect {TEXT} {RACE} --contexts 60 -o new --no-pdf",
                           f"trace weights ../mine/suspect {TEXT} {RACE} -o new --no-quotes --no-pdf --json")),
-    "trace plan": (5, (f"{PLAN} --prompts ../mine/prompts.txt", f"{PLAN} --served ../mine/answers.jsonl --count 3",
+    "trace plan": (5, (f"{PLAN} --prompts ../mine/prompts.txt --timeout 0.5 --attempts 1",
+                       f"{PLAN} --prompts ../mine/prompts.txt --timeout 0.5 --attempts 1 "
+                       "--api-key file:../mine/api.key --api-key-header api-key",
+                       f"{PLAN} --served ../mine/answers.jsonl --count 3 --no-probe --leave-out temperature "
+                       "--limit-field max_completion_tokens",
                        f"{PLAN} --tokenizer {MODEL} {RACE} --timeout 0.5 --attempts 1",
                        f"{PLAN} --tokenizer {MODEL} {RACE} --timeout 0.5 --ask greedy --via completions --json")),
     "trace api": (3, (f"trace api ../mine/plan.json --spec {SPEC} {ASK} -o new --no-pdf",
@@ -264,5 +268,5 @@ def _kind(parameter: click.Option) -> str:
 _WORDS = (
     "--tenant", "--control", "--argument", "--field", "--text-field", "--id-field", "--role", "--seed", "--decoy-seed",
     "--param", "--scheme", "--served-tenant", "--read-tenant", "--address", "--case", "--examiner",
-    "--account", "--before",
+    "--account", "--before", "--api-key-header",
 )  # fmt: skip
