@@ -25,6 +25,7 @@ import httpx2
 import numpy as np
 
 from benchmarks.common import Report, json_option, quick_option
+from benchmarks.distillation.teacher import _tiny
 from watermark.keys import SecretKey, write_key_file
 from watermark.models.demo import demo_model_dir
 from watermark.twins.ledger import TwinLedger
@@ -126,7 +127,8 @@ def main(
         folder, root = Path(name), Path(__file__).parents[1]
         key = SecretKey.generate()
         write_key_file(folder / "twin.key", key)
-        model = str((model_dir or demo_model_dir()).resolve())
+        found = model_dir or demo_model_dir()
+        model = str((_tiny(found, folder) if quick else found).resolve())
         options = ["--threads", "1", "--dtype", "bfloat16", "--port", "0"]
         urls = {"direct": stack.enter_context(running(["benchmarks.distillation.server", model, *options], root))}
         for way, share in (("no twins", 0.0), ("twins", twins)):

@@ -144,7 +144,7 @@ def main(
 ) -> None:
     """Time the hook against softmax, top-k and transformers' watermarks."""
     if quick:
-        batches, vocabularies, seconds, threads = (2,), (3_000,), 0.01, 1
+        batches, vocabularies, seconds, threads = (2,), (400,), 0.01, 1
     report = Report(
         "Cost of one step; x softmax: median over rounds of the ratio in the same round, with quartiles",
         set_threads(threads),
