@@ -24,6 +24,7 @@ from detect.records.report import Report
 from detect.records.scan import ScanRecord
 from detect.records.trace import TraceRecord
 from detect.records.twins import TwinRecord
+from detect.records.written import clean, counted
 from detect.report.kinds import story_of
 from detect.report.paper.page import page
 from detect.report.paper.pdf import pdf as drawn_pdf
@@ -82,9 +83,21 @@ def made_and_published(
         record = make()
     except Unwritten as error:
         record, failed = error.record, error
+    _tell_of_ids(record)
     publish(record, asked.output, asked.as_json, pdf=asked.pdf, more=more(), failed=failed)
     if asked.fail:
         end_by_verdict(record.found, record.refused)
+
+
+def _tell_of_ids(record: Report) -> None:
+    """Say where token ids were no ids of their text, also where the report is read by no person."""
+    readings = record.readings if isinstance(record, TraceRecord) else []
+    for reading in [record.reading] if isinstance(record, RaceRecord) else readings:
+        if reading.unlike_text:
+            note(
+                f"{clean(reading.name)}: the token ids of {counted(reading.unlike_text, 'record')} spell other text "
+                "than the one beside them (ids of another tokenizer?); the text was read"
+            )
 
 
 def publish(

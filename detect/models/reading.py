@@ -30,6 +30,7 @@ from detect.readers import ReadOptions, Source, sha256_of
 from detect.readers.rows import Record, documents_of, has_usual_fields, records_of, sources_of
 from detect.text.distinct import first_occurrences, tuple_fingerprints
 from detect.text.encode import Encoder
+from detect.text.spelling import Speller
 from watermark.errors import DyetraceError
 from watermark.generate import SamplingUsed
 from watermark.prf import U32
@@ -96,12 +97,15 @@ class ReadingText:
         In their order in the file; marked ones were served in that order.
     marked
         Whether they are marked with the spec's key.
+    unlike
+        Records whose token ids spell other text than the one beside them; None where none has both.
     """
 
     name: str
     sha256: str
     documents: Sequence[ReadingDocument]
     marked: bool
+    unlike: int | None = None
 
 
 _NOTHING = msgspec.Raw(b"null")
@@ -158,6 +162,7 @@ def read_text(
     marks = {line.spec_id == spec.spec_id for _, line in lines}
     if marks == {True}:
         _check_order(source, [line for _, line in lines], order)
+    lines, unlike = _held(lines, marks == {True}, Speller(encoder.tokenizer, spec.vocabulary_size))
     found = [document for place, line in lines for document in _pieces(place, line, spec, encoder)]
     if len(marks) > 1:
         raise DyetraceError(
@@ -166,7 +171,30 @@ def read_text(
     if not any(len(document.sequence) > max(document.lead, spec.context_width) for document in found):
         of = "" if tenant is None else f" of tenant {tenant!r}"
         raise DyetraceError(f"{source} holds no text{of} to read; give JSONL with 'text', or plain text")
-    return ReadingText(source, sha256, found, marks == {True})
+    return ReadingText(source, sha256, found, marks == {True}, unlike)
+
+
+def _held(
+    lines: Sequence[tuple[str, _Line]], marked: bool, speller: Speller
+) -> tuple[list[tuple[str, _Line]], int | None]:
+    """Records without ids that spell other text than their own, and how many these were; None where none has both.
+
+    Of marked answers the key had a say in each, and so in whether its ids spell it. Which form is read must not follow
+    from that one by one: where any is of another tokenizer, the text of all that have one is read.
+    """
+    both = {number for number, (_, line) in enumerate(lines) if line.text is not None and line.token_ids is not None}
+    unlike = {
+        number for number in both if not speller.spells(lines[number][1].token_ids or (), lines[number][1].text or "")
+    }
+    by_text = both if unlike and marked else unlike
+    held = []
+    for number, (place, line) in enumerate(lines):
+        if number in by_text and (line.text or "").strip():
+            told = line.prompt_token_ids
+            known = told is not None and line.prompt is not None and speller.holds(told, line.prompt)
+            line = msgspec.structs.replace(line, token_ids=None, prompt_token_ids=told if known else None)
+        held.append((place, line))
+    return held, len(unlike) if both else None
 
 
 def _records(sources: Sequence[Source]) -> Iterator[tuple[str, _Line]]:

@@ -280,6 +280,7 @@ def served_text(
             complete=complete,
             texts_log10_pvalue=None,
             prompts_log10_pvalue=marked_log10(spec, ring, told) if told else None,
+            unlike_text=text.unlike,
         ),
     )
 

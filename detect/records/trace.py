@@ -84,6 +84,10 @@ class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Of the blind test of unmarked documents under the keys in question (`student.texts.marked`); null for marked.
     prompts_log10_pvalue
         The same of the documents' prompts, or of those that were asked; null where there are none.
+    unlike_text
+        Records whose token ids spell other text than the one beside them, which was read instead (of marked answers,
+        then, the text of all); null where none has both, and in reports of earlier releases, which took ids as they
+        stand.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     complete: str | None = None
     texts_log10_pvalue: float | None = None
     prompts_log10_pvalue: float | None = None
+    unlike_text: int | None = None
 
 
 class TraceHypothesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from detect.records.assumptions import Assumption
 from detect.records.trace import Control, Reading, TraceRecord
+from detect.records.written import counted
 from watermark.commitment import Commitment
 
 
@@ -52,6 +53,7 @@ def _of_texts(record: TraceRecord) -> Iterator[Assumption]:
             how="Only who chose it knows.",
             checked=False,
         )
+        yield from _of_ids(reading)
     for reading in record.readings:
         if record.mode == "weights" and reading.prompts_log10_pvalue is not None:
             yield Assumption(
@@ -76,6 +78,19 @@ def of_served_answers(reading: Reading) -> Iterator[Assumption]:
         "of hashes, would have contradicted another one. A later prompt may speak of an earlier answer; what came "
         "first must be bet on first.",
         checked=False,
+    )
+    yield from _of_ids(reading)
+
+
+def _of_ids(reading: Reading) -> Iterator[Assumption]:
+    if reading.unlike_text is None:
+        return
+    instead = "the text of all records was read" if reading.marked else "there the text was read"
+    yield Assumption(
+        says=f"The token ids of {reading.name} are those of its text.",
+        how=f"They were held against it: those of {counted(reading.unlike_text, 'record')} spell other text, as "
+        f"another tokenizer's do{f', and {instead}' if reading.unlike_text else ''}.",
+        checked=True,
     )
 
 

@@ -289,6 +289,7 @@ def trace_weights(
                 complete=t.complete,
                 texts_log10_pvalue=t.texts_log10_pvalue,
                 prompts_log10_pvalue=t.prompts_log10_pvalue,
+                unlike_text=t.text.unlike,
             )
             for t, r in zip(texts, readings, strict=True)
         ],

@@ -55,6 +55,11 @@ class Speller:
         encoded = self._tokenizer.encode(well_formed(text), add_special_tokens=False).ids
         return bool(encoded == [token for token in ids if token not in self._special])
 
+    def holds(self, ids: Sequence[int], text: str) -> bool:
+        """Whether a text stands in what ids spell, as a prompt does in what a chat template made of it."""
+        known = all(0 <= token < self._vocabulary for token in ids)
+        return known and _bare(text) in _bare(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
     @cached_property
     def _special(self) -> frozenset[int]:
         added = self._tokenizer.get_added_tokens_decoder()

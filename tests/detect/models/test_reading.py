@@ -211,7 +211,10 @@ def test_records_of_generate_are_marked_text_and_any_other_is_not(tmp_path: Path
 
 
 def test_chats_tables_and_arrays_are_read_as_a_scan_reads_them(tmp_path: Path, encoder: Encoder) -> None:
-    turns = [{"role": "user", "content": "w9 w9"}, {"role": "assistant", "content": "w1 w2 w3", "reasoning": "w3 w4 w5"}]
+    turns = [
+        {"role": "user", "content": "w9 w9"},
+        {"role": "assistant", "content": "w1 w2 w3", "reasoning": "w3 w4 w5"},
+    ]
     (tmp_path / "a.json").write_text(json.dumps([{"messages": turns}], indent=1))
     (tmp_path / "b.csv").write_text('prompt,response\nw9,"w1 w2 w3"\n')
     (tmp_path / "c.json").write_text(json.dumps([{"text": "w1 w2 w3", "prompt": "w9"}]))
@@ -348,7 +351,7 @@ def test_a_context_that_is_told_apart_counts_once_for_each_that_it_is_told_apart
 
 def test_a_long_answers_first_piece_is_told_its_prompt_as_a_short_answer_is(encoder: Encoder, tmp_path: Path) -> None:
     """A model with another tokenizer reads the prompt as text: how long an answer is must change nothing of it."""
-    answer = {"prompt": "w1 w2", "prompt_token_ids": [1, 2], "spec_id": SPEC.spec_id, "subkey": 0, "text": "w3"}
+    answer = {"prompt": "w1 w2", "prompt_token_ids": [1, 2], "spec_id": SPEC.spec_id, "subkey": 0}
     answer |= {"tenant": "acme", "sampling": {"top_p": 0.9}}
     lines = [{**answer, "token_ids": [i % 50 for i in range(length)]} for length in (20, 2 * WINDOW)]
     short, first, second, *_ = read_text(file_of(tmp_path / "a.jsonl", *lines), SPEC, encoder).documents
@@ -356,6 +359,35 @@ def test_a_long_answers_first_piece_is_told_its_prompt_as_a_short_answer_is(enco
     assert short.barred == first.barred and second.prompt is None
     assert {one.tenant for one in (short, first, second)} == {"acme"}
     assert {one.sampling for one in (short, first, second)} == {SamplingUsed(top_p=0.9)}
+
+
+def test_ids_that_spell_other_text_than_the_one_beside_them_are_not_read(encoder: Encoder, tmp_path: Path) -> None:
+    own = {"text": "w3 w4 w5 w6", "token_ids": [3, 4, 5, 6], "prompt": "w1", "prompt_token_ids": [9, 1]}
+    other = {"text": "w3 w4 w5 w6", "token_ids": [8, 8, 9], "prompt": "w1", "prompt_token_ids": [9, 2]}
+    beyond = {"text": "w3 w4 w5 w6", "token_ids": [5000]}
+
+    def read(*lines: dict[str, Any]) -> tuple[list[list[int]], int | None]:
+        text = read_text(file_of(tmp_path / "a.jsonl", *lines), SPEC, encoder)
+        return [one.sequence.tolist() for one in text.documents], text.unlike
+
+    by_ids, by_text = [9, 1, 3, 4, 5, 6], [3, 4, 5, 6]
+    assert read(own, own) == ([by_ids, by_ids], 0)
+    assert read(own, other, beyond) == ([by_ids, by_text, by_text], 2)
+    assert read({"text": "w3 w4 w5"}, {"token_ids": [8, 8, 9]}) == ([[3, 4, 5], [8, 8, 9]], None)
+    assert read({**other, "text": " "})[0] == [[9, 2, 8, 8, 9]]  # there is no text to hold them against
+    with pytest.raises(DyetraceError, match="its ids come from another tokenizer"):
+        read({"token_ids": [5000]})
+
+
+def test_of_marked_answers_all_are_read_in_one_form_as_the_key_had_a_say_in_each(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    marked = {"spec_id": SPEC.spec_id, "text": "w3 w4 w5", "prompt": "w1"}
+    apart = {**marked, "token_ids": [3, 4, 5, 7], "prompt_token_ids": [9, 1]}  # as it ended with a stop word
+    text = read_text(file_of(tmp_path / "a.jsonl", apart, apart), SPEC, encoder)
+    assert [one.sequence.tolist() for one in text.documents] == [[9, 1, 3, 4, 5, 7]] * 2 and text.unlike == 0
+    text = read_text(file_of(tmp_path / "a.jsonl", apart, {**marked, "token_ids": [8, 8]}), SPEC, encoder)
+    assert [one.sequence.tolist() for one in text.documents] == [[9, 1, 3, 4, 5], [3, 4, 5]] and text.unlike == 1
 
 
 def test_a_field_named_sampling_of_other_text_may_be_anything(encoder: Encoder, tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def traced(folder: Path, made: Any, lean: dict[str, float], ring: KeyRing = RING
         tokens=900,
         contexts=known.contexts,
         texts_log10_pvalue=None if marked else -0.4,
+        unlike_text=2 if marked else 0,
     )
     settings = seen.pop("settings", TraceSettings(decoy_count=15, alpha=1e-3))
     fields: dict[str, Any] = {

@@ -258,6 +258,7 @@ def make_race(
             tokens=14_210,
             contexts=len(found),
             taken="all",
+            unlike_text=0,
         ),
         "counts": RaceCounts(
             answers=len(found.names),
