@@ -40,6 +40,7 @@ _SAID = {"logprobs": "log-probabilities", "parting": "turns taken", "answers": "
 @click.option("--seed", "seeds", multiple=True, type=click.IntRange(0, 5), help="0, 1 and 2 where none is given.")
 @click.option("--suspect", "names", multiple=True, type=click.Choice([s.name for s in SUSPECTS]), help="Default: all.")
 @click.option("--ask", "asks", multiple=True, type=click.Choice(ASKS), help="By default all of them.")
+@click.option("--temperature", default=0.8, show_default=True, help="Of the owner's answers.")
 @click.option("--coins", type=click.IntRange(min=1), help="How often all coins are tossed again.")
 @click.option(
     "--wordnet",
@@ -57,6 +58,7 @@ def main(
     seeds: tuple[int, ...],
     names: tuple[str, ...],
     asks: tuple[Ask, ...],
+    temperature: float,
     coins: int | None,
     wordnet: Path,
     kept_only: bool,
@@ -65,11 +67,17 @@ def main(
     set_threads(1 if quick else threads)
     folder = (keep or demo_model_dir().parent / "twins") / ("quick" if quick else "")
     folder.mkdir(parents=True, exist_ok=True)
-    setting = Setting(prompts=8, tokens=8) if quick else Setting()
+    setting = Setting(temperature, prompts=8, tokens=8) if quick else Setting(temperature)
     owner = _tiny(owner_folder(), folder) if quick else owner_folder()
     tosses = coins or (50 if quick else 10_000)
     chosen = [one for one in SUSPECTS if one.name in (names or (QUICK if quick else [s.name for s in SUSPECTS]))]
-    settings = {"prompts": setting.prompts, "tokens": setting.tokens, "coins": tosses, "owner": owner.name}
+    settings = {
+        "temperature": temperature,
+        "prompts": setting.prompts,
+        "tokens": setting.tokens,
+        "coins": tosses,
+        "owner": owner.name,
+    }
     guilty = Report("Twins: pairs and questions to a target", settings)
     guilty.notes = [
         "pairs and questions: medians over the order of time and 20 other orders; empty where most never got there",
