@@ -178,7 +178,7 @@ def _items(
 
 
 def _separator(head: bytes) -> int:
-    """What separates the names in the first line, by what comes up most often outside of quotes; no byte if none does."""
+    """What comes up most often between the names in the first line, outside of quotes; no byte where nothing does."""
     line = re.sub(rb'"(?:[^"]|"")*"', b"", head).partition(b"\n")[0]
     best = max(_SEPARATORS, key=lambda byte: line.count(bytes([byte])))
     return best if best in line else _NO_BYTE

@@ -162,10 +162,9 @@ def _zstd_window(head: bytes) -> int:
     return int.from_bytes(head[start : start + size], "little")
 
 
-def _zstd(file: BinaryIO) -> Any:
+def _zstd(file: io.BufferedReader[Any]) -> Any:
     """The bytes of a zstd file."""
-    window = _zstd_window(file.read(32))
-    file.seek(0)
+    window = _zstd_window(file.peek(32))
     if window <= _ZSTD_WINDOW:
         pyarrow = arrow("zstd")
         return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd")
@@ -224,7 +223,7 @@ def opened(path: str, compression: str) -> Iterator[io.BufferedReader]:
         yield stream
 
 
-def decompressed(file: io.BufferedReader, compression: str) -> io.BufferedReader:
+def decompressed(file: io.BufferedReader[Any], compression: str) -> io.BufferedReader:
     """The bytes of an open file, decompressed.
 
     Raises

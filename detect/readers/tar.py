@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import mimetypes
 import posixpath
-import tarfile
+import re
 from collections.abc import Iterator
-from typing import IO, Any, BinaryIO, cast
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, cast
 
 from detect.readers import records
 from detect.readers.batch import (
@@ -29,7 +30,8 @@ from detect.readers.records import Item
 from detect.readers.start import first_items, lost
 from detect.readers.stream import BOM, compression_of, damage_of, decompressed, opened
 
-_CHUNK = 1 << 16
+_BLOCK, _CHUNK = 512, 1 << 16
+_PAX = re.compile(rb"(\d{1,9}) ([^=]+)=")
 _COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 _LINES = (".jsonl", ".ndjson", ".jsonlines")
 _TEXTS = ("", ".txt", ".text")
@@ -77,7 +79,7 @@ def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) 
                     yield block
                     count += len(block)
                     block, filled = [], 0
-        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        except _Damaged as error:
             damage = one_line(error)
         damage = damage_of(stream) or damage
     count += len(block)
@@ -88,51 +90,147 @@ def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) 
 
 
 class _Damaged(OSError):
-    """A header can't be read."""
+    """Why an archive can't be read any further."""
 
 
-class _Header(tarfile.TarInfo):
-    """A header of which a damaged one ends the archive aloud; the library takes some of these for the archive's end."""
+class _Content(io.RawIOBase):
+    """What is left of a member's content.
 
-    @classmethod
-    def fromtarfile(cls, tarfile: Any) -> Any:
-        try:
-            header = super().fromtarfile(tarfile)
-        except _ENDS:
-            tarfile.finished = True
-            raise
-        except _BREAKS as error:
-            raise _Damaged(f"a header is damaged: {one_line(error)}") from None
-        tarfile.finished = False
-        return header
+    Raises
+    ------
+    _Damaged
+        By all that reads: the archive ends within the member.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._padding = -size % _BLOCK
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.take(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def take(self, most: int) -> bytes:
+        """The next bytes, so many at most."""
+        wanted = min(most, self._left)
+        data = self._stream.read(wanted)
+        if len(data) < wanted:
+            raise _Damaged("it ends within a member")
+        self._left -= wanted
+        return data
+
+    def skip(self) -> None:
+        """Go on to the next header."""
+        self._left += self._padding
+        while self._left:
+            self.take(_CHUNK)
 
 
-# Kept by the library since Python 3.3, and named in no manual.
-_ENDS = tarfile.EOFHeaderError  # type: ignore[attr-defined]
-_BREAKS = (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError)  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class _Member:
+    """A member's name (as written, "/" between folders), type (one byte) and size."""
+
+    name: str
+    kind: bytes
+    size: int
+
+    @property
+    def is_file(self) -> bool:
+        return self.kind in (b"0", b"\0", b"7") and not self.name.endswith("/")
 
 
-class _Tar(tarfile.TarFile):
-    """An archive that knows whether its end mark was seen."""
-
-    tarinfo = _Header
-    finished = False
-
-
-def _members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+def _members(stream: BinaryIO) -> Iterator[tuple[_Member, _Content]]:
     """Members, also of archives behind one another, with their contents, each to be read before the next one.
 
     Raises
     ------
-    OSError
+    _Damaged
         The archive is damaged, or ends without an end mark.
     """
-    with _Tar.open(fileobj=stream, mode="r|", ignore_zeros=True, encoding="utf-8", errors="replace") as archive:
-        for member in archive:
-            yield member, archive.extractfile(member) if member.isreg() else None
-            archive.members = []  # type: ignore[attr-defined]  # which would grow with the archive
-        if not archive.finished:
-            raise OSError("it ends without an end mark, as if cut short")
+    ended, long, more = False, "", {}
+    while header := stream.read(_BLOCK):
+        if not header.strip(b"\0"):
+            ended = ended or len(header) == _BLOCK
+            continue
+        ended = False
+        member = _header(header)
+        while member.kind == b"S" and header[482:483] == b"\1" and len(header) == _BLOCK:
+            header = stream.read(_BLOCK)  # the holes of a sparse file go on
+            header = header[:482] + header[504:505] + header[483:]
+        content = _Content(stream, member.size)
+        if member.kind in (b"x", b"L", b"g", b"K"):
+            if member.size > _CHUNK * 16:
+                raise _Damaged("a name is too long")
+            told = content.take(member.size)
+            content.skip()
+            if member.kind == b"x":
+                more = _extended(told)
+            elif member.kind == b"L":
+                long = told.rstrip(b"\0").decode(errors="replace")
+            continue
+        size = more.get("size", "")
+        if size.isdecimal() and int(size) != member.size:
+            member = replace(member, size=int(size))
+            content = _Content(stream, member.size)
+        member = replace(member, name=more.get("path") or long or member.name)
+        if any(name.startswith("GNU.sparse") for name in more):
+            member = replace(member, kind=b"S")
+        yield member, content
+        content.skip()
+        long, more = "", {}
+    if not ended:
+        raise _Damaged("it ends without an end mark, as if cut short")
+
+
+def _header(header: bytes) -> _Member:
+    """A block that describes a member.
+
+    Raises
+    ------
+    _Damaged
+        It does not.
+    """
+    if len(header) < _BLOCK:
+        raise _Damaged("it ends within a header")
+    if _number(header[148:156]) != sum(header) - sum(header[148:156]) + 256:
+        raise _Damaged("a header is damaged")
+    name = header[:100].partition(b"\0")[0]
+    folder = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
+    whole = folder + b"/" + name if folder else name
+    return _Member(whole.decode(errors="replace"), header[156:157], _number(header[124:136]))
+
+
+def _number(field: bytes) -> int:
+    """A number in octal digits, or in bytes.
+
+    Raises
+    ------
+    _Damaged
+        It is none.
+    """
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    try:
+        return int(field.strip(b" \0") or b"0", 8)
+    except ValueError:
+        raise _Damaged("a header is damaged") from None
+
+
+def _extended(data: bytes) -> dict[str, str]:
+    """What a pax header says of the member behind it: lines of a length, a name and a value."""
+    found = {}
+    while match := _PAX.match(data):
+        end = int(match[1])
+        found[match[2].decode(errors="replace")] = data[match.end() : end - 1].decode(errors="replace")
+        if end <= match.end() or end > len(data):
+            break
+        data = data[end:]
+    return found
 
 
 def _records(stream: BinaryIO, passed: Passed) -> Iterator[tuple[Item, int]]:
@@ -143,21 +241,20 @@ def _records(stream: BinaryIO, passed: Passed) -> Iterator[tuple[Item, int]]:
     while True:
         try:
             member, content = next(members, (None, None))
-        except (tarfile.TarError, OSError, EOFError, ValueError):
+        except _Damaged:
             if sample:  # which may lack members that came later
                 yield _record(sample, name), size
             raise
-        if member is None:
+        if member is None or content is None:
             break
         path = posixpath.normpath(member.name)
         base = posixpath.basename(path)
-        if member.isdir() or base.startswith("."):
+        if member.kind == b"5" or member.name.endswith("/") or base.startswith("."):
             continue
-        if content is None:
-            passed.add("member that is a link" if member.islnk() or member.issym() else "member that is no file", 0)
+        if not member.is_file:
+            passed.add("member that is a link" if member.kind in (b"1", b"2") else "member that is no file", 0)
             continue
-        bare = path.removesuffix(next(filter(path.lower().endswith, _COMPRESSED), ""))
-        bare, ending = posixpath.splitext(bare)
+        bare, ending = posixpath.splitext(path[: _stem(path)])
         ending = ending.lower()
         field = "text" if ending in _TEXTS else ending.lstrip(".")
         group = posixpath.join(posixpath.dirname(path), base.partition(".")[0])
@@ -167,7 +264,7 @@ def _records(stream: BinaryIO, passed: Passed) -> Iterator[tuple[Item, int]]:
         at = group
         if ending in _LINES:
             for line in _lines(content):
-                yield line, len(line) if isinstance(line, bytes) else 0
+                yield _in_member(line, member.name), len(line) if isinstance(line, bytes) else 0
             continue
         if _holds_no_text(ending):
             passed.add(f"member {one_line(ending)}", member.size)
@@ -176,8 +273,12 @@ def _records(stream: BinaryIO, passed: Passed) -> Iterator[tuple[Item, int]]:
             data = _content(content)
             found = _parsed(data, ending)
         except Broken as error:
-            yield Broken(f"{error.reason} (member {one_line(member.name)[:100]})"), 0
+            yield _in_member(error, member.name), 0
             continue
+        except _Damaged:
+            if sample:
+                yield _record(sample, name), size
+            raise
         if ending == ".json" and isinstance(found, list):
             for number, record in enumerate(_each(found), 1):
                 yield {"id": f"{bare}#{number}"} | record, len(data) // max(1, len(found))
@@ -189,6 +290,15 @@ def _records(stream: BinaryIO, passed: Passed) -> Iterator[tuple[Item, int]]:
         yield _record(sample, name), size
 
 
+def _stem(path: str) -> int:
+    """Where the ending of a compressed file begins in a name, or its end."""
+    return len(path) - len(next((ending for ending in _COMPRESSED if path.lower().endswith(ending)), ""))
+
+
+def _in_member(item: Item, name: str) -> Item:
+    return Broken(f"{item.reason} (member {one_line(name)[:100]})") if isinstance(item, Broken) else item
+
+
 def _record(sample: dict[str, Any], name: str) -> dict[str, Any]:
     """A sample as one record: its texts by their endings, and the fields of its JSON object beside them."""
     record = {field: value for field, value in sample.items() if field != "json"}
@@ -197,7 +307,7 @@ def _record(sample: dict[str, Any], name: str) -> dict[str, Any]:
         record |= described
     elif "json" in sample:
         record["json"] = described
-    return record if record.get("id") else record | {"id": name}
+    return record if record.get("id") not in (None, "") else record | {"id": name}
 
 
 def _each(found: list[Any]) -> Iterator[dict[str, Any]]:
@@ -218,7 +328,7 @@ def _holds_no_text(ending: str) -> bool:
     return kind in _NO_TEXT or ending in _NUMBERS
 
 
-def _content(file: IO[bytes]) -> bytes:
+def _content(file: _Content) -> bytes:
     """A member's bytes, decompressed.
 
     Raises
@@ -226,7 +336,7 @@ def _content(file: IO[bytes]) -> bytes:
     Broken
         They are too long or damaged.
     """
-    data = file.read(MAX_DOCUMENT + 1)
+    data = file.take(MAX_DOCUMENT + 1)
     if (compression := compression_of(data[:16])) and len(data) <= MAX_DOCUMENT:
         with decompressed(io.BufferedReader(cast(Any, io.BytesIO(data))), compression) as stream:
             data = stream.read(MAX_DOCUMENT + 1)
@@ -268,9 +378,9 @@ def _value(data: bytes) -> Any:
     return None if found is None else found["json"]
 
 
-def _lines(file: IO[bytes]) -> Iterator[Item]:
+def _lines(file: _Content) -> Iterator[Item]:
     """Lines of a JSONL member, decompressed."""
-    whole = io.BufferedReader(cast(Any, file), _CHUNK)
+    whole = io.BufferedReader(file, _CHUNK)
     with decompressed(whole, compression_of(whole.peek(16)[:16])) as stream:
         first = True
         while line := stream.readline(MAX_DOCUMENT + 1):

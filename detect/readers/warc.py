@@ -39,6 +39,10 @@ _MOST = 1 << 14  # records in a block
 _CHUNK = 1 << 20
 
 
+class _Damaged(Exception):
+    """Why an archive can't be read any further."""
+
+
 def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
     """Columns and id column, which all web archives have.
 
@@ -76,7 +80,7 @@ def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) 
                 if headers is None:
                     break
                 item = _item(headers, _content(stream, headers), passed)
-            except ValueError as error:
+            except _Damaged as error:
                 damage = one_line(error)
                 break
             block.append(item)
@@ -98,7 +102,7 @@ def _headers(stream: BinaryIO) -> dict[bytes, str] | None:
 
     Raises
     ------
-    ValueError
+    _Damaged
         There is no record.
     """
     line = b"\n"
@@ -107,7 +111,7 @@ def _headers(stream: BinaryIO) -> dict[bytes, str] | None:
     if not line:
         return None
     if not line.startswith(b"WARC/"):
-        raise ValueError("there is no record where one should begin")
+        raise _Damaged("there is no record where one should begin")
     return _fields(stream)
 
 
@@ -116,7 +120,7 @@ def _fields(stream: BinaryIO) -> dict[bytes, str]:
 
     Raises
     ------
-    ValueError
+    _Damaged
         There is none.
     """
     found: dict[bytes, bytes] = {}
@@ -124,9 +128,9 @@ def _fields(stream: BinaryIO) -> dict[bytes, str]:
     while (line := stream.readline(_LINE)) not in (b"\r\n", b"\n"):
         size += len(line)
         if size > _HEADERS:
-            raise ValueError("a record has no end of headers")
+            raise _Damaged("a record has no end of headers")
         if not line.endswith(b"\n"):
-            raise ValueError("it ends within a record's headers")
+            raise _Damaged("it ends within a record's headers")
         if line[0] in b" \t":  # goes on from the line before
             if name in found:
                 found[name] += line
@@ -143,12 +147,12 @@ def _content(stream: BinaryIO, headers: dict[bytes, str]) -> bytes | None:
 
     Raises
     ------
-    ValueError
+    _Damaged
         The file ends before it does.
     """
     said = headers.get(b"content-length", "")
     if not (said.isascii() and said.isdecimal()):
-        raise ValueError("a record does not say how long it is")
+        raise _Damaged("a record does not say how long it is")
     length = int(said)
     if length <= MAX_DOCUMENT:
         content: bytes | None = stream.read(length)
@@ -158,7 +162,7 @@ def _content(stream: BinaryIO, headers: dict[bytes, str]) -> bytes | None:
         while left and (chunk := stream.read(min(left, _CHUNK))):
             left -= len(chunk)
     if left:
-        raise ValueError("it ends within a record")
+        raise _Damaged("it ends within a record")
     return content
 
 
@@ -199,9 +203,9 @@ def _payload(content: bytes) -> tuple[str, bytes]:
     stream = io.BytesIO(content)
     try:
         if not stream.readline(_LINE).startswith(b"HTTP/"):
-            raise ValueError("it begins in another way")
+            raise _Damaged("it begins in another way")
         headers = _fields(stream)
-    except ValueError as error:
+    except _Damaged as error:
         raise Broken(f"holds no answer of a server: {one_line(error)}") from None
     said = headers.get(b"content-type", "")
     packed = headers.get(b"content-encoding", "").lower().removeprefix("x-").removeprefix("identity")
