@@ -431,4 +431,4 @@ def _advice(status: int) -> str:
         return "check the API key and what it may do"
     if status in (404, 405) or status < 400:
         return "check the address, the model's name and the kind of endpoint"
-    return "check the plan's sampling settings: not every server knows all of them"
+    return "check the plan's sampling settings: not every server takes all, and a plan made anew finds those that it takes"

@@ -53,6 +53,17 @@ def test_the_operators_key_takes_the_place_of_the_clients(gate: Gates, echo: Ech
         assert headers["authorization"] == "Bearer ours"
 
 
+def test_a_key_in_a_header_of_its_own_and_the_servers_query_go_to_every_path(gate: Gates, echo: Echo) -> None:
+    """As Azure wants them."""
+    own = gate(f"{echo.url}?api-version=2024-10-21", credential=lambda: ("api-key", "ours"))
+    sent = {"authorization": "Bearer theirs", "api-key": "theirs"}
+    for path in ("/v1/models", "/v1/chat/completions", "/v1/models?after=3"):
+        found, headers = got(own.client.request("POST", path, json=CHAT, headers=sent))
+        assert headers["api-key"] == "ours" and "authorization" not in headers
+        assert found["path"].endswith("&api-version=2024-10-21" if "after" in path else "?api-version=2024-10-21")
+        assert found["path"].count("?") == 1
+
+
 def test_responses_come_back_with_status_headers_and_bytes(gate: Gates, echo: Echo) -> None:
     own = gate(echo.url)
     echo.status, echo.body = 418, gzip.compress(b"packed")
