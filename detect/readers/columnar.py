@@ -77,7 +77,8 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
         column, kind = next(iter(of_types.items()), (names[0] if names else "", "text"))
         return Inspected(((column, kind),), None)
     other = (ColumnSeen(name, "other", len(head.records), 0, read=False) for name in head.unread)
-    return replace(seen, columns=(*seen.columns, *other))
+    known = (column for column in seen.columns if column.name not in head.unread)
+    return replace(seen, columns=(*known, *other))
 
 
 def split(source: Source, target_bytes: int) -> list[Piece]:

@@ -282,7 +282,7 @@ def inspected(
         here = seen.found.setdefault(name, _Field(name))
         here.hint, here.present = kind, here.present or 1
     names = list(dict.fromkeys([key for record in records for key in record] + [*(kinds or {})]))
-    columns = {name: found.seen for name, found in seen.found.items() if found.records}
+    columns = {name: found.seen for name, found in seen.found.items() if found.records or found.name in (kinds or {})}
     if options.fields:
         chosen = list(_named(records, options, kinds or {}, names, seen.want))
         missing = set(options.fields) - {name for name, _ in chosen}
@@ -356,8 +356,7 @@ def _chosen(fields: Sequence[_Field]) -> list[_Field]:
     }
     chosen = of["chat"] + of["answer"] or of["other"]
     if chosen or of["beside"]:
-        waiting = [] if of["chat"] or of["answer"] else [one for one in fields if _is_unfilled_answer(one)]
-        return chosen + of["beside"] + waiting
+        return chosen + of["beside"] + _unfilled(fields)
     tokens = [found for found in fields if found.kind == "tokens" and _is_ids(found.name)]
     for name in TOKEN_FIELDS:
         if any(found.name == name for found in tokens):
@@ -368,7 +367,7 @@ def _chosen(fields: Sequence[_Field]) -> list[_Field]:
     empty = [found for found in fields if not found.records and found.hint in ("text", "messages")]
     empty = [found for found in empty if _rank(found) in ("chat", "answer", "other")]
     if tokens or asked:
-        return tokens or asked + [one for one in fields if _is_unfilled_answer(one)]
+        return tokens or asked + _unfilled(fields)
     return empty
 
 
@@ -391,19 +390,14 @@ def _rank(found: _Field) -> str:
     return "asked"
 
 
-def _is_unfilled_answer(found: _Field) -> bool:
-    """Whether answers may stand here further down, though the first records have none."""
-    words = words_of(found.name)
-    if (
-        found.records
-        or found.within
-        or not found.present
-        or "." in found.name
-        or found.hint not in ("", "text", "messages")
-    ):
-        return False
-    found.hint = found.hint or "text"
-    return bool(words & ANSWERS) and not words & (_BESIDE | ABOUT)
+def _unfilled(fields: Iterable[_Field]) -> list[_Field]:
+    """Fields in which the first records have nothing, and further ones may have answers, reasoning or calls."""
+    found = [one for one in fields if not (one.records or one.within) and one.present and "." not in one.name]
+    found = [one for one in found if one.hint in ("", "text", "messages")]
+    found = [one for one in found if _rank(one) in ("answer", "beside")]
+    for one in found:
+        one.hint = one.hint or "messages"  # of any kind (see `converter`)
+    return found
 
 
 def no_field(names: Iterable[str], field: str | None) -> Broken:
@@ -456,7 +450,8 @@ def converter(source: Source, options: ReadOptions) -> Callable[[Any, Tally], An
     """How a value of the source's column becomes a document for `Draft.add`, whose tally it is given.
 
     A text for kind "text", a list of texts for "messages", an array for "tokens". Null is an empty document where the
-    file's other fields are read as well (`others_read`), and broken otherwise.
+    file's other fields are read as well (`others_read`), and broken otherwise. "messages" may be texts where the file's
+    first records had nothing in the field.
 
     Raises
     ------
@@ -464,15 +459,44 @@ def converter(source: Source, options: ReadOptions) -> Callable[[Any, Tally], An
         Raised by what is returned: the value is none of this kind.
     """
     column, want, others = source.column, wanted(options), others_read(source)
+    unknown = any(seen.name == column and not seen.records for seen in source.columns)
     if source.kind == "messages":
 
         def turns(value: Any, tally: Tally) -> Any:
-            return [] if others and value is None else turns_of(value, column, want, tally)
+            if others and value is None:
+                return []
+            if unknown and isinstance(value, str) and chat_in(value) is None:
+                value = [value]  # text, as it turns out
+            return turns_of(value, column, want, tally)
 
         return turns
     convert: Callable[[Any, str], Any] = as_text if source.kind == "text" else as_tokens
     nothing: Any = "" if source.kind == "text" else []
     return lambda value, _: convert(nothing if others and value is None else value, column)
+
+
+def watcher(source: Source, options: ReadOptions) -> Callable[[dict[str, Any], Tally], None] | None:
+    """What looks at records here and there for fields with text that the file's first records did not have.
+
+    They are counted as not read. None where fields were named, and for all but the first of several fields of a file.
+    """
+    read = [seen.name for seen in source.columns if seen.read]
+    if options.fields or read[:1] != [source.column]:
+        return None
+    known = {seen.name.split(".")[0] for seen in source.columns if seen.read or seen.records}
+    want = wanted(options)
+
+    def watch(record: dict[str, Any], tally: Tally) -> None:
+        if record.keys() <= known:
+            return
+        seen = _Fields(want)
+        for name in record.keys() - known:
+            seen.see(name, record[name])
+        for found in seen.found.values():
+            if found.records and found.kind != "tokens" and not found.short and _rank(found) not in ("about", "asked"):
+                tally.add("", f"field {found.name[:40]}", False, found.characters)
+
+    return watch
 
 
 def others_read(source: Source) -> bool:

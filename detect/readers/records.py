@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -26,7 +27,7 @@ from detect.readers.batch import (
     Tally,
     one_line,
 )
-from detect.readers.fields import as_tokens, converter, inspected, lookup, others_read, own_id
+from detect.readers.fields import as_tokens, converter, inspected, lookup, others_read, own_id, watcher
 from detect.text.encode import Ids
 
 Item = bytes | dict[str, Any] | Broken
@@ -36,6 +37,10 @@ SAMPLE_ITEMS = 64
 SAMPLE_BYTES = 1 << 18
 """How much of a file's beginning is looked at to choose a field."""
 
+_WATCHED = 100
+"""Of so many records one is looked at for fields that the first ones did not have."""
+
+_GENERIC = msgspec.json.Decoder(dict[str, Any])
 _TYPES: dict[str, Any] = {"text": str, "tokens": list[int], "messages": Any}
 # Escapes in JSON: surrogate pairs, unpaired surrogates (group 1), all others.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
@@ -77,6 +82,7 @@ def read(blocks: Iterator[Sequence[Item]], source: Source, options: ReadOptions)
         item of it.
     """
     decode, from_record = _decoders(source, options)
+    watch = watcher(source, options)
     seen = 0
     while True:
         draft = Draft(source.kind, options.skip_errors)
@@ -88,11 +94,16 @@ def read(blocks: Iterator[Sequence[Item]], source: Source, options: ReadOptions)
             draft.skip(error.record, error.reason)
             yield draft.batch(error.record)
             return
+        if watch is not None:
+            _look(block, watch, draft.tally)
         for number, item in enumerate(block, seen):
             try:
-                if not isinstance(item, bytes) or len(item) > MAX_DOCUMENT:  # and so, perhaps, cut short
+                if isinstance(item, bytes) and len(item) <= MAX_DOCUMENT:  # longer ones are, perhaps, cut short
+                    document, own = decode(item, draft.tally)
+                elif isinstance(item, dict):
+                    document, own = from_record(item, draft.tally)
+                else:
                     raise Broken("")
-                document, own = decode(item, draft.tally)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Broken):
                 try:
                     record = parsed(item)
@@ -105,6 +116,13 @@ def read(blocks: Iterator[Sequence[Item]], source: Source, options: ReadOptions)
             draft.add(number, document, own)
         seen += len(block)
         yield draft.batch(seen)
+
+
+def _look(block: Sequence[Item], watch: Callable[[dict[str, Any], Tally], None], tally: Tally) -> None:
+    """Look at some records of a block; what is wrong with them shows when they are read."""
+    for item in block[::_WATCHED]:
+        with suppress(Broken, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            watch(_GENERIC.decode(item) if isinstance(item, bytes) else parsed(item) or {}, tally)
 
 
 def _decoders(
@@ -121,9 +139,8 @@ def _decoders(
         except Broken:
             return document, None
 
-    generic = msgspec.json.Decoder(dict[str, Any])
     if any(mark in name for mark in ".*" for name in (column, id_column or "")):
-        return lambda line, tally: from_record(generic.decode(line), tally), from_record
+        return lambda line, tally: from_record(_GENERIC.decode(line), tally), from_record
 
     names = {"document": column} | ({"own": id_column} if id_column else {})
     kind: Any = _TYPES[source.kind]
@@ -135,7 +152,7 @@ def _decoders(
     def from_line(line: bytes, tally: Tally) -> Document:
         value, own = parts(decode(line))
         if value is None:  # of one of several fields
-            return from_record(generic.decode(line), tally)
+            return from_record(_GENERIC.decode(line), tally)
         if source.kind == "messages":
             return convert(value, tally), own_id(own)
         # msgspec has checked texts and lists of integers already.

@@ -258,7 +258,7 @@ def _seen(record: ScanRecord, source: ScannedInput) -> None:
     if source.columns and sorted(siblings) != sorted(column.name for column in read):
         refuse(f"{source.name}: the fields that were chosen are not those that were read")
     texts = sum(one.count for one in source.turns if one.read)
-    if source.turns and source.kind != "messages":
+    if source.kind != "messages" and any(one.read or one.role for one in source.turns):
         refuse(f"{source.name} has turns on record, but no chats")
     if source.columns and source.kind == "messages" and source.tokens and not texts:
         refuse(f"{source.name} has tokens of chats, but no turn that was read")

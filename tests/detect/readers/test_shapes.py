@@ -157,3 +157,20 @@ def test_roles_made_up_by_the_thousand_are_counted_together(tmp_path: Path) -> N
     [source], _ = find_sources([write(tmp_path / "s.jsonl", jsonl(*records))], ReadOptions())
     [batch] = [batch for piece in split(source) for batch in read(source, piece, ReadOptions())]
     assert len(batch.turns) < 250 and sum(one.count for one in batch.turns) == 2000
+
+
+def test_fields_that_come_up_later_in_a_file_are_counted_as_not_read(tmp_path: Path) -> None:
+    records = [{"text": ANSWER}] * 2000 + [{"text": ANSWER, "appendix": ANSWER, "url": "x", "n": 3}] * 1000
+    source = source_of(write(tmp_path / "s.jsonl", jsonl(*records)))
+    found = [one for piece in split(source) for batch in read(source, piece, ReadOptions()) for one in batch.turns]
+    assert [(one.role, one.part, one.read, one.count) for one in found] == [("", "field appendix", False, 10)]
+    named = ReadOptions(fields=("text",))
+    source = source_of(tmp_path / "s.jsonl", named)
+    assert not [one for piece in split(source) for batch in read(source, piece, named) for one in batch.turns]
+
+
+def test_answers_reasoning_and_calls_that_begin_later_in_a_file_are_read(tmp_path: Path) -> None:
+    begin = {"prompt": QUESTION, "response": "first", "reasoning": None, "tool_calls": None, "output": None}
+    later = begin | {"reasoning": ANSWER, "tool_calls": [{"function": {"arguments": "call"}}], "output": "last"}
+    path = write(tmp_path / "s.jsonl", jsonl(*[begin] * 100, later))
+    assert {"first", ANSWER, "call", "last"} == set(texts_of(path))
