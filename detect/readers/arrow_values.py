@@ -279,10 +279,12 @@ def _structs(array: Any, broken: list[Broken]) -> list[Any]:
         return [_noted(Broken("has an object with one field twice"), broken) for _ in range(len(array))]
     columns = [_values(array.field(number), field, broken) for number, field in fields]
     rows = zip(*columns, strict=True) if columns else iter([()] * len(array))
-    found = [
-        {name: value for name, value in zip(names, row, strict=True) if value is not None or name in CONTENT_KEYS}
-        for row in rows
-    ]
+    sparse = any(name not in CONTENT_KEYS and None in column for name, column in zip(names, columns, strict=True))
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    if sparse:
+        found = [
+            {name: value for name, value in row.items() if value is not None or name in CONTENT_KEYS} for row in found
+        ]
     return _with_nulls(array, found)
 
 
