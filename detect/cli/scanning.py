@@ -18,7 +18,7 @@ from detect.cli.working import doing, note, rest
 from detect.corpus.chosen import check_named, fields_lines, fields_read
 from detect.corpus.engines import make_engine
 from detect.corpus.forecast import forecast, forecast_lines
-from detect.corpus.scan import HITS, ScanJob
+from detect.corpus.scan import HITS, NATURAL, ScanJob
 from detect.corpus.scan import scan as run
 from detect.corpus.settings import ScanSettings
 from detect.folders.published import SCAN_FORMAT
@@ -71,8 +71,7 @@ def scan(asked: Scan) -> None:
             f"{where} will quote up to {HITS} passages of the suspect's texts, and hits.jsonl one of each document "
             "that is listed; add --no-quotes to leave them out"
         )
-    for line in fields_lines(fields_read(sources)):
-        note(line)
+    _say_fields(sources, job)
     goes_on(f"what is finished is kept in {asked.work or asked.output}")
     progress = StageProgress()
     engine = make_engine(asked.engine, asked.workers, asked.address)
@@ -92,6 +91,16 @@ def _refuse_unread(sources: Sequence[Source]) -> None:
     refuse_unused("roles", not any(source.kind == "messages" for source in sources), "no file holds chats")
     about = not any(source.kind == "messages" or source.columns for source in sources)
     refuse_unused("leave_out", about, "no file holds chats, or fields of reasoning")
+
+
+def _say_fields(sources: Sequence[Source], job: ScanJob) -> None:
+    """Say which fields are read of the files, and of those that are tested beside them."""
+    for line in fields_lines(fields_read(sources)):
+        note(line)
+    beside = {"reference": job.reference, "control": [path for path in job.null_corpus if path != NATURAL]}
+    for what, paths in beside.items():
+        for line in fields_lines(fields_read(find_sources(paths, ReadOptions())[0])) if paths else ():
+            note(f"{what}: {line}")
 
 
 def _tokenizer(folder: str | None, sources: Sequence[Source]) -> str | None:
