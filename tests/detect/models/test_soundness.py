@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import types
 from collections.abc import Callable
@@ -16,15 +17,28 @@ from detect.cli.main import main
 from detect.models.forward import Model
 from detect.models.network import logits_at, windows
 from detect.models.reading import Positions, ReadingDocument, ReadingText, positions
+from detect.models.seen import model_hash
 from detect.models.soundness import check_branches, check_sound
 from detect.student.verdict.evidence import EVIDENCE_FILE
-from tests.tiny_models import CAUSAL, NOT_CAUSAL, VOCABULARY, made, saved, tokenizer
+from tests.tiny_models import (
+    AROUND_TEXT,
+    CAUSAL,
+    NOT_CAUSAL,
+    VOCABULARY,
+    around_text,
+    made,
+    saved,
+    tokenizer,
+    write_gguf,
+)
 from watermark.errors import DyetraceError
 from watermark.keys import SecretKey, write_key_file
 from watermark.models.folder import load_model
 from watermark.models.tokenizer import tokenizer_fingerprint
 from watermark.spec import WatermarkSpec, write_spec
 
+PROPHET = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_decoder_layers": 2, "num_decoder_attention_heads": 2}
+PROPHET |= {"decoder_ffn_dim": 64, "max_position_embeddings": 128, "init_std": 0.3}
 NO_TREES = {"bloom", "gpt1", "mamba"}
 
 
@@ -93,6 +107,38 @@ def test_a_peek_at_the_next_token_alone_is_seen() -> None:
         return out
 
     network = changed(made(CAUSAL["llama"]), peeking)
+    assert "later tokens" in refusal(lambda: check_sound(network, "a model", VOCABULARY))
+
+
+def test_a_model_that_counts_what_follows_is_refused() -> None:
+    network = made(("ProphetNet", {**PROPHET}))  # its attention counts places from the end of what it reads
+    assert "how much text follows" in refusal(lambda: check_sound(network, "a model", VOCABULARY))
+
+
+def test_a_token_that_a_model_has_no_numbers_for_is_named() -> None:
+    import torch
+
+    network = made(CAUSAL["llama"])
+    ids = torch.tensor([[5, VOCABULARY + 3, 6]])
+    message = refusal(lambda: logits_at(network, {"input_ids": ids}, torch.arange(3)))
+    assert f"token {VOCABULARY + 3}" in message and f"{VOCABULARY} tokens" in message
+
+
+@pytest.mark.parametrize("name", AROUND_TEXT)
+def test_a_model_that_also_sees_is_sound_on_text(name: str) -> None:
+    check_sound(around_text(name), "a model", VOCABULARY)
+
+
+@pytest.mark.parametrize("name", ["LlavaForConditionalGeneration", "Gemma3ForConditionalGeneration"])
+def test_one_whose_text_model_looks_ahead_is_refused(name: str) -> None:
+    network = around_text(name)
+    for module in network.modules():
+        if hasattr(module, "is_causal"):
+            module.is_causal = False
+        if hasattr(module, "config"):
+            module.config.is_causal = module.config.use_bidirectional_attention = False
+    inner = network.config.get_text_config()
+    inner.is_causal, inner.use_bidirectional_attention = False, True
     assert "later tokens" in refusal(lambda: check_sound(network, "a model", VOCABULARY))
 
 
@@ -261,7 +307,26 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     holes.lm_head.weight.data[:] = float("nan")
     saved(holes, folder / "nan")
     (saved(made(CAUSAL["llama"]), folder / "adapter") / "adapter_config.json").write_text("{}")
+    _save_lora(folder / "other", folder / "lora")
+    write_gguf(made(CAUSAL["llama"], seed=1), folder / "gguf.gguf", quantised=True)
     return folder
+
+
+def _save_lora(base: Path, folder: Path) -> None:
+    """An adapter that changes its base, by which it is named; and the two merged."""
+    import warnings
+
+    import peft
+    import torch
+
+    network, _ = load_model(base, "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        settings = peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+        wrapped = peft.get_peft_model(network, settings)
+        wrapped.save_pretrained(folder)
+        saved(wrapped.merge_and_unload(), folder.with_name("merged"))
 
 
 def trace(bench: Path, output: Path, student: str, *more: object) -> tuple[int, str]:
@@ -295,7 +360,7 @@ def test_the_command_reads_no_model_that_looks_ahead(family: str, role: str, ben
     ("student", "more", "says"),
     [
         ("nan", (), "NaN"),
-        ("adapter", (), "merge_and_unload"),
+        ("adapter", (), "merge"),
         ("causal", ("--reference", "again"), "same model"),
         ("causal", ("--reference", "causal"), "same model"),
     ],
@@ -322,6 +387,61 @@ def test_a_suspect_saved_by_a_wrapper_gives_the_same_evidence_or_none(prefix: st
     assert status == 0 and f"under the prefix '{prefix}'" in output
     assert trace(bench, tmp_path / "plain", "causal", "--reference", bench / "other")[0] == 0
     assert (tmp_path / "out" / EVIDENCE_FILE).read_bytes() == (tmp_path / "plain" / EVIDENCE_FILE).read_bytes()
+
+
+def lora(bench: Path, folder: Path, base: str | None) -> Path:
+    """The adapter, which names another base model or none."""
+    shutil.copytree(bench / "lora", folder)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": base}))
+    return folder
+
+
+@pytest.mark.parametrize("role", ["suspect", "reference"])
+def test_an_adapter_is_read_over_its_base_in_every_place_and_both_are_on_record(
+    role: str, bench: Path, tmp_path: Path
+) -> None:
+    adapter = lora(bench, tmp_path / "lora", "somebody/base")
+    given: dict[str, tuple[Path, list[object]]] = {
+        "suspect": (adapter, ["--reference", bench / "causal"]),
+        "reference": (bench / "causal", ["--reference", adapter]),
+    }
+    student, more = given[role]
+    status, output = trace(bench, tmp_path / "out", str(student), *more)
+    assert status == 2 and "'somebody/base' is no folder here" in output and "--base" in output
+    status, output = trace(bench, tmp_path / "out", str(student), *more, "--base", bench / "other")
+    assert status == 0 and f"{adapter} is an adapter" in output
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    seen = {
+        "suspect": [record["student"]],
+        "reference": [one["model"] for one in record["references"]],
+    }
+    assert record["arguments"]["base"] == str(bench / "other")
+    for model in seen[role]:
+        assert (model["base"], model["form"]) == (str(bench / "other"), "LORA adapter")
+        assert model["base_sha256"] == model_hash(bench / "other")
+        assert model["sha256"] == model_hash(adapter, bench / "other") != model_hash(adapter, bench / "causal")
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert str(bench / "other") in page and model["base_sha256"] in page
+
+
+def test_an_adapter_is_read_as_the_merged_model_and_named_base_needs_no_option(bench: Path, tmp_path: Path) -> None:
+    for name in ("lora", "merged"):
+        assert trace(bench, tmp_path / name, name, "--readout", "argmax")[0] == 0
+    with np.load(tmp_path / "lora" / EVIDENCE_FILE) as one, np.load(tmp_path / "merged" / EVIDENCE_FILE) as other:
+        assert all((one[part] == other[part]).all() for part in one.files)
+    status, output = trace(bench, tmp_path / "out", "causal", "--base", bench / "other")
+    assert status == 2 and "--base has no effect" in output
+
+
+def test_a_gguf_suspect_is_read_beside_the_owners_tokenizer(bench: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    shutil.copy(bench / "gguf.gguf", tmp_path / "m")
+    tokenizer().save_pretrained(tmp_path / "m")
+    status, output = trace(bench, tmp_path / "out", str(tmp_path / "m" / "gguf.gguf"), "--reference", bench / "causal")
+    assert status == 0 and "No mark was found" in output
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (record["student"]["form"], record["student"]["tokenizer"]) == ("GGUF (Q8_0 and F32)", "same")
 
 
 def test_a_causal_model_is_read_and_innocent(bench: Path, tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ def test_whole_numbers_in_the_place_of_fractions_are_refused(plain: Path, tmp_pa
 
 
 def test_a_model_that_transformers_changes_as_it_loads_it_is_refused(tmp_path: Path) -> None:
-    kind, fields = CAUSAL["llama"]
+    fields = CAUSAL["llama"][1]
     heads = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
     model = made(("Youtu", {**fields, **heads, "num_key_value_heads": 2}))
     saved(model, tmp_path / "zero")
