@@ -87,6 +87,8 @@ def fields_lines(found: Sequence[FieldsRead]) -> Iterator[str]:
 
 
 def _said(column: ColumnSeen) -> str:
+    if column.kind == "other":
+        return f"'{clean(column.name, _NAME)}' (nothing that can be read, in {counted(column.records, 'record')})"
     unit = "token ids" if column.kind == "tokens" else "characters"
     kind = {"tokens": "", "messages": "chats or lists: "}.get(column.kind, "")
     return f"'{clean(column.name, _NAME)}' ({kind}{column.characters:,} {unit} in {counted(column.records, 'record')})"

@@ -59,8 +59,8 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
     if options.id_field is not None and not has_column(schema, options.id_field):
         raise Broken(f"has no column {options.id_field!r} to take ids from; name another with --id-field")
     for column in options.fields:
-        reason = head.unread.get(head_of(names, column) or "")
-        if reason is not None:
+        reason, _ = head.unread.get(head_of(names, column) or "", ("", 0))
+        if reason:
             raise Broken(f"cannot be read in column {column!r}: its first row {reason}; name another with --field")
     # Types speak for columns in which nothing was seen, and for names with dots, which may be paths as well.
     kinds = {
@@ -177,13 +177,13 @@ class _Head:
         Its first rows, null where something can't be read. Those after a damaged place are left out: whoever reads them
         will say so.
     unread
-        Columns of which no value can be read, and why.
+        Columns of which no value can be read: why, and how many there are.
     empty
         Whether the file has no rows.
     """
 
     records: list[dict[str, Any]]
-    unread: dict[str, str]
+    unread: dict[str, tuple[str, int]]
     empty: bool
 
 
@@ -208,9 +208,9 @@ def _head_of_file(path: str, form: str, schema: Any) -> _Head:
     rows = min((len(values) for values in columns.values()), default=0)
     unread = {}
     for name, values in columns.items():
-        reason = next((value.reason for value in values if isinstance(value, Broken)), None)
-        if reason is not None and all(value is None or isinstance(value, Broken) for value in values):
-            unread[name] = reason
+        present = [value for value in values[:rows] if value is not None]
+        if present and all(isinstance(value, Broken) for value in present):
+            unread[name] = (present[0].reason, len(present))
         values = [None if isinstance(value, Broken) else value for value in values[:rows]]
         # JSON has no times: what is written as text there is text for a reason.
         temporal = pa.types.is_temporal(schema.field(name).type)

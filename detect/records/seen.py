@@ -13,7 +13,8 @@ class ColumnSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name
         Of the field, with dots for nested ones and "*" for every entry of a list.
     kind
-        What it holds: "text", "messages" (also lists of texts) or "tokens"; "" where nothing was seen in it.
+        What it holds: "text", "messages" (also lists of texts) or "tokens"; "other" where it is none of these and may
+        be text all the same (bytes that are not UTF-8, types that nobody here knows); "" where nothing was seen in it.
     records
         How many of the records that were looked at have something there.
     characters
