@@ -363,7 +363,7 @@ class Asker(Generic[T]):
 
     def _refused(self, request: Request, reply: Reply, verdict: str, epoch: int) -> float | None:
         self._last_trouble, self._slower = reply.says(), 1.0
-        of_prompt = verdict in ("refused", "stop") and is_of_prompt(reply.status, reply.payload)
+        of_prompt = is_of_prompt(reply.status, reply.payload)
         if self._settings.skips and ((verdict == "refused" and reply.status != _UNPAID) or of_prompt):
             if not self._refusals.count:
                 self._tell(f"{self._host}: refuses a prompt ({reply.says()}); it is left out, as others will be")
@@ -431,4 +431,6 @@ def _advice(status: int) -> str:
         return "check the API key and what it may do"
     if status in (404, 405) or status < 400:
         return "check the address, the model's name and the kind of endpoint"
-    return "check the plan's sampling settings: not every server takes all, and a plan made anew finds those that it takes"
+    return (
+        "check the plan's sampling settings: not every server takes all, and a plan made anew finds those that it takes"
+    )

@@ -27,7 +27,7 @@ _CUT_BYTES = _CUT.encode()
 
 
 def places_of(texts: Sequence[Said], tokens: Sequence[Position]) -> list[Places | None]:
-    """Where the tokens of an answer begin in each of its texts; None for a text that they don't spell.
+    """Where tokens of an answer begin in each of its texts; None for a text that they don't spell, none in a blank one.
 
     White space around a text, and a character that is cut off at its end, may be missing on either side. A token whose
     alternatives belong to another place is left out: so is the end of a character, for which servers show the whole.
@@ -49,6 +49,9 @@ def places_of(texts: Sequence[Said], tokens: Sequence[Position]) -> list[Places 
         lead = len(said.text[: len(said.text) - len(said.text.lstrip())].encode())
         needle = core.encode()
         last = place == len(texts) - 1
+        if not needle:
+            found.append({})
+            continue
         own, after = _placed(needle, raws, spelled, starts, after, last=last, alone=len(texts) == 1)
         found.append({lead + byte: i for byte, i in own.items() if _is_there(tokens, i)} or None)
     return found
@@ -58,8 +61,6 @@ def _placed(
     needle: bytes, raws: Sequence[bytes], spelled: bytes, starts: Sequence[int], after: int, *, last: bool, alone: bool
 ) -> tuple[dict[int, int], int]:
     """Where tokens begin in a text, none where they don't spell it; with the byte behind it."""
-    if not needle:
-        return {}, after
     at = _find(spelled, needle, after, last=last, alone=alone)
     if at >= 0:
         inside = range(bisect_left(starts, at), bisect_left(starts, at + len(needle)))

@@ -13,6 +13,7 @@ _OF_PROMPT = re.compile(
     re.IGNORECASE,
 )
 _NAMES = re.compile(r"[\"'`].*?[\"'`]|\b(?=\w*\d)[\w-]+\b")  # quotes, numbers, ids of requests
+_OF_ALL = {401, 402, 404, 405, 407, 408, 409, 425, 429}  # key, money, address, or the moment
 _ALIKE, _MOST_AT_FIRST, _MOST_IN_A_ROW = 5, 20, 20
 _MOST_REASONS = 10
 _OTHER = "other reasons"
@@ -23,7 +24,7 @@ def is_of_prompt(status: int | None, payload: bytes) -> bool:
 
     Such a refusal stands, whenever the same is asked again.
     """
-    if status is None or not (400 <= status < 500 or 200 <= status < 300) or status in (401, 404, 405, 407):
+    if status is None or not (400 <= status < 500 or 200 <= status < 300) or status in _OF_ALL:
         return False
     return _OF_PROMPT.search(payload[:20_000].decode("utf-8", "replace")) is not None
 

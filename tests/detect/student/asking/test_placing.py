@@ -39,8 +39,8 @@ def place(text: str, *words: str | bytes) -> object:
         ("one two", ["\u0120one", "\u0120two"], None),
         ("one two", ["on", "two"], None),
         ("one two", [], None),
-        ("\ufffd", [b"\xc3"], None),
-        (" ", [" "], None),
+        ("\ufffd", [b"\xc3"], {}),
+        (" ", [" "], {}),
     ],
 )
 def test_a_text_is_found_among_its_tokens(text: str, words: list[str | bytes], found: object) -> None:

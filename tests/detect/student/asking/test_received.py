@@ -210,10 +210,10 @@ FILTERED = {"error": {"message": "The prompt triggered the content management po
 def test_prompts_that_are_refused_are_left_out_counted_and_not_asked_again(
     trace: Start, marked: dict[str, str]
 ) -> None:
-    """The first two by a content filter (Azure), and one by a moderator with status 403."""
+    """By a content filter (Azure), by one behind a proxy that answers with status 200, and by a moderator with 403."""
     refusals = {
         0: (400, FILTERED),
-        1: (400, FILTERED),
+        1: (200, FILTERED),
         2: (403, {"error": {"code": 403, "message": "Your input was flagged", "metadata": {"reasons": ["violence"]}}}),
     }
     order: list[str] = []

@@ -22,6 +22,7 @@ from watermark.errors import DyetraceError
         (403, "Your key may not use this model", False),
         (401, "content_filter", False),
         (500, "content_filter", False),
+        (429, "flagged: too many requests", False),
     ],
 )
 def test_refusals_for_words_of_the_prompt_are_known(status: int, message: str, of_prompt: bool) -> None:
