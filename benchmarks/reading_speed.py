@@ -36,7 +36,9 @@ def natural_texts(characters: int) -> list[str]:
     """Documents cut from natural text at random places."""
     from detect.text.natural_text import natural_documents
 
-    whole = "\n\n".join(text for kind in ("prose", "code") for _, text in natural_documents(kind, 200))
+    whole = "\n\n".join(
+        text for kind in ("prose", "code") for _, text in natural_documents(kind, 200 if characters > 10**6 else 8)
+    )
     rng = random.Random(1)
     starts = [rng.randrange(len(whole) - _LENGTH) for _ in range(max(2, characters // _LENGTH))]
     return [whole[start : start + _LENGTH] for start in starts]

@@ -32,6 +32,7 @@ SCRIPTS = {
     "corpus_statistics": [],
     "share_coverage": [],
     "scan_speed": [],
+    "reading_speed": [],
     "accounts": [],
     "formats_permutation": [],
     "ledger": [],

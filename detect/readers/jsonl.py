@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from detect.readers import records
-from detect.readers.batch import Batch, Broken, Inspected, Piece, ReadOptions, Source
+from detect.readers.batch import Batch, Inspected, Piece, ReadOptions, Source
+from detect.readers.start import first_items
 from detect.readers.stream import lines, newlines_before
 
 
@@ -19,11 +20,7 @@ def inspect(path: str, compression: str, size: int, options: ReadOptions) -> Ins
         None of them is a record, or no field fits. An empty file is no error.
     """
     piece = Piece(0, min(size, records.SAMPLE_BYTES))
-    try:
-        start: list[records.Item] = list(next(lines(path, compression, piece, records.SAMPLE_BYTES), []))
-    except Broken as error:
-        start = [error]
-    return records.inspect(start[: records.SAMPLE_ITEMS], options)
+    return records.inspect(first_items(lines(path, compression, piece, records.SAMPLE_BYTES)), options)
 
 
 def split(source: Source, target_bytes: int) -> list[Piece]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import lzma
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import zstandard
 
-from detect.readers import BrokenRecord, ReadOptions, plain, read, split
+from detect.readers import BrokenRecord, ReadOptions, plain, read, split, stream
 from tests.detect.readers.reading import SKIP, batches, documents, jsonl, skipped, source_of, write
 from watermark.errors import DyetraceError
 
@@ -20,8 +24,21 @@ def _zstd(data: bytes) -> bytes:
     return bytes(pa.compress(data, codec="zstd", asbytes=True))
 
 
+def _xz(data: bytes) -> bytes:
+    return lzma.compress(data, preset=0)
+
+
+def _long_zstd(data: bytes) -> bytes:
+    """As `zstd --long=31` writes a stream: whoever reads it must be ready for a window of 2 GiB."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True, compression_level=1)
+    writer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return writer.compress(data) + writer.flush()
+
+
 CODECS = pytest.mark.parametrize(
-    ("ending", "compress"), [("gz", gzip.compress), ("zst", _zstd), ("bz2", bz2.compress)], ids=["gzip", "zstd", "bz2"]
+    ("ending", "compress"),
+    [("gz", gzip.compress), ("zst", _zstd), ("bz2", bz2.compress), ("xz", _xz), ("zst", _long_zstd)],
+    ids=["gzip", "zstd", "bz2", "xz", "zstd --long"],
 )
 Compress = Callable[[bytes], bytes]
 
@@ -62,7 +79,12 @@ def test_lines_before_the_damage_are_read_and_the_rest_is_listed(
     }[damage]
     if ending == "zst" and damage == "byte flipped":
         pytest.skip("frames have no checksum unless their writer adds one")
-    source = source_of(write(tmp_path / f"s.jsonl.{ending}", data))
+    path = write(tmp_path / f"s.jsonl.{ending}", data)
+    if ending == "bz2" and damage == "half":  # in the midst of its only block
+        with pytest.raises(DyetraceError, match=r"s.jsonl.bz2 cannot be read: the file ends .*; get the file again"):
+            source_of(path)
+        return
+    source = source_of(path)
     found = documents(source, SKIP)
     [(record, reason)] = [entry for entry in skipped(source) if "all that follows" in entry[1]]
     if damage != "byte flipped":  # of that, wrong bytes may come out before it is noticed
@@ -109,3 +131,41 @@ def test_a_text_too_long_for_memory_is_broken(tmp_path: Path, monkeypatch: pytes
     source = source_of(write(tmp_path / "long.txt", b"a" * ((1 << 20) + 1)))
     [(_, reason)] = skipped(source)
     assert "longer than 1 MiB" in reason
+
+
+def test_the_older_form_of_xz_and_padding_between_members_are_read(tmp_path: Path) -> None:
+    alone = lzma.compress(DATA, format=lzma.FORMAT_ALONE, preset=0)
+    assert documents(source_of(write(tmp_path / "s.jsonl.lzma", alone))) == TEXTS
+    padded = _xz(DATA[:100_000]) + bytes(16) + _xz(DATA[100_000:]) + bytes(8)
+    assert documents(source_of(write(tmp_path / "s.jsonl.xz", padded))) == TEXTS
+
+
+def test_what_needs_too_much_memory_to_be_decompressed_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_XZ_MEMORY", 1 << 20)
+    with pytest.raises(DyetraceError, match=r"it needs more than 1 MiB of memory \(decompress it with xz -d\)"):
+        source_of(write(tmp_path / "s.jsonl.xz", lzma.compress(b"{}", preset=6)))
+    later = _zstd(DATA) + _long_zstd(DATA)  # the first frame alone says how a file is opened
+    reasons = [reason for _, reason in skipped(source_of(write(tmp_path / "s.jsonl.zst", later)))]
+    assert len(reasons) == 1
+    assert "decompress it with zstd -d --long=31" in reasons[0]
+
+
+def test_long_windows_need_a_package_and_name_it(tmp_path: Path) -> None:
+    write(tmp_path / "s.jsonl.zst", _long_zstd(DATA))
+    code = """
+import sys
+sys.modules["zstandard"] = None
+from detect.readers import *
+from watermark.errors import MachineError
+try:
+    find_sources(["s.jsonl.zst"], ReadOptions())
+except MachineError as error:
+    print(error)
+"""
+    environment = {"PYTHONPATH": str(Path(stream.__file__).parents[2])}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout.strip() == (
+        "zstd with a window of 2,048 MiB (zstd --long) needs zstandard: pip install 'dyetrace[scan]'"
+    ), run.stderr
