@@ -138,6 +138,7 @@ def _of_folder(folder: Path, settings: dict[str, Any], say: Progress) -> Any:
     sets = weight_files.weight_sets(folder)
     weight_files.check_one_set(folder, sets)
     files = sets[0] if sets else []
+    weight_files.check_scales(folder, files)
     prefix = weight_files.wrapper(weight_files.names_in(files))
     renamed = {} if prefix is None else {"key_mapping": weight_files.without_wrappers()}
     generation = _generation_config(folder, say)
@@ -192,6 +193,12 @@ def _refusal(given: GivenModel, error: Exception) -> DyetraceError:
     reason = " ".join(str(error).split())[:300]
     if "trust_remote_code" in reason:
         return DyetraceError(_needs_code(given.whole))
+    quantised = json_of(given.whole / "config.json").get("quantization_config")
+    if isinstance(error, ImportError) and quantised:
+        return MachineError(
+            f"can't load a language model from {given.path}, which is quantised: {reason}; do that, or save the model "
+            f"in bfloat16, or {SERVE}"
+        )
     if (lacking := missing_of_machine(error)) is not None:
         return MachineError(f"can't load a language model from {given.path}: {lacking}")
     return DyetraceError(f"can't load a language model from {given.path}: {type(error).__name__}: {reason}")

@@ -70,9 +70,13 @@ def _itself(value: torch.Tensor) -> torch.Tensor:
 
 
 def _names_in_safetensors(path: Path) -> list[str]:
+    return [name for name in _header(path) if name != "__metadata__"]
+
+
+def _header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return [name for name in header if name != "__metadata__"]
+        found = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return dict(found)
 
 
 def _of_bin(path: Path, device: str) -> dict[str, Any]:
@@ -142,6 +146,39 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
     if torch.equal(one, other):
         return True
     return one.is_floating_point() and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def check_scales(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse numbers of eight bits without the scales that they are to be multiplied by.
+
+    Raises
+    ------
+    DyetraceError
+        They would be read as they are, as transformers does without a word: another model.
+    """
+    names = names_in(files)
+    small = _eight_bits(files)
+    scaled = {name.rsplit(".", 1)[0] for name in names if "scale" in name.rsplit(".", 1)[-1]}
+    bare = sorted(name for name in small if name.rsplit(".", 1)[0] not in scaled)
+    if bare:
+        raise DyetraceError(
+            f"the weights in {folder} are numbers of eight bits ({_some(bare)}) without their scales; get the whole "
+            f"model, or save it in bfloat16, or {SERVE}"
+        )
+
+
+def _eight_bits(files: Sequence[Path]) -> list[str]:
+    """Names of the tensors of eight-bit fractions in files of safetensors, by their headers."""
+    found: list[str] = []
+    for file in files:
+        if file.suffix == ".safetensors" and file.is_file():
+            try:
+                header = _header(file)
+            except Exception:  # transformers says how the file is broken
+                continue
+            kinds = ((name, told) for name, told in header.items() if isinstance(told, dict))
+            found += [name for name, told in kinds if str(told.get("dtype")).startswith("F8_E")]
+    return [name for name in found if "scale" not in name.rsplit(".", 1)[-1]]
 
 
 def check_report(folder: Path, report: Mapping[str, Any]) -> None:

@@ -316,6 +316,41 @@ def test_whole_numbers_in_the_place_of_fractions_are_refused(plain: Path, tmp_pa
     assert "whole numbers (model.layers.0.self_attn.q_proj" in refusal(copy(plain, tmp_path / "m", weights))
 
 
+def _in_eight_bits(weights: Weights, scales: bool) -> Weights:
+    import torch
+
+    found: Weights = {}
+    for name, value in weights.items():
+        scale = (value.abs().max() / 448).reshape(1, 1)
+        found[name] = (value / scale).to(torch.float8_e4m3fn) if "proj" in name else value
+        if "proj" in name and scales:
+            found[name.replace("weight", "weight_scale_inv")] = scale
+    return found
+
+
+def test_numbers_of_eight_bits_are_read_with_their_scales_or_refused(plain: Path, tmp_path: Path) -> None:
+    import torch
+
+    weights = tensors(plain)
+    whole = change(plain, tmp_path / "c", quantization_config={"quant_method": "fp8", "weight_block_size": [64, 64]})
+    found = load_model(copy(whole, tmp_path / "m", _in_eight_bits(weights, True)), "float32")[0].state_dict()
+    for name, value in weights.items():
+        assert torch.allclose(found[name], value, rtol=0.1, atol=0.01)
+    for number, folder in enumerate((plain, whole)):
+        message = refusal(copy(folder, tmp_path / f"{number}", _in_eight_bits(weights, False)))
+        assert "eight bits (model.layers.0" in message and "without their scales" in message
+    assert "left over" in refusal(copy(plain, tmp_path / "n", _in_eight_bits(weights, True)))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors", "quanto", "aqlm"])
+def test_a_quantised_model_whose_package_is_missing_says_which_and_what_else(
+    method: str, plain: Path, tmp_path: Path
+) -> None:
+    told = {"quant_method": method, "bits": 4, "format": "pack-quantized", "config_groups": {}, "weights": "int8"}
+    message = refusal(change(plain, tmp_path / "m", quantization_config=told))
+    assert "can't load a language model" in message
+
+
 def test_a_model_that_transformers_changes_as_it_loads_it_is_refused(tmp_path: Path) -> None:
     fields = CAUSAL["llama"][1]
     heads = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
