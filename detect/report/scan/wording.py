@@ -50,9 +50,12 @@ def pointing_note(record: ScanRecord) -> str:
 
 
 def place(record: ScanRecord, hit: Hit) -> str:
-    """Where a document is: "FILE:RECORD", or "FILE" where the file is one document."""
+    """Where a document is: "FILE:RECORD", or "FILE" where the file is one document; of several fields also which."""
     source = record.inputs[hit.input]
-    return source.name if source.form.startswith("text") and source.records <= 1 else f"{source.name}:{hit.record}"
+    if source.form.startswith("text") and source.records <= 1:
+        return source.name
+    several = sum((other.name, other.sha256) == (source.name, source.sha256) for other in record.inputs) > 1
+    return f"{source.name}:{hit.record}" + (f" ({source.column})" if several else "")
 
 
 def skipped(record: ScanRecord) -> int:

@@ -143,6 +143,10 @@ def test_fields_of_one_file_stay_apart_and_are_inputs_of_their_own(world: World,
     assert [file.name for file in found.files_read] == [str(path)]
     rows = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert [(row["column"], row["record"]) for row in rows] == [("b", 6), ("b", 7), ("a", 7)]
+    page = CliRunner().invoke(main, ["report", "render", str(tmp_path / "out" / "report.json"), "--format", "markdown",
+                                     "-o", str(tmp_path / "drawn")])  # fmt: skip
+    assert page.exit_code == 0, page.output
+    assert "a.jsonl:1 (a)" in (tmp_path / "drawn" / "report.md").read_text().replace("\\", "")
     verified = CliRunner().invoke(
         main, ["report", "verify", str(tmp_path / "out" / "report.json"), "--inputs", str(tmp_path)]
     )
