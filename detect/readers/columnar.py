@@ -27,6 +27,7 @@ from detect.records.seen import ColumnSeen
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _MIN_ROWS, _MAX_ROWS = 1 << 6, 1 << 13  # of a Parquet file, decoded at a time
 _BUFFER = 1 << 18
+_FEW_COLUMNS = 64
 _HEAD_ROWS, _HEAD_BYTES = 64, 1 << 22  # of a file's beginning, looked at to choose a field; bytes of each column
 
 
@@ -48,7 +49,7 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
     """
     pa = arrow(form.capitalize())
     try:
-        schema = _parquet_schema(path) if form == "parquet" else _open_arrow(path).schema
+        schema = _schema_of(path, form)
         names = list(schema.names)
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -86,10 +87,10 @@ def split(source: Source, target_bytes: int) -> list[Piece]:
     pa = arrow(source.form.capitalize())
     try:
         sizes = _group_sizes(source) if source.form == "parquet" else _batch_sizes(source)
+        if not source.column and not _schema_of(source.path, source.form).names:
+            return []
     except (OSError, ValueError, pa.ArrowException) as error:
         raise Broken(f"cannot be read: {one_line(error)}") from None
-    if source.column == "":  # neither columns nor rows
-        return []
     pieces, start, filled = [], 0, 0
     for index, size in enumerate(sizes):
         filled += size
@@ -234,9 +235,9 @@ def _parquet_head(path: str) -> Iterator[Any]:
 
 
 def _arrow_head(path: str, columns: int) -> Iterator[Any]:
-    """The first rows, column by column: a record batch may be of any size."""
-    for column in range(columns):
-        reader = _open_arrow(path, [column])
+    """The first rows, column by column, as a record batch may be of any size; all at once where there are very many."""
+    for some in [[column] for column in range(columns)] if columns <= _FEW_COLUMNS else [None]:
+        reader = _open_arrow(path, some)
         count, number = 0, 0
         while count < _HEAD_ROWS:
             if hasattr(reader, "get_batch") and number == reader.num_record_batches:
@@ -259,7 +260,9 @@ def _parquet_file(path: str, metadata: Any = None) -> Any:
     )
 
 
-def _parquet_schema(path: str) -> Any:
+def _schema_of(path: str, form: str) -> Any:
+    if form == "arrow":
+        return _open_arrow(path).schema
     file = _parquet_file(path)
     rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows:
