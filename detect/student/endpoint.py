@@ -35,7 +35,7 @@ from detect.records.trace import (
     TextsRead,
     TraceRecord,
 )
-from detect.student.asking.account import Account, ClientSettings, more_to_target
+from detect.student.asking.account import REFUSED, Account, ClientSettings, more_to_target
 from detect.student.asking.answer_reader import AnswerReader, asked_contexts
 from detect.student.asking.asking import ask_all
 from detect.student.asking.budget import Budgets
@@ -323,7 +323,7 @@ def trace_endpoint(
             looks=evidence.planned,
             texts={kind: TextsRead(answers=one.answers, tokens=one.tokens) for kind, one in reader.read.items()},
             without_logprobs=lacking,
-            unusable=dict(account.unusable),
+            unusable={why: count for why, count in account.unusable.items() if why != REFUSED},
             refused=account.refused,
             sampling=plan.asked_for,
         ),
@@ -332,7 +332,8 @@ def trace_endpoint(
 
 def _left_out(account: Account) -> str:
     """What was asked for and can't be read, as the end of a sentence."""
-    told = [f"{count:,} times {reason}" for reason, count in (account.refused | account.unusable).items()]
+    unusable = {why: count for why, count in account.unusable.items() if why != REFUSED}
+    told = [f"{count:,} times {reason}" for reason, count in (account.refused | unusable).items()]
     return f" (of no use: {'; '.join(told[:5])})" if told else ""
 
 

@@ -13,6 +13,8 @@ from detect.student.asking.budget import Budgets, written_tokens
 from detect.student.asking.ledger import Ledger, Spent
 from detect.student.asking.questions import Questions, Request
 
+REFUSED = "refused"
+"""Reason for which the samples of a refused step are unusable."""
 _BYTES_PER_TOKEN = 4  # of prompts, until the endpoint has counted some
 _LOOKED_AT = 200  # answers on record from which an estimate learns
 

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Coroutine
 from typing import Any, Generic
 
-from detect.student.asking.account import Account, ClientSettings
+from detect.student.asking.account import REFUSED, Account, ClientSettings
 from detect.student.asking.answers import Response, error_message, read_response
 from detect.student.asking.budget import Budget, Budgets, BudgetSpent, Reservation, cost_of, written_tokens
 from detect.student.asking.client import Endpoint, Reply
@@ -177,7 +177,7 @@ class Asker(Generic[T]):
                 got = await self._answer(request)
                 if got is None:
                     refused = self._refusals.of(step) is not None
-                    self.account.unusable["refused" if refused else "no answer to be had"] += request.count
+                    self.account.unusable[REFUSED if refused else "no answer to be had"] += request.count
                     break
                 response, taken = got
                 self._count(request, response, taken)
