@@ -77,7 +77,7 @@ def inspect(path: str, form: str, options: ReadOptions) -> Inspected:
         # Columns without rows may be of any type; nothing will be read.
         column, kind = next(iter(of_types.items()), (names[0] if names else "", "text"))
         return Inspected(((column, kind),), None)
-    other = (ColumnSeen(name, "other", len(head.records), 0, read=False) for name in head.unread)
+    other = (ColumnSeen(name, "other", count, 0, read=False) for name, (_, count) in head.unread.items())
     known = (column for column in seen.columns if column.name not in head.unread)
     return replace(seen, columns=(*known, *other))
 
