@@ -42,8 +42,10 @@ class Scan(Tested, Decoys, Committed, Drawn, Printed, Reporting, Quoting, Workin
     )
     output: Path = option("-o", "--output", help="Folder for the report.  [e.g. -o evidence/]")
     tokenizer: str | None = tokenizer_option(", for text; by default the demo model's")
-    form: Literal["auto", "jsonl", "parquet", "arrow", "text"] = option(
-        "--format", default="auto", help="What the files hold; auto goes by their names.  [e.g. --format jsonl]"
+    form: Literal["auto", "jsonl", "json", "csv", "warc", "tar", "parquet", "arrow", "text"] = option(
+        "--format",
+        default="auto",
+        help="What the files are; auto goes by their first bytes and their names.  [e.g. --format jsonl]",
     )
     fields: tuple[str, ...] = option(
         "--field",
