@@ -16,7 +16,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from watermark.errors import DyetraceError, MachineError
 
@@ -116,11 +116,11 @@ def _standard_library() -> Documents:
 
 
 def _licences() -> Documents:
-    for name, path in _package_files():
-        if _LICENCE_NAME.search(path.name) and path.suffix.lower() in ("", ".txt", ".md", ".rst"):
-            text = _read(path)
-            if len(text) > 500:
-                yield name, text
+    kinds = ("", ".txt", ".md", ".rst")
+    for name, path in _package_files(lambda file: _LICENCE_NAME.search(file.name) and file.suffix.lower() in kinds):
+        text = _read(path)
+        if len(text) > 500:
+            yield name, text
 
 
 def _repetitive() -> Documents:
@@ -129,20 +129,18 @@ def _repetitive() -> Documents:
         text = _read(path)
         if len(text) > 5000:
             yield f"{path.parent.name}/{path.name}", text
-    for name, path in _package_files():
-        if path.name == "RECORD":
-            text = _read(path)
-            if len(text) > 2000:
-                yield name, text
+    for name, path in _package_files(lambda file: file.name == "RECORD"):
+        text = _read(path)
+        if len(text) > 2000:
+            yield name, text
 
 
 def _languages() -> Documents:
     catalogs: dict[tuple[str, str], list[str]] = {}
-    for name, path in _package_files():
-        if path.suffix == ".mo" and path.parent.name == "LC_MESSAGES":
-            language = path.parent.parent.name
-            if not language.startswith("en"):
-                catalogs.setdefault((language, name.split("/")[0]), []).extend(_messages(path.read_bytes()))
+    for name, path in _package_files(lambda file: file.suffix == ".mo" and file.parent.name == "LC_MESSAGES"):
+        language = path.parent.parent.name
+        if not language.startswith("en"):
+            catalogs.setdefault((language, name.split("/")[0]), []).extend(_messages(path.read_bytes()))
     for (language, package), messages in sorted(catalogs.items()):
         text = "\n".join(dict.fromkeys(messages))
         if len(text) > 2000:
@@ -162,11 +160,11 @@ def _messages(data: bytes) -> list[str]:
     return [message for message in messages if len(message) > 20 and not _TEMPLATE.search(message)]
 
 
-def _package_files() -> Iterator[tuple[str, Path]]:
-    """Return every file of every installed package, sorted, with a name that is the same on every machine."""
+def _package_files(wanted: Callable[[PurePath], object]) -> Iterator[tuple[str, Path]]:
+    """Return those files of every installed package, sorted, with a name that is the same on every machine."""
     packages = {package.metadata["Name"]: package for package in metadata.distributions()}
     for name in sorted(filter(None, packages), key=str.lower):
-        for file in sorted(packages[name].files or [], key=str):
+        for file in sorted(filter(wanted, packages[name].files or []), key=str):
             yield f"{name}/{file}", Path(str(file.locate()))
 
 
