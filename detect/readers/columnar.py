@@ -19,8 +19,8 @@ from detect.readers.batch import (
     Source,
     one_line,
 )
-from detect.readers.columns import batches_of, has_column, head_of, kinds_of, other_columns
-from detect.readers.fields import inspected, lookup
+from detect.readers.columns import batches_of, has_column, head_of, kinds_of, other_columns, watched_columns
+from detect.readers.fields import inspected, lookup, watcher
 from detect.readers.stream import arrow
 from detect.records.seen import ColumnSeen
 
@@ -104,7 +104,7 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
     """Batches of a piece, of a few MB or half a million tokens each."""
     pa = arrow(source.form.capitalize())
     seen = 0
-    found = _parquet_rows(source, piece) if source.form == "parquet" else _arrow_rows(source, piece)
+    found = (_parquet_rows if source.form == "parquet" else _arrow_rows)(source, piece, options)
     while True:
         try:
             rows = next(found, None)
@@ -157,7 +157,7 @@ def records_before(source: Source, piece: Piece) -> int:
     if source.form == "parquet":
         metadata = _metadata(source.path, source.bytes, source.mtime_ns)
         return sum(int(metadata.row_group(group).num_rows) for group in range(piece.start))
-    rows = _arrow_rows(source, Piece(0, piece.start))
+    rows = _arrow_rows(source, Piece(0, piece.start), None)
     return sum(int(batch.num_rows) for batch in rows if not isinstance(batch, _Lost))
 
 
@@ -276,9 +276,12 @@ def _metadata(path: str, _bytes: int, _mtime_ns: int) -> Any:
     return _parquet_file(path).metadata
 
 
-def _columns(source: Source) -> list[str]:
-    """What is read of each row."""
-    return [source.column, *([source.id_column] if source.id_column else []), *other_columns(source)]
+def _columns(schema: Any, source: Source, options: ReadOptions | None) -> list[str]:
+    """What is read of each row; without options its documents alone."""
+    if options is None:
+        return [source.column]
+    watched = watched_columns(schema, source) if watcher(source, options) else []
+    return [source.column, *([source.id_column] if source.id_column else []), *other_columns(source), *watched]
 
 
 def _leaves(schema: Any, metadata: Any, columns: list[str] | None) -> list[str]:
@@ -327,12 +330,12 @@ def _group_sizes(source: Source) -> list[int]:
     return [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
 
 
-def _parquet_rows(source: Source, piece: Piece) -> Iterator[Any]:
+def _parquet_rows(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Any]:
     """Record batches of bounded size; a damaged row group costs its own rows only."""
     pa = arrow("Parquet")
     metadata = _metadata(source.path, source.bytes, source.mtime_ns)
     file = _parquet_file(source.path, metadata)
-    leaves = _leaves(file.schema_arrow, metadata, _columns(source))
+    leaves = _leaves(file.schema_arrow, metadata, _columns(file.schema_arrow, source, options))
     for number in range(piece.start, piece.stop):
         group = metadata.row_group(number)
         rows = BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
@@ -386,10 +389,10 @@ def _batch_sizes(source: Source) -> list[int]:
         return sizes if whole else [*sizes, 0]
 
 
-def _arrow_rows(source: Source, piece: Piece) -> Iterator[Any]:
+def _arrow_rows(source: Source, piece: Piece, options: ReadOptions | None) -> Iterator[Any]:
     """Record batches as they lie in the file, checked: offsets in it are trusted by everything after."""
     schema = _open_arrow(source.path).schema
-    heads = [head_of(list(schema.names), name) for name in _columns(source)]
+    heads = [head_of(list(schema.names), name) for name in _columns(schema, source, options)]
     reader = _open_arrow(source.path, sorted({schema.get_field_index(head) for head in heads}))
     if hasattr(reader, "get_batch"):
         for number in range(piece.start, piece.stop):

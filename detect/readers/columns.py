@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from detect.readers.arrow_values import bounds, cut, extension_of, is_list, is_text, readable, values_of
-from detect.readers.batch import BATCH_BYTES, BATCH_TOKENS, I64, Batch, Broken, Draft, ReadOptions, Source
-from detect.readers.fields import as_tokens, converter, lookup, others_read, own_id
+from detect.readers.batch import BATCH_BYTES, BATCH_TOKENS, I64, Batch, Broken, Draft, ReadOptions, Source, Tally
+from detect.readers.fields import as_tokens, converter, lookup, others_read, own_id, watcher
+from detect.readers.records import WATCHED
 from detect.readers.stream import arrow
 from detect.readers.turns import CONTENT_KEYS
 from detect.text.encode import Ids, TokenBatch
@@ -88,6 +89,8 @@ def batches_of(rows: Any, first: int, source: Source, options: ReadOptions) -> I
     """
     here = _found(rows, source.column)
     array, field, rest = here
+    watch = watcher(source, options)
+    watched = {name: rows.column(name) for name in watched_columns(rows.schema, source)} if watch else {}
     ids = _found(rows, source.id_column) if source.id_column else None
     others = [_found(rows, column) for column in other_columns(source)]
     whole = source.kind == "tokens" and not rest and _is_tokens(field)
@@ -97,13 +100,17 @@ def batches_of(rows: Any, first: int, source: Source, options: ReadOptions) -> I
         own: list[str | None] = [own_id(value) for value in _values(ids, start, count)] if ids else []
         own = own or [None] * count
         missing = dict.fromkeys(_missing(here, others, start, count), _nothing_in(source.column)) if others else {}
+        draft = Draft(source.kind, options.skip_errors)
+        if watch:
+            for record in _records(watched, rows.schema, start, count):
+                watch(record, draft.tally)
         if whole:
-            yield _token_batch(part, own, first + start, source, options, missing)
+            yield _token_batch(part, own, first + start, source, draft, missing)
         else:
             values = _values(here, start, count)
             for row, reason in missing.items():
                 values[row] = Broken(reason)
-            yield _value_batch(values, own, first + start, source, options)
+            yield _value_batch(values, own, first + start, converter(source, options), draft)
 
 
 def _found(rows: Any, column: str) -> tuple[Any, Any, str]:
@@ -129,6 +136,34 @@ def _found(rows: Any, column: str) -> tuple[Any, Any, str]:
 def other_columns(source: Source) -> list[str]:
     """Further columns of the same file that are read, so that a row may have nothing in this one."""
     return [seen.name for seen in source.columns if seen.read and seen.name != source.column]
+
+
+def watched_columns(schema: Any, source: Source) -> list[str]:
+    """Columns in which the first rows had nothing, though text may stand there further down."""
+    known = {seen.name for seen in source.columns if seen.read or seen.records}
+    known |= {name.split(".")[0] for name in known}
+    return [field.name for field in schema if field.name not in known and _may_hold_text(field.type)]
+
+
+def _may_hold_text(kind: Any) -> bool:
+    pa = arrow("Arrow")
+    t = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _may_hold_text(kind.storage_type)
+    if t.is_dictionary(kind) or t.is_run_end_encoded(kind) or is_list(kind):
+        return _may_hold_text(kind.value_type)
+    if t.is_struct(kind):
+        return any(_may_hold_text(field.type) for field in kind)
+    return is_text(kind) or (t.is_map(kind) and _may_hold_text(kind.item_type))
+
+
+def _records(columns: dict[str, Any], schema: Any, start: int, count: int) -> Iterator[dict[str, Any]]:
+    """What stands in some columns, of one row in so many."""
+    parts = {name: array.slice(start, count) for name, array in columns.items()}
+    parts = {name: part for name, part in parts.items() if part.null_count < count}
+    for row in range(0, count if parts else 0, WATCHED):
+        values = {name: values_of(part.slice(row, 1), schema.field(name))[0] for name, part in parts.items()}
+        yield {name: value for name, value in values.items() if not isinstance(value, Broken)}
 
 
 def _values(found: tuple[Any, Any, str], start: int, count: int) -> list[Any]:
@@ -164,9 +199,9 @@ def _within(value: Any, path: str) -> Any:
         return None
 
 
-def _value_batch(values: list[Any], own: list[str | None], first: int, source: Source, options: ReadOptions) -> Batch:
-    draft = Draft(source.kind, options.skip_errors)
-    convert = converter(source, options)
+def _value_batch(
+    values: list[Any], own: list[str | None], first: int, convert: Callable[[Any, Tally], Any], draft: Draft
+) -> Batch:
     for index, value in enumerate(values):
         try:
             if isinstance(value, Broken):
@@ -183,14 +218,13 @@ def _is_tokens(field: Any) -> bool:
 
 
 def _token_batch(
-    array: Any, own: list[str | None], first: int, source: Source, options: ReadOptions, missing: dict[int, str]
+    array: Any, own: list[str | None], first: int, source: Source, draft: Draft, missing: dict[int, str]
 ) -> Batch:
     tokens, lengths, broken = _tokens(array, source.column)
     if others_read(source):  # a null list may stand for a record that has another field
         null = array.is_null().to_pylist()
         broken = {row: reason for row, reason in broken.items() if not null[row]} | missing
         broken = dict(sorted(broken.items()))
-    draft = Draft(source.kind, options.skip_errors)
     for row, reason in broken.items():
         draft.skip(first + row, reason)
     rows = np.arange(len(array))
@@ -202,7 +236,8 @@ def _token_batch(
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     batch = TokenBatch(tokens, offsets)
-    return Batch(None, batch, np.arange(len(rows)), first + rows, own, draft.skipped, first + len(array))
+    seen, turns = first + len(array), draft.tally.counts()
+    return Batch(None, batch, np.arange(len(rows)), first + rows, own, draft.skipped, seen, turns)
 
 
 def _tokens(array: Any, column: str) -> tuple[Ids, I64, dict[int, str]]:

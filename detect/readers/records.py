@@ -37,7 +37,7 @@ SAMPLE_ITEMS = 64
 SAMPLE_BYTES = 1 << 18
 """How much of a file's beginning is looked at to choose a field."""
 
-_WATCHED = 100
+WATCHED = 100
 """Of so many records one is looked at for fields that the first ones did not have."""
 
 _GENERIC = msgspec.json.Decoder(dict[str, Any])
@@ -120,7 +120,7 @@ def read(blocks: Iterator[Sequence[Item]], source: Source, options: ReadOptions)
 
 def _look(block: Sequence[Item], watch: Callable[[dict[str, Any], Tally], None], tally: Tally) -> None:
     """Look at some records of a block; what is wrong with them shows when they are read."""
-    for item in block[::_WATCHED]:
+    for item in block[::WATCHED]:
         with suppress(Broken, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             watch(_GENERIC.decode(item) if isinstance(item, bytes) else parsed(item) or {}, tally)
 

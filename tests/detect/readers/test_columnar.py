@@ -144,7 +144,7 @@ def test_chat_columns_give_the_assistants_turns(tmp_path: Path, form: str) -> No
     parts = [{"role": "assistant", "content": [{"type": "text", "text": "p", "url": None}, {"type": "image"}]}]
     for column, name in (([turns, [], None], "messages"), ([shared, [], None], "conversations")):
         table = pa.table({"text": ["rendered"] * 3, name: column})
-        source = source_of(save(tmp_path, table, form))
+        source = source_of(save(tmp_path, table, form), ReadOptions(fields=(name,)))
         assert (source.column, source.kind) == (name, "messages")
         assert documents(source, SKIP) == [["a"] if name == "messages" else ["g"], []]
         assert skipped(source) == [(2, f"has null in field '{name}', not a list of messages")]
@@ -312,11 +312,25 @@ def test_a_file_is_looked_at_beyond_its_first_batch_and_in_bounded_memory(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = pa.table({"text": [None] * 10 + [LONG] * 90, "answer": [LONG] + [None] * 99, "note": ["x" * 1000] * 100})
-    seen = {found.name: found for found in source_of(save(tmp_path, table, form, rows=4)).columns}
+    options = ReadOptions(fields=("note",))
+    seen = {found.name: found for found in source_of(save(tmp_path, table, form, rows=4), options).columns}
     assert (seen["text"].records, seen["answer"].records, seen["note"].characters) == (54, 1, 64000)
     monkeypatch.setattr(columnar, "_HEAD_BYTES", 8000)
-    seen = {found.name: found for found in source_of(save(tmp_path, table, form, rows=100)).columns}
+    seen = {found.name: found for found in source_of(save(tmp_path, table, form, rows=100), options).columns}
     assert seen["note"].characters <= 10000
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_text_that_begins_further_down_in_another_column_is_counted(tmp_path: Path, form: str) -> None:
+    late: list[str | None] = [None] * 100 + [LONG] * 100
+    kinds = {"remark": pa.array(late, pa.string()), "note": pa.array(late, pa.string()).dictionary_encode()}
+    table = pa.table({"text": [LONG] * 200, "score": [None] * 199 + [1.5], **kinds})
+    source = source_of(save(tmp_path, table, form, rows=100))
+    found = [turn for batch in batches(source) for turn in batch.turns]
+    assert {(turn.part, turn.read, turn.characters) for turn in found} == {
+        ("field remark", False, len(LONG)),
+        ("field note", False, len(LONG)),
+    }
 
 
 @pytest.mark.parametrize("form", ["file.arrow", "stream.arrow"])
