@@ -395,15 +395,15 @@ def check_folder_fits(folder: Path, prompts: Sequence[str], sampling: Sampling, 
     DyetraceError
         It is no model's folder, its tokenizer is not the spec's, or a prompt is too long.
     """
-    from watermark.models.folder import check_folder
+    from watermark.models.given import find_model
     from watermark.models.tokenizer import load_tokenizer, tokenizer_fingerprint, vocabulary_size
 
-    check_folder(folder)
+    whole = find_model(folder).whole
     tokenizer = load_tokenizer(folder)
     if spec is not None:
         check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = json.loads((whole / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         return  # what loads the model says how it is broken
     lengths = [len(tokenizer.encode(prompt, add_special_tokens=False).ids) for prompt in prompts]
@@ -479,7 +479,10 @@ def settings_of(
     **more: object,
 ) -> dict[str, str]:
     """All that decides what a run answers, for `watermark.files.partial.PartialFile`; long values as hashes."""
-    files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
+    from watermark.models.given import find_model
+
+    base = find_model(folder).base  # of an adapter, which answers with both
+    files = [one for place in (folder, base) if place is not None for one in _stamps(place)]
     found: dict[str, object] = {
         "prompts": hashlib.sha256(msgspec.json.encode(prompts)).hexdigest(),
         "spec": None if spec is None else spec.spec_id,
@@ -490,6 +493,12 @@ def settings_of(
         **more,
     }
     return {name: str(value) for name, value in found.items()}
+
+
+def _stamps(place: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of a model's files: those of a folder and of its further chat templates, or the file."""
+    found = [place] if place.is_file() else [*place.iterdir(), *place.glob("*chat_template*/*")]
+    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found)
 
 
 def is_answers(path: Path) -> bool:

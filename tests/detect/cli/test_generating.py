@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from detect.cli.main import main
 from detect.cli.statuses import BAD_INPUT, INTERNAL, INTERRUPTED, MACHINE, Status
 from tests import stopping
 from tests.detect.marking_job import MarkingJob, marking_job
+from tests.tiny_models import CAUSAL, made, write_gguf
 from watermark.files.partial import partial_paths
 from watermark.keys import TenantKey, load_master, write_key_file
 from watermark.spec import load_spec, write_spec
@@ -273,6 +275,40 @@ def test_odd_characters_in_prompts_are_answered(job: MarkingJob, tmp_path: Path,
     (tmp_path / "prompts").write_bytes(odd + b" 12\n")
     done = run(*job.generate("--prompts", tmp_path / "prompts"))
     assert done.exit_code == 0 and json.loads(done.stdout)["prompt"].encode() == odd + b" 12"
+
+
+def test_a_model_in_one_file_answers_and_goes_on(tmp_path: Path) -> None:
+    file = write_gguf(made(CAUSAL["llama"]), tmp_path / "m.gguf")
+    (tmp_path / "p.txt").write_text("w5 w6\nw7 w8 w9\n")
+    asked: list[str | Path] = ["generate", "--model", file, "--prompts", tmp_path / "p.txt", "--max-new-tokens", "3"]
+    assert run(*asked, "-o", tmp_path / "a.jsonl").exit_code == 0
+    assert len(answers(tmp_path / "a.jsonl")) == 2
+
+
+def test_what_a_folder_asks_for_and_is_not_followed_is_named(job: MarkingJob, tmp_path: Path) -> None:
+    shutil.copytree(job.model, tmp_path / "model")
+    settings = tmp_path / "model" / "generation_config.json"
+    asked = {"num_beams": 4, "repetition_penalty": 1.3, "do_sample": True, "temperature": 0.3, "token_type_ids": 1}
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | asked))
+    done = run(*job.generate("--model", tmp_path / "model", "-o", tmp_path / "a.jsonl"))
+    assert done.exit_code == 0, done.output
+    assert "asks for num_beams 4, repetition_penalty 1.3" in done.stderr and "not followed" in done.stderr
+    assert {line["sampling"]["temperature"] for line in answers(tmp_path / "a.jsonl")} == {1.0}
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no\nusers') }}", "{% for", "8"])
+def test_a_template_that_takes_no_prompt_ends_the_run_in_one_line(
+    job: MarkingJob, tmp_path: Path, template: str
+) -> None:
+    shutil.copytree(job.model, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(template)
+    arguments = job.generate("--model", tmp_path / "model", "--limit", "1")
+    done = run(*arguments, "-o", tmp_path / "a.jsonl")
+    assert done.exit_code == BAD_INPUT.number and done.output.rstrip().splitlines()[-1].startswith(
+        "dyetrace: prompt 1:"
+    )
+    assert not (tmp_path / "a.jsonl").exists()
+    assert run(*arguments, "--raw").exit_code == 0
 
 
 @pytest.mark.parametrize(
