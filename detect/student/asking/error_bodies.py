@@ -13,6 +13,7 @@ _SAYS = (
     *("description", "error_description", "title", "reason", "faultstring", "fault", "failure", "cause"),
 )
 _DEEPEST, _MOST = 6, 3
+_LONGEST_PAGE = 20_000  # characters
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _UNSEEN = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
@@ -44,7 +45,7 @@ def error_of(body: dict[str, Any]) -> tuple[int | None, str] | None:
     beside = body.get("message")
     if not found and isinstance(beside, str) and beside not in words:  # {"error": "Bad Request", "message": why}
         words = f"{words}: {beside}" if words else beside
-    return status, one_line(words or json.dumps(error))
+    return status, one_line(words or _dumped(error))
 
 
 def error_message(payload: bytes) -> str:
@@ -58,6 +59,13 @@ def error_message(payload: bytes) -> str:
     if isinstance(body, dict | list) and (told := _told(body)):
         return one_line(told)
     return one_line(_of_page(text) if text.startswith("<") else text)
+
+
+def _dumped(error: Any) -> str:
+    try:
+        return json.dumps(error)
+    except RecursionError:
+        return "an error without words"
 
 
 def _parsed(text: str) -> Any:
@@ -99,6 +107,7 @@ def _words(value: dict[str, Any], depth: int) -> Iterator[str]:
 
 def _of_page(text: str) -> str:
     """The words of an HTML page: its title, and what it shows where that says more."""
+    text = text[:_LONGEST_PAGE]
     title = _TITLE.search(text)
     shown = " ".join(html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", text))).split())
     head = "" if title is None else " ".join(html.unescape(_TAG.sub(" ", title.group(1))).split())

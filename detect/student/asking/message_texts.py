@@ -7,6 +7,7 @@ well, and often most of it there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ _NO_TEXT = re.compile(
 _CALLED = re.compile(r"tool_?(use|call)|function_?call", re.IGNORECASE)
 _GIVEN = ("arguments", "input", "args", "parameters")
 _DEEPEST = 6
+_MOST_COMPARED = 100  # texts of an answer of which each is looked for in all others
 
 
 class Said(NamedTuple):
@@ -156,7 +158,8 @@ def _given_to(call: Any, depth: int = 2) -> Iterator[str]:
             yield sound_text(value) or ""
             return
         if isinstance(value, dict | list) and value:
-            yield sound_text(json.dumps(value, ensure_ascii=False)) or ""
+            with contextlib.suppress(RecursionError):
+                yield sound_text(json.dumps(value, ensure_ascii=False)) or ""
             return
     for value in call.values() if depth else ():
         yield from _given_to(value, depth - 1)
@@ -164,6 +167,9 @@ def _given_to(call: Any, depth: int = 2) -> Iterator[str]:
 
 def _once(found: list[Said]) -> Iterator[Said]:
     """Without reasoning that stands in another text of the answer too, and calls that are given twice."""
+    if len(found) > _MOST_COMPARED:
+        yield from dict.fromkeys(found)
+        return
     for place, said in enumerate(found):
         core = said.text.strip()
         others = [(at, other) for at, other in enumerate(found) if at != place]

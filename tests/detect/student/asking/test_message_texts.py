@@ -76,6 +76,17 @@ def test_completions_have_texts_as_well() -> None:
     assert texts_of({"text": ""}) == () and texts_of({"message": None}) == ()
 
 
+def test_an_answer_of_countless_or_bottomless_parts_is_read_in_no_time() -> None:
+    parts = [{"type": "thinking", "thinking": f"thought {number % 2000}"} for number in range(20_000)]
+    assert len(read({"content": parts})) == 2000
+    deep: Any = "x"
+    for _ in range(100_000):
+        deep = [deep]
+    assert read({"content": "A", "reasoning": deep, "tool_calls": [{"function": {"arguments": deep}}]}) == [
+        ("answer", "A")
+    ]
+
+
 NAMES = "message content text reasoning thinking type parts tool_calls function arguments thought input summary".split()
 odd = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.sampled_from(["thinking", "text", "tool_use"]),
