@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from watermark.errors import DyetraceError, MachineError, missing_of_machine
 from watermark.models import weight_files
 from watermark.models.given import ADAPTER_CONFIG, SERVE, GivenModel, check_folder, find_model, json_of
+from watermark.models.packages import quiet_transformers, require_model_packages
 
 if TYPE_CHECKING:
     import torch
@@ -247,34 +248,6 @@ def find_device(wanted: str) -> str:
     if not there[wanted]:
         raise MachineError(f"torch finds no {wanted} device on this machine; give --device cpu, or auto")
     return wanted
-
-
-def require_model_packages(gguf: bool = False) -> None:
-    """Refuse with the command that installs what language models need."""
-    from importlib.util import find_spec
-
-    needed = ["torch", "transformers", "accelerate", *(["gguf"] if gguf else [])]
-    missing = [name for name in needed if find_spec(name) is None]
-    if missing:
-        extra = "demo" if gguf else "model"
-        names = ", ".join(missing)
-        raise MachineError(f"language models need {names}: run `pip install 'dyetrace[{extra}]'`")
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Only errors and no progress bars from transformers inside the block; its settings are put back."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _refuse_what_is_not_plain(folder: Path) -> None:

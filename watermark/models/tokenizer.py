@@ -39,7 +39,7 @@ def load_tokenizer(source: Any) -> Tokenizer:
         place = _place(Path(source).expanduser())
         if place.suffix.lower() == ".gguf" or place.is_dir():
             from watermark.models.converted import model_tokenizer
-            from watermark.models.folder import quiet_transformers, require_model_packages
+            from watermark.models.packages import quiet_transformers, require_model_packages
 
             require_model_packages()
             with quiet_transformers():

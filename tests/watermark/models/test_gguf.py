@@ -57,7 +57,7 @@ def test_a_quantised_one_is_near_it_and_says_how_it_is_held(model: Any, tmp_path
     ],
 )
 def test_what_transformers_would_pass_over_is_refused(
-    fields: dict[str, str], says: str, model: Any, tmp_path: Path
+    fields: dict[str, Any], says: str, model: Any, tmp_path: Path
 ) -> None:
     file = write_gguf(model, tmp_path / "m.gguf", **fields)
     with pytest.raises(DyetraceError, match="convert it to a folder") as caught:
