@@ -8,11 +8,15 @@ from pathlib import Path
 
 import msgspec
 
+from detect.race import plan as race_plan
 from detect.records.race import RaceRecord
 from detect.records.trace import PlanSeen, TraceRecord
 from detect.records.twins import TwinRecord
 from detect.report.verify.checks import NotDone, refuse, same
+from detect.student.asking import plan as trace_plan
 from detect.student.asking.ledger import LEDGER_FILE, Chain, Entry, verify_chain
+from detect.twins import plan as twin_plan
+from detect.twins.endpoint import asked_for
 
 
 def ledger(record: TraceRecord | TwinRecord | RaceRecord, folder: Path) -> str:
@@ -32,6 +36,8 @@ def ledger(record: TraceRecord | TwinRecord | RaceRecord, folder: Path) -> str:
         refuse(f"no entry of {LEDGER_FILE} has the hash {asked.ledger_head}, which was that of its last one")
     if record.plan is not None:
         _plan(record.plan, whole, seen, before=asked.before_plan)
+        if asked.sampling:
+            same("sampling asked for", asked.sampling, _asked_for(record, seen.plans[record.plan.sha256]))
         sent = sum(plan == record.plan.sha256 for number, plan in seen.requests if number <= last)
         same("requests of the plan", asked.requests, sent)
         entered = whole.plans[record.plan.sha256].number
@@ -71,6 +77,16 @@ class _Plan(msgspec.Struct, frozen=True):
 
     created: str
     choice: _Choice | None = None
+
+
+def _asked_for(record: TraceRecord | TwinRecord | RaceRecord, payload: bytes) -> str:
+    """Which sampling a plan asks for."""
+    where = f"the plan in {LEDGER_FILE}"
+    if isinstance(record, TraceRecord):
+        return trace_plan.parse_plan(payload, where).asked_for
+    if isinstance(record, RaceRecord):
+        return race_plan.parse_plan(payload, where).asked_for
+    return asked_for(twin_plan.parse_plan(payload, where))
 
 
 def _plan(said: PlanSeen, whole: Chain, seen: _Seen, *, before: int) -> None:

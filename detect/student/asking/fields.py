@@ -35,13 +35,17 @@ _PLACES = {"param", "params", "parameter", "parameters", "field", "fields", "pro
 _ESSENTIAL = {"model", "messages", "prompt"}
 _UNKNOWN = re.compile(
     r"unsupported|not supported|n[o']t support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|forbidden"
-    r"|deprecated|extraneous|instead",
+    r"|deprecated|extraneous",
     re.IGNORECASE,
 )
 _TOO_SMALL = re.compile(
     r"reached|higher|at least|minimum|greater than|larger than|below|too (small|low)|>=?", re.IGNORECASE
 )
-_TOO_LARGE = re.compile(r"too (large|high|many|big)|exceed|context length|at most|less than|maximum|<=?", re.IGNORECASE)
+_TOO_LARGE = re.compile(
+    r"too (large|high|many|big|long)|exceed|context (length|window)|at most|less than|smaller|lower|reduce|maximum|<=?"
+    r"|range|between",
+    re.IGNORECASE,
+)
 _USED_UP = re.compile(r"(limit|max\w*tokens)[^.]{0,60}\breached\b", re.IGNORECASE)
 _CALLED = {"top_p": "top-p", "max_tokens": "limit of tokens"}
 _DEEP, _LONG = 12, 100_000

@@ -122,7 +122,7 @@ def written(length: int, seed: int) -> str:
 
 def reply(body: Body, number: int) -> Body:
     """An answer of a few words; its tokens are counted as words."""
-    limit: int = body.get("max_tokens", body.get("max_completion_tokens", 30))
+    limit = int(body.get("max_tokens") or body.get("max_completion_tokens") or 30)
     texts = [written(min(limit, 30), 100 * number + place) for place in range(body.get("n", 1))]
     message = "message" if "messages" in body else "text"
     choices = [

@@ -109,6 +109,7 @@ def _assert_that_the_ledger_is_looked_at(folder: Path) -> None:
         ({"offered": record.plan.offered + 1}, {}),
         ({"first_query": first.replace(first[:4], "2099")}, {}),
         ({}, {"ledger_head": last[::-1]}),
+        ({}, {"sampling": "temperature 0.3, top-p 1, at most 12 tokens"}),
     ):
         said = replace(record, plan=replace(record.plan, **plan), queries=replace(record.queries, **queries))
         write_record(report, said)

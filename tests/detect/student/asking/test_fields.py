@@ -58,6 +58,8 @@ def test_settings_are_named_as_servers_name_them(refusal: tuple[int, Any], names
         error("The model `temperature-7b` does not exist", param="model", code="model_not_found"),
         error("'max_tokens' is too large: 4000. This model's maximum context length is 2048 tokens."),
         error("Invalid 'max_tokens': integer below minimum value. Expected a value >= 16.", param="max_tokens"),
+        error("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
+        error("max_tokens of 9000 exceeds what is left; use a smaller value instead"),
         error("Could not finish the message because max_tokens or model output limit was reached."),
         error("Incorrect API key provided"),
         {"detail": [{"loc": ["body", "messages", 0, "content"], "msg": "temperature is a word of the prompt"}]},
