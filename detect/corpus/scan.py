@@ -353,20 +353,19 @@ def _refuse_silent_chats(plan: Plan, gathered: Sequence[Gathered]) -> None:
     for shard, done in zip(plan.shards, gathered, strict=True):
         parts[shard.source] += done.turns
     for source, counts in zip(plan.sources, parts, strict=True):
-        if counts and not any(one.read for one in counts) and not plan.settings.read.skip_errors:
-            roles = {one.role: 0 for one in counts}
-            for one in counts:
-                roles[one.role] += one.count
-            there = ", ".join(f"{role!r} ({count:,})" for role, count in sorted(roles.items(), key=_by_count)[:_ROLES])
-            more = f" and {len(roles) - _ROLES} more" if len(roles) > _ROLES else ""
+        if (
+            source.kind == "messages"
+            and counts
+            and not any(one.read for one in counts)
+            and not plan.settings.read.skip_errors
+        ):
+            parts_there = sorted(added(counts), key=lambda one: (-one.count, one.role, one.part))
+            there = ", ".join(f"{one.role!r} ({one.part}: {one.count:,})" for one in parts_there[:_ROLES])
+            more = f" and {len(parts_there) - _ROLES} more" if len(parts_there) > _ROLES else ""
             raise DyetraceError(
-                f"{one_line(source.name)}: no turn of its chats ({one_line(source.column)!r}) is read; their roles are "
+                f"{one_line(source.name)}: no turn of its chats ({one_line(source.column)!r}) is read; its roles are "
                 f"{one_line(there)}{more}: name whose are to be read with --role, or another field with --field"
             )
-
-
-def _by_count(role: tuple[str, int]) -> tuple[int, str]:
-    return -role[1], role[0]
 
 
 def _run(engine: Engine, tasks: Sequence[Task], stage: Stage, sizes: Sequence[int], progress: Progress) -> list[str]:

@@ -354,7 +354,9 @@ def _chosen(fields: Sequence[_Field]) -> list[_Field]:
     of = {
         rank: [found for found in likely if ranks[found.name] == rank] for rank in ("chat", "answer", "other", "beside")
     }
-    chosen = of["chat"] + of["answer"] or of["other"]
+    chosen = of["chat"] + of["answer"]
+    much = 2 * sum(found.characters for found in chosen)  # beyond that it is doubtful which of them is the document
+    chosen += [found for found in of["other"] if not chosen or (found.characters > much and not found.short)]
     if chosen or of["beside"]:
         return chosen + of["beside"] + _unfilled(fields)
     tokens = [found for found in fields if found.kind == "tokens" and _is_ids(found.name)]

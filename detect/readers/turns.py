@@ -45,7 +45,8 @@ PROMPTS = frozenset(
 )
 """Words in the names of fields that hold what a model was asked."""
 REASONING = frozenset(
-    "reasoning thinking thought thoughts cot rationale rationales scratchpad trajectory trajectories".split()
+    "reasoning thinking thought thoughts cot rationale rationales scratchpad trajectory trajectories analysis "
+    "reflection explanation explanations justification critique plan".split()
 )
 CALLS = frozenset("tool tools function functions call calls".split())
 ABOUT = frozenset("id ids signature effort tokens token count encrypted type name time duration budget score".split())
@@ -54,6 +55,7 @@ ABOUT = frozenset("id ids signature effort tokens token count encrypted type nam
 _CHATS = ("messages", "contents", "conversations", "conversation", "chat", "turns", "dialogue", "dialog", "mapping")
 _AROUND = ("body", "result", "message", "request", "data", "item", "content", "delta")
 _CALL_TYPES = CALLS | frozenset("mcp computer executable code action".split())
+_RESULTS = frozenset("result results response output outputs".split())
 _ARGUMENTS = ("arguments", "input", "args", "parameters", "code", "action")
 _SAID = ("text", "thinking", "reasoning", "summary", "content", "value", "thought", "refusal")
 _TEXT_TYPES = frozenset(["text", "output_text", "input_text", "refusal", None])
@@ -342,7 +344,11 @@ class _Walk:
                 empty = True
                 if value is not None:
                     self.content(value, role, read, number, depth)
-            elif key not in ROLE_KEYS:
+            elif key in ROLE_KEYS:
+                continue
+            elif isinstance(value, str) and words_of(key) & ANSWERS and not words_of(key) & (ABOUT | {"model"}):
+                self.take(role, "text", read, value)
+            else:
                 self.beside(key, value, role, read)
         if len(self.counted) == before and not empty and not any(key in turn for key in CALL_KEYS):
             raise Broken(f"has a message without 'content' or 'value' ({self.column!r}, message {number})")
@@ -375,9 +381,12 @@ class _Walk:
     def part(self, part: dict[str, Any], role: str, read: bool, number: int) -> None:
         """A part of a turn, by its type or, where it says none, by what it has."""
         kind = part.get("type")
+        if kind is None and part.get("text") is None and part.get("thought") is not True:
+            self.untyped(part, role, read, number)
+            return
         words = words_of(kind) if isinstance(kind, str) else frozenset()
         called = next((key for key in CALL_KEYS if part.get(key) is not None), None)
-        if words & REASONING or "summary" in words or part.get("thought") is True or _thinks(part, kind):
+        if words & REASONING or "summary" in words or part.get("thought") is True:
             said = [text for key in _SAID for text in _strings(part.get(key))]
             for text in said:
                 self.take(role, "reasoning", read and self.want.reasoning, text)
@@ -389,13 +398,9 @@ class _Walk:
                 self.take(role, "text", read, texts[0])
             elif called is not None:
                 self.calls(part[called], role, read)
-            elif isinstance(part.get("executableCode"), dict):
-                self.calls([part["executableCode"]], role, read)
-            elif kind is not None or part.get("text") is not None or not part:
-                raise Broken(f"has a part without 'text' in message {number} of {self.column!r}")
             else:
-                self.left(next((key for key in part if part[key] is not None), "null"), part, role)
-        elif words & {"result", "results", "output", "outputs"}:
+                raise Broken(f"has a part without 'text' in message {number} of {self.column!r}")
+        elif words & _RESULTS:
             self.left(kind, part, role)
         elif words & _CALL_TYPES:
             self.calls([part] if called is None else part[called], role, read)
@@ -403,6 +408,24 @@ class _Walk:
             self.take(role, "text", read, part["text"])
         else:
             self.left(kind, part, role)
+
+    def untyped(self, part: dict[str, Any], role: str, read: bool, number: int) -> None:
+        """A part that says neither a type nor a text: Google's and Amazon's, or whatever somebody made up."""
+        if not part:
+            raise Broken(f"has a part without 'text' in message {number} of {self.column!r}")
+        there = {key: value for key, value in part.items() if value is not None}
+        for key, value in there.items():
+            words = words_of(key)
+            if is_reasoning(key):
+                self.beside(key, value, role, read)
+            elif isinstance(value, str) and not words & ABOUT:
+                self.take(role, "text", read, value)
+            elif isinstance(value, dict | list) and words & _CALL_TYPES and not words & _RESULTS:
+                self.calls(value, role, read)
+            else:
+                self.left(key, value, role)
+        if not there:
+            self.left("null", None, role)
 
     def left(self, kind: object, part: Any, role: str) -> None:
         """Count a part that isn't text of the turn."""
@@ -449,11 +472,17 @@ def _role(turn: dict[str, Any]) -> str | None:
             found = found.get("role", found.get("name"))
         if isinstance(found, str) or (isinstance(found, int) and not isinstance(found, bool)):
             return str(found)[:_LONGEST]
-    return None
+    if not any(turn.get(key) is not None for key in CONTENT_KEYS):
+        return None
+    # By whatever name: a short word that says whose it is, and nothing else.
+    short = (x for key, x in turn.items() if key not in CONTENT_KEYS and isinstance(x, str) and len(x) <= _NAMES)
+    return next((x for x in short if len(x.split()) == 1 and _is_role(x)), None)
 
 
-def _thinks(part: dict[str, Any], kind: object) -> bool:
-    return kind is None and part.get("text") is None and any(isinstance(part.get(key), str) for key in REASONING)
+@lru_cache(maxsize=1 << 12)
+def _is_role(word: str) -> bool:
+    words = words_of(word)
+    return bool(words & (ASSISTANTS | OTHERS)) and not words & (_CALL_TYPES | REASONING | _RESULTS)
 
 
 def _arguments(call: Any) -> Any:

@@ -120,7 +120,7 @@ def test_chats_of_which_no_turn_is_read_are_refused_with_their_roles(world: Worl
     ]
     path = write(tmp_path / "a.jsonl", records)
     with pytest.raises(
-        DyetraceError, match=r"a.jsonl: no turn .*'Zorblax\\x1b' \(4\), 'user' \(4\): .*--role"
+        DyetraceError, match=r"a.jsonl: no turn .*'Zorblax\\x1b' \(text: 4\), 'user' \(text: 4\): .*--role"
     ) as error:
         world.scan(path, tmp_path / "out")
     assert str(error.value).isprintable()

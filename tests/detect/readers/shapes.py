@@ -40,6 +40,12 @@ SHAPES: dict[str, Shape] = {
     "thought part": lambda m, c: {"contents": [{"role": "model", "parts": [{"text": m, "thought": True}]}]},
     "reasoning column": lambda m, c: {"prompt": c, "reasoning": m, "answer": "w1 w2"},
     "struct of reasoning": lambda m, c: {"prompt": c, "reply": {"thinking": m, "text": "w1 w2"}},
+    "Amazon's reasoning": lambda m, c: {
+        "output": {"message": {"role": "assistant", "content": [{"reasoningContent": {"reasoningText": {"text": m}}}]}}
+    },
+    "content of reasoning and answer": lambda m, c: {"messages": [says({"reasoning": m, "answer": "w1"})]},
+    "plan of tools": lambda m, c: {"message": {"role": "assistant", "tool_plan": m, "tool_calls": []}},
+    "details of reasoning in a pair": lambda m, c: {"chat": [{"question": c, "thinking": m, "answer": "w1"}]},
     # arguments of tools
     "tool_calls": lambda m, c: {
         "messages": [says("", tool_calls=[{"function": {"name": "write", "arguments": json.dumps({"text": m})}}])]
@@ -60,6 +66,11 @@ SHAPES: dict[str, Shape] = {
         f"role {role!r}": said_by(role)
         for role in ("chatgpt", "claude", "assistant ", "GPT-4o", "Assistant (v2)", "gemini-pro", "vicuna_13b", "AI")
     },
+    "type as role": lambda m, c: {"messages": [{"type": "human", "content": c}, {"type": "ai", "content": m}]},
+    "role by any name": lambda m, c: {"messages": [{"source": "assistant", "content": m, "type": "TextMessage"}]},
+    "content by another name": lambda m, c: {"messages": [user(c), {"role": "assistant", "response": m}]},
+    "log of an agent": lambda m, c: {"type": "assistant", "message": says([{"type": "text", "text": m}]), "uuid": "1"},
+    "text far larger than its answer": lambda m, c: {"text": m * 9, "answer": "It is the third one that is right."},
     "author": lambda m, c: {"conversation": [{"author": "bot", "text": m}, {"author": "Ann", "text": c}]},
     # fields
     "solution beside answer": lambda m, c: {"problem": c, "solution": m, "answer": "42"},
