@@ -126,8 +126,10 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
         seen += rows.num_rows
 
 
-def record_batches(source: Source) -> Iterator[tuple[Any, Any]]:
-    """Schema and record batch, with all columns, for readers that need several fields of a record.
+def items(source: Source) -> Iterator[dict[str, Any] | Broken]:
+    """All rows as records, for readers that need several fields of one.
+
+    Nulls are left out, and columns of which nothing can be read.
 
     Raises
     ------
@@ -135,21 +137,36 @@ def record_batches(source: Source) -> Iterator[tuple[Any, Any]]:
         The file is damaged; ``record`` is the number of the first row that can't be read.
     """
     pa = arrow(source.form.capitalize())
+    unread = {seen.name for seen in source.columns if seen.kind == "other"}
     seen = 0
     try:
-        if source.form == "parquet":
-            file = _parquet_file(source.path)
-            schema, found = file.schema_arrow, file.iter_batches(_MIN_ROWS, use_threads=False)
-        else:
-            reader = _open_arrow(source.path)
-            count = getattr(reader, "num_record_batches", None)
-            schema = reader.schema
-            found = iter(reader) if count is None else map(reader.get_batch, range(count))
-        for batch in found:
-            yield schema, _checked(batch)
-            seen += batch.num_rows
+        for batch in _whole_batches(source):
+            for start in range(0, batch.num_rows, _MIN_ROWS):
+                part = batch.slice(start, _MIN_ROWS)
+                columns = {
+                    field.name: values_of(array, field)
+                    for field, array in zip(part.schema, part.columns, strict=True)
+                    if field.name not in unread
+                }
+                for row in zip(*columns.values(), strict=True) if columns else [()] * part.num_rows:
+                    record = {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+                    yield next((value for value in row if isinstance(value, Broken)), record)
+                seen += part.num_rows
     except (OSError, ValueError, pa.ArrowException) as error:
         raise Broken(f"and all that follows cannot be read: {one_line(error)}; get the file again", seen) from None
+
+
+def _whole_batches(source: Source) -> Iterator[Any]:
+    """Record batches with all columns, but for the bytes of images."""
+    if source.form == "parquet":
+        file = _parquet_file(source.path)
+        leaves = _leaves(file.schema_arrow, file.metadata, None)
+        yield from file.iter_batches(_MIN_ROWS, columns=leaves, use_threads=False)
+        return
+    reader = _open_arrow(source.path)
+    count = getattr(reader, "num_record_batches", None)
+    for batch in reader if count is None else map(reader.get_batch, range(count)):
+        yield _checked(batch)
 
 
 def records_before(source: Source, piece: Piece) -> int:

@@ -11,10 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from detect.readers import csv, json_items, records, tar, warc
-from detect.readers.arrow_values import values_of
+from detect.readers import columnar, csv, json_items, records, tar, warc
 from detect.readers.batch import Broken, Piece, ReadOptions, Source, Tally, one_line
-from detect.readers.columnar import record_batches
 from detect.readers.fields import converter, lookup, others_read
 from detect.readers.find import find_sources
 from detect.readers.passed import Passed
@@ -110,13 +108,7 @@ def _items(source: Source) -> Iterator[Item]:
         yield {"text": text_of(source)}
         return
     if source.form in ("parquet", "arrow"):
-        for schema, batch in record_batches(source):
-            columns = [values_of(column, schema.field(i)) for i, column in enumerate(batch.columns)]
-            for row in zip(*columns, strict=True):
-                broken = next((value for value in row if isinstance(value, Broken)), None)
-                yield broken or {
-                    name: value for name, value in zip(schema.names, row, strict=True) if value is not None
-                }
+        yield from columnar.items(source)
         return
     if source.form == "jsonl":
         blocks: Iterator[Any] = lines(path, compression, Piece(0, source.bytes))

@@ -287,6 +287,19 @@ def test_columns_that_hold_no_text_are_refused_by_name_and_listed_otherwise(tmp_
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_records_are_whole_but_for_nulls_and_columns_that_cannot_be_read(tmp_path: Path, form: str) -> None:
+    from detect.readers.rows import records_of
+
+    columns = {"text": [LONG] * 100, "blob": [b"\xff"] * 100, "n": range(100), "note": [None, *["x"] * 99]}
+    image = [{"bytes": b"\xff", "path": "a.png"}] * 100
+    source = source_of(save(tmp_path, pa.table(columns | {"image": image}), form, rows=80))
+    records = list(records_of(source))
+    assert [number for number, _ in records] == list(range(100))
+    assert records[0] == (0, {"text": LONG, "n": 0, "image": {"path": "a.png"}})
+    assert records[99] == (99, {"text": LONG, "n": 99, "note": "x", "image": {"path": "a.png"}})
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_two_columns_of_one_name_are_refused(tmp_path: Path, form: str) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"])
     with pytest.raises(DyetraceError, match="has two columns of the name 'text'"):
