@@ -138,6 +138,12 @@ def test_an_innocent_model_that_reasons_is_not_found(trace: Start) -> None:
     words = "The keeper lit the lamp at dusk and wrote each ship down in a book that nobody ever read again."
     with Replying(lambda body: (200, answer({"content": "Yes.", "reasoning_content": words + asked(body)}))) as server:
         made = trace(server.url, "--samples", 1)
+        plan = (made.folder / "plan.json").read_text()
+        older = plan.replace(
+            "each text of an answer (its reasoning and calls of tools are texts of their own)", "each answer"
+        )
+        assert older != plan  # as plans said from before reasoning was read
+        (made.folder / "plan.json").write_text(older)
         result = made.run()
     assert result.exit_code == 0 and "No mark was found" in result.output, result.output
     assert made.record.queries.texts["answer"] == TextsRead(answers=4, tokens=8)  # type: ignore[union-attr]
