@@ -13,17 +13,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from detect.student.asking.error_bodies import error_message as error_message
 from detect.student.asking.error_bodies import error_of
 from detect.student.asking.error_bodies import one_line as one_line
 from detect.student.asking.message_texts import Said, is_thought, sound_text, texts_of
 from detect.student.asking.placing import Places, places_of
+from detect.student.asking.positions import LEAST_LOGPROB as LEAST_LOGPROB
+from detect.student.asking.positions import Position as Position
+from detect.student.asking.positions import TokenLogprob as TokenLogprob
 from detect.student.asking.usage import usage_of
-
-LEAST_LOGPROB = -9999.0
-"""What vLLM and OpenAI write for "very unlikely"; smaller ones (llama.cpp's -3.4e38) are raised to it."""
 
 _ROUNDING = 0.01  # a logprob that much above 0, or probabilities that sum to that much above 1, are still rounding
 _SIGNS = ("\u0120", "\u010a", "\u2581")  # a blank, a line feed and a blank in pieces of vocabularies
@@ -32,35 +32,6 @@ _BYTES_OF = {" ": 32} | {chr(byte): byte for byte in _PRINTABLE}
 _BYTES_OF |= {chr(256 + n): byte for n, byte in enumerate(byte for byte in range(256) if byte not in _PRINTABLE)}
 """Characters by which GPT-2's vocabulary, and most since, write bytes."""
 _ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})|(.)", re.DOTALL)
-
-
-class TokenLogprob(NamedTuple):
-    """A token that stood at a position or could have.
-
-    Attributes
-    ----------
-    text
-        As the server wrote it.
-    raw
-        Its bytes: the server's own where it sends them, else of ``text``; empty where only an id is known. A server
-        that cannot show part of a character writes U+FFFD in its place, and then ``raw`` is not the token's.
-    id
-        In the suspect's vocabulary, where the server says it.
-    logprob
-        Natural logarithm, at most 0 and at least `LEAST_LOGPROB`; NaN where the server sent no usable one.
-    """
-
-    text: str
-    raw: bytes
-    id: int | None
-    logprob: float
-
-
-class Position(NamedTuple):
-    """One token of an answer and its alternatives, most likely first; none where what was sent can't be."""
-
-    chosen: TokenLogprob
-    top: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING
 
 from detect.student.asking.message_texts import Said
-
-if TYPE_CHECKING:
-    from detect.student.asking.answers import Position
+from detect.student.asking.positions import Position
 
 Places = Mapping[int, int]
 """Byte of a text at which one of the suspect's tokens begins -> which one."""
