@@ -14,6 +14,7 @@ from detect.cli.options.serving import ServeCheck
 from detect.cli.publishing import result_console
 from detect.cli.results import print_result
 from detect.cli.statuses import DOES_NOT_HOLD
+from detect.cli.unused import refuse_unused
 from detect.cli.working import doing, note, rest, say
 from detect.laws.level import check_alpha
 from detect.readers.prompts import read_prompts
@@ -36,6 +37,8 @@ from watermark.spec import WatermarkSpec, load_spec
 
 def serve_check(asked: ServeCheck) -> None:
     """Ask and judge, once or in rounds until one fails."""
+    refuse_unused("temperature", "temperature" in asked.leave_out, "--leave-out temperature sends none")
+    refuse_unused("limit_field", "max_tokens" in asked.leave_out, "--leave-out max_tokens sends no limit")
     spec = load_spec(asked.spec_path)
     _check_numbers(asked, spec)
     keys = make_keys(load_key(asked.key), spec, asked.tenant, asked.controls)
