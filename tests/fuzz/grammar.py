@@ -121,7 +121,7 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
 }  # fmt: skip
 """For each command how often it is tried, and lines of it that work."""
 
-LOADS_MODELS = ("generate", "trace weights", "trace api", "trace twins", "twins regenerate", "demo")
+LOADS_MODELS = ("generate", "plan", "trace weights", "trace api", "trace twins", "twins regenerate", "demo")
 """Commands that are forked from a process which has loaded torch."""
 
 TAKES_SECONDS = ("demo", "plan")

@@ -244,8 +244,10 @@ def load(kind: str) -> None:
             if not any(part in module.name for part in (".engines.", "__main__", "triton", "ray")):
                 with contextlib.suppress(ImportError):
                     importlib.import_module(module.name)
-    for name in ("detect.corpus.engines.local", "typst", "httpx2", "pyarrow.parquet", "cryptography.x509"):
+    others = ("typst", "httpx2", "pyarrow.parquet", "pandas", "tokenizers", "cryptography.x509", "email.policy")
+    for name in ("detect.corpus.engines.local", *others):
         importlib.import_module(name)
+    importlib.import_module("detect.records.code_hash").code_sha256()
     if kind == "light":
         sys.meta_path.remove(finder)
     else:
