@@ -350,7 +350,7 @@ class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     requests, answers
         Sent in all (retries excluded), and answers used.
     prompt_tokens, completion_tokens
-        As the endpoint counted them; 0 where it does not say.
+        As the endpoint counted them, or as the answers show where they show more; 0 where it does not say.
     ledger_sha256, ledger_head
         Of the ledger file, and the last hash of its chain.
     stopped
