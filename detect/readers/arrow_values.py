@@ -24,6 +24,7 @@ _EXTENSION = b"ARROW:extension:name"
 # In JSON: pairs of surrogates, surrogates alone (group 1), all other escapes.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 _BLOCK = 1 << 16  # rows whose lengths are looked at together
+_NEAR = 4  # entries of a dictionary for each that is used, up to which they are taken all
 _LIST_BYTES, _STRUCT_BYTES = 8, 32  # what a row costs beside its contents
 
 
@@ -124,6 +125,8 @@ def bounds(array: Any) -> tuple[Any, I64, I64]:
 
 def _values(array: Any, field: Any, broken: list[Broken]) -> list[Any]:
     """As `values_of`, with a `Broken` in the place of each value that can't be read, which ``broken`` lists too."""
+    if not len(array):  # its buffers may be missing
+        return []
     pa = arrow("Arrow")
     t = pa.types
     kind, extension = array.type, extension_of(field)
@@ -198,10 +201,14 @@ def _of_dictionary(array: Any, broken: list[Broken]) -> list[Any]:
     null = array.indices.is_null().to_numpy(zero_copy_only=False)
     places = array.indices.fill_null(0).to_numpy()
     used, which = np.unique(places[~null], return_inverse=True)
-    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        words = [_text(array.dictionary[place], broken) for place in used.tolist()]
+    words_of = array.dictionary
+    if len(used) and used[-1] - used[0] < _NEAR * len(used):
+        words = _values(words_of.slice(int(used[0]), int(used[-1] - used[0]) + 1), pa.field("", kind), broken)
+        words = [words[place] for place in (used - used[0]).tolist()]
+    elif pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        words = [_text(words_of[place], broken) for place in used.tolist()]
     else:
-        words = _values(array.dictionary.take(pa.array(used)), pa.field("", kind), broken)
+        words = _values(words_of.take(pa.array(used)), pa.field("", kind), broken)
     found: list[Any] = [None] * len(array)
     for row, word in zip(np.flatnonzero(~null).tolist(), which.tolist(), strict=True):
         found[row] = words[word]
@@ -334,6 +341,8 @@ def _broken_in(value: Any) -> Broken | None:
 
 def _lengths(array: Any) -> I64:
     """Bytes of each row, (rows,)."""
+    if not len(array):
+        return np.zeros(0, np.int64)
     pa = arrow("Arrow")
     t = pa.types
     kind = array.type

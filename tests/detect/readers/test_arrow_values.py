@@ -271,3 +271,13 @@ def test_the_bytes_of_images_are_left_alone() -> None:
     image = pa.array([{"bytes": b"\xff\xd8", "path": "a.jpg"}, {"bytes": b"\xff", "path": None}])
     assert values_of(image, field_of(image)) == [{"path": "a.jpg"}, {}]
     assert size_of(image) < 200
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary()], ids=str)
+def test_words_far_apart_in_a_dictionary_are_found(kind: pa.DataType) -> None:
+    words = [f"word {number}" for number in range(100)]
+    dictionary = pa.array([word.encode() for word in words], kind) if kind == pa.binary() else pa.array(words, kind)
+    places = pa.array([99, None, 3, 99, 50], pa.uint8())
+    array = pa.DictionaryArray.from_arrays(places, dictionary)
+    assert values_of(array, field_of(array)) == ["word 99", None, "word 3", "word 99", "word 50"]
+    assert values_of(array.slice(1, 2), field_of(array)) == [None, "word 3"]
