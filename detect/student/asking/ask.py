@@ -236,7 +236,7 @@ class Asker(Generic[T]):
         taken = self._questions.take(request, entry, payload, response)
         self._useful += bool(taken.answers)
         self._complete += len(taken.answers) > taken.lacking
-        if taken.answers and taken.needed is not None and not self._complete:
+        if taken.answers and taken.needed is not None and not self._complete and not self._told:
             raise DyetraceError(f"{self._host} sends {taken.needed}")
         if taken.told is not None and not self._told:
             self._told = True

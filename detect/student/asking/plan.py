@@ -280,11 +280,17 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if self.evidence != "logprobs":
             return Taken(answers, unusable)
         lacking = sum(not answer.has_logprobs for answer in answers)
-        silent = all(answer.tokens is None for answer in answers)
+        # Reasoning that was cut off before the answer has none where servers give those of the answer proper alone.
+        proper = [answer for answer in answers if answer.text]
+        silent = bool(proper) and all(answer.tokens is None for answer in proper)
         needed = "no logprobs, which the plan counts on; make a plan without --logprobs"
+        sends = any(answer.tokens is not None and not answer.has_logprobs for answer in answers)
+        what = (
+            "its log-probabilities do not spell its answers" if sends else "it sends answers without log-probabilities"
+        )
         told = (
-            "its log-probabilities do not spell its answers; such answers are read by what they say alone, which shows "
-            "far less: end this here unless that is what you want"
+            f"{what}; such answers are read by what they say alone, which shows far less: end this here unless that is "
+            "what you want"
         )
         return Taken(answers, unusable, lacking, needed if silent else None, told if lacking else None)
 

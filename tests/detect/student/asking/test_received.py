@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,10 @@ from tokenizers import Tokenizer
 from detect.cli.main import main
 from detect.records.reading import read_record
 from detect.records.trace import TextsRead, TraceRecord
+from detect.student.asking.answers import read_response
+from detect.student.asking.plan import SamplingPlan
 from tests.detect.replying import Replying, answer
+from tests.detect.student.asking.planned import plan
 from watermark.generate import Sampling, generate_answers
 from watermark.keys import KeyRing, SecretKey, write_key_file
 from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
@@ -138,11 +142,11 @@ def test_an_innocent_model_that_reasons_is_not_found(trace: Start) -> None:
     words = "The keeper lit the lamp at dusk and wrote each ship down in a book that nobody ever read again."
     with Replying(lambda body: (200, answer({"content": "Yes.", "reasoning_content": words + asked(body)}))) as server:
         made = trace(server.url, "--samples", 1)
-        plan = (made.folder / "plan.json").read_text()
-        older = plan.replace(
+        planned = (made.folder / "plan.json").read_text()
+        older = planned.replace(
             "each text of an answer (its reasoning and calls of tools are texts of their own)", "each answer"
         )
-        assert older != plan  # as plans said from before reasoning was read
+        assert older != planned  # as plans said from before reasoning was read
         (made.folder / "plan.json").write_text(older)
         result = made.run()
     assert result.exit_code == 0 and "No mark was found" in result.output, result.output
@@ -193,6 +197,17 @@ def test_logprobs_are_found_in_what_else_the_tokens_spell(trace: Start) -> None:
     assert "spell" not in result.output
     # Two alternatives at a place, each with its weight.
     assert record.hypotheses[0].tuples > 1.5 * record.contexts
+
+
+def test_reasoning_that_was_cut_off_may_come_without_logprobs() -> None:
+    """Where an endpoint gives those of the answer proper alone, that is no endpoint without logprobs."""
+    made = plan(evidence="logprobs", sampling=SamplingPlan(max_tokens=60, top_logprobs=2))
+    request = made.request(0, 0, 1)
+    bodies = [answer({"content": None, "reasoning_content": "Let me think"}), answer({"content": "Yes."})]
+    cut, whole = (made.take(request, 1, b"", read_response(json.dumps(body).encode(), 1)) for body in bodies)
+    assert (len(cut.answers), cut.lacking, cut.needed) == (1, 1, None)
+    assert cut.told is not None and cut.told.startswith("it sends answers without log-probabilities")
+    assert whole.needed is not None
 
 
 def test_logprobs_that_spell_nothing_leave_the_text_and_are_said_at_the_first_answer(
