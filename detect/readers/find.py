@@ -302,6 +302,8 @@ def _json_form(by_ending: Form | None, start: bytes) -> Form | None:
         if by_ending == "jsonl" and start[:1] == b"{" and first.strip() != b"{" and not whole:
             return "jsonl"  # of which the first line is broken, or longer than what was looked at
         return "json"
+    if by_ending == "text":  # one object may be what somebody wrote as a text: an answer in JSON, say
+        return "jsonl" if whole and _is_record(rest.lstrip().partition(b"\n")[0]) else None
     if whole:
         return "json" if not rest.strip() and json_items.is_one_object(start) else "jsonl"
     value, _ = json_items.mended(start)
@@ -317,7 +319,9 @@ def _check_text(form: Form, magic: bytes, head: bytes) -> None:
         raise Broken(f"is {packed}; unpack it first")
     if head.startswith(b"filedesc:"):
         raise Broken("is an ARC file; convert it to WARC first: warcio recompress FILE NEW")
-    if form not in ("tar", "warc") and b"\0" in head:
+    if compression_of(head[:64]):
+        raise Broken("is compressed twice; decompress it first")
+    if form in ("text", "csv") and b"\0" in head:
         raise Broken(f"is no {_READ} file; convert it first")
 
 

@@ -46,6 +46,7 @@ HEAD = 1 << 16
 _SPANS = 1 << 14
 _LOOKED_AT = 8  # elements from which a list is judged
 _FEW_KEYED_CHATS = 3
+_SHORT = 32  # characters beside lists of records that are no text yet
 _COLON, _SURPLUS, _BRACE = -1, -2, ord("{")
 _SPEAKERS = ("role", "from", "speaker")
 _SAYINGS = ("content", "value", "parts", "text", "reasoning_content", "tool_calls")
@@ -64,10 +65,13 @@ class Layout:
         Where they are.
     strings
         Of members: texts in lists are documents, as there are no records.
+    about
+        Of members: names of lists that hold no records, but say something about them.
     """
 
     shape: Shape
     strings: bool = False
+    about: frozenset[str] = frozenset()
 
 
 def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
@@ -202,12 +206,26 @@ def _of_object(first: dict[str, Any]) -> Layout:
         ("chat.", "response", "text_")
     ):
         return Layout("values")
-    if any(_holds_records(name, value) for name, value in lists.items()):
-        return Layout("members")
+    held = {name: value for name, value in lists.items() if _holds_records(name, value)}
+    if held:
+        sizes = {name: _letters(value) for name, value in held.items()}
+        if _letters(first) - sum(sizes.values()) > max(_SHORT, sum(sizes.values())):
+            return Layout("values")  # a record, in which there are lists
+        main = held[max(sizes, key=lambda name: sizes[name])]
+        others = (name for name, value in held.items() if not value[0].keys() & main[0].keys())
+        return Layout("members", about=frozenset(name for name in others if 4 * sizes[name] < max(sizes.values())))
     # {"version": 1, "data": ["...", ...]}: of any other name it may be one record of several texts.
     if list(lists) == ["data"] and all(isinstance(text, str) for text in lists["data"]):
         return Layout("members", strings=True)
     return Layout("values")
+
+
+def _letters(value: Any) -> int:
+    """Characters of all texts in a value."""
+    if isinstance(value, str):
+        return len(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_letters, inner))
 
 
 def _holds_records(name: str, value: list[Any]) -> bool:
@@ -408,7 +426,7 @@ class _Taker:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.passed = Passed()
-        self._name = b""
+        self._name, self._about = b"", False
         self._last = b""  # at level 1: a name where a colon follows, else the value of the last name
 
     def take_all(self, data: bytes, bounds: Sequence[tuple[int, int, int]], block: list[Item]) -> None:
@@ -430,11 +448,12 @@ class _Taker:
             return
         if level == _COLON:
             self._name, self._last = self._last, b""
+            self._about = bool(self.layout.about) and _name_of(self._name) in self.layout.about
             return
         self.close(block)
         if level == 1:
             self._last = value
-        elif level == 0 or value[:1] == b"{" or (self.layout.strings and value[:1] == b'"'):
+        elif level == 0 or (value[:1] == b"{" and not self._about) or (self.layout.strings and value[:1] == b'"'):
             block.append(_wrapped(value))
         else:
             self._pass_over(value)
@@ -450,11 +469,14 @@ class _Taker:
 
     def _pass_over(self, value: bytes) -> None:
         if value[:1] in (b'"', b"{", b"["):
-            self.passed.add(f"member {_shown(self._name)}", len(value))
+            self.passed.add(f"member {one_line(_name_of(self._name))[:40]}", len(value))
 
 
-def _shown(name: bytes) -> str:
-    return one_line(name.decode(errors="replace").strip('"'))[:40]
+def _name_of(name: bytes) -> str:
+    try:
+        return str(json.loads(name))
+    except ValueError:
+        return name.decode(errors="replace")
 
 
 def _wrapped(value: bytes) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import gzip
 import hashlib
 import io
 import lzma
@@ -110,6 +109,27 @@ class _Members:
 
     def close(self) -> None:
         self._file.close()
+
+
+class _Gzip:
+    """A member of a gzip file, with the interface of `bz2.BZ2Decompressor`: web archives have a member a record."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._member.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._member.unused_data
+
+    def decompress(self, data: bytes, size: int) -> bytes:
+        found = self._member.decompress(self._member.unconsumed_tail + data, size)
+        self.needs_input = not self._member.unconsumed_tail and len(found) < size
+        return found
 
 
 class _LongZstd:
@@ -243,7 +263,7 @@ def decompressed(file: io.BufferedReader[Any], compression: str) -> io.BufferedR
 
 
 _OPEN: dict[str, Callable[[Any], Any]] = {
-    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "gzip": lambda file: _Members(file, _Gzip, b"\0"),
     "bz2": lambda file: _Members(file, bz2.BZ2Decompressor),
     "xz": lambda file: _Members(file, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), b"\0"),
     "zstd": _zstd,

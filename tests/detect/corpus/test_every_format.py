@@ -53,7 +53,7 @@ def test_marked_text_is_found_in_it_and_unmarked_text_is_not(world: World, tmp_p
 def test_a_limit_reads_the_first_documents_and_a_sample_some(world: World, tmp_path: Path, name: str) -> None:
     file, write = ALL[name]
     write(tmp_path / file, world.marked * 10)
-    counts = []
+    counts: list[int] = []
     for settings in (ScanSettings(decoys=3, limit=3), ScanSettings(decoys=3, sample=0.5)):
         job = ScanJob(
             paths=[str(tmp_path / file)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import re
@@ -116,7 +117,9 @@ def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None
         ("a.NDJSON", LINE, "jsonl"),
         ("a.json", LINE, "jsonl"),
         ("records", LINE, "jsonl"),
-        ("records.txt", LINE, "jsonl"),
+        ("records.txt", LINE + LINE, "jsonl"),
+        ("answer.txt", LINE, "text"),
+        ("answer.md", '[\n{"text": "a"},\n{"text": "b"}]', "text"),
         ("records.csv", LINE, "jsonl"),
         ("records.log", "{curly} text", "text"),
         ("a.txt", "[1] A footnote", "text"),
@@ -182,6 +185,7 @@ def test_a_named_field_is_taken_for_what_it_holds(tmp_path: Path) -> None:
         ("s.csv", "text\na\n".encode("utf-16"), "is text in UTF-16; convert it to UTF-8 first: iconv"),
         ("s.jsonl", LINE.encode("utf-16"), "is text in UTF-16"),
         ("s.pdf", b"%PDF-1.7\n\0\0", "is no JSONL, JSON, CSV, WARC, tar, Parquet, Arrow or plain text file"),
+        ("s.jsonl.gz", gzip.compress(gzip.compress(b"x")), "is compressed twice"),
         ("s.7z", b"7z\xbc\xaf\x27\x1c\0", "is a 7z archive; unpack it first"),
         ("s.arc", b"filedesc://x.arc 0.0.0.0", "is an ARC file; convert it to WARC first"),
         ("s.tar", b"\1" * 1024, "cannot be read: a header is damaged"),

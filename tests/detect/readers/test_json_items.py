@@ -108,6 +108,17 @@ def test_members_beside_the_records_are_counted(tmp_path: Path) -> None:
     assert counted == {"member description": (False, 1), "member tags": (False, 2)}
 
 
+def test_lists_that_are_about_the_records_are_counted_and_a_record_may_have_lists(tmp_path: Path) -> None:
+    features = [{"feature": 0, "dtype": "string"}]
+    rows = [{"row": {"text": f"{text} {'and more of it ' * 9}"}} for text in TEXTS]
+    source = source_of(write(tmp_path / "s.json", json.dumps({"features": features, "rows": rows})))
+    assert documents(source) == [row["row"]["text"] for row in rows]
+    assert [(turn.part, turn.count) for batch in batches(source) for turn in batch.turns] == [("member features", 1)]
+    record = {"id": 7, "text": "A long text, in which names were found.", "entities": [{"name": "A"}]}
+    source = source_of(write(tmp_path / "t.json", json.dumps(record, indent=1)))
+    assert (documents(source), ids(source)) == ([record["text"]], ["7"])
+
+
 def test_the_key_of_a_record_is_its_id_where_it_has_none(tmp_path: Path) -> None:
     data = {"first": {"text": "a text"}, "second": {"text": "another", "id": "own"}}
     source = source_of(write(tmp_path / "s.json", json.dumps(data, indent=1)))
