@@ -17,7 +17,7 @@ SERVE = "serve it with an engine that you trust and trace its endpoint (dyetrace
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TOKENIZER = "tokenizer.json"
-CONVERTED = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "vocab.json")
+CONVERTED = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "vocab.json", "tekken.json")
 """Files of tokenizers that transformers turns into one of `tokenizers`, where there is no tokenizer.json."""
 
 _HOW = "give a folder written by `save_pretrained`; models are never downloaded by name"

@@ -32,8 +32,8 @@ def template_of(tokenizer: Any) -> str | None:
     ----------
     tokenizer
         A transformers tokenizer. Of several named templates the one called "default" is taken, or the only one that is
-        not for tools or documents. A template that stands in the model's folder for its processor (chat_template.json)
-        counts as the tokenizer's.
+        not for tools or documents. A template that stands in the model's folder for its processor (chat_template.json,
+        processor_config.json) counts as the tokenizer's.
 
     Raises
     ------
@@ -55,16 +55,19 @@ def template_of(tokenizer: Any) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
-def _of_processor(tokenizer: Any) -> str | None:
+def _of_processor(tokenizer: Any) -> Any:
+    """The chat template that a model's folder has for what takes pictures as well."""
     folder = getattr(tokenizer, "name_or_path", None)
     if not isinstance(folder, str | os.PathLike) or not folder:
         return None
-    try:
-        found = json.loads((Path(folder) / "chat_template.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    template = found.get("chat_template") if isinstance(found, dict) else None
-    return template if isinstance(template, str) else None
+    for name in ("chat_template.json", "processor_config.json"):
+        try:
+            found = json.loads((Path(folder) / name).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) and found.get("chat_template"):
+            return found["chat_template"]
+    return None
 
 
 def leading_tokens(tokenizer: Any) -> tuple[int, ...]:

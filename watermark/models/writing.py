@@ -27,6 +27,14 @@ _OWN_SETTINGS = frozenset(
 )
 
 
+def check_writes(model: Any) -> None:
+    """Raise DyetraceError for a model that only reads."""
+    if getattr(model, "generation_config", None) is None or not callable(getattr(model, "generate", None)):
+        raise DyetraceError(
+            f"the model ({type(model).__name__}) has no way to write text in transformers (`generate`); use another one"
+        )
+
+
 def stop_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Ids that end an answer, ascending: those that the model names, or else its tokenizer's end token."""
     for named in (model.generation_config.eos_token_id, getattr(tokenizer, "eos_token_id", None)):
@@ -42,6 +50,7 @@ def passed_over(model: Any) -> dict[str, Any]:
     Answers are drawn with nothing that isn't on record: penalties and forbidden words would change the chances that the
     mark chose by, beams would leave it nothing to choose.
     """
+    check_writes(model)
     asked: dict[str, Any] = model.generation_config.to_diff_dict()
     return {name: value for name, value in asked.items() if name not in _OWN_SETTINGS and not name.startswith("_")}
 
