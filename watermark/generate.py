@@ -19,6 +19,7 @@ from watermark.keys import KeyRing
 from watermark.models.prompts import encode_prompt, template_of
 from watermark.models.writing import (
     check_tokens,
+    check_writes,
     known_tokens,
     padded,
     padding_token,
@@ -218,6 +219,7 @@ def generate_batches(
         from watermark.models.tokenizer import tokenizer_fingerprint, vocabulary_size
 
         check_tokenizer(spec, tokenizer_fingerprint(tokenizer), vocabulary_size(tokenizer))
+    check_writes(model)
     messages = [[{"role": "user", "content": prompt}] for prompt in prompts] if chats is None else chats
     chat_texts = chat and template_of(tokenizer) is not None
     encoded = _encoded(tokenizer, prompts, messages, chat=chat) if read is None else read

@@ -171,6 +171,10 @@ def test_a_model_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(model.model, "forward", fails)
     with pytest.raises(DyetraceError, match=r"the model can't answer: KeyError: 'no\\nsuch layer'"):
         answers(model)
+    monkeypatch.setattr(model, "generation_config", None)
+    with pytest.raises(DyetraceError, match=r"the model \(LlamaForCausalLM\) has no way to write text"):
+        answers(model)
+    monkeypatch.undo()
     template = beginning("{{ raise_exception('no users') }}")
     with pytest.raises(DyetraceError, match="prompt 1: the model's chat template can't take this chat"):
         answers(model, words=template)

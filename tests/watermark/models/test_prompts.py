@@ -100,6 +100,7 @@ def test_of_named_templates_the_one_for_plain_chats_is_taken() -> None:
         {"chat_template.jinja": PLAIN},
         {"chat_template.jinja": PLAIN, "additional_chat_templates/tool_use.jinja": "5"},
         {"chat_template.json": json.dumps({"chat_template": PLAIN})},
+        {"chat_template.json": "[", "processor_config.json": json.dumps({"chat_template": {"default": PLAIN}})},
     ],
 )
 def test_templates_are_found_in_all_files_of_a_folder(tmp_path: Path, files: dict[str, str]) -> None:
