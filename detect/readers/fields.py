@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,8 +223,8 @@ class _Fields:
                 if several and all(isinstance(one, list) for one in value):
                     value, star = [inner for one in value for inner in one], ".*"
                 inside = [one for one in value if isinstance(one, dict)]
-                for key in dict.fromkeys(key for one in inside for key in one):
-                    values = [one[key] for one in inside if key in one]
+                for key in dict.fromkeys(key for one in inside for key in one if one[key] is not None):
+                    values = [one[key] for one in inside if one.get(key) is not None]
                     self.see(f"{name}{star}.{key}", values, depth + 1, several=True)
 
     def _turns(self, here: _Field, counted: list[tuple[str, str, bool, int]], kind: str) -> None:
@@ -276,8 +277,9 @@ def inspected(
     """
     seen = _Fields(wanted(options))
     for record in records:
-        for name, value in record.items():
-            seen.see(name, value)
+        with suppress(RecursionError):  # which is a broken record when it is read
+            for name, value in record.items():
+                seen.see(name, value)
     for name, kind in (kinds or {}).items():
         here = seen.found.setdefault(name, _Field(name))
         here.hint, here.present = kind, here.present or 1
