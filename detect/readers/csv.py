@@ -37,8 +37,8 @@ _NO_BYTE = 256
 _MOST = 1 << 14  # values found at a time
 _UNREAD = b"...", b""  # for a value that isn't needed: something, nothing
 
-# Where the scanner is: at the start of a value, in a bare one, in a quoted one, behind a quote in it, behind a CR.
-_START, _BARE, _QUOTED, _BEHIND, _RETURN = range(5)
+# Where the scanner is: at the start of a value, in a bare one, in a quoted one, behind a quote in it.
+_START, _BARE, _QUOTED, _BEHIND = range(4)
 # What a value is: quoted, the last one of its row, quoted and then not ended.
 _IS_QUOTED, _IS_LAST, _IS_BAD = 1, 2, 4
 
@@ -64,7 +64,9 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
 
 
 @jit()
-def _scan(data: npt.NDArray[np.uint8], at: int, separator: int, state: Ints, values: Ints) -> tuple[int, int]:
+def _scan(
+    data: npt.NDArray[np.uint8], at: int, separator: int, newline: int, state: Ints, values: Ints
+) -> tuple[int, int]:
     """Find values from ``at`` on until the data end or ``values`` is full; returns where it stopped and how many.
 
     Parameters
@@ -79,12 +81,6 @@ def _scan(data: npt.NDArray[np.uint8], at: int, separator: int, state: Ints, val
     i = at
     while i < size and count < len(values):
         c = data[i]
-        if where == 4:  # behind a CR, which ended a row; an LF belongs to it
-            where, start, what = 0, i, 0
-            if c == 10:
-                start = i + 1
-                i += 1
-                continue
         if where == 2:
             while i < size and data[i] != 34:
                 i += 1
@@ -104,19 +100,21 @@ def _scan(data: npt.NDArray[np.uint8], at: int, separator: int, state: Ints, val
             i += 1
             continue
         if where == 1:
-            while i < size and data[i] != separator and data[i] != 10 and data[i] != 13:
+            while i < size and data[i] != separator and data[i] != newline:
                 i += 1
             if i == size:
                 break
             c = data[i]
-        elif c != separator and c != 10 and c != 13:
-            what |= 4
-            where = 1
+        elif c != separator and c != newline:
+            if c != 13:  # which may belong to the end of the row
+                what |= 4
+                where = 1
             i += 1
             continue
-        values[count, 0], values[count, 1], values[count, 2] = start, i, what | (0 if c == separator else 2)
+        end = i - 1 if c == 10 and i > start and data[i - 1] == 13 else i
+        values[count, 0], values[count, 1], values[count, 2] = start, end, what | (0 if c == separator else 2)
         count += 1
-        where, start, what = (4 if c == 13 else 0), i + 1, 0
+        where, start, what = 0, i + 1, 0
         i += 1
     state[0], state[1], state[2] = where, start, what
     return i, count
@@ -147,13 +145,13 @@ def _items(
     count, rest = 0, b""
     row: list[bytes | None] = []
     with opened(path, compression) as stream:
-        separator = _separator(begin(stream))
+        separator, newline = _marks(begin(stream))
         while data := stream.read(max(size, len(rest))):
             at, data = len(rest), rest + data
             state[1] = 0
             view = np.frombuffer(data, np.uint8)
             while at < len(data):
-                at, found = _scan(view, at, separator, state, values)
+                at, found = _scan(view, at, separator, newline, state, values)
                 block: list[Item] = []
                 for start, end, what in values[:found].tolist():
                     row.append(_value(data, start, end, what) if rows.wants(len(row)) else _UNREAD[start == end])
@@ -170,6 +168,7 @@ def _items(
     if not damage and (row or rest):  # a last row without an end
         block = []
         cut = _IS_BAD if state[0] == _QUOTED else int(state[2])
+        rest = rest.removesuffix(b"\r")
         rows.take([*row, _value(rest, 0, len(rest), cut | (_IS_QUOTED if state[0] == _BEHIND else 0))], block)
         count += len(block)
         yield block
@@ -177,11 +176,16 @@ def _items(
         raise lost(damage, count)
 
 
-def _separator(head: bytes) -> int:
-    """What comes up most often between the names in the first line, outside of quotes; no byte where nothing does."""
-    line = re.sub(rb'"(?:[^"]|"")*"', b"", head).partition(b"\n")[0]
+def _marks(head: bytes) -> tuple[int, int]:
+    """The bytes that separate values and end rows: what comes up most often between the names in the first line.
+
+    Where nothing does the table has one column, and nothing separates values.
+    """
+    bare = re.sub(rb'"(?:[^"]|"")*"', b"", head)
+    newline = b"\r" if b"\r" in bare and b"\n" not in bare else b"\n"
+    line = bare.partition(newline)[0]
     best = max(_SEPARATORS, key=lambda byte: line.count(bytes([byte])))
-    return best if best in line else _NO_BYTE
+    return (best if best in line else _NO_BYTE), newline[0]
 
 
 def _value(data: bytes, start: int, end: int, what: int) -> bytes | None:

@@ -25,7 +25,7 @@ _CELL = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",;\
     st.booleans(),
     st.sampled_from([1, 2, 5, 1 << 20]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_whatever_pythons_writer_wrote_is_read_in_blocks_of_any_size(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, str, str]],
@@ -35,6 +35,8 @@ def test_whatever_pythons_writer_wrote_is_read_in_blocks_of_any_size(
     mark: bool,
     block: int,
 ) -> None:
+    quoting = csv.QUOTE_ALL if end == "\r" else quoting  # or the writer leaves an LF bare in the midst of such rows
+    rows = [(first, second, third.rstrip("\r")) for first, second, third in rows]  # CR LF ends a row
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=separator, quoting=quoting, lineterminator=end)  # type: ignore[arg-type]
     writer.writerows([("id", "a text", "c"), *rows])
