@@ -168,7 +168,7 @@ def _documents(
     left = settings.limit
     for batch in read(source, shard.piece, settings.read):
         skipped += batch.skipped
-        turns += batch.turns
+        turns[:] = added([*turns, *batch.turns])
         keep = _chosen(batch.records, shard.id, settings.sample)
         if left is not None:
             keep &= np.cumsum(keep) <= left

@@ -38,7 +38,8 @@ class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id_field
         The field that holds the record's own id; None takes "id" where there is one.
     roles
-        Whose turns of chats are read, in any case; "assistant" stands for gpt, model, bot, chatbot and ai too.
+        Whose turns of chats are read, in any case; "assistant" stands for every usual name of an assistant
+        (`detect.readers.turns.is_read`).
     leave_out
         Parts of the wanted turns that are not read: "reasoning", "tools" (arguments of calls).
     skip_errors

@@ -140,10 +140,13 @@ def turns_of(value: Any, column: str, want: Wanted, tally: Tally) -> list[str]:
     """
     walk = _Walk(column, want)
     chat = chat_in(value) if isinstance(value, str) else value
-    if isinstance(chat, list):
-        walk.entries(chat, _whose(column), 0)
-    elif not isinstance(chat, dict) or not walk.whole(chat):
-        raise wrong(value, column, "a list of messages")
+    try:
+        if isinstance(chat, list):
+            walk.entries(chat, _whose(column), 0)
+        elif not isinstance(chat, dict) or not walk.whole(chat):
+            raise wrong(value, column, "a list of messages")
+    except RecursionError:
+        raise Broken("is nested too deeply") from None
     for role, part, read, characters in walk.counted:
         tally.add(role, part, read, characters)
     return walk.texts
@@ -157,7 +160,7 @@ def glance(value: Any, column: str, want: Wanted) -> list[tuple[str, str, bool, 
             walk.entries(value, _whose(column), 0)
         elif not isinstance(value, dict) or not walk.whole(value):
             return None
-    except Broken:
+    except (Broken, RecursionError):
         return None
     return walk.counted
 

@@ -43,6 +43,12 @@ def contradictions(record: ScanRecord) -> Iterator[str]:
             yield f"shares.{where} must be an interval within 0 .. 1 with its estimate in it"
     if not record.quotes and any(hit.excerpt or hit.id is not None for hit in record.hits):
         yield "it quotes nothing, and yet a listed document has an excerpt or an id"
+    for i, source in enumerate(record.inputs):
+        seen = [*((c.records, c.characters) for c in source.columns), *((t.count, t.characters) for t in source.turns)]
+        if any(number < 0 for pair in seen for number in pair):
+            yield f"inputs[{i}]: what was seen of fields and turns can't be less than nothing"
+    if record.unread < len(record.unread_first):
+        yield f"{record.unread} files were not read, but {len(record.unread_first)} of them are named"
     for i, hit in enumerate(record.hits):
         for what in _hit_contradictions(hit, len(record.inputs)):
             yield f"hits[{i}]: {what}"
