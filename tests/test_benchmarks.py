@@ -17,6 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from benchmarks.distillation.teacher import _tiny
 from watermark.errors import DyetraceError
 
 VLLM = os.environ.get("DYETRACE_VLLM_PYTHON") or (sys.executable if find_spec("vllm") else None)
@@ -24,11 +25,11 @@ VLLM = os.environ.get("DYETRACE_VLLM_PYTHON") or (sys.executable if find_spec("v
 SCRIPTS = {
     "hook_cost": [],
     "detection_speed": [],
-    "power": ["--keep"],
-    "quality": ["--keep"],
+    "power": ["--keep", "--model"],
+    "quality": ["--keep", "--model"],
     "calibration": [],
     "innocents": [],
-    "robustness": ["--keep"],
+    "robustness": ["--keep", "--model"],
     "corpus_statistics": [],
     "share_coverage": [],
     "scan_speed": [],
@@ -47,8 +48,10 @@ SCRIPTS = {
 
 
 @pytest.fixture(scope="module")
-def kept_answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("answers")
+def given(tmp_path_factory: pytest.TempPathFactory, smollm2_dir: Path) -> dict[str, Path]:
+    """A folder that some share, and a model of random weights in place of the demo model."""
+    kept = tmp_path_factory.mktemp("answers")
+    return {"--keep": kept, "--model": _tiny(smollm2_dir, kept)}
 
 
 @pytest.fixture(autouse=True)
@@ -59,14 +62,13 @@ def threads_as_before() -> Iterator[None]:
     numba.set_num_threads(numba_threads)
 
 
-@pytest.mark.usefixtures("smollm2_dir")
 @pytest.mark.filterwarnings("default")  # the peers' warnings are theirs
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_benchmark_runs_on_tiny_sizes(script: str, tmp_path: Path, kept_answers: Path) -> None:
+def test_every_benchmark_runs_on_tiny_sizes(script: str, tmp_path: Path, given: dict[str, Path]) -> None:
     main = import_module(f"benchmarks.{script}").main
     arguments = ["--quick", "--json", str(tmp_path / "figures.json")]
     for option in SCRIPTS[script]:
-        arguments += [option, str(kept_answers)]
+        arguments += [option, str(given[option])]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     files = list(tmp_path.glob("figures*.json"))
