@@ -46,7 +46,7 @@ def dry_run(job: TwinsJob, output: Path) -> TwinsForecast:
     """
     job.check()
     kept = kept_plan(output)
-    readings = Readings(output, job.dtype)
+    readings = Readings(output, job.dtype, base=job.base)
     # What local models say changes no cost worth mentioning, and takes long to read.
     light = replace(job, reference=None, owner=None, controls=())
     with TwinLedger.open(job.ledger, job.secret) as ledger:
@@ -77,7 +77,7 @@ def dry_run(job: TwinsJob, output: Path) -> TwinsForecast:
 
 
 def _cost(plan: TwinPlan, pairs: tuple[Pair, ...], job: TwinsJob, output: Path, *, known: bool) -> TwinsCost:
-    readings = Readings(output, job.dtype)
+    readings = Readings(output, job.dtype, base=job.base)
     # Places decide which questions there are; what the owner's model would say decides none.
     owner = job.owner if plan.measure.get("places_sha256") is not None else None
     questions = TwinQuestions(plan, pairs, measure_of(plan, pairs, None, owner, readings), job.budgets)

@@ -97,7 +97,7 @@ def trace_twins_endpoint(
     DyetraceError
         What is asked for doesn't go together; the folder holds another test; the endpoint can't be asked.
     """
-    readings = Readings(output, job.dtype, reading)
+    readings = Readings(output, job.dtype, reading, job.base)
     prepared = prepare(job, output, readings, key=api_key, client=client)
     plan, pairs = prepared.plan, prepared.pairs
     if tell is not None and plan.left_out:

@@ -51,6 +51,8 @@ class TwinsJob:
         places to ask about.
     controls
         Unrelated models, for the law test of regenerated twins.
+    base
+        The base model of adapters among them; None takes the folders that they name themselves.
     unserved
         A ledger of regenerated twins of answers that nobody can have learnt from, for the same test.
     ask
@@ -82,6 +84,7 @@ class TwinsJob:
     reference: Path | None = None
     owner: Path | None = None
     controls: tuple[Path, ...] = ()
+    base: Path | None = None
     unserved: Path | None = None
     ask: Ask | Literal["auto"] = "auto"
     samples: int = 0
@@ -134,6 +137,7 @@ class TwinsJob:
             "reference": None if self.reference is None else str(self.reference),
             "owner": None if self.owner is None else str(self.owner),
             "controls": [str(folder) for folder in self.controls],
+            **({} if self.base is None else {"base": str(self.base)}),
             **({} if self.unserved is None else {"unserved": str(self.unserved)}),
             "ask": self.ask,
             "samples": self.samples,

@@ -53,18 +53,21 @@ class Readings:
         Number format that models run in.
     progress
         Told how far they are; None where nobody is.
+    base
+        The base model of adapters; None takes the folders that they name themselves.
     """
 
     output: Path
     dtype: str = "bfloat16"
     progress: Progress | None = None
+    base: Path | None = None
     _seen: dict[Path, ModelSeen] = field(default_factory=dict)
     _loaded: tuple[Path, Reader] | None = None
 
     def seen(self, folder: Path) -> ModelSeen:
         """A model as reports name it."""
         if folder not in self._seen:
-            self._seen[folder] = model_seen(folder, "text")
+            self._seen[folder] = model_seen(folder, "text", self.base)
         return self._seen[folder]
 
     def read(self, folder: Path, pairs: Sequence[Pair]) -> dict[str, Read]:
@@ -86,7 +89,7 @@ class Readings:
         label = f"{folder.name} looks for places to ask about"
 
         def look(some: Sequence[Pair]) -> list[list[Place]]:
-            found = find_places(folder, some, dtype=self.dtype)
+            found = find_places(folder, some, dtype=self.dtype, base=self.base)
             return [found.get(pair.id, []) for pair in some]
 
         parts = self._blocks(folder, pairs, "places", list[list[Place]], label, look)
@@ -125,7 +128,7 @@ class Readings:
         at_once: int = _AT_ONCE,
     ) -> list[_T]:
         """What is made of each pair, some pairs at a time; what is on the disk is not made again."""
-        settings = (what, self.seen(folder).sha256, template_hash(folder), self.dtype)
+        settings = (what, self.seen(folder).sha256, template_hash(folder, self.base), self.dtype)
         found: list[_T] = []
         worked = False
         for start in range(0, len(pairs), at_once):
@@ -149,7 +152,7 @@ class Readings:
         if self._loaded is None or self._loaded[0] != folder:
             self._loaded = None  # before the next one needs the room
             gc.collect()
-            self._loaded = folder, Reader.load(folder, self.dtype)
+            self._loaded = folder, Reader.load(folder, self.dtype, self.base)
         return self._loaded[1]
 
     def _tell(self, what: str, done: int, total: int) -> None:

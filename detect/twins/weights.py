@@ -42,7 +42,7 @@ def trace_twins_weights(
     """
     import torch  # noqa: F401  (first, as in `open_weights.trace_weights`)
 
-    readings = Readings(output, job.dtype, progress)
+    readings = Readings(output, job.dtype, progress, job.base)
     prepared = prepare(job, output, readings)
     plan, pairs = prepared.plan, prepared.pairs
     other = None if job.beside is None else read_line(job.beside, plan.suspect)

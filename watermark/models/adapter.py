@@ -146,7 +146,8 @@ def _sum(parameter: torch.Tensor) -> int:
     width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[parameter.element_size()]
     bits = parameter.detach().contiguous().view(width).flatten()
     # A sum of all at once would first make a copy of eight bytes a number.
-    return sum(int(part.sum(dtype=torch.int64)) for part in bits.split(1 << 24))
+    step = 1 << 24
+    return sum(int(bits[at : at + step].sum(dtype=torch.int64)) for at in range(0, len(bits), step))
 
 
 def _check_whole(wrapped: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:

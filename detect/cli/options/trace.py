@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -132,6 +132,15 @@ def _unquoted() -> bool:
     return declared
 
 
+def _base_option() -> Any:
+    return option(
+        "--base",
+        help="The base model of adapters (LoRA and others of peft), where one of the models is an adapter's folder; by "
+        "default the folder that its adapter_config.json names. Its path and hash stand in the report.  "
+        "[e.g. --base ./base]",
+    )
+
+
 class TraceWeights(_Raced, _ServedTo, Decoys, Committed, _Traced, _Reported, runs="trace.weights:weights"):
     """Trace a suspect whose weights are in MODEL_DIR. A trace that was stopped goes on when the same command is given
     again. With --owner-model it is a race readout, which needs far less text.
@@ -160,12 +169,7 @@ class TraceWeights(_Raced, _ServedTo, Decoys, Committed, _Traced, _Reported, run
         "--control",
         help="A model known not to have seen the mark, tested the same way.  [e.g. --control ./clean]",
     )
-    base: Path | None = option(
-        "--base",
-        help="The base model of adapters (LoRA and others of peft), where one of the models is an adapter's folder; by "
-        "default the folder that its adapter_config.json names. Its path and hash stand in the report.  "
-        "[e.g. --base ./base]",
-    )
+    base: Path | None = _base_option()
     calibration: tuple[tuple[Path, float], ...] = option(
         "--calibrate",
         type=str,
@@ -385,6 +389,7 @@ class TraceTwins(TwinKeyed, Asking, Settings, Printed, Working, Reporting, Drawn
         help="For twins that were drawn later: a model of another family, which can't have learnt from the answers and "
         "must prefer neither; may be repeated.  [e.g. --control ./unrelated]",
     )
+    base: Path | None = _base_option()
     unserved: Path | None = option(
         "--unserved",
         help="For twins that were drawn later: a ledger of `dyetrace twins regenerate --unserved`, whose pairs nobody "

@@ -10,6 +10,7 @@ import click
 from detect.cli.options.trace import TraceTwins
 from detect.cli.publishing import check_place, goes_on, made_and_published
 from detect.cli.results import print_result
+from detect.cli.trace.shared import check_models
 from detect.cli.unused import refuse_unused
 from detect.cli.working import doing, is_watched, note
 from detect.folders.published import TWINS_FORMAT
@@ -24,7 +25,6 @@ from detect.twins.endpoint import Standing, trace_twins_endpoint
 from detect.twins.preparing import TwinsJob
 from detect.twins.weights import trace_twins_weights
 from watermark.keys import load_master
-from watermark.models.folder import check_folder
 from watermark.twins.commitment import load_twin_commitment
 
 _OF_ENDPOINTS = (
@@ -44,10 +44,11 @@ def twins(asked: TraceTwins) -> None:
     if asked.dry_run:
         _print_cost(asked, job)
         return
-    for folder in _folders(job):
-        check_folder(folder)
+    check_models(_folders(job), job.base)
     check_place(
-        asked, TWINS_FORMAT, [asked.ledger, asked.unserved, asked.commitment_path, asked.beside, *_folders(job)]
+        asked,
+        TWINS_FORMAT,
+        [asked.ledger, asked.unserved, asked.commitment_path, asked.beside, job.base, *_folders(job)],
     )
     ledger = asked.output / LEDGER_FILE
     if job.through_endpoint:
@@ -84,6 +85,7 @@ def _job(asked: TraceTwins) -> TwinsJob:
         reference=asked.reference,
         owner=asked.owner,
         controls=asked.controls,
+        base=asked.base,
         unserved=asked.unserved,
         ask=asked.ask,
         samples=asked.samples,

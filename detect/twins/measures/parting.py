@@ -212,6 +212,7 @@ def find_places(
     *,
     per_side: int = PER_SIDE,
     dtype: str = "bfloat16",
+    base: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, list[Place]]:
     """Places where the owner's model, greedy, would go on in another way than a side does, by the pair's id.
@@ -226,8 +227,10 @@ def find_places(
         The owner's model.
     pairs
         In any order; places of one don't depend on the others.
+    base
+        The base model, should the owner's be an adapter.
     """
-    reader = Reader.load(folder, dtype)
+    reader = Reader.load(folder, dtype, base)
     sides = [(pair, side) for pair in pairs for side in pair.sides]
     sequences = [reader.tokens(pair, side.text) for pair, side in sides]
     turns: list[list[tuple[int, int, float]]] = [[] for _ in sides]

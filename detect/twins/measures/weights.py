@@ -66,9 +66,9 @@ class Reader:
         self._bytes: Sequence[bytes | None] | None = None
 
     @classmethod
-    def load(cls, folder: str | Path, dtype: str = "bfloat16") -> Reader:
+    def load(cls, folder: str | Path, dtype: str = "bfloat16", base: str | Path | None = None) -> Reader:
         """The model of a folder, on a GPU where there is one; what was mended is said on standard error."""
-        network, tokenizer = load_model(folder, dtype, partial(print, file=sys.stderr))
+        network, tokenizer = load_model(folder, dtype, partial(print, file=sys.stderr), base=base)
         import torch
 
         if torch.cuda.is_available():

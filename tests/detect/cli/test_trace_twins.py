@@ -3,6 +3,7 @@
 # ruff: noqa: F811 (fixtures of other rooms' tests)
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
@@ -209,3 +210,24 @@ def test_the_report_does_not_go_where_the_ledger_of_a_trace_lies(suspect: Server
     (output / "report.json").write_bytes(b'{"format": "dyetrace-trace"}')
     assert "holds the report of a trace" in refused(*typed(suspect.url, ledger, output))
     assert not suspect.received
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
+def test_an_adapter_is_read_over_the_base_that_is_named(tiny_model: Any, ledger: Path, tmp_path: Path) -> None:
+    import peft
+
+    network, tokenizer = tiny_model
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    network.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    peft.get_peft_model(copy.deepcopy(network), settings).save_pretrained(adapter)
+    words = ["trace", "twins", adapter, "--ledger", ledger, "--twin-key", f"file:{tmp_path / 'twins.key'}"]
+    words += ["-o", tmp_path / "out", "--pairs", 4, "--dtype", "float32", "--no-pdf"]
+    line = refused(*words)
+    assert "merge the adapter" in line and "--base" in line
+    result = run(*words, "--base", base)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (record["suspect"]["base"], record["suspect"]["form"]) == (str(base), "LORA adapter")
+    assert "--base has no effect" in refused(*words[:2], base, *words[3:], "--base", base)
