@@ -228,14 +228,24 @@ class WeightedTest:
         thetas = EFFECTS / (self.score.sd * STEPS)
         if sided == "two-sided":
             thetas = np.concatenate([thetas, -thetas])
-        weights, counts = self.multiset
-        if not len(weights):
+        if not len(self.multiset[0]):
             return np.zeros(len(thetas))
+        if (sided, keys) not in self._cumulants:
+            self._cumulants[sided, keys] = self._centred_cumulants(thetas, keys)
+        return thetas * (total - keys * self.moments[0]) - self._cumulants[sided, keys]
+
+    @cached_property
+    def _cumulants(self) -> dict[tuple[Sided, int], Floats]:
+        """K of the thetas that were asked for, which no total has a say in."""
+        return {}
+
+    def _centred_cumulants(self, thetas: Floats, keys: int) -> Floats:
+        """Log E exp(theta (T - mean)) of each theta."""
+        weights, counts = self.multiset
         lattice = LatticeSum.of(self.score.law, weights, counts * keys)
         centred = lattice.tilt(0.0)
         # `cgf` is around the mean and in the lattice's own step.
-        excess = total - keys * self.moments[0]
-        return np.array([theta * excess - centred.cgf(theta * lattice.span) for theta in thetas.tolist()])
+        return np.array([centred.cgf(theta * lattice.span) for theta in thetas.tolist()])
 
 
 def log10_sum(log10_values: Sequence[float]) -> float:
