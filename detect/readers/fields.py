@@ -163,7 +163,7 @@ class _Field:
         """What it holds; "" where that can't be seen."""
         if not self.kinds:
             return self.hint
-        if self.kinds["text"] >= sum(self.kinds[kind] for kind in ("messages", "tokens")) and self.kinds["text"]:
+        if self.kinds["text"] >= self.kinds["tokens"] and self.kinds["text"] and not self.kinds["messages"]:
             return "text"
         return max(("messages", self.kinds["messages"] + self.kinds["json"]), ("tokens", self.kinds["tokens"]),
                    key=lambda pair: pair[1])[0]  # fmt: skip
@@ -323,10 +323,9 @@ def _named(
     for name in dict.fromkeys(options.fields):
         values = list(_values(records, name))
         counts = Counter(kind for value in values if (kind := kind_of(value, name, want)) is not None)
-        if len(counts) > 1 and any(isinstance(value, str) for value in values):
-            counts = Counter(  # strings that spell chats are chats only where all are
-                "text" if isinstance(value, str) else kind_of(value, name, want) or "" for value in values
-            )
+        if len(counts) > 1 and "messages" in counts:  # strings that spell chats are chats only where all are
+            chats = any(isinstance(value, list | dict) and kind_of(value, name, want) == "messages" for value in values)
+            counts = Counter({"messages" if chats else "text": 1})
         kind = counts.most_common(1)[0][0] if counts else ""
         kind = kind or kinds.get(name, "") or ("text" if "" in values else "tokens" if [] in values else "")
         if kind or (values and len(options.fields) > 1):
@@ -454,8 +453,8 @@ def converter(source: Source, options: ReadOptions) -> Callable[[Any, Tally], An
     """How a value of the source's column becomes a document for `Draft.add`, whose tally it is given.
 
     A text for kind "text", a list of texts for "messages", an array for "tokens". Null is an empty document where the
-    file's other fields are read as well (`others_read`), and broken otherwise. "messages" may be texts where the file's
-    first records had nothing in the field.
+    file's other fields are read as well (`others_read`), and broken otherwise. Among "messages" a text that is no chat
+    is a text.
 
     Raises
     ------
@@ -463,15 +462,17 @@ def converter(source: Source, options: ReadOptions) -> Callable[[Any, Tally], An
         Raised by what is returned: the value is none of this kind.
     """
     column, want, others = source.column, wanted(options), others_read(source)
-    unknown = any(seen.name == column and not seen.records for seen in source.columns)
     if source.kind == "messages":
 
         def turns(value: Any, tally: Tally) -> Any:
             if others and value is None:
                 return []
-            if unknown and isinstance(value, str) and chat_in(value) is None:
-                value = [value]  # text, as it turns out
-            return turns_of(value, column, want, tally)
+            try:
+                return turns_of(value, column, want, tally)
+            except Broken:
+                if isinstance(value, str):  # a text among chats
+                    return turns_of([value], column, want, tally)
+                raise
 
         return turns
     convert: Callable[[Any, str], Any] = as_text if source.kind == "text" else as_tokens

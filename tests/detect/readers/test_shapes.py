@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,13 @@ def test_answers_reasoning_and_calls_that_begin_later_in_a_file_are_read(tmp_pat
     later = begin | {"reasoning": ANSWER, "tool_calls": [{"function": {"arguments": "call"}}], "output": "last"}
     path = write(tmp_path / "s.jsonl", jsonl(*[begin] * 100, later))
     assert {"first", ANSWER, "call", "last"} == set(texts_of(path))
+
+
+def test_a_field_of_texts_and_chats_is_read_throughout(tmp_path: Path) -> None:
+    values = ["[Verse 1] a text", [says("a turn")], '{"a": 1}', json.dumps([says("in JSON")]), ["one", "two"], "b"]
+    path = write(tmp_path / "s.jsonl", jsonl(*({"output": value} for value in values)))
+    expected = [["[Verse 1] a text"], ["a turn"], ['{"a": 1}'], ["in JSON"], ["one", "two"], ["b"]]
+    for options in (ReadOptions(), ReadOptions(fields=("output",))):
+        assert documents(source_of(path, options), options) == expected
+    texts = write(tmp_path / "t.jsonl", jsonl({"text": "a text"}, {"text": '["x"]'}))
+    assert documents(source_of(texts)) == ["a text", '["x"]']
