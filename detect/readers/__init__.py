@@ -1,6 +1,7 @@
 """Suspect corpora as batches of documents: find files, cut them into pieces, read each piece in bounded memory.
 
-JSONL (also compressed), Parquet, Arrow (also folders of `datasets.save_to_disk`) and plain text.
+JSONL, JSON, CSV, web archives, tar and plain text (all of these also compressed), Parquet and Arrow (also folders of
+`datasets.save_to_disk`).
 """
 
 from __future__ import annotations

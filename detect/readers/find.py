@@ -13,6 +13,7 @@ from typing import Any
 
 from detect.readers import columnar, csv, json_items, jsonl, tar, warc
 from detect.readers.batch import Broken, Form, Inspected, ReadOptions, Source, one_line
+from detect.readers.sources import UNITS
 from detect.readers.stream import BOM, compression_of, opened
 from watermark.errors import DyetraceError
 
@@ -54,7 +55,7 @@ _HEAD = 1 << 16
 _SHOWN = 3  # files that can't be read, of those in folders
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _PACKED = {
-    b"PK\x03\x04": "a zip archive",
+    b"PK\x03\x04": "a zip archive or an office document",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!\x1a\x07": "a rar archive",
     b"\x04\x22\x4d\x18": "compressed with lz4",
@@ -170,7 +171,8 @@ def _walk(root: str, below: str, above: set[str]) -> Iterator[_Found]:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise DyetraceError(f"cannot read folder {one_line(folder)}: {error.strerror}") from None
-    if (lake := next((lake for name, lake in _LAKES.items() if name in names), None)) is not None:
+    lake = "Lance" if real.endswith(".lance") else next((_LAKES[name] for name in names if name in _LAKES), None)
+    if lake is not None:
         name = below or os.path.basename(real)
         yield _Found(folder, name, folder, problem=f"is a {lake} table, which is not read; write it as Parquet first")
         return
@@ -271,7 +273,10 @@ def _inspect(form: Form, path: str, compression: str, size: int, options: ReadOp
     if form == "text":
         return Inspected((("", "text"),), None)
     look = {"json": json_items.inspect, "csv": csv.inspect, "warc": warc.inspect, "tar": tar.inspect}[form]
-    return look(path, compression, options)
+    try:
+        return look(path, compression, options)
+    except Broken as error:
+        raise Broken(re.sub(r"\(line (\d+)\)$", rf"({UNITS[form]} \1)", error.reason)) from None
 
 
 def _form(by_ending: Form | None, magic: bytes, head: bytes) -> Form:

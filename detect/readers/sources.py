@@ -21,7 +21,8 @@ _READ: dict[str, Callable[[Source, Piece, ReadOptions], Iterator[Batch]]] = {
 }
 _WHOLE = frozenset(_READ) - {"jsonl"}
 """Forms that are read from their beginning on, as one piece."""
-_UNIT = {"jsonl": "line", "json": "element", "warc": "record", "tar": "record"}
+UNITS = {"jsonl": "line", "json": "element", "csv": "row", "warc": "record", "tar": "record"}
+"""What a record is called in a form; in all others it is a row."""
 
 
 def split(source: Source, target_bytes: int = 16 << 20) -> list[Piece]:
@@ -65,7 +66,7 @@ def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
 def place(source: Source, record: int) -> str:
     """Name a record of a source (counted from 0) as "data.jsonl, line 17" or "data.parquet, row 5"."""
     name = one_line(source.name)
-    return name if source.form == "text" else f"{name}, {_UNIT.get(source.form, 'row')} {record + 1}"
+    return name if source.form == "text" else f"{name}, {UNITS.get(source.form, 'row')} {record + 1}"
 
 
 def _records_before(source: Source, piece: Piece) -> int:

@@ -82,7 +82,10 @@ def test_a_folder_of_all_formats_is_one_corpus_and_any_file_that_is_passed_over_
 
     (folder / "picture.png").write_bytes(b"\x89PNG\0\0")
     (folder / "more.zip").write_bytes(b"PK\3\4\0")
-    with pytest.raises(DyetraceError, match=r"more.zip is a zip archive; unpack it first \(2 of 18 .* picture.png\); "):
+    with pytest.raises(
+        DyetraceError,
+        match=r"more.zip is a zip archive or an office document; unpack it first \(2 of 18 .* picture.png\); ",
+    ):
         world.scan(folder, tmp_path / "stopped")
     result = world.command(folder, "--on-error", "skip", "-o", tmp_path / "skipped")
     assert result.exit_code == 0, result.output

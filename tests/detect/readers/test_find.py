@@ -57,7 +57,8 @@ def test_what_is_passed_over_in_a_folder_ends_the_scan_or_is_listed(tmp_path: Pa
     write(tmp_path / "table.lance" / "_versions" / "1.manifest", b"\0LANC")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(
-        DyetraceError, match=r"all.zip is a zip archive; unpack it first .6 of 7 files .*, [.]{3}.*skip$"
+        DyetraceError,
+        match=r"all.zip is a zip archive or an office document; unpack it first .6 of 7 files .*, [.]{3}.*skip$",
     ):
         find_sources([str(tmp_path)], ReadOptions())
     [source], passed = find_sources([str(tmp_path)], SKIP)
@@ -180,6 +181,7 @@ def test_a_named_field_is_taken_for_what_it_holds(tmp_path: Path) -> None:
             r"has no field that .*; name one with --field \(its fields: 'url', 'n\\x1b'\)",
         ),
         ("s.jsonl", "nonsense\n", r"is not JSON: Expecting value .*line 1"),
+        ("s.json", "[1, 2]", r"is JSON, but not an object with fields \(element 1\)"),
         ("s.csv", "text,text\na,b\n", "has two columns of the name 'text'"),
         ("s.csv", f"{'long ' * 99}\nb\n", "has text in its first line, not the names of its columns"),
         ("s.csv", "text\na\n".encode("utf-16"), "is text in UTF-16; convert it to UTF-8 first: iconv"),
