@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError, MachineError
-from watermark.models.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MERGE, SERVE, json_of
+from watermark.models.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MERGE, SERVE, few, json_of
 from watermark.models.weight_files import same
 
 if TYPE_CHECKING:
     import torch
 
 _PREFIX = "base_model.model."
-_NAMED = 3
 _OF_TRAINING = {"inference_mode", "base_model_name_or_path", "revision", "auto_mapping", "peft_version"}
 
 
@@ -115,7 +114,7 @@ def _config_class(folder: Path, kind: dict[str, Any]) -> Any:
     if unknown:
         raise DyetraceError(
             f"the adapter {folder} has settings that peft {peft.__version__} does not know "
-            f"({', '.join(unknown[:_NAMED])}{', ...' if len(unknown) > _NAMED else ''}); update peft, or {MERGE}"
+            f"({few(unknown)}); update peft, or {MERGE}"
         )
     return found
 
@@ -174,7 +173,7 @@ def _check_whole(wrapped: Any, weights: dict[str, torch.Tensor], folder: Path) -
 def _unfit(folder: Path, what: str, names: Sequence[str]) -> DyetraceError:
     return DyetraceError(
         f"the weights of the adapter {folder} are not those that its {ADAPTER_CONFIG} asks for: {len(names)} {what} "
-        f"({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}); get the whole adapter and its own "
+        f"({few(names)}); get the whole adapter and its own "
         f"base model, or {MERGE}"
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from watermark.errors import DyetraceError
-from watermark.models.given import SERVE
+from watermark.models.given import SERVE, shown
 
 
 def model_class(folder: Path, called: Path) -> Any:
@@ -49,4 +49,4 @@ def model_class(folder: Path, called: Path) -> Any:
 
 
 def _architecture(config: Any) -> str:
-    return str((config.architectures or [type(config).__name__.removesuffix("Config")])[0])
+    return shown((config.architectures or [type(config).__name__.removesuffix("Config")])[0], 80)

@@ -16,7 +16,7 @@ from typing import Any
 
 from watermark.errors import DyetraceError, MachineError, missing_of_machine
 from watermark.models.gguf import opened
-from watermark.models.given import SERVE, TOKENIZER
+from watermark.models.given import SERVE, TOKENIZER, shown
 
 _OWN = {"local_files_only": True, "trust_remote_code": False}
 _SAMPLES = (
@@ -80,7 +80,7 @@ def _loaded(folder: Path, **more: Any) -> Any:
 
 
 def _unreadable(folder: Path, error: Exception) -> DyetraceError:
-    reason = " ".join(str(error).split())[:300]
+    reason = shown(error)
     if "trust_remote_code" in reason:
         return DyetraceError(
             f"the tokenizer of {folder} asks for Python code of its own, and code that comes with weights is never "

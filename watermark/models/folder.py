@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError, MachineError, missing_of_machine
 from watermark.models import weight_files
-from watermark.models.given import ADAPTER_CONFIG, SERVE, GivenModel, check_folder, find_model, json_of
+from watermark.models.given import ADAPTER_CONFIG, SERVE, GivenModel, check_folder, find_model, json_of, shown
 from watermark.models.packages import quiet_transformers, require_model_packages
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _without_adapter(folder: Path) -> Iterator[Path]:
 
 
 def _refusal(given: GivenModel, error: Exception) -> DyetraceError:
-    reason = " ".join(str(error).split())[:300]
+    reason = shown(error)
     if "trust_remote_code" in reason:
         return DyetraceError(_needs_code(given.whole))
     quantised = json_of(given.whole / "config.json").get("quantization_config")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from watermark.errors import DyetraceError, MachineError
-from watermark.models.given import SERVE
+from watermark.models.given import SERVE, shown
 
 _CONVERT = f"convert it to a folder of safetensors, or {SERVE}"
 _ROPE = "rope.scaling.type"
@@ -37,7 +37,7 @@ def opened(file: Path) -> Any:
     try:
         reader = GGUFReader(file)
     except Exception as error:  # it raises what numpy and struct raise
-        reason = " ".join(str(error).split())[:200]
+        reason = shown(error, 200)
         raise DyetraceError(f"{file} is no GGUF file that can be read: {reason}; get it again") from error
     if not reader.tensors:
         raise DyetraceError(f"{file} holds no weights; get it again")
@@ -64,5 +64,6 @@ def check_gguf(file: Path, network: Any) -> None:
     told = getattr(network.config.get_text_config(), "rope_parameters", None) or {}
     if scaled is not None and scaled.contents() not in ("none", "default", told.get("rope_type")):
         raise DyetraceError(
-            f"{file} scales positions ({scaled.contents()}), which transformers does not read of it; {_CONVERT}"
+            f"{file} scales positions ({shown(scaled.contents(), 60)}), which transformers does not read of it; "
+            f"{_CONVERT}"
         )

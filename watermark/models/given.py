@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,17 @@ def has_weights(folder: Path) -> bool:
     """Whether a folder has weights of a whole model."""
     names = {path.name for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)}
     return bool(names - _NO_WEIGHTS)
+
+
+def shown(text: object, most: int = 300) -> str:
+    """What somebody else wrote, as one printable line of bearable length."""
+    flat = " ".join(str(text)[: 8 * most].split())
+    return "".join(letter if letter.isprintable() else "?" for letter in flat)[:most]
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names that somebody else gave, for a refusal."""
+    return ", ".join(shown(name, 120) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def json_of(path: Path) -> dict[str, Any]:

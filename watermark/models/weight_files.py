@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError
-from watermark.models.given import MERGE, SERVE, json_of
+from watermark.models.given import MERGE, SERVE, few, json_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 WRAPPED = re.compile(r"(?:_orig_mod\.|module\.|base_model\.model\.|_forward_module\.|_fsdp_wrapped_module\.)+")
 _INSIDE = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _ADAPTER = re.compile(r"lora_|\.base_layer\.|\.modules_to_save\.")
-_NAMED = 3  # parameters that a refusal names
 
 
 def weight_sets(folder: Path) -> list[list[Path]]:
@@ -127,7 +126,7 @@ def check_one_set(folder: Path, sets: Sequence[Sequence[Path]]) -> None:
             shared = sorted(first.keys() & beside.keys())
             unlike = [name for name in shared if not _alike(first[name](), beside[name]())]
         if unlike or not shared:
-            what = f"{len(unlike)} of their parameters differ ({_some(unlike)})" if unlike else "no name is in both"
+            what = f"{len(unlike)} of their parameters differ ({few(unlike)})" if unlike else "no name is in both"
             raise DyetraceError(
                 f"model folder {folder} holds two sets of weights, {sets[0][0].name} and {other[0].name}, and {what}; "
                 "move the one away that is not the model"
@@ -162,7 +161,7 @@ def check_scales(folder: Path, files: Sequence[Path]) -> None:
     bare = sorted(name for name in small if name.rsplit(".", 1)[0] not in scaled)
     if bare:
         raise DyetraceError(
-            f"the weights in {folder} are numbers of eight bits ({_some(bare)}) without their scales; get the whole "
+            f"the weights in {folder} are numbers of eight bits ({few(bare)}) without their scales; get the whole "
             f"model, or save it in bfloat16, or {SERVE}"
         )
 
@@ -188,7 +187,7 @@ def check_report(folder: Path, report: Mapping[str, Any]) -> None:
     if not (missing or unexpected or shapes):
         return
     counts = [
-        f"{len(names)} {what} ({_some(names)})"
+        f"{len(names)} {what} ({few(names)})"
         for what, names in (("missing", missing), ("left over", unexpected), ("of another shape", shapes))
         if names
     ]
@@ -225,18 +224,14 @@ def check_values(folder: Path, files: Sequence[Path], network: Any) -> None:
                 changed.append(name)
     if whole:
         raise DyetraceError(
-            f"the weights in {folder} are whole numbers ({_some(sorted(whole))}), quantised in a way that config.json "
+            f"the weights in {folder} are whole numbers ({few(sorted(whole))}), quantised in a way that config.json "
             f"does not name; save the model in bfloat16, or {SERVE}"
         )
     if changed:
         raise DyetraceError(
-            f"transformers changed {len(changed)} parameters of {folder} as it loaded them ({_some(sorted(changed))}), "
+            f"transformers changed {len(changed)} parameters of {folder} as it loaded them ({few(sorted(changed))}), "
             f"so what it would read is another model; use another version of transformers, or {SERVE}"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _shape(size: Sequence[int]) -> str:

@@ -287,6 +287,15 @@ def test_what_predicts_no_next_token_of_a_text_is_refused(
     assert says in message and "trace its endpoint" in message
 
 
+def test_names_that_somebody_else_wrote_are_shown_as_one_printable_line(plain: Path, tmp_path: Path) -> None:
+    odd = "x\n\x1b[31m\u202e" + "y" * 500
+    weights = tensors(plain)
+    message = refusal(copy(plain, tmp_path / "m", weights | {odd: weights["lm_head.weight"].clone()}))
+    assert message.isprintable() and len(message) < 1000 and "1 left over (x ?[31m?yyy" in message
+    message = refusal(change(plain, tmp_path / "c", architectures=[odd], model_type="clip"))
+    assert message.isprintable() and len(message) < 1000
+
+
 def test_two_sets_of_weights_are_one_model_or_none(plain: Path, tmp_path: Path) -> None:
     import torch
 
