@@ -13,6 +13,8 @@ from detect.records.scan import ScanRecord
 from detect.records.written import counted
 from watermark.commitment import Commitment
 
+_LONG = 32  # characters a record from which on a field is more than a name or number
+
 
 def of_detection(record: Record, opened: bool, with_ids: int) -> list[Assumption]:
     """What a detection's answers assume.
@@ -189,6 +191,10 @@ def _all_counted(record: ScanRecord, unreadable: int) -> str:
     parts = [f"All that was given to this run is counted: {files} with {documents}"]
     if skipped or unreadable:
         parts.append(f"{counted(skipped, 'broken record')} and {counted(unreadable, 'unreadable file')} were skipped")
+    fields = [one for source in record.inputs for one in source.columns if one.characters >= _LONG * one.records]
+    seen = [one.read for one in fields] + [one.read for source in record.inputs for one in source.turns]
+    if not all(seen):
+        parts.append("which of their fields and turns were read was settled without any key, and is on record")
     if limit is not None:
         parts.append(f"of each file only the first {limit:,}, by place")
     if isinstance(sample, float | int) and sample < 1:
