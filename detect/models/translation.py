@@ -6,8 +6,10 @@ text, so their tokens are compared by the bytes that they stand for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,15 +46,16 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes | None]:
             f"the tokens of this {data['model']['type']} tokenizer do not spell its text; a model with another "
             "tokenizer is read only where that is byte-level or of SentencePiece's kind"
         )
-    letters = {letter: bytes([value]) for value, letter in enumerate(_byte_level_letters())}
+    values = {letter: value for value, letter in enumerate(_byte_level_letters())}
     fallback = {f"<0x{value:02X}>": bytes([value]) for value in range(256)}
     for token, number in spelled.items():
         if number in added:
             continue
         if sentencepiece:
             found[number] = fallback.get(token) or token.replace(_SPACE, " ").encode("utf-8", "replace")
-        elif all(letter in letters for letter in token):
-            found[number] = b"".join(letters[letter] for letter in token)
+        else:
+            with suppress(KeyError):  # of a letter that stands for no byte
+                found[number] = bytes(map(values.__getitem__, token))
     for number, entry in added.items():
         if not entry.special:
             content = entry.content.replace(_SPACE, " ") if sentencepiece else entry.content
@@ -124,6 +127,19 @@ def translation(owner: Tokenizer, model: Tokenizer) -> tuple[npt.NDArray[np.int3
     probability to one. Sharing it by the owner's order of merges predicted text worse (SmolLM2's tokens from Gemma 3:
     3.06 nats a token whole, 3.07 to 3.08 shared; Gemma's from SmolLM2: 3.4 and 4.1).
     """
+    seen = tuple(hashlib.blake2b(one.to_str().encode()).digest() for one in (owner, model))
+    if seen not in _known:
+        _known[seen] = _translated(owner, model)
+        for array in _known[seen]:
+            array.flags.writeable = False
+    return _known[seen]
+
+
+_known: dict[tuple[bytes, ...], tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]] = {}
+"""Of the tokenizers of this process, by hashes of them: several models often share one."""
+
+
+def _translated(owner: Tokenizer, model: Tokenizer) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     owner_bytes, model_bytes = token_bytes(owner), token_bytes(model)
     owner, model = continuing(owner), continuing(model)
     to_token = np.full(len(model_bytes), NO_TOKEN, dtype=np.int32)
