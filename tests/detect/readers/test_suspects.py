@@ -77,7 +77,7 @@ def test_every_form_is_read_and_what_is_not_one_text_comes_apart(
         ("empty.txt", " \n", "is empty"),
         ("latin.txt", "caf\xe9".encode("latin-1"), "not UTF-8 text .byte 4.; convert it first$"),
         ("cut.jsonl", '{"text": "a"}\n{"text": "b', "cut.jsonl, line 2 is not JSON: .*; mend or remove it"),
-        ("list.jsonl", "[1]\n", "list.jsonl is JSON, but not an object with fields .line 1."),
+        ("list.jsonl", "[1]\n", "list.jsonl is JSON, but not an object with fields .element 1."),
         ("type.jsonl", '{"text": 3}\n', "has no field that looks like a document; .*--text-field"),
         ("types.jsonl", '{"text": "a"}\n{"text": 3}\n', "line 2: Expected `str"),
         ("field.jsonl", '{"text": "a"}\n{"body": "a"}\n', "line 2 has neither a 'text' nor a 'token_ids'"),
