@@ -17,17 +17,16 @@ from watermark.spec import WatermarkSpec
 KEYS = [SecretKey(bytes([i]) * 32) for i in range(3)]
 
 
-@pytest.mark.parametrize("scheme", ["gumbel", "tournament", "green_list"])
 @pytest.mark.parametrize("width", [0, 1, 2, 3, 4, 7])
-def test_totals_are_the_sum_of_the_primitive_s_statistics(scheme: str, width: int) -> None:
+def test_totals_are_the_sum_of_the_primitive_s_statistics(width: int) -> None:
     ids = np.random.default_rng(width).integers(0, 50, 200, dtype=np.uint32)
     tuples = distinct_tuples(ids, width)
-    made = make_scheme(scheme, {})
-    expected = []
-    for key in KEYS:
-        words = [prf_u32(key, c, t) for c, t in zip(tuples.contexts.tolist(), tuples.tokens.tolist(), strict=True)]
-        expected.append(int(made.statistic(np.array(words, dtype=np.uint32)) @ tuples.counts))
-    assert totals(made, KEYS, tuples).tolist() == expected
+    pairs = list(zip(tuples.contexts.tolist(), tuples.tokens.tolist(), strict=True))
+    words = [np.array([prf_u32(key, c, t) for c, t in pairs], dtype=np.uint32) for key in KEYS]
+    for scheme in ("gumbel", "tournament", "green_list"):
+        made = make_scheme(scheme, {})
+        expected = [int(made.statistic(some) @ tuples.counts) for some in words]
+        assert totals(made, KEYS, tuples).tolist() == expected, scheme
 
 
 def test_chunks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
