@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 
 from detect.readers.batch import Broken, Inspected, ReadOptions, Source, Tally
-from detect.readers.turns import (  # noqa: F401 (keys: of columns)
+from detect.readers.turns import (
     ABOUT,
     ANSWERS,
-    CONTENT_KEYS,
     OTHERS,
     PROMPTS,
-    ROLE_KEYS,
     Wanted,
     chat_in,
     glance,
@@ -35,14 +33,7 @@ from detect.readers.turns import (  # noqa: F401 (keys: of columns)
 from detect.records.seen import ColumnSeen
 from detect.text.encode import Ids
 
-CHAT_FIELDS = ("messages", "conversations", "conversation", "chat")
-TEXT_FIELDS = ("text", "content", "response", "output", "completion", "answer", "generated_text", "generation")
 TOKEN_FIELDS = ("token_ids", "input_ids", "tokens", "ids")
-CANDIDATES = (
-    *((name, "messages") for name in CHAT_FIELDS),
-    *((name, "text") for name in TEXT_FIELDS),
-    *((name, "tokens") for name in TOKEN_FIELDS),
-)
 _DOCUMENTS = frozenset("text content document body".split())
 """Fields that hold documents even where nothing in them looks like a sentence."""
 _BESIDE = frozenset(
@@ -507,13 +498,3 @@ def watcher(source: Source, options: ReadOptions) -> Callable[[dict[str, Any], T
 def others_read(source: Source) -> bool:
     """Whether further fields of the same file are read, so that this one may be missing from a record."""
     return sum(column.read for column in source.columns) > 1
-
-
-def wanted_roles(roles: Sequence[str]) -> Wanted:
-    """Whose turns are read."""
-    return wanted(ReadOptions(roles=tuple(roles)))
-
-
-def as_turns(value: Any, column: str, want: Wanted) -> list[str]:
-    """Return the texts of the turns of ``roles``: one for each turn, or for each of its parts."""
-    return turns_of(value, column, want, Tally())
