@@ -34,7 +34,7 @@ class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         What the files are; "auto" goes by their endings and first bytes.
     fields
         The fields or columns that hold documents, with dots for nested ones; the documents of several stay apart. None
-        chooses by names and sizes (see `detect.readers.fields`).
+        chooses by names and sizes (see `detect.readers.choice`).
     id_field
         The field that holds the record's own id; None takes "id" where there is one.
     roles

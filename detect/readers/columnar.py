@@ -19,8 +19,9 @@ from detect.readers.batch import (
     Source,
     one_line,
 )
+from detect.readers.choice import inspected, watcher
 from detect.readers.columns import batches_of, has_column, head_of, kinds_of, other_columns, watched_columns
-from detect.readers.fields import inspected, lookup, watcher
+from detect.readers.fields import lookup
 from detect.readers.stream import arrow
 from detect.records.seen import ColumnSeen
 

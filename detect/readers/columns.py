@@ -9,7 +9,8 @@ import numpy as np
 
 from detect.readers.arrow_values import bounds, cut, extension_of, is_list, is_text, readable, values_of
 from detect.readers.batch import BATCH_BYTES, BATCH_TOKENS, I64, Batch, Broken, Draft, ReadOptions, Source, Tally
-from detect.readers.fields import as_tokens, converter, lookup, others_read, own_id, watcher
+from detect.readers.choice import watcher
+from detect.readers.fields import as_tokens, converter, lookup, others_read, own_id
 from detect.readers.records import WATCHED
 from detect.readers.stream import arrow
 from detect.readers.turns import CONTENT_KEYS

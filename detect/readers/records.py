@@ -27,7 +27,8 @@ from detect.readers.batch import (
     Tally,
     one_line,
 )
-from detect.readers.fields import as_tokens, converter, inspected, lookup, others_read, own_id, watcher
+from detect.readers.choice import inspected, watcher
+from detect.readers.fields import as_tokens, converter, lookup, others_read, own_id
 from detect.text.encode import Ids
 
 Item = bytes | dict[str, Any] | Broken

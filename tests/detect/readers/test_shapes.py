@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from detect.readers import ReadOptions, find_sources, read, split
-from detect.readers.fields import inspected, lookup
+from detect.readers.choice import inspected
+from detect.readers.fields import lookup
 from tests.detect.readers.reading import documents, jsonl, source_of, write
 from tests.detect.readers.shapes import SHAPES, says, user
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from detect.readers import ReadOptions
 from detect.readers.batch import Broken, Tally
-from detect.readers.fields import inspected, kind_of
+from detect.readers.choice import inspected, kind_of
 from detect.readers.turns import is_read, turns_of, wanted
 from tests.detect.readers.shapes import SHAPES
 
