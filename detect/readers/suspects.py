@@ -75,7 +75,7 @@ def read_suspects(source: str, form: Format = "auto", text_field: str = TEXT_FIE
         What the file is; "auto" goes by what is in it.
     text_field
         The field that holds the text. Where the usual one is in none of the first records, and no token ids either,
-        a field is chosen as a scan does (`detect.readers.fields`).
+        a field is chosen as a scan does (`detect.readers.choice`).
 
     Raises
     ------
