@@ -200,6 +200,8 @@ def _payload(content: bytes) -> tuple[str, bytes]:
     Broken
         It is no answer, or packed in an unknown way.
     """
+    if b"\r\n\r\n" not in content and b"\n\n" not in content:
+        content += b"\r\n\r\n"  # headers alone, whose end is the record's
     stream = io.BytesIO(content)
     try:
         if not stream.readline(_LINE).startswith(b"HTTP/"):

@@ -82,6 +82,13 @@ def test_of_pages_the_text_is_read_whatever_they_are_packed_in(tmp_path: Path) -
     assert ids(source)[5] == "https://example.org/page5"
 
 
+def test_an_answer_of_headers_alone_holds_no_document(tmp_path: Path) -> None:
+    moved = b"HTTP/1.1 301 Moved\r\nLocation: /there\r\n"
+    head = f"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: {len(moved)}\r\n\r\n"
+    data = head.encode() + moved + b"\r\n\r\n" + archive(TEXTS[:1])
+    assert documents(source_of(write(tmp_path / "s.warc", data))) == TEXTS[:1]
+
+
 def test_what_is_no_text_is_counted_and_what_cannot_be_read_is_broken(tmp_path: Path) -> None:
     answers: list[Answer] = [
         ("image/png", b"\x89PNG", {}),
