@@ -201,7 +201,7 @@ def _payload(content: bytes) -> tuple[str, bytes]:
         It is no answer, or packed in an unknown way.
     """
     if b"\r\n\r\n" not in content and b"\n\n" not in content:
-        content += b"\r\n\r\n"  # headers alone, whose end is the record's
+        content = content.rstrip() + b"\r\n\r\n"  # headers alone, whose end is the record's
     stream = io.BytesIO(content)
     try:
         if not stream.readline(_LINE).startswith(b"HTTP/"):
