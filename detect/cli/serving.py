@@ -74,7 +74,8 @@ def serve_check(asked: ServeCheck) -> None:
                 )
                 doing("asking for what a hook must treat with care")
                 with_special = asked.special and asked.every is None
-                special = await ask_special(server, reader, manner, prompts) if with_special else None
+                answered = list(dict.fromkeys(prompts[one.prompt] for one in served)) or prompts
+                special = await ask_special(server, reader, manner, answered) if with_special else None
             checks = [] if special is None else judge_special(spec, keys, special)
             return served, lacking, [*checks, *judge_settings(server.left_out, server.refusals)], str(server.kind)
         finally:

@@ -364,7 +364,7 @@ class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         reports, which read answers proper alone, and where text is not what is read.
     without_logprobs
         Answers that were read by what they say alone, though log-probabilities were asked for: they had none, or such
-        as don't spell the answer.
+        as don't fit the answer.
     unusable
         Answers of no use, by reason.
     refused

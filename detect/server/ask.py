@@ -23,6 +23,7 @@ from detect.student.asking.credentials import ApiKey
 from detect.student.asking.fields import SETTINGS, fitted, in_words, named, refused_next
 from detect.student.asking.pace import Pace, backoff, retry_after
 from detect.student.asking.reach import Unreachable, cannot_reach, shown_host
+from detect.student.asking.refusals import is_of_prompt
 from detect.student.asking.trouble import Tell, Trouble
 from watermark.errors import DyetraceError, MachineError
 
@@ -137,6 +138,8 @@ class Server:
 
     Attributes
     ----------
+    tell
+        As given.
     left_out, refusals
         Settings that no request has, and what the server said of those among them that it refuses.
     """
@@ -149,18 +152,20 @@ class Server:
         self._trouble = Trouble(shown_host(manner.url), manner.timeout, _KEPT, tell)
         self._endpoints: dict[Kind, Endpoint] = {}
         self._arguments = request_arguments(manner)
-        self._tell = tell or (lambda line: None)
+        self.tell = tell or (lambda line: None)
         self.left_out = list(manner.left_out)
         self.refusals: list[str] = []
         self._places = 0
 
-    async def begin(self, prompt: str) -> tuple[Choice, ...]:
+    async def begin(self, prompt: str) -> tuple[Choice, ...] | Refused:
         """The first answer, from the endpoint that serves: the given one, the address's own, else whichever does.
+
+        It may be a refusal of the prompt itself, by a content filter.
 
         Raises
         ------
         DyetraceError
-            None does.
+            None serves.
         """
         path = urlsplit(self._manner.url).path.rstrip("/")
         own = next((kind for kind, end in _PATHS.items() if path.endswith(end)), None)
@@ -169,11 +174,11 @@ class Server:
         for kind in [self.kind] if self.kind else kinds:
             self.kind = kind
             found = await self.ask(prompt)
-            if not isinstance(found, Refused):
+            if not isinstance(found, Refused) or is_of_prompt(found.status, found.payload):
                 return found
             refusals.setdefault(found.says, kind)
         said = "; ".join(f"{kind}: {says}" if len(refusals) > 1 else says for says, kind in refusals.items())
-        raise DyetraceError(f"{self._host} refuses to answer: {said}")
+        raise DyetraceError(f"{self.host} refuses to answer: {said}")
 
     async def ask(self, prompt: str, **changes: Any) -> tuple[Choice, ...] | Refused:
         """Answers to a prompt; ``changes`` replace fields of the request.
@@ -211,7 +216,7 @@ class Server:
         self.left_out = left_out
         if settings := [name for name in left_out if name != _IDS]:
             self.refusals = list(refusals)
-            self._tell(f"{self._host} refuses what was to be sent ({'; '.join(refusals)}); {in_words(settings)}")
+            self.tell(f"{self.host} refuses what was to be sent ({'; '.join(refusals)}); {in_words(settings)}")
 
     def watched(self) -> AbstractAsyncContextManager[None]:
         """A block in which people are told what is wrong while no answer comes."""
@@ -223,7 +228,8 @@ class Server:
             await endpoint.close()
 
     @property
-    def _host(self) -> str:
+    def host(self) -> str:
+        """What it is called in messages."""
         return shown_host(self._manner.url)
 
     def _endpoint(self, kind: Kind) -> Endpoint:
@@ -261,7 +267,7 @@ class Server:
                 self._pace.leave()
             self._pace.refused(epoch)
             await _pause(self._trouble, self._manner, attempt, why, reply)
-        raise MachineError(f"{self._host} does not answer ({why}, {self._manner.attempts} times); try again later")
+        raise MachineError(f"{self.host} does not answer ({why}, {self._manner.attempts} times); try again later")
 
     def _read(self, reply: Reply, wanted: int) -> tuple[Choice, ...] | Refused | None:
         """What a response holds; None where it is worth another try."""
@@ -273,10 +279,11 @@ class Server:
             tokens = response.completion_tokens or self._manner.max_tokens
             self._pace.went_well(reply.seconds, tokens // max(1, len(response.choices)))
             return response.choices
-        if verdict == "again" and not (reply.status < 300 and named(reply.payload, SETTINGS)):
+        of_prompt = is_of_prompt(reply.status, reply.payload)
+        if verdict == "again" and not of_prompt and not (reply.status < 300 and named(reply.payload, SETTINGS)):
             return None
-        if verdict == "stop" and reply.status not in (404, 405):
-            raise DyetraceError(f"{self._host} refuses: {reply.says()}; check the address, and the key of --api-key")
+        if verdict == "stop" and reply.status not in (404, 405) and not of_prompt:
+            raise DyetraceError(f"{self.host} refuses: {reply.says()}; check the address, and the key of --api-key")
         status = reply.status if response.error is None else response.error[0] or reply.status
         return Refused(status, reply.says(), reply.payload)
 
@@ -369,6 +376,8 @@ async def ask_for_answers(
 ) -> tuple[list[Served], list[str]]:
     """Texts of ``count`` answers to prompts in turn, from prompt number ``first`` on, and why others could not be had.
 
+    A prompt that a content filter refuses is left out, also where it is the first one.
+
     Parameters
     ----------
     progress
@@ -380,26 +389,38 @@ async def ask_for_answers(
         The server can't be asked, or its answers can't be read.
     """
     places = [(first + number) % len(prompts) for number in range(count)]
-    outcomes: list[tuple[Choice, ...] | Refused] = [await server.begin(prompts[places[0]])]
-    read, lacking = _read(outcomes[0], reader, places[0])  # what can't be read shows at the first one
-    others = await _together(server, [prompts[p] for p in places[1:]], progress or (lambda done, total: None))
-    for place, outcome in zip(places[1:], others, strict=True):
+    lacking: list[str] = []
+    while isinstance(begun := await server.begin(prompts[places[len(lacking)]]), Refused):
+        lacking.append(begun.says)
+        if len(lacking) == len(places):
+            raise DyetraceError(
+                f"{server.host} refuses all {len(lacking)} prompts: {begun.says}; give others by --prompts"
+            )
+        if len(lacking) == 1:
+            server.tell(f"{server.host} refuses a prompt ({begun.says}); it is left out, as others will be")
+    at = len(lacking)
+    read, why = _read(begun, reader, places[at])  # what can't be read shows at the first one
+    lacking += why
+    rest = places[at + 1 :]
+    others = await _together(server, [prompts[p] for p in rest], at + 1, progress or (lambda done, total: None))
+    for place, outcome in zip(rest, others, strict=True):
         more, why = _read(outcome, reader, place)
         read, lacking = read + more, lacking + why
     return [text for texts in read for text in texts], lacking
 
 
 async def _together(
-    server: Server, prompts: Sequence[str], progress: Callable[[int, int], None]
+    server: Server, prompts: Sequence[str], done: int, progress: Callable[[int, int], None]
 ) -> list[tuple[Choice, ...] | Refused]:
-    done = 1  # the first answer came alone
-    progress(done, 1 + len(prompts))
+    """Outcomes of prompts, where ``done`` others came before them, one by one."""
+    total = done + len(prompts)
+    progress(done, total)
 
     async def ask(prompt: str) -> tuple[Choice, ...] | Refused:
         nonlocal done
         found = await server.ask(prompt)
         done += 1
-        progress(done, 1 + len(prompts))
+        progress(done, total)
         return found
 
     tasks = [asyncio.create_task(ask(prompt)) for prompt in prompts]
@@ -421,7 +442,7 @@ def _read(outcome: tuple[Choice, ...] | Refused, reader: Reader, prompt: int) ->
 
 
 async def ask_special(server: Server, reader: Reader, manner: Manner, prompts: Sequence[str]) -> Special:
-    """Make the requests of `Special`, one after the other."""
+    """Make the requests of `Special`, one after the other, of prompts that the server answers."""
 
     async def ask(number: int, **changes: Any) -> list[Served] | Refused:
         place = number % len(prompts)

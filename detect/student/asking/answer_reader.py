@@ -109,9 +109,9 @@ class AnswerReader:
         documents, places, prints, spans = [], [], [], []
         begun = _begun(prompt)
         # An endpoint that leaves out some answers' logprobs is read by what it said.
-        usable = all(answer.has_logprobs for answer in answers)
+        usable = all(answer.is_spelled for answer in answers)
         texts = [
-            (answer, said, of_text if usable else None, _without(said.text, begun))
+            (answer, said, of_text or None if usable else None, _without(said.text, begun))
             for answer in answers
             for said, of_text in zip(answer.said, answer.places, strict=True)
         ]

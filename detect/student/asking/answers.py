@@ -76,7 +76,7 @@ class SuspectAnswer:
 
     @cached_property
     def places(self) -> list[Places | None]:
-        """Where the tokens begin in each of the texts (`places_of`); None for a text without usable logprobs."""
+        """Where the tokens begin in each of the texts (`places_of`); None for a text that no logprobs belong to."""
         if self.tokens is None:
             return [None] * len(self.said)
         return places_of(self.said, self.tokens)
@@ -84,9 +84,17 @@ class SuspectAnswer:
     @property
     def has_logprobs(self) -> bool:
         """Whether they can be used for the answer proper, or for the reasoning of one that has nothing else."""
+        return any(places or not said.text.strip() for said, places in self._proper if places is not None)
+
+    @property
+    def is_spelled(self) -> bool:
+        """Whether they spell one of those texts, be it that all of them stand at the ends of characters."""
+        return any(places is not None for _, places in self._proper)
+
+    @property
+    def _proper(self) -> list[tuple[Said, Places | None]]:
         pairs = list(zip(self.said, self.places, strict=True))
-        proper = [places for said, places in pairs if said.kind == "answer"]
-        return any(places is not None for places in proper or self.places)
+        return [pair for pair in pairs if pair[0].kind == "answer"] or pairs
 
 
 @dataclass(frozen=True, slots=True)

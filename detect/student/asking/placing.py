@@ -28,6 +28,7 @@ def places_of(texts: Sequence[Said], tokens: Sequence[Position]) -> list[Places 
 
     White space around a text, and a character that is cut off at its end, may be missing on either side. A token whose
     alternatives belong to another place is left out: so is the end of a character, for which servers show the whole.
+    A text of which that leaves nothing has no places.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def places_of(texts: Sequence[Said], tokens: Sequence[Position]) -> list[Places 
             found.append({})
             continue
         own, after = _placed(needle, raws, spelled, starts, after, last=last, alone=len(texts) == 1)
-        found.append({lead + byte: i for byte, i in own.items() if _is_there(tokens, i)} or None)
+        found.append({lead + byte: i for byte, i in own.items() if _is_there(tokens, i)} if own else None)
     return found
 
 
@@ -99,7 +100,17 @@ def _is_there(tokens: Sequence[Position], place: int) -> bool:
     if place and not tokens[place - 1].chosen.raw:
         return False
     number, raw = position.chosen.id, position.chosen.raw
-    return all(other.id != number or other.raw == raw for other in position.top if number is not None)
+    if any(other.id == number and other.raw != raw for other in position.top if number is not None):
+        return False
+    if not position.top or raw[:1] < b"\x80" or any(other.raw == raw for other in position.top):
+        return True
+    likeliest = max(position.top, key=lambda other: other.logprob)
+    return _goes_on(likeliest.raw) == _goes_on(raw)
+
+
+def _goes_on(raw: bytes) -> bool:
+    """Whether bytes begin within a character."""
+    return b"\x80" <= raw[:1] < b"\xc0"
 
 
 def _with_gaps(needle: bytes, raws: Sequence[bytes], after: int, *, last: bool) -> tuple[dict[int, int], int]:

@@ -284,10 +284,11 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         proper = [answer for answer in answers if answer.text]
         silent = bool(proper) and all(answer.tokens is None for answer in proper)
         needed = "no logprobs, which the plan counts on; make a plan without --logprobs"
-        sends = any(answer.tokens is not None and not answer.has_logprobs for answer in answers)
-        what = (
-            "its log-probabilities do not spell its answers" if sends else "it sends answers without log-probabilities"
-        )
+        what = "it sends answers without log-probabilities"
+        if any(answer.is_spelled and not answer.has_logprobs for answer in answers):
+            what = "its log-probabilities are those of the ends of characters"
+        if any(answer.tokens is not None and not answer.is_spelled for answer in answers):
+            what = "its log-probabilities do not spell its answers"
         told = (
             f"{what}; such answers are read by what they say alone, which shows far less: end this here unless that is "
             "what you want"

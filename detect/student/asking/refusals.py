@@ -9,7 +9,8 @@ from watermark.errors import DyetraceError
 _OF_PROMPT = re.compile(
     r"content[\s_-]*(filter|management|policy|moderation|violation)|moderat|flagged|safety|unsafe|responsible\s?ai"
     r"|harmful|prohibited|inappropriate|sensitive|policy[\s_-]violation|violat\w+ .{0,40}polic|inspection|high[\s_]risk"
-    r"|(prompt|content) (was |is |has been )?blocked|too long|context[\s_-]*(length|window)|maximum context",
+    r"|(prompt|content) (was |is |has been )?blocked|too long|context[\s_-]*(length|window|size)|maximum context"
+    r"|reduce (the|your) (length|prompt|input|message)|\binputs?\b.{0,60}(exceed|must be <=)",
     re.IGNORECASE,
 )
 _NAMES = re.compile(r"[\"'`].*?[\"'`]|\b(?=\w*\d)[\w-]+\b")  # quotes, numbers, ids of requests

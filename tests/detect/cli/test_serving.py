@@ -361,3 +361,28 @@ def test_what_cannot_be_asked_is_one_line_and_a_status(owner: Path, start: Start
         assert result.exit_code == (5 if url == dead.url else 2), result.output
         assert result.stderr.count(says) == 1 and result.stderr.count("\n") == 1, result.stderr
         assert result.stdout == ""
+
+
+FLAGGED = Fault("status", 403, body=b'{"error": {"code": 403, "message": "Your input was flagged"}}')
+FILTERED = Fault("status", 400, body=b'{"error": {"code": "content_filter", "message": "content management policy"}}')
+"""Refusals of a prompt for its words: OpenRouter's and Azure's."""
+
+
+@pytest.mark.parametrize("refusal", [FILTERED, FLAGGED], ids=["400", "403"])
+def test_prompts_that_a_content_filter_refuses_are_left_out_wherever_they_stand(
+    owner: Path, start: Start, refusal: Fault
+) -> None:
+    """The first two prompts and a later one: those of the special requests are others, too."""
+    server = start(faults=lambda body: refusal if any(PROMPTS[n] in str(body) for n in (0, 1, 4)) else None)
+    result = check(owner, server.url, "--tenant", "acme", "--count", 9)
+    assert result.exit_code == 0, result.output
+    found = statuses(result)
+    assert found["account acme"] == found["global key"] == found["temperature 0"] == "PASS"
+    assert found["answers"] == "NOTE" and "3 of 9 could not be had (status 40" in " ".join(result.stdout.split())
+    assert result.stderr.count("refuses a prompt (status 40") == 1
+
+
+def test_a_content_filter_that_refuses_all_prompts_ends_the_check_in_one_line(owner: Path, start: Start) -> None:
+    server = start(faults=lambda _: FILTERED)
+    result = check(owner, server.url, "--tenant", "acme")
+    assert result.exit_code == 2 and "refuses all 6 prompts: status 400: content management policy" in result.stderr

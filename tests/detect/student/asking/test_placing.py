@@ -64,6 +64,32 @@ def test_alternatives_to_the_end_of_a_character_are_of_no_use() -> None:
     assert places_of([Said("answer", "a\u00e9b")], found) == [{0: 0, 3: 2}]
 
 
+def at(word: str, *others: str | bytes) -> Position:
+    """A token with its alternatives, the likeliest first, as llama.cpp's server gave them."""
+    raws = [other.encode() if isinstance(other, str) else other for other in others]
+    top = [TokenLogprob(raw.decode("utf-8", "replace"), raw, n, -1.0 - n) for n, raw in enumerate(raws)]
+    return Position(TokenLogprob(word, word.encode(), 99, -3.0), tuple(top))
+
+
+def test_alternatives_to_the_end_of_a_character_are_known_by_what_they_say() -> None:
+    """The word itself is not among them, where it is none of the likeliest: its id tells nothing."""
+    dog, cat, comma = "\U0001f436", "\U0001f431", "\uff0c"
+    found = [
+        at("a", "b"),
+        at(dog, b"\xb1", b"\xb5"),
+        at(comma, b"\xef\xbc", ","),
+        at(cat, cat, b"\xb5"),
+        at(cat, "I", b"\xb5"),
+    ]
+    text = f"a{dog}{comma}{cat}{cat}"
+    assert places_of([Said("answer", text)], found) == [{0: 0, 5: 2, 8: 3, 12: 4}]
+
+
+def test_a_text_of_which_all_alternatives_belong_elsewhere_is_spelled_and_has_no_places() -> None:
+    dog = at("\U0001f436", b"\xb1", b"\xb5")
+    assert places_of([Said("answer", "\U0001f436" * 2)], [dog, dog]) == [{}]
+
+
 @given(st.text(max_size=12), st.lists(st.text(max_size=4) | st.binary(max_size=3), max_size=8))
 def test_places_are_where_the_tokens_stand(text: str, words: list[str | bytes]) -> None:
     sound = text.encode("utf-8", "replace").decode()

@@ -223,6 +223,28 @@ def test_logprobs_that_spell_nothing_leave_the_text_and_are_said_at_the_first_an
     assert "4 answers were read by what they say alone" in " ".join(result.output.split())
 
 
+def test_an_answer_of_which_only_ends_of_characters_have_logprobs_leaves_the_others_theirs(trace: Start) -> None:
+    """As llama.cpp's server answers in emoji: alternatives to their last bytes beside whole characters."""
+    dogs = spelled(*["\U0001f436"] * 4)
+    for entry in dogs["content"]:
+        entry["top_logprobs"] = [{"token": "\ufffd", "bytes": [end], "logprob": -1.0} for end in (0xB1, 0xB5)]
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        made = answer({"content": "".join(WORDS)}, spelled(*WORDS))
+        if body.get("n") == 2:
+            made["choices"] += answer({"content": "\U0001f436" * 4}, dogs, index=1)["choices"]
+        return 200, made
+
+    with Replying(reply) as server:
+        one = trace(server.url, "--logprobs", 2, "--samples", 2, "--per-request", 2)
+        result = one.run()
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("its log-probabilities are those of the ends of characters") == 1
+    record = one.record
+    assert record.queries is not None and record.queries.without_logprobs == 4
+    assert record.hypotheses[0].tuples > 1.5 * record.contexts
+
+
 # -------------------------------------------------------------------------------------------------- refusals
 
 FILTERED = {"error": {"message": "The prompt triggered the content management policy.", "code": "content_filter"}}

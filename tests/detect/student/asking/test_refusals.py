@@ -17,6 +17,9 @@ from watermark.errors import DyetraceError
         (403, "Your chosen model requires moderation and your input was flagged for violence", True),
         (400, "Output data may contain inappropriate content.", True),
         (400, "This model's maximum context length is 4096 tokens", True),
+        (400, "request (3014 tokens) exceeds the available context size (2816 tokens), try increasing it", True),
+        (400, "The input token count (9) exceeds the maximum number of tokens allowed (8).", True),
+        (422, "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens", True),
         (200, "Your input was flagged", True),  # proxies send errors with status 200
         (422, "temperature: not supported", False),
         (403, "Your key may not use this model", False),
