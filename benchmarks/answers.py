@@ -173,7 +173,7 @@ class Setting:
         path = self._path(cell).with_suffix(f".{_short(str(judge.folder))}.npz")
         answers = self.answers(cell)
         if not path.exists():
-            made = {}
+            made: dict[str, Any] = {}
             for number, answer in enumerate(answers):
                 one = score(judge, answer, cell.temperature)
                 made |= {f"nats{number}": one.nats, f"entropy{number}": one.entropy}

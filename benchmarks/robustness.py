@@ -257,14 +257,15 @@ class Run:
 
     def mixed(self, cell: Cell, clean: U32) -> list[dict[str, Any]]:
         """Rows for every share of clean text; false positives are counted where the corpus is small."""
-        assert cell.scheme is not None and self.chosen.ring.global_key is not None
+        owner = self.chosen.ring.global_key
+        assert cell.scheme is not None and isinstance(owner, SecretKey)
         hiding, spec = self.hiding(cell, clean), self.chosen.spec(cell.scheme)
         rows = []
         for share in track(CLEAN, f"{cell.name}, mixed"):
             fresh = [
                 SecretKey(blake2b(f"{cell.name} {n}".encode(), digest_size=32).digest()) for n in range(self.sizes.keys)
             ]
-            rows += hiding.rows(spec, self.chosen.ring.global_key, share, fresh if share == CLEAN[0] else ())
+            rows += hiding.rows(spec, owner, share, fresh if share == CLEAN[0] else ())
         return [{"cell": cell.name, "n": len(hiding.marked), **row} for row in rows]
 
 

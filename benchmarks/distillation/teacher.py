@@ -196,7 +196,7 @@ def _tiny(demo: Path, keep: Path) -> Path:
 def owner_key(ring: KeyRing) -> SecretKey:
     """The global key of a ring that was made from a master key."""
     key = ring.global_key
-    assert key is not None
+    assert isinstance(key, SecretKey)
     return key
 
 

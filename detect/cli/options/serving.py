@@ -58,8 +58,8 @@ class ServeCheck(Asking, Settings, Printed, Working, runs="serving:serve_check")
     tokenizer: str | None = tokenizer_option(", for servers that send no token ids")
     prompts_path: str | None = option(
         "--prompts",
-        help="File of prompts, one a line or records (JSONL, JSON, CSV, ...) with a prompt field; by default a built-in "
-        "list.  [e.g. --prompts prompts.txt]",
+        help="File of prompts, one a line or records (JSONL, JSON, CSV, ...) with a prompt field; by default a "
+        "built-in list.  [e.g. --prompts prompts.txt]",
     )
     count: int = option("--count", type=click.IntRange(1), default=16, help="Answers to ask for.  [e.g. --count 64]")
     max_tokens: int = option(

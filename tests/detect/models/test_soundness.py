@@ -37,8 +37,8 @@ from watermark.models.folder import load_model
 from watermark.models.tokenizer import tokenizer_fingerprint
 from watermark.spec import WatermarkSpec, write_spec
 
-PROPHET: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_decoder_layers": 2, "num_decoder_attention_heads": 2}
-PROPHET |= {"decoder_ffn_dim": 64, "max_position_embeddings": 128, "init_std": 0.3}
+PROPHET: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_decoder_layers": 2}
+PROPHET |= {"num_decoder_attention_heads": 2, "decoder_ffn_dim": 64, "max_position_embeddings": 128, "init_std": 0.3}
 NO_TREES = {"bloom", "gpt1", "mamba"}
 
 

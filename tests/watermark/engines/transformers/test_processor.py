@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -343,7 +342,7 @@ def test_no_secret_shows_in_repr_or_saved_configuration(model: Any) -> None:
     mark = WatermarkConfig(_spec(), KeyRing.from_master(KEY))
     secret = KEY.reveal_hex()
     assert secret not in repr(mark.ring) and secret not in str(vars(mark)) and secret not in repr(mark)
-    assert json.dumps(mark.to_dict()) == "null" == mark.to_json_string().strip()
+    assert mark.to_json_string().strip() == "null"  # which is what `to_dict` becomes in a folder's configuration
 
 
 def test_a_model_saved_with_the_configuration_can_be_loaded_and_is_unmarked(model: Any, tmp_path: Path) -> None:
