@@ -1,11 +1,13 @@
 """Where the texts of an answer stand in the tokens that an endpoint gives log-probabilities of.
 
-Those tokens spell more than the text where reasoning and its marks stand among them, or a blank that the server took
-away; and less where a server leaves out tokens within a character. What is decided here rests on text and tokens alone.
+Those tokens spell more than the text where reasoning and its marks stand among them, other tokens that servers leave
+out of texts, or a blank that the server took away; and less where a server leaves out tokens within a character. What
+is decided here rests on text and tokens alone.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, islice
@@ -21,6 +23,8 @@ _MOST_STARTS = 64
 _MOST_MARKS = 2
 _CUT = "\ufffd"
 _CUT_BYTES = _CUT.encode()
+_MARK = re.compile(rb"<[^<>\s]{1,80}>|\[[A-Z_/]{2,40}\]")
+"""Tokens that mean something to the model and stand in no text: <|im_start|>, </s>, [INST]."""
 
 
 def places_of(texts: Sequence[Said], tokens: Sequence[Position]) -> list[Places | None]:
@@ -114,8 +118,8 @@ def _goes_on(raw: bytes) -> bool:
 
 
 def _with_gaps(needle: bytes, raws: Sequence[bytes], after: int, *, last: bool) -> tuple[dict[int, int], int]:
-    """As above where bytes of characters are missing; with the token behind the text."""
-    if needle.isascii() and _CUT_BYTES not in b"".join(raws):
+    """As above where bytes of characters are missing, or marks stand in between; with the token behind the text."""
+    if needle.isascii() and not any(_CUT_BYTES in raw or _MARK.fullmatch(raw) for raw in raws):
         return {}, 0
     order = range(len(raws) - 1, after - 1, -1) if last else range(after, len(raws))
     begins = (i for i in order if raws[i].lstrip() and needle.startswith(raws[i].lstrip().partition(_CUT_BYTES)[0][:4]))
@@ -137,7 +141,7 @@ def _walk(needle: bytes, raws: Sequence[bytes], first: int) -> tuple[dict[int, i
             at, place = at + fits, place + 1
         elif not at and (fits := _fitting(needle, at, raw.lstrip())):
             at, place = at + fits, place + 1
-        elif not raw:
+        elif not raw or _MARK.fullmatch(raw):
             place += 1
         elif (step := _over(needle, at, raws, place)) is not None:
             at, place = at + step[0], place + step[1]

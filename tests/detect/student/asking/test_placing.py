@@ -38,6 +38,10 @@ def place(text: str, *words: str | bytes) -> object:
         ("a \u65e5\ufffd", ["a", " \u65e5", b"\xe6"], {0: 0, 1: 1}),  # cut off within a character
         ("one two", ["\u0120one", "\u0120two"], None),
         ("one two", ["on", "two"], None),
+        ("one\ntwo", ["<|im_start|>", "one", "<|im_end|>", "\n", "two"], {0: 1, 3: 3, 4: 4}),  # vLLM leaves marks out
+        ("\u00e9 two", ["\u00e9", "</s>", "<s>", " two", "<|im_end|>"], {0: 0, 2: 3}),
+        ("a <b> c", ["a", " ", "<b>", " c"], {0: 0, 1: 1, 2: 2, 5: 3}),
+        ("a c", ["a", "<b> ", " c"], None),
         ("one two", [], None),
         ("\ufffd", [b"\xc3"], {}),
         (" ", [" "], {}),
