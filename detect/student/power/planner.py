@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 
 import msgspec
@@ -250,10 +251,16 @@ def question_of(made: PowerPlan) -> Question | None:
 
 
 def _contexts(question: Question, probabilities: Floats | None, number: int) -> Floats:
-    rng = np.random.default_rng([question.seed, 0])
     if probabilities is None:
-        return gaussian_contexts(question.entropy, number, rng)
-    return probabilities[rng.integers(0, len(probabilities), number)]
+        return _synthetic(question.entropy, number, question.seed)
+    return probabilities[np.random.default_rng([question.seed, 0]).integers(0, len(probabilities), number)]
+
+
+@lru_cache(maxsize=4)  # a plan asks several times
+def _synthetic(entropy: float, number: int, seed: int) -> Floats:
+    made = gaussian_contexts(entropy, number, np.random.default_rng([seed, 0]))
+    made.flags.writeable = False
+    return made
 
 
 def _simulation(question: Question, probabilities: Floats | None, number: int) -> Simulation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def a_spec(scheme: str = "gumbel", parameters: dict[str, Any] | None = None, **m
     return WatermarkSpec(scheme=scheme, parameters=parameters or {}, **made)
 
 
+@lru_cache
 def distributions(number: int = 3000, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float64]]:
     return gaussian_contexts(1.0, number, np.random.default_rng(seed))
 
