@@ -87,7 +87,8 @@ def plan(asked: TracePlanning) -> None:
     digest = write_plan(asked.output, fixed)
     rest()
     picked = f"{len(prompts)} of {choice.offered} prompts by seed {asked.seed!r}"
-    note(f"wrote {asked.output}: {picked}, {asked.samples} answers each")
+    each = "1 answer" if asked.samples == 1 else f"{asked.samples} answers"
+    note(f"wrote {asked.output}: {picked}, {each} each")
     if not asked.as_json:
         click.echo(digest)
         return

@@ -28,6 +28,8 @@ _TOKENIZERS = {
     "same": "It has the watermark’s own tokenizer.",
     "aligned": "It has a tokenizer of its own, whose tokens were mapped onto the watermark’s through their text. That "
     "costs power and not validity.",
+    "aligned endpoint": "Its tokens were mapped onto the watermark’s through their text, whichever tokenizer it has. "
+    "With another one that costs power and not validity.",
     "text": "Only its text was seen, cut into tokens by the watermark’s tokenizer.",
 }
 _MARKED = "The mark was found in this model"
@@ -133,7 +135,8 @@ def tested(record: TraceRecord) -> Iterator[tuple[str, Runs]]:
     """What was read or asked, each with a word for it."""
     suspect = record.student
     at_hand = "whose weights were at hand (SHA-256 <code>$hash</code>…)" if suspect.sha256 else "asked at its endpoint"
-    which = f"The model <code>$name</code>, {at_hand}. {_TOKENIZERS[suspect.tokenizer]}"
+    tokens = "aligned endpoint" if suspect.tokenizer == "aligned" and not suspect.sha256 else suspect.tokenizer
+    which = f"The model <code>$name</code>, {at_hand}. {_TOKENIZERS[tokens]}"
     yield "Suspect", runs(which, name=suspect.name, hash=suspect.sha256[:12])
     if record.references:
         given = [(r.model.name, percent(r.share)) for r in record.references]

@@ -432,5 +432,6 @@ def _advice(status: int) -> str:
     if status in (404, 405) or status < 400:
         return "check the address, the model's name and the kind of endpoint"
     return (
-        "check the plan's sampling settings: not every server takes all, and a plan made anew finds those that it takes"
+        "check the plan's sampling settings: not every server takes all, and a plan made anew finds those that it "
+        "takes, but not how many tokens it allows for an answer"
     )

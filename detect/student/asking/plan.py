@@ -286,7 +286,7 @@ class TracePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         needed = "no logprobs, which the plan counts on; make a plan without --logprobs"
         what = "it sends answers without log-probabilities"
         if any(answer.is_spelled and not answer.has_logprobs for answer in answers):
-            what = "its log-probabilities are those of the ends of characters"
+            what = "the log-probabilities of an answer are all of the ends of characters"
         if any(answer.tokens is not None and not answer.is_spelled for answer in answers):
             what = "its log-probabilities do not spell its answers"
         told = (

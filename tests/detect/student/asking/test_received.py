@@ -239,7 +239,7 @@ def test_an_answer_of_which_only_ends_of_characters_have_logprobs_leaves_the_oth
         one = trace(server.url, "--logprobs", 2, "--samples", 2, "--per-request", 2)
         result = one.run()
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("its log-probabilities are those of the ends of characters") == 1
+    assert result.stderr.count("the log-probabilities of an answer are all of the ends of characters") == 1
     record = one.record
     assert record.queries is not None and record.queries.without_logprobs == 4
     assert record.hypotheses[0].tuples > 1.5 * record.contexts
