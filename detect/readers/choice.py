@@ -22,6 +22,7 @@ from detect.readers.turns import (
     Wanted,
     chat_in,
     glance,
+    head_of,
     is_reasoning,
     wanted,
     words_of,
@@ -38,6 +39,7 @@ _BESIDE = frozenset(
 )
 """Words in the names of fields that say something about a document."""
 _CALLS = frozenset(["call", "calls"])
+_MODELS = frozenset(["model", "meta"])
 _SHORT = 32  # characters a record below which a field is no match for a longer one
 _MOST_COLUMNS = 64
 _DEEPEST = 4
@@ -75,6 +77,8 @@ class _Field:
     ----------
     kinds
         How many values are of each kind; "json" are strings that spell chats.
+    taken
+        Of the characters, those that would be read.
     roles
         Whether there are turns that say whose they are.
     turns_read
@@ -92,6 +96,7 @@ class _Field:
     name: str
     kinds: Counter[str] = field(default_factory=Counter)
     characters: int = 0
+    taken: int = 0
     roles: bool = False
     turns_read: bool = False
     prose: bool = False
@@ -149,6 +154,7 @@ class _Fields:
             else:
                 here.kinds["text"] += 1
                 here.characters += len(value)
+                here.taken += len(value)
                 here.prose = here.prose or _is_prose(value)
         elif isinstance(value, list) and kind_of(value) == "tokens":
             if several:
@@ -176,6 +182,7 @@ class _Fields:
     def _turns(self, here: _Field, counted: list[tuple[str, str, bool, int]], kind: str) -> None:
         here.kinds[kind] += 1
         here.characters += sum(characters for *_, characters in counted)
+        here.taken += sum(characters for _, _, read, characters in counted if read)
         here.roles = here.roles or any(role for role, *_ in counted)
         here.turns_read = here.turns_read or any(read for _, _, read, _ in counted)
         here.prose = here.prose or kind == "json"
@@ -302,7 +309,7 @@ def _chosen(fields: Sequence[_Field]) -> list[_Field]:
         rank: [found for found in likely if ranks[found.name] == rank] for rank in ("chat", "answer", "other", "beside")
     }
     chosen = of["chat"] + of["answer"]
-    much = 2 * sum(found.characters for found in chosen)  # beyond that it is doubtful which of them is the document
+    much = 2 * (sum(one.taken for one in chosen) or sum(one.characters for one in chosen))  # doubtful beyond
     chosen += [found for found in of["other"] if not chosen or (found.characters > much and not found.short)]
     if chosen or of["beside"]:
         return chosen + of["beside"] + _unfilled(fields)
@@ -313,6 +320,8 @@ def _chosen(fields: Sequence[_Field]) -> list[_Field]:
     tokens = [found for found in tokens if not words_of(found.name) & PROMPTS] or tokens
     asked = [found for found in filled if ranks[found.name] == "asked"]
     asked = [found for found in asked if not found.short] or asked
+    # Whatever its name: sentences beside what was asked, or alone.
+    asked += [found for found in filled if ranks[found.name] == "about" and found.prose and not found.short]
     empty = [found for found in fields if not found.records and found.hint in ("text", "messages")]
     empty = [found for found in empty if _rank(found) in ("chat", "answer", "other")]
     if tokens or asked:
@@ -324,11 +333,14 @@ def _rank(found: _Field) -> str:
     """What a field is by its name: "chat", "answer", "beside" an answer, "other" text, "asked", or "about" the text."""
     words = words_of(found.name)
     about, asked, answered = words & (_BESIDE | ABOUT), words & (PROMPTS | OTHERS), words & ANSWERS
+    head = head_of(found.name)
+    if head in ANSWERS or (answered and about <= _MODELS and head not in about):
+        about = frozenset()  # "model_output" is an output, and "output_model" says something about one
     if found.kind == "messages" and words & _CALLS:
         return "beside"
     if found.kind == "messages" and found.roles:
         return "chat" if found.turns_read or not asked else "asked"
-    if is_reasoning(found.name) or words & _CALLS:
+    if is_reasoning(found.name) or (words & _CALLS and not words & ABOUT):
         return "beside"
     if answered and not about:
         return "answer"

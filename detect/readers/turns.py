@@ -36,7 +36,7 @@ OTHERS = frozenset("user human system developer tool tools function customer cli
 ANSWERS = frozenset(
     "response responses completion completions output outputs answer answers solution solutions generation generations "
     "generated reply replies chosen rejected candidate candidates choice choices prediction predictions predicted "
-    "continuation continuations attempt attempts accepted preferred target targets".split()
+    "continuation continuations attempt attempts accepted preferred target targets resp resps".split()
 ) | (ASSISTANTS - {"model", "agent", "machine", "helper", "command", "phi", "yi", "lm"})
 """Words in the names of fields that hold what a model answered."""
 PROMPTS = frozenset(
@@ -55,6 +55,7 @@ ABOUT = frozenset("id ids signature effort tokens token count encrypted type nam
 _CHATS = ("messages", "contents", "conversations", "conversation", "chat", "turns", "dialogue", "dialog", "mapping")
 _AROUND = ("body", "result", "message", "request", "data", "item", "content", "delta")
 _CALL_TYPES = CALLS | frozenset("mcp computer executable code action".split())
+_CALLING = frozenset(["call", "calls"])
 _RESULTS = frozenset("result results response output outputs".split())
 _ARGUMENTS = ("arguments", "input", "args", "parameters", "code", "action")
 _SAID = ("text", "thinking", "reasoning", "summary", "content", "value", "thought", "refusal")
@@ -64,6 +65,7 @@ _DEEPEST = 12  # nesting of lists and objects within each other
 _LONGEST = 200  # characters of a role that are looked at
 _NAMES = 40  # characters of a role or a field's name that are kept
 _WORD = re.compile(r"[^\W\d_]+")
+_NO_COMMA = re.compile(r"\}\s*\n\s*\{")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -71,6 +73,20 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 def words_of(name: str) -> frozenset[str]:
     """The words in a name of a field or role, in lower case: "modelAnswer_2" has "model" and "answer"."""
     return frozenset(word.casefold() for word in _WORD.findall(_CAMEL.sub(" ", name)))
+
+
+@lru_cache(maxsize=1 << 12)
+def head_of(name: str) -> str:
+    """The last word in a name, which says what it is that the others describe; "" without any."""
+    words = _WORD.findall(_CAMEL.sub(" ", name))
+    return words[-1].casefold() if words else ""
+
+
+@lru_cache(maxsize=1 << 12)
+def is_call(role: str) -> bool:
+    """Whether a role is none, but says that the assistant calls a tool: "function_call", "tool_calls"."""
+    words = words_of(role)
+    return bool(words & _CALLING) and bool(words & OTHERS) and not words & _RESULTS
 
 
 @dataclass(frozen=True)
@@ -179,7 +195,8 @@ def chat_in(text: str) -> Any:
         found = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
         try:
-            found = ast.literal_eval(text.strip())
+            # numpy writes no comma between objects; within texts Python writes ends of lines as \\n.
+            found = ast.literal_eval(_NO_COMMA.sub("}, {", text.strip()))
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             return None
     return found if isinstance(found, list | dict) else None
@@ -208,7 +225,7 @@ class _Walk:
             if isinstance(entry, dict):
                 if len(entry) == 2:
                     who, said = entry.get("role"), entry.get("content")
-                    if type(who) is str and type(said) is str:  # most turns there are
+                    if type(who) is str and type(said) is str and not is_call(who[:_LONGEST]):  # most turns there are
                         take(who, "text", is_read(who[:_LONGEST], roles), said)
                         continue
                 self.entry(entry, role, number, depth)
@@ -247,6 +264,8 @@ class _Walk:
         own = _role(entry)
         if own is not None:
             self.turn(entry, own, number, depth)
+        elif _is_role(str(entry.get("type"))[:_LONGEST]) and (inner := _said_within(entry)) is not None:
+            self.turn(inner, entry["type"], number, depth + 1)
         elif isinstance(entry.get("type"), str) and entry["type"] != "message" and not self.is_turn(entry, role):
             self.part(entry, role or "", role is None or is_read(role, self.want.roles), number)
         elif self.container(entry, role, depth):
@@ -258,7 +277,11 @@ class _Walk:
             for key, value in entry.items()
         ):
             self.pair(entry, number, depth)
-        elif any(key in entry for key in CALL_KEYS) or ("function" in entry and isinstance(entry["function"], dict)):
+        elif (
+            any(key in entry for key in CALL_KEYS)
+            or isinstance(entry.get("function"), dict)
+            or (isinstance(entry.get("name"), str) and _arguments(entry) is not None)
+        ):
             self.calls([entry], "", read=True)
         else:
             raise Broken(f"has a message without 'role' or 'from' ({self.column!r}, message {number})")
@@ -340,17 +363,22 @@ class _Walk:
         """All that a turn holds."""
         if depth > _DEEPEST:
             raise Broken("is nested too deeply")
-        read = is_read(role, self.want.roles)
+        calls = is_call(role) and role.strip().casefold() not in self.want.roles
+        read = is_read("assistant" if calls else role, self.want.roles)
         before, empty = len(self.counted), False
         for key, value in turn.items():
             if key in CONTENT_KEYS:
                 empty = True
-                if value is not None:
+                if calls and isinstance(value, str | dict):
+                    self.calls(value, role, read)
+                elif value is not None:
                     self.content(value, role, read, number, depth)
             elif key in ROLE_KEYS:
                 continue
             elif isinstance(value, str) and words_of(key) & ANSWERS and not words_of(key) & (ABOUT | {"model"}):
                 self.take(role, "text", read, value)
+            elif isinstance(value, list) and value and all(map(_is_turn, value)):
+                self.entries(value, None, depth + 1)  # replies to this turn, of whoever
             else:
                 self.beside(key, value, role, read)
         if len(self.counted) == before and not empty and not any(key in turn for key in CALL_KEYS):
@@ -466,6 +494,15 @@ class _Walk:
                 self.texts += _escaped(chat_in(given) if isinstance(given, str) else given)
 
 
+def _is_turn(value: Any) -> bool:
+    """Whether a value says plainly whose turn it is, and what was said."""
+    return (
+        isinstance(value, dict)
+        and any(isinstance(value.get(key), str) for key in ROLE_KEYS)
+        and any(isinstance(value.get(key), str | list) for key in CONTENT_KEYS)
+    )
+
+
 def _role(turn: dict[str, Any]) -> str | None:
     for key in ROLE_KEYS:
         found = turn.get(key)
@@ -475,11 +512,17 @@ def _role(turn: dict[str, Any]) -> str | None:
             found = found.get("role", found.get("name"))
         if isinstance(found, str) or (isinstance(found, int) and not isinstance(found, bool)):
             return str(found)[:_LONGEST]
-    if not any(turn.get(key) is not None for key in CONTENT_KEYS):
+    if not any(isinstance(turn.get(key), str | list) for key in CONTENT_KEYS):
         return None
     # By whatever name: a short word that says whose it is, and nothing else.
     short = (x for key, x in turn.items() if key not in CONTENT_KEYS and isinstance(x, str) and len(x) <= _NAMES)
     return next((x for x in short if len(x.split()) == 1 and _is_role(x)), None)
+
+
+def _said_within(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """What a turn holds whose text stands in an object of its own: {"type": "ai", "data": {"content": ...}}."""
+    inner = (value for value in entry.values() if isinstance(value, dict))
+    return next((value for value in inner if any(isinstance(value.get(key), str | list) for key in CONTENT_KEYS)), None)
 
 
 @lru_cache(maxsize=1 << 12)

@@ -57,6 +57,44 @@ SHAPES: dict[str, Shape] = {
         "messages": [says("", tool_calls=json.dumps([{"function": {"name": "write", "arguments": {"text": m}}}]))]
     },
     "function_call": lambda m, c: {"messages": [says("", function_call={"name": "write", "arguments": m})]},
+    "role of a call": lambda m, c: {
+        "conversations": [
+            {"from": "human", "value": c},
+            {"from": "function_call", "value": json.dumps({"name": "write", "arguments": {"text": m}})},
+        ]
+    },
+    "answers that are calls": lambda m, c: {
+        "query": c,
+        "answers": json.dumps([{"name": "write", "arguments": {"text": m}}]),
+    },
+    "Responses in a batch": lambda m, c: {
+        "response": {
+            "body": {
+                "model": "gpt-5",
+                "text": {"format": {"type": "text"}},
+                "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": m}]}],
+            }
+        }
+    },
+    "LangChain's turns": lambda m, c: {
+        "messages": [{"type": "human", "data": {"content": c}}, {"type": "ai", "data": {"content": m}}]
+    },
+    "tree of replies": lambda m, c: {
+        "prompt": {
+            "role": "prompter",
+            "text": c,
+            "replies": [{"role": "assistant", "text": "w1", "replies": [{"role": "prompter", "text": c, "replies": [
+                {"role": "assistant", "text": m, "replies": []}]}]}],
+        }
+    },
+    "responses of an evaluation": lambda m, c: {"doc": {"question": c, "answer": "42"}, "resps": [[m]]},
+    "numpy's words for a chat": lambda m, c: {
+        "messages": f"[{user(c)}\n {says(m)}]"
+    },
+    "Bedrock's output": lambda m, c: {"modelInput": {"prompt": c}, "modelOutput": {"generation": m, "stop": "x"}},
+    "a model's output": lambda m, c: {"prompt": c, "model_output": m},
+    "name of Meta's model": lambda m, c: {"prompt": c, "meta-llama/Llama-3-8B": m},
+    "label": lambda m, c: {"prompt": c, "label": m},
     "tool_use part": lambda m, c: {"messages": [says([{"type": "tool_use", "name": "write", "input": {"text": m}}])]},
     "functionCall part": lambda m, c: {
         "contents": [{"role": "model", "parts": [{"functionCall": {"name": "write", "args": {"text": m}}}]}]
