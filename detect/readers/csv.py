@@ -34,6 +34,7 @@ Ints = npt.NDArray[np.int64]
 _NAME = 200  # characters of a column's name; longer ones are text
 _SEPARATORS = b"\t,;|"
 _NO_BYTE = 256
+_ABOVE = re.compile(rb'[\r\n]*(?:"?sep=([\t,;|])"?[\r\n]+)?[\r\n]*', re.IGNORECASE)
 _MOST = 1 << 14  # values found at a time
 _UNREAD = b"...", b""  # for a value that isn't needed: something, nothing
 
@@ -145,7 +146,8 @@ def _items(
     count, rest = 0, b""
     row: list[bytes | None] = []
     with opened(path, compression) as stream:
-        separator, newline = _marks(begin(stream))
+        separator, newline, skipped = _marks(begin(stream))
+        stream.read(skipped)
         while data := stream.read(max(size, len(rest))):
             at, data = len(rest), rest + data
             state[1] = 0
@@ -176,16 +178,33 @@ def _items(
         raise lost(damage, count)
 
 
-def _marks(head: bytes) -> tuple[int, int]:
-    """The bytes that separate values and end rows: what comes up most often between the names in the first line.
+def _marks(head: bytes) -> tuple[int, int, int]:
+    """The bytes that separate values and end rows, and how many bytes stand before the names of the columns.
 
-    Where nothing does the table has one column, and nothing separates values.
+    What comes up most often between the names separates values, or what a line "sep=;" before them says, which
+    spreadsheets write. Where nothing does the table has one column.
+
+    Raises
+    ------
+    Broken
+        The first line names one column, and rows have more.
     """
-    bare = re.sub(rb'"(?:[^"]|"")*"', b"", head)
+    above = _ABOVE.match(head)
+    start = above.end() if above else 0
+    bare = re.sub(rb'"(?:[^"]|"")*"', b'""', head[start:])
     newline = b"\r" if b"\r" in bare and b"\n" not in bare else b"\n"
-    line = bare.partition(newline)[0]
+    line, _, rest = bare.partition(newline)
+    if above and above[1]:
+        return above[1][0], newline[0], start
     best = max(_SEPARATORS, key=lambda byte: line.count(bytes([byte])))
-    return (best if best in line else _NO_BYTE), newline[0]
+    if best in line:
+        return best, newline[0], start
+    if re.search(rb'^[^"\s]*[\t,;|]"', rest, re.MULTILINE):
+        raise Broken(
+            "has one column by its first line, and more in the lines below; the first line must name the columns: "
+            "take away what stands above it"
+        )
+    return _NO_BYTE, newline[0], start
 
 
 def _value(data: bytes, start: int, end: int, what: int) -> bytes | None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detect.readers import BrokenRecord, place
+from detect.readers import BrokenRecord, ReadOptions, place
 from detect.readers import csv as tables
+from detect.readers.batch import Broken
 from tests.detect.readers.reading import SKIP, batches, documents, ids, skipped, source_of, write
 
 _CELL = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",;\t|\r\n'), max_size=8)
@@ -25,7 +26,7 @@ _CELL = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",;\
     st.booleans(),
     st.sampled_from([1, 2, 5, 1 << 20]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_whatever_pythons_writer_wrote_is_read_in_blocks_of_any_size(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, str, str]],
@@ -56,9 +57,17 @@ def test_the_first_line_says_what_separates_values(tmp_path: Path) -> None:
     }.items():
         source = source_of(write(tmp_path / name, data))
         assert (source.form, source.column, len(documents(source)), ids(source)) == ("csv", "text", 1, ["7"])
+        for above in ("\n\r\n", f"sep={data.split('id')[1].strip(chr(34))[0]}\r\n"):
+            again = source_of(write(tmp_path / f"below {name}", above + data))
+            assert (again.column, documents(again), ids(again)) == ("text", documents(source), ["7"])
     alone = source_of(write(tmp_path / "one.csv", 'text\nA line, with a comma.\n\n"Two\nlines"\n'))
     assert documents(alone) == ["A line, with a comma.", "Two\nlines"]
     assert place(alone, 2).endswith("one.csv, row 3")
+
+
+def test_what_stands_above_the_names_of_columns_is_not_taken_for_them(tmp_path: Path) -> None:
+    with pytest.raises(Broken, match="take away what stands above"):
+        tables.inspect(write(tmp_path / "s.csv", '# made today\nid,text\n1,"a, b"\n'), "", ReadOptions())
 
 
 def test_broken_rows_are_counted_and_the_others_are_read(tmp_path: Path) -> None:
