@@ -53,7 +53,7 @@ _EXTRA = st.recursive(_TEXT | st.integers() | st.none(), lambda inner: st.lists(
     st.booleans(),
     st.sampled_from([1, 2, 3, 7, 64, 1 << 20]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_cut_into_blocks_gives_the_same_records(
     tmp_path_factory: pytest.TempPathFactory,
     found: list[dict[str, Any]],
