@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from detect.cli.main import main
 from detect.student.asking.plan import load_plan, request_body
@@ -31,12 +31,17 @@ def run(*words: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def owner(tmp_path_factory: pytest.TempPathFactory, smollm2_tokenizer: Tokenizer) -> Path:
-    """A folder with key, spec, prompts and the endpoint's API key."""
+def owner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with key, spec, prompts, the endpoint's API key and a tokenizer of bytes, which is soon loaded."""
     folder = tmp_path_factory.mktemp("owner")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer: Any = Tokenizer(models.BPE({byte: number for number, byte in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
     spec = WatermarkSpec(
-        vocabulary_size=vocabulary_size(smollm2_tokenizer),
-        tokenizer=tokenizer_fingerprint(smollm2_tokenizer),
+        vocabulary_size=vocabulary_size(tokenizer),
+        tokenizer=tokenizer_fingerprint(tokenizer),
         key_fingerprint=KEY.fingerprint,
     )
     write_key_file(folder / "owner.key", KEY)
@@ -51,14 +56,18 @@ def keys(owner: Path) -> list[object]:
     return ["--spec", owner / "spec.json", "--key", f"file:{owner / 'owner.key'}"]
 
 
+def reading(owner: Path) -> list[object]:
+    return ["--tokenizer", owner / "tokenizer.json"]
+
+
 def planning(owner: Path, url: str, plan: Path, *more: object) -> list[object]:
     fixed = ["--model", "m", "--prompts", owner / "prompts.txt", "--samples", 1, "--max-tokens", 20, "--decoys", 3]
     return ["trace", "plan", url, *keys(owner), *fixed, *more, "-o", plan]
 
 
-def asking(owner: Path, plan: Path, tokenizer: Path, *more: object) -> list[object]:
+def asking(owner: Path, plan: Path, *more: object) -> list[object]:
     folder = plan.with_name("out")
-    return ["trace", "api", plan, *keys(owner), "--tokenizer", tokenizer, "--no-pdf", *more, "-o", folder]
+    return ["trace", "api", plan, *keys(owner), *reading(owner), "--no-pdf", *more, "-o", folder]
 
 
 def record_of(plan: Path) -> Any:
@@ -99,14 +108,12 @@ def test_what_an_endpoint_refuses_is_left_out_by_the_plan_and_on_record(
 
 
 @pytest.mark.parametrize("judge", [strict.reasoning_model, strict.claude_of_late], ids=["reasoning", "later claude"])
-def test_a_report_says_which_sampling_was_asked_for(
-    owner: Path, smollm2_dir: Path, tmp_path: Path, judge: strict.Judge
-) -> None:
+def test_a_report_says_which_sampling_was_asked_for(owner: Path, tmp_path: Path, judge: strict.Judge) -> None:
     plan = tmp_path / "plan.json"
     with strict.strict(judge) as server:
         assert run(*planning(owner, server.url, plan)).exit_code == 0
         before = len(server.received)
-        asked = run(*asking(owner, plan, smollm2_dir))
+        asked = run(*asking(owner, plan))
         assert asked.exit_code == 0, asked.output
     assert len(server.received) == before + 4  # nothing was refused any more
     said = record_of(plan)["queries"]["sampling"]
@@ -178,9 +185,7 @@ def test_several_answers_are_asked_for_as_the_endpoint_takes_them(owner: Path, t
 
 
 @pytest.mark.parametrize("base", [f"{AZURE}{VERSION}", f"{AZURE}/chat/completions{VERSION}"])
-def test_azures_query_and_key_header_are_sent_on_every_path(
-    owner: Path, smollm2_dir: Path, tmp_path: Path, base: str
-) -> None:
+def test_azures_query_and_key_header_are_sent_on_every_path(owner: Path, tmp_path: Path, base: str) -> None:
     key = ["--api-key", f"file:{owner / 'api.key'}", "--api-key-header", "api-key"]
     plan, path = tmp_path / "plan.json", f"{AZURE}/chat/completions{VERSION}"
     with strict.strict(path=path, key=("api-key", SECRET)) as server:
@@ -189,9 +194,9 @@ def test_azures_query_and_key_header_are_sent_on_every_path(
         assert wrong.exit_code == 2 and "[redacted]" not in wrong.stderr and "check the API key" in wrong.stderr
         made = run(*planning(owner, url, plan, *key))
         assert made.exit_code == 0, made.output
-        asked = run(*asking(owner, plan, smollm2_dir, *key))
+        asked = run(*asking(owner, plan, *key))
         assert asked.exit_code == 0, asked.output
-        check = ["serve-check", url, *keys(owner), "--model", "m", "--tokenizer", smollm2_dir, "--count", 1, *key]
+        check = ["serve-check", url, *keys(owner), *reading(owner), "--model", "m", "--count", 1, *key]
         checked = run(*check)
         assert "What was looked at" in checked.output, checked.output
     assert {one.path for one in server.received} == {path}
@@ -213,7 +218,7 @@ def test_a_key_that_is_pasted_for_its_headers_name_is_not_shown(owner: Path, tmp
 
 @pytest.mark.parametrize("answer", [strict.reply, strict.first_counted], ids=["all counted", "first counted"])
 def test_a_budget_holds_where_the_first_of_several_answers_is_counted_alone(
-    owner: Path, smollm2_dir: Path, tmp_path: Path, answer: Callable[[strict.Body, int], strict.Body]
+    owner: Path, tmp_path: Path, answer: Callable[[strict.Body, int], strict.Body]
 ) -> None:
     plan, budget = tmp_path / "plan.json", 400
     words = planning(owner, "", plan, "--samples", 6, "--per-request", 3, "--max-total-tokens", budget)
@@ -221,7 +226,7 @@ def test_a_budget_holds_where_the_first_of_several_answers_is_counted_alone(
         words[2] = server.url
         assert run(*words).exit_code == 0
         before = len(server.received)
-        asked = run(*asking(owner, plan, smollm2_dir))
+        asked = run(*asking(owner, plan))
         assert asked.exit_code == 0, asked.output
     sent = len(server.received) - before
     spent = sent * (9 + 3 * 20)
@@ -231,12 +236,12 @@ def test_a_budget_holds_where_the_first_of_several_answers_is_counted_alone(
     assert record_of(plan)["queries"]["stopped"] == "budget spent"
 
 
-def test_serve_check_leaves_out_what_a_server_refuses_and_says_so(owner: Path, smollm2_dir: Path) -> None:
+def test_serve_check_leaves_out_what_a_server_refuses_and_says_so(owner: Path) -> None:
     def judge(body: strict.Body) -> strict.Refusal | None:
         return strict.knows_only("max_completion_tokens", "top_p")(body)
 
     with strict.strict(judge) as server:
-        check = ["serve-check", server.url, *keys(owner), "--model", "m", "--tokenizer", smollm2_dir, "--count", 3]
+        check = ["serve-check", server.url, *keys(owner), *reading(owner), "--model", "m", "--count", 3]
         found = run(*check, "--json")
         assert found.exit_code in (3, 4), found.output
     lines = {line["name"]: line for line in json.loads(found.stdout)["checks"]}
