@@ -106,7 +106,7 @@ def _is_there(tokens: Sequence[Position], place: int) -> bool:
     number, raw = position.chosen.id, position.chosen.raw
     if any(other.id == number and other.raw != raw for other in position.top if number is not None):
         return False
-    if not position.top or raw[:1] < b"\x80" or any(other.raw == raw for other in position.top):
+    if not position.top or raw.isascii() or any(other.raw == raw for other in position.top):
         return True
     likeliest = max(position.top, key=lambda other: other.logprob)
     return _goes_on(likeliest.raw) == _goes_on(raw)

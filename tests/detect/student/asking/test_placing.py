@@ -84,9 +84,11 @@ def test_alternatives_to_the_end_of_a_character_are_known_by_what_they_say() -> 
         at(comma, b"\xef\xbc", ","),
         at(cat, cat, b"\xb5"),
         at(cat, "I", b"\xb5"),
+        at(f" {dog}", b"\xb1", "x"),
+        at(" b", b"\xb1"),
     ]
-    text = f"a{dog}{comma}{cat}{cat}"
-    assert places_of([Said("answer", text)], found) == [{0: 0, 5: 2, 8: 3, 12: 4}]
+    text = f"a{dog}{comma}{cat}{cat} {dog} b"
+    assert places_of([Said("answer", text)], found) == [{0: 0, 5: 2, 8: 3, 12: 4, 21: 6}]
 
 
 def test_a_text_of_which_all_alternatives_belong_elsewhere_is_spelled_and_has_no_places() -> None:
