@@ -179,7 +179,21 @@ def vocabulary_size(source: Any) -> int:
 
     A model's logits row may be wider (padded to a multiple of 64 or so) and is never narrower.
     """
-    tokenizer = load_tokenizer(source) if isinstance(source, str | os.PathLike) else source
+    if not isinstance(source, str | os.PathLike):
+        return _size(source)
+    text = _text(source)
+    if text is None:
+        return _size(load_tokenizer(source))
+    seen = hashlib.blake2b(text).digest()
+    if seen not in _sizes:
+        _sizes[seen] = _size(load_tokenizer(source))
+    return _sizes[seen]
+
+
+_sizes: dict[bytes, int] = {}  # as `_known`
+
+
+def _size(tokenizer: Any) -> int:
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     if not vocabulary:
