@@ -11,11 +11,13 @@ from detect.cli.publishing import check_pdf, end_by_verdict, publish
 from detect.cli.reading import read_commitment, tested_ring
 from detect.cli.unused import refuse_seed_of_no_decoys, refuse_unused
 from detect.cli.working import doing, note
+from detect.corpus.chosen import turns_lines
 from detect.document.blind import NOTHING
 from detect.document.detection import VIEWED_DOCUMENTS, Model, Settings
 from detect.document.detection import detect as run
 from detect.folders.published import DETECTION_FORMAT, check_folder
 from detect.keyed.opening import is_opened
+from detect.readers.batch import Tally
 from detect.readers.suspects import Suspect, from_text_alone, read_suspects
 from detect.records.detection import Record
 from detect.records.made import made_by
@@ -45,10 +47,13 @@ def detect(asked: Detect) -> None:
     with_pdf = _makes_pdf(asked.pdf, output)
     check_text(source, "FILE")
     doing("reading the documents")
-    suspects, read = read_suspects(source, asked.format, asked.text_field)
+    tally = Tally()
+    suspects, read = read_suspects(source, asked.format, asked.text_field, tally)
     plain = not suspects[0].place  # of JSONL it is a line
     refuse_unused("text_field", plain, "FILE is plain text, which has no fields")
     _tell_of_fields(source, suspects, asked.text_field)
+    if unread := [one for one in tally.counts() if not one.read]:
+        note([*turns_lines(unread)][-1])
     nowhere = all(suspect.text is None for suspect in suspects)
     refuse_unused("text_field", nowhere, f"no record has a field {asked.text_field!r}")
     refuse_unused("from_text", plain, "FILE is plain text, which holds no token ids")

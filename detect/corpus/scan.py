@@ -34,6 +34,8 @@ from detect.keyed.calibration import explanation
 from detect.keyed.rings import KeySet, key_set, rings_of
 from detect.readers import ReadOptions, Source, find_sources, sha256_of, split
 from detect.readers.batch import one_line
+from detect.readers.fields import others_read
+from detect.readers.turns import is_asked
 from detect.records.detection import Input
 from detect.records.how_to_check import in_words
 from detect.records.made import Made, made_by, now
@@ -347,7 +349,8 @@ def _score(
 def _refuse_silent_chats(plan: Plan, gathered: Sequence[Gathered]) -> None:
     """Refuse a file of chats of which no turn is read: the names of its roles are others than was thought.
 
-    With ``skip_errors`` such a file is left as it is, and the report says whose turns were not read.
+    With ``skip_errors`` such a file is left as it is, and the report says whose turns were not read. Chats of none
+    but those who ask are what was asked, where other fields of the same file are read as well.
     """
     parts: list[list[TurnCount]] = [[] for _ in plan.sources]
     for shard, done in zip(plan.shards, gathered, strict=True):
@@ -358,6 +361,7 @@ def _refuse_silent_chats(plan: Plan, gathered: Sequence[Gathered]) -> None:
             and counts
             and not any(one.read for one in counts)
             and not plan.settings.read.skip_errors
+            and not (others_read(source) and all(is_asked(one.role) for one in counts))
         ):
             parts_there = sorted(added(counts), key=lambda one: (-one.count, one.role, one.part))
             there = ", ".join(f"{one.role!r} ({one.part}: {one.count:,})" for one in parts_there[:_ROLES])

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from detect import readers
 from detect.models.shown import context_texts, stands_in
 from detect.readers import ReadOptions, Source, sha256_of
+from detect.readers.batch import Tally
 from detect.readers.rows import Record, documents_of, has_usual_fields, records_of, sources_of
 from detect.text.distinct import first_occurrences, tuple_fingerprints
 from detect.text.encode import Encoder
@@ -199,7 +200,7 @@ def _held(
 
 def _records(sources: Sequence[Source]) -> Iterator[tuple[str, _Line]]:
     """Records with the usual fields as they are; of other files each text of the fields that a scan would read."""
-    first = sources[0]
+    first, tally = sources[0], Tally()
     found = list(records_of(first))
     usual = first.form != "text" and has_usual_fields(found)
     for number, record in found:
@@ -213,7 +214,7 @@ def _records(sources: Sequence[Source]) -> Iterator[tuple[str, _Line]]:
             yield where, _Line(text=record["text"])
         else:
             for one in sources:
-                for within, document in documents_of(record, one, number):
+                for within, document in documents_of(record, one, number, tally):
                     line = _Line(text=document) if isinstance(document, str) else _Line(token_ids=document)
                     yield where + within, line
 

@@ -75,13 +75,15 @@ def records_of(source: Source) -> Iterator[tuple[int, Record]]:
 
 def has_usual_fields(found: Sequence[tuple[int, Record]]) -> bool:
     """Whether any of the first records has a text or token ids where `dyetrace generate` writes them."""
-    return any(record.get(name) is not None for _, record in found[:_LOOKED_AT] for name in ("text", "token_ids"))
+    names = ("text", "token_ids")
+    return any(record.get(name) not in (None, "", []) for _, record in found[:_LOOKED_AT] for name in names)
 
 
-def documents_of(record: Record, source: Source, number: int) -> list[tuple[str, str | list[int]]]:
+def documents_of(record: Record, source: Source, number: int, tally: Tally) -> list[tuple[str, str | list[int]]]:
     """The documents of a record by the field that was chosen: where each is within the record, and its text or ids.
 
-    A chat is several, one for each text of the turns that are read; where there is one alone its place is "".
+    A chat is several, one for each text of the turns that are read; where there is one alone its place is "". All parts
+    of its turns are counted in ``tally``, read or not.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def documents_of(record: Record, source: Source, number: int) -> list[tuple[str,
     """
     several = others_read(source)
     try:
-        value = converter(source, ReadOptions())(lookup(record, source.column), Tally())
+        value = converter(source, ReadOptions())(lookup(record, source.column), tally)
     except Broken as error:
         if several:  # another field of the record is read as well
             return []

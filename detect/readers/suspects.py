@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from detect.readers.batch import Broken, Form, ReadOptions, Source, one_line
+from detect.readers.batch import Broken, Form, ReadOptions, Source, Tally, one_line
 from detect.readers.fields import lookup, own_id
 from detect.readers.given import plain_file, shown
 from detect.readers.rows import Record, documents_of, has_usual_fields, records_of, sources_of
@@ -25,6 +25,8 @@ Format = Form | Literal["auto"]
 
 TEXT_FIELD = "text"
 """The field that holds the text where nothing else is asked for."""
+_USUAL = (TEXT_FIELD, "token_ids", "prompt_token_ids")
+_ROLES = 8  # named where no turn is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,9 @@ class _Usual(msgspec.Struct, frozen=True):
     prompt_token_ids: list[int] | None = None
 
 
-def read_suspects(source: str, form: Format = "auto", text_field: str = TEXT_FIELD) -> tuple[list[Suspect], Input]:
+def read_suspects(
+    source: str, form: Format = "auto", text_field: str = TEXT_FIELD, tally: Tally | None = None
+) -> tuple[list[Suspect], Input]:
     """Read all documents of ``source`` (a path, or "-" for standard input), and the file's hash and size.
 
     Parameters
@@ -76,6 +80,8 @@ def read_suspects(source: str, form: Format = "auto", text_field: str = TEXT_FIE
     text_field
         The field that holds the text. Where the usual one is in none of the first records, and no token ids either,
         a field is chosen as a scan does (`detect.readers.choice`).
+    tally
+        Counts all parts of the turns of chats, read or not.
 
     Raises
     ------
@@ -100,9 +106,19 @@ def read_suspects(source: str, form: Format = "auto", text_field: str = TEXT_FIE
             raise DyetraceError(f"{where} is empty: there is nothing to test")
         return [Suspect(where, text)], read
     usual = text_field != TEXT_FIELD or has_usual_fields(records)
+    tally = tally or Tally()
     if usual:
+        for one in sources if text_field == TEXT_FIELD else ():
+            _left(records, one, tally)
         return [_usual(record, sources[0], number, text_field) for number, record in records], read
-    return [suspect for number, record in records for one in sources for suspect in _chosen(record, one, number)], read
+    found = [one for number, record in records for each in sources for one in _chosen(record, each, number, tally)]
+    if not found:
+        there = ", ".join(f"{one.role!r} ({one.part}: {one.count:,})" for one in tally.counts()[:_ROLES])
+        raise DyetraceError(
+            f"{where} has no text that is read in {one_line(sources[0].column)!r}; its turns are "
+            f"{one_line(there) or 'none'}: name another field with --text-field"
+        )
+    return found, read
 
 
 def from_text_alone(suspect: Suspect) -> Suspect:
@@ -135,9 +151,22 @@ def _usual(record: Record, source: Source, number: int, text_field: str) -> Susp
     return Suspect(_named(short, record), found.text, found.token_ids, found.prompt_token_ids, short, text_field)
 
 
-def _chosen(record: Record, source: Source, number: int) -> Iterator[Suspect]:
+def _left(records: list[tuple[int, Record]], source: Source, tally: Tally) -> None:
+    """Count what stands in a field that a scan would read beside the usual ones."""
+    if source.column in _USUAL:
+        return
+    for _, record in records:
+        try:
+            value = lookup(record, source.column)
+        except Broken:
+            continue
+        if value:
+            tally.add("", f"field {source.column}", False, len(value) if isinstance(value, str) else 0)
+
+
+def _chosen(record: Record, source: Source, number: int, tally: Tally) -> Iterator[Suspect]:
     """The documents of a record by a field that was chosen."""
-    for within, document in documents_of(record, source, number):
+    for within, document in documents_of(record, source, number, tally):
         short = _short(source, number) + within
         text = document if isinstance(document, str) else None
         ids = None if isinstance(document, str) else document

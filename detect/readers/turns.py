@@ -31,7 +31,9 @@ ASSISTANTS = frozenset(
     "yi falcon dolly oasst generator machine helper".split()
 )
 """Words of a role that is the assistant's, whatever else is said beside them: a version, a number, a size."""
-OTHERS = frozenset("user human system developer tool tools function customer client observation environment".split())
+OTHERS = frozenset(
+    "user human prompter system developer tool tools function customer client observation environment".split()
+)
 """Words of a role that is not the assistant's, whatever else is said beside them."""
 ANSWERS = frozenset(
     "response responses completion completions output outputs answer answers solution solutions generation generations "
@@ -119,6 +121,13 @@ def is_read(role: str, roles: frozenset[str]) -> bool:
         return True
     words = words_of(role)
     return "assistant" in roles and bool(words & ASSISTANTS) and not words & OTHERS
+
+
+@lru_cache(maxsize=1 << 12)
+def is_asked(role: str) -> bool:
+    """Whether a role is surely not the assistant's."""
+    words = words_of(role)
+    return bool(words & OTHERS) and not words & ASSISTANTS
 
 
 @lru_cache(maxsize=1 << 12)

@@ -133,6 +133,14 @@ def test_chats_of_which_no_turn_is_read_are_refused_with_their_roles(world: Worl
     assert [(one.role, one.read) for one in skipping.inputs[0].turns] == [("Zorblax\x1b", False), ("user", False)]
 
 
+def test_chats_of_questions_alone_beside_an_answer_are_no_reason_to_refuse(world: World, tmp_path: Path) -> None:
+    records = [{"messages": [user(c)], "chosen": says(m)} for m, c in zip(world.marked, world.clean, strict=True)]
+    assert world.scan(write(tmp_path / "a.jsonl", records), tmp_path / "s").found
+    records = [{"messages": [{"role": "Zorblax", "content": m}], "chosen": says("w1")} for m in world.marked]
+    with pytest.raises(DyetraceError, match="no turn .*Zorblax"):
+        world.scan(write(tmp_path / "b.jsonl", records), tmp_path / "t")
+
+
 def test_fields_of_one_file_stay_apart_and_are_inputs_of_their_own(world: World, tmp_path: Path) -> None:
     records = [{"id": i, "a": m, "b": c} for i, (m, c) in enumerate(zip(world.marked, world.clean, strict=True))]
     path = write(tmp_path / "a.jsonl", [*records, {"id": 4, "a": None, "b": "w1 w2 w3 w4"}, {"id": 5, "b": 7}, []])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from detect.cli.reading import read_names
+from detect.readers.batch import Tally
 from detect.readers.prompts import read_prompts
 from detect.readers.suspects import from_text_alone, read_suspects
 from detect.student.texts.complete import serving_order
@@ -40,6 +41,18 @@ def test_jsonl_gives_a_document_a_line_with_ids_and_unknown_fields_ignored(tmp_p
     assert from_text_alone(first).text == "one"
     with pytest.raises(DyetraceError, match="no text to encode"):
         from_text_alone(second)
+
+
+def test_what_is_not_read_is_counted_and_a_file_of_nothing_else_is_refused(tmp_path: Path) -> None:
+    tally = Tally()
+    source = _write(tmp_path, "s.jsonl", '{"text": "one", "response": "and two"}\n')
+    assert [one.text for one in read_suspects(source, tally=tally)[0]] == ["one"]
+    assert [(one.part, one.read, one.characters) for one in tally.counts()] == [("field response", False, 7)]
+    source = _write(tmp_path, "e.jsonl", '{"text": "", "response": "and two"}\n')
+    assert [one.text for one in read_suspects(source)[0]] == ["and two"]
+    source = _write(tmp_path, "c.jsonl", '{"messages": [{"role": "zorb", "content": "one"}]}\n')
+    with pytest.raises(DyetraceError, match=r"its turns are 'zorb' .text: 1.: name another field with --text-field"):
+        read_suspects(source)
 
 
 def test_the_text_field_can_be_named(tmp_path: Path) -> None:
