@@ -18,6 +18,7 @@ from detect.student.asking.fields import SETTINGS, in_words
 from watermark.spec import WatermarkSpec
 
 Outcome = list[Served] | Refused
+_EMPTY = "an empty answer"
 
 
 def judge_special(spec: WatermarkSpec, keys: Keys, special: Special) -> list[Check]:
@@ -68,6 +69,8 @@ def _greedy(spec: WatermarkSpec, keys: Keys, outcome: Outcome) -> tuple[Status, 
         if samples:
             return "PASS", f"refused, for there is nothing to choose ({outcome.says})"
         return "NOTE", f"refused, though {spec.scheme} could mark it ({outcome.says})"
+    if not outcome:
+        return "NOTE", _EMPTY
     log10_p = _log10_p(spec, keys, outcome)
     p = format_p(log10_p)
     if log10_p <= LOG10_MARKED:
@@ -94,6 +97,8 @@ def _samples(spec: WatermarkSpec, outcome: Outcome) -> tuple[Status, str]:
 def _opted_out(spec: WatermarkSpec, keys: Keys, outcome: Outcome) -> tuple[Status, str]:
     if isinstance(outcome, Refused):
         return "PASS", f"refused ({outcome.says})"
+    if not outcome:
+        return "NOTE", _EMPTY
     log10_p = _log10_p(spec, keys, outcome)
     if log10_p <= LOG10_MARKED:
         return "PASS", f"ignored: served and marked all the same (p = {format_p(log10_p)})"
@@ -105,7 +110,7 @@ def _seeded(first: Outcome, second: Outcome) -> tuple[Status, str]:
         if isinstance(outcome, Refused):
             return "NOTE", f"refused ({outcome.says})"
         if not outcome:
-            return "NOTE", "an empty answer"
+            return "NOTE", _EMPTY
     assert not isinstance(first, Refused) and not isinstance(second, Refused)
     if np.array_equal(first[0].ids, second[0].ids):
         return "PASS", "the same request with the same seed gave the same answer"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError, MachineError, missing_of_machine
 from watermark.models import weight_files
-from watermark.models.given import ADAPTER_CONFIG, SERVE, GivenModel, check_folder, find_model, json_of, shown
+from watermark.models.given import ADAPTER_CONFIG, SERVE, GivenModel, check_folder, few, find_model, json_of, shown
 from watermark.models.packages import quiet_transformers, require_model_packages
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ def _of_folder(folder: Path, settings: dict[str, Any], say: Progress) -> Any:
     sets = weight_files.weight_sets(folder)
     weight_files.check_one_set(folder, sets)
     files = sets[0] if sets else []
+    if others := weight_files.unread(folder, sets):
+        say(f"{folder} also holds {few(others)}, which is not read; to read it, give it by itself")
     weight_files.check_scales(folder, files)
     prefix = weight_files.wrapper(weight_files.names_in(files))
     renamed = {} if prefix is None else {"key_mapping": weight_files.without_wrappers()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError
-from watermark.models.given import MERGE, SERVE, few, json_of
+from watermark.models.given import ADAPTER_CONFIG, MERGE, SERVE, few, json_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 WRAPPED = re.compile(r"(?:_orig_mod\.|module\.|base_model\.model\.|_forward_module\.|_fsdp_wrapped_module\.)+")
 _INSIDE = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _ADAPTER = re.compile(r"lora_|\.base_layer\.|\.modules_to_save\.")
+
+
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"}
+_OF_TRAINING = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states)", re.IGNORECASE)
 
 
 def weight_sets(folder: Path) -> list[list[Path]]:
@@ -37,6 +41,17 @@ def weight_sets(folder: Path) -> list[list[Path]]:
             if isinstance(shards, dict):
                 found.append([folder / str(name) for name in sorted(set(map(str, shards.values())))])
     return found
+
+
+def unread(folder: Path, sets: Sequence[Sequence[Path]]) -> list[str]:
+    """What else in a folder looks like weights or an adapter, and is neither read nor compared."""
+    known = {file.name for one in sets for file in one}
+    found = [
+        file.name
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in _WEIGHTS and file.name not in known and not _OF_TRAINING.match(file.name)
+    ]
+    return found + sorted(f"{file.parent.name}/" for file in folder.glob(f"*/{ADAPTER_CONFIG}"))
 
 
 def names_in(files: Sequence[Path]) -> list[str]:

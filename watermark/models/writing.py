@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from watermark.errors import DyetraceError, MachineError
+from watermark.models.given import shown
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +37,21 @@ def check_writes(model: Any) -> None:
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end an answer, ascending: those that the model names, or else its tokenizer's end token."""
+    """Ids that end an answer, ascending: those that the model names, or else its tokenizer's end token.
+
+    Raises
+    ------
+    DyetraceError
+        What is named is no id of a token.
+    """
     for named in (model.generation_config.eos_token_id, getattr(tokenizer, "eos_token_id", None)):
         found = named if isinstance(named, list | tuple) else [named]
-        if ends := sorted({int(token) for token in found if token is not None}):
+        if any(token is not None and (isinstance(token, bool) or not isinstance(token, int)) for token in found):
+            raise DyetraceError(
+                f"the model's end token is no token id ({shown(named, 60)}); mend eos_token_id in its "
+                "generation_config.json or config.json"
+            )
+        if ends := sorted({token for token in found if token is not None}):
             return tuple(ends)
     return ()
 

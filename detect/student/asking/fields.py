@@ -125,7 +125,9 @@ def guesses(sent: Collection[str], refusal: bytes) -> list[list[str]]:
     refusal
         The body of the reply.
     """
-    if _names_any(refusal, {*sent, *_ESSENTIAL}):
+    # "`temperature` is not for this model": where that wasn't sent, it is another setting that is called so.
+    others = _names_any(refusal, {*SETTINGS} - {*sent})
+    if _names_any(refusal, sent if others else {*sent, *_ESSENTIAL}):
         return []
     return [sorted(guess) for guess in _GUESSES if guess - set(LIMITS) <= set(sent) and guess & set(sent)]
 

@@ -89,6 +89,7 @@ async def _tried(plan: TracePlan, key: ApiKey | None, settings: ClientSettings) 
     lines: list[str] = []
     first = ""
     left_out: list[str] = []
+    named: list[str] = []  # what is left out whatever is guessed
     limit, *longer = sorted({1, min(_LONGER, plan.sampling.max_tokens), plan.sampling.max_tokens})
     untried: list[list[str]] | None = None
     async with Prober(plan.url, plan.model, key, settings, tokens=longest, alternatives=alternatives) as prober:
@@ -102,6 +103,11 @@ async def _tried(plan: TracePlan, key: ApiKey | None, settings: ClientSettings) 
             except DyetraceError as error:
                 raise _Unasked(error) from None
             if problem is None:
+                if (unlike := read_response(payload, plan.per_request).problem) is not None:
+                    raise DyetraceError(
+                        f"{shown_host(plan.url)} answers with what is no answer of such an endpoint ({unlike}); check "
+                        "the address, and that it gives answers whole, not streamed"
+                    )
                 lines += [f"{shown}: answered", *_lacking(plan, payload, left_out)]
                 break
             lines.append(f"{shown}: {problem}")
@@ -112,17 +118,17 @@ async def _tried(plan: TracePlan, key: ApiKey | None, settings: ClientSettings) 
                 limit = longer.pop(0)
                 continue
             if (wider := refused_next(left_out, sent, payload)) is not None:
-                left_out, untried = wider, []
+                left_out, untried = wider, None
                 continue
-            if untried is None:
-                untried = guesses(sent, payload)
+            if untried is None:  # it may also name what is left out already
+                named, untried = left_out, guesses(sent, payload)
             first = first or f"({shown}): {problem}"  # of guesses none helped
             if not untried:
                 raise DyetraceError(
                     f"{shown_host(plan.url)} refuses what the plan would send {first}; check the address, the model's "
                     "name and the plan's options"
                 )
-            left_out = untried.pop(0)
+            left_out = sorted({*named, *untried.pop(0)})
     if left_out:
         lines.append(in_words(left_out))
     return msgspec.structs.replace(

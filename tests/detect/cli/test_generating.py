@@ -296,6 +296,14 @@ def test_what_a_folder_asks_for_and_is_not_followed_is_named(job: MarkingJob, tm
     assert {line["sampling"]["temperature"] for line in answers(tmp_path / "a.jsonl")} == {1.0}
 
 
+def test_an_end_token_that_is_no_id_is_one_line(job: MarkingJob, tmp_path: Path) -> None:
+    shutil.copytree(job.model, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": ["</s>"]}))
+    done = run(*job.generate("--model", tmp_path / "model", "--limit", "1", "-o", tmp_path / "a.jsonl"))
+    assert done.exit_code == BAD_INPUT.number and "mend eos_token_id" in done.output.splitlines()[-1], done.output
+    assert not (tmp_path / "a.jsonl").exists()
+
+
 @pytest.mark.parametrize("template", ["{{ raise_exception('no\nusers') }}", "{% for", "8"])
 def test_a_template_that_takes_no_prompt_ends_the_run_in_one_line(
     job: MarkingJob, tmp_path: Path, template: str

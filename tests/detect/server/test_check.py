@@ -208,6 +208,8 @@ def long(seed: int) -> Served:
     [
         (Special(greedy=Refused(400, "no")), "PASS", "nothing to choose"),
         (Special(greedy=[long(0)]), "NOTE", "served unmarked"),
+        (Special(greedy=[]), "NOTE", "an empty answer"),
+        (Special(opted_out=[]), "NOTE", "an empty answer"),
         (Special(samples=[long(0), long(1), long(2)]), "PASS", "all different"),
         (Special(samples=[long(0), long(1), long(0)]), "FAIL", "repeat each other"),
         (Special(samples=[served([1, 2])] * 3), "NOTE", "short"),

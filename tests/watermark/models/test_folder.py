@@ -415,3 +415,17 @@ def test_a_tokenizer_may_add_tokens_that_the_model_lacks_and_have_no_others(plai
     parts["model"]["vocab"] |= {f"w{number}": number for number in range(302, 310)}
     file.write_text(json.dumps(parts))
     assert "has 310 tokens, and its model predicts 300" in refusal(folder)
+
+
+def test_what_else_looks_like_weights_is_named_and_not_read(plain: Path, tmp_path: Path) -> None:
+    shutil.copytree(plain, tmp_path / "m")
+    for name in ("consolidated.safetensors", "model-q4.gguf", "old.pth", "optimizer.pt", "training_args.bin"):
+        (tmp_path / "m" / name).write_bytes(b"anything")
+    (tmp_path / "m" / "lora").mkdir()
+    (tmp_path / "m" / "lora" / "adapter_config.json").write_text("{}")
+    said: list[str] = []
+    network, _ = load_model(tmp_path / "m", "float32", said.append)
+    assert_same(network, load_model(plain, "float32")[0])
+    (line,) = said
+    assert line.startswith(f"{tmp_path / 'm'} also holds consolidated.safetensors, model-q4.gguf, old.pth")
+    assert "optimizer" not in line and "training_args" not in line

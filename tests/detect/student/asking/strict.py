@@ -40,6 +40,13 @@ def takes_all(body: Body) -> Refusal | None:
     return None
 
 
+def names_one_for_both(body: Body) -> Refusal | None:
+    """Refuse either setting by the name of the first, whichever was sent."""
+    if "temperature" in body or "top_p" in body:
+        return 400, {"error": {"message": "`temperature` is deprecated for this model."}}
+    return None
+
+
 def openai_refuses(param: str, message: str, code: str) -> Refusal:
     """As OpenAI and Azure say it."""
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}

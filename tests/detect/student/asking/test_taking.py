@@ -86,8 +86,12 @@ def record_of(plan: Path) -> Any:
         (strict.knows_only("temperature", "max_completion_tokens"), {"temperature", "max_completion_tokens"}, 2),
         (strict.knows_only(), set(), 4),
         (strict.without_words, {"top_p", "max_tokens"}, 4),
+        (strict.names_one_for_both, {"max_tokens"}, 2),
     ],
-    ids=["all", "reasoning", "claude", "later claude", "tgi", "tgi with 200", "strict", "bare", "without words"],
+    ids=[
+        *("all", "reasoning", "claude", "later claude", "tgi", "tgi with 200", "strict", "bare", "without words"),
+        "one name for two",
+    ],
 )
 def test_what_an_endpoint_refuses_is_left_out_by_the_plan_and_on_record(
     owner: Path, tmp_path: Path, judge: strict.Judge, sent: set[str], refused: int
@@ -105,6 +109,14 @@ def test_what_an_endpoint_refuses_is_left_out_by_the_plan_and_on_record(
     assert {one.body["messages"][-1]["content"] for one in tried} == {"Say yes."}  # no prompt was shown
     assert sum("status" in line for line in fixed.probed) >= refused
     assert ("does not take all that was to be sent" in " ".join(made.stderr.split())) == bool(refused)
+
+
+@pytest.mark.parametrize("body", ["data: {}", [1], {"choices": []}, {"output": "yes"}], ids=str)
+def test_answers_of_another_form_are_refused_before_a_plan_is_written(owner: Path, tmp_path: Path, body: Any) -> None:
+    with strict.strict(lambda _: (200, body)) as server:
+        made = run(*planning(owner, server.url, tmp_path / "plan.json"))
+    assert made.exit_code == 2 and made.stderr.count("\n") <= 2, made.output
+    assert "what is no answer of such an endpoint" in made.stderr and not (tmp_path / "plan.json").exists()
 
 
 @pytest.mark.parametrize("judge", [strict.reasoning_model, strict.claude_of_late], ids=["reasoning", "later claude"])
