@@ -35,10 +35,17 @@ def lookup(record: dict[str, Any], column: str) -> Any:
         raise Broken(f"has no field {column!r}") from None
 
 
+def _dotted(value: dict[str, Any], names: Sequence[str]) -> int:
+    """How many of the names together are one key, which has dots in it; 0 where none are."""
+    return next((count for count in range(len(names), 1, -1) if ".".join(names[:count]) in value), 0)
+
+
 def _below(value: Any, names: Sequence[str]) -> Any:
     for number, name in enumerate(names):
         if isinstance(value, dict) and name in value:
             value = value[name]
+        elif isinstance(value, dict) and (known := _dotted(value, names[number:])):
+            return _below(value[".".join(names[number : number + known])], names[number + known :])
         elif isinstance(value, list) and name.lstrip("-").isdecimal() and -len(value) <= int(name) < len(value):
             value = value[int(name)]
         elif isinstance(value, list | dict) and name == "*":

@@ -62,6 +62,13 @@ _PACKED = {
     b"\x1f\x9d": "compressed with compress",
     b"\xff\x06\x00\x00sNaPpY": "compressed with snappy",
 }
+_LAID_OUT = {
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an office document",
+    b"SQLite format 3\0": "an SQLite database",
+    b"%PDF-": "a PDF document",
+    b"%!PS": "a PostScript document",
+    b"{\\rtf": "an RTF document",
+}
 _READ = "JSONL, JSON, CSV, WARC, tar, Parquet, Arrow or plain text"
 
 
@@ -322,6 +329,8 @@ def _check_text(form: Form, magic: bytes, head: bytes) -> None:
         raise Broken("is text in UTF-16; convert it to UTF-8 first: iconv -f UTF-16 -t UTF-8 FILE > NEW")
     if packed := next((name for start, name in _PACKED.items() if magic.startswith(start)), None):
         raise Broken(f"is {packed}; unpack it first")
+    if laid_out := next((name for start, name in _LAID_OUT.items() if magic.startswith(start)), None):
+        raise Broken(f"is {laid_out}; write what it holds as text first")
     if head.startswith(b"filedesc:"):
         raise Broken("is an ARC file; convert it to WARC first: warcio recompress FILE NEW")
     if compression_of(head[:64]):

@@ -21,7 +21,7 @@ from detect.readers.batch import Broken, ReadOptions, Tally
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 _NO_NAMES = ("role", "from")  # of these; the others may say who wrote a book
-CONTENT_KEYS = ("content", "value", "text", "parts", "message", "utterance")
+CONTENT_KEYS = ("content", "value", "text", "parts", "blocks", "message", "utterance")
 CALL_KEYS = ("tool_calls", "function_call", "functionCall", "function_calls", "tool_call")
 """A turn with one of these calls a tool and needs no text."""
 
@@ -63,6 +63,7 @@ _ARGUMENTS = ("arguments", "input", "args", "parameters", "code", "action")
 _SAID = ("text", "thinking", "reasoning", "summary", "content", "value", "thought", "refusal")
 _TEXT_TYPES = frozenset(["text", "output_text", "input_text", "refusal", None])
 _LONG = 32  # characters from which on a text that isn't read is worth a word
+_MANY, _PIECE = 12, 12  # pieces of a text, and their characters on average, at most
 _DEEPEST = 12  # nesting of lists and objects within each other
 _LONGEST = 200  # characters of a role that are looked at
 _NAMES = 40  # characters of a role or a field's name that are kept
@@ -229,13 +230,16 @@ class _Walk:
         """Turns, texts or lists of them; ``role`` is whose they are where they don't say."""
         if depth > _DEEPEST:
             raise Broken("is nested too deeply")
+        if _are_pieces(entries):
+            self.take(role or "", "text", True, "".join(entries))
+            return
         roles, take = self.want.roles, self.take
         for number, entry in enumerate(entries, 1):
             if isinstance(entry, dict):
                 if len(entry) == 2:
                     who, said = entry.get("role"), entry.get("content")
-                    if type(who) is str and type(said) is str and not is_call(who[:_LONGEST]):  # most turns there are
-                        take(who, "text", is_read(who[:_LONGEST], roles), said)
+                    if type(who) is str and type(said) is str and said[:2] != "[{" and not is_call(who[:_LONGEST]):
+                        take(who, "text", is_read(who[:_LONGEST], roles), said)  # most turns there are
                         continue
                 self.entry(entry, role, number, depth)
             elif isinstance(entry, str):
@@ -273,8 +277,9 @@ class _Walk:
         own = _role(entry)
         if own is not None:
             self.turn(entry, own, number, depth)
-        elif _is_role(str(entry.get("type"))[:_LONGEST]) and (inner := _said_within(entry)) is not None:
-            self.turn(inner, entry["type"], number, depth + 1)
+        elif isinstance(entry.get("type"), str) and (inner := _said_within(entry)) is not None:
+            said_by = entry["type"] if _is_role(entry["type"][:_LONGEST]) else _role(inner)
+            self.turn(inner, str(said_by), number, depth + 1)
         elif isinstance(entry.get("type"), str) and entry["type"] != "message" and not self.is_turn(entry, role):
             self.part(entry, role or "", role is None or is_read(role, self.want.roles), number)
         elif self.container(entry, role, depth):
@@ -395,6 +400,8 @@ class _Walk:
 
     def content(self, content: Any, role: str, read: bool, number: int, depth: int) -> None:
         """What a turn says: a text, or parts."""
+        if isinstance(content, str) and content[:2] == "[{" and _are_parts(parts := chat_in(content)):
+            content = parts
         if isinstance(content, str):
             self.take(role, "text", read, content)
         elif isinstance(content, list):
@@ -503,6 +510,19 @@ class _Walk:
                 self.texts += _escaped(chat_in(given) if isinstance(given, str) else given)
 
 
+def _are_pieces(entries: Sequence[Any]) -> bool:
+    """Whether a list holds one text as it was streamed, in pieces: texts of their own have no blanks at their ends."""
+    if len(entries) < _MANY or not all(type(piece) is str for piece in entries):
+        return False
+    edged = sum(piece[:1].isspace() or piece[-1:].isspace() for piece in entries)
+    return 3 * edged > len(entries) and sum(map(len, entries)) < _PIECE * len(entries)
+
+
+def _are_parts(value: Any) -> bool:
+    """Whether a value is a list of parts of a turn, each of which says its type."""
+    return isinstance(value, list) and all(isinstance(x, dict) and isinstance(x.get("type"), str) for x in value)
+
+
 def _is_turn(value: Any) -> bool:
     """Whether a value says plainly whose turn it is, and what was said."""
     return (
@@ -530,8 +550,13 @@ def _role(turn: dict[str, Any]) -> str | None:
 
 def _said_within(entry: dict[str, Any]) -> dict[str, Any] | None:
     """What a turn holds whose text stands in an object of its own: {"type": "ai", "data": {"content": ...}}."""
-    inner = (value for value in entry.values() if isinstance(value, dict))
-    return next((value for value in inner if any(isinstance(value.get(key), str | list) for key in CONTENT_KEYS)), None)
+    known = _is_role(entry["type"][:_LONGEST])
+    for value in entry.values():
+        if isinstance(value, dict) and any(isinstance(value.get(key), str | list) for key in CONTENT_KEYS):
+            whose = value.get("type")  # LangChain's
+            if known or (isinstance(whose, str) and _is_role(whose[:_LONGEST])):
+                return value
+    return None
 
 
 @lru_cache(maxsize=1 << 12)
@@ -544,12 +569,14 @@ def _arguments(call: Any) -> Any:
     """What a tool is called with; None where nothing is."""
     if isinstance(call, str) or not isinstance(call, dict):
         return call or None
-    for place in (call.get("function"), call.get("custom"), call):
+    inner = [value for value in call.values() if isinstance(value, dict)]
+    for place in (call.get("function"), call.get("custom"), call, *inner):
         if isinstance(place, dict) and not ("parameters" in place and "description" in place):  # what a tool is
             for key in _ARGUMENTS:
                 if place.get(key) not in (None, ""):
                     return place[key]
-    return None
+    rest = {key: value for key, value in call.items() if not words_of(key) & (ABOUT | _RESULTS | OTHERS)}
+    return rest if _length(rest) else None
 
 
 def _without_nulls(value: Any) -> Any:

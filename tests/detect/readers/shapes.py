@@ -94,6 +94,25 @@ SHAPES: dict[str, Shape] = {
     "Bedrock's output": lambda m, c: {"modelInput": {"prompt": c}, "modelOutput": {"generation": m, "stop": "x"}},
     "a model's output": lambda m, c: {"prompt": c, "model_output": m},
     "name of Meta's model": lambda m, c: {"prompt": c, "meta-llama/Llama-3-8B": m},
+    "patch": lambda m, c: {
+        "output": [{"type": "apply_patch_call", "call_id": "1", "operation": {"type": "create_file", "diff": m}}]
+    },
+    "prompt of a picture": lambda m, c: {
+        "output": [{"type": "image_generation_call", "result": "x" * 50, "revised_prompt": m}]
+    },
+    "tool's invocation": lambda m, c: {
+        "messages": [says([{"type": "tool-invocation", "toolInvocation": {"args": {"text": m}, "result": c}}])]
+    },
+    "LangChain's dump": lambda m, c: {
+        "messages": [
+            {"lc": 1, "type": "constructor", "kwargs": {"content": c, "type": "human"}},
+            {"lc": 1, "type": "constructor", "kwargs": {"content": m, "type": "ai"}},
+        ]
+    },
+    "blocks": lambda m, c: {"messages": [{"role": "assistant", "blocks": [{"block_type": "text", "text": m}]}]},
+    "parts as JSON": lambda m, c: {"messages": [user(c), says(json.dumps([{"type": "text", "text": m}]))]},
+    "names with dots": lambda m, c: {"attributes": {"gen_ai.output.messages": json.dumps([says(m)]), "a.b": "1"}},
+    "streamed tokens": lambda m, c: {"input": c, "output": [f"{word} " for word in m.split()[:-1]] + m.split()[-1:]},
     "label": lambda m, c: {"prompt": c, "label": m},
     "tool_use part": lambda m, c: {"messages": [says([{"type": "tool_use", "name": "write", "input": {"text": m}}])]},
     "functionCall part": lambda m, c: {
