@@ -64,11 +64,11 @@ _SAID = ("text", "thinking", "reasoning", "summary", "content", "value", "though
 _TEXT_TYPES = frozenset(["text", "output_text", "input_text", "refusal", None])
 _LONG = 32  # characters from which on a text that isn't read is worth a word
 _MANY, _PIECE = 12, 12  # pieces of a text, and their characters on average, at most
-_DEEPEST = 12  # nesting of lists and objects within each other
+_DEEPEST = 40  # nesting of lists and objects within each other
 _LONGEST = 200  # characters of a role that are looked at
 _NAMES = 40  # characters of a role or a field's name that are kept
 _WORD = re.compile(r"[^\W\d_]+")
-_NO_COMMA = re.compile(r"\}\s*\n\s*\{")
+_NO_COMMA = re.compile(r"\}[ \t]*\n\s*\{")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
