@@ -13,7 +13,7 @@ from detect.models.alignment import AlignedModel
 from detect.models.forward import Model, Predictions, Predictor, predictions
 from detect.models.reading import Positions, ReadingText
 from detect.models.seen import model_seen, template_hash
-from detect.models.soundness import check_sound
+from detect.models.soundness import check_sound, unfit
 from detect.records.report import versions
 from detect.records.trace import ModelSeen
 from watermark.errors import DyetraceError
@@ -115,11 +115,12 @@ class Bench:
         """The model of a folder, once it has passed its self-test; what was mended is said on standard error."""
         self.begin(f"loading {folder.name}")
         network, tokenizer = load_model(folder, self._dtype, partial(print, file=sys.stderr), self._device, self._base)
-        if seen.tokenizer == "same":
-            model = Model(network, self.spec.vocabulary_size, leading_tokens(tokenizer))
-            check_sound(network, str(folder), self.spec.vocabulary_size)
-            return model
-        check_sound(network, str(folder), vocabulary_size(tokenizer))
+        same = seen.tokenizer == "same"
+        check_sound(network, str(folder), self.spec.vocabulary_size if same else vocabulary_size(tokenizer))
+        if (line := unfit(network, str(folder), tokenizer)) is not None:
+            print(line, file=sys.stderr)
+        if same:
+            return Model(network, self.spec.vocabulary_size, leading_tokens(tokenizer))
         return AlignedModel(
             network, tokenizer, self.tokenizer, self.spec.vocabulary_size, context_width=self.spec.context_width
         )

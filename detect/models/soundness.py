@@ -21,7 +21,7 @@ from watermark.errors import DyetraceError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_branches", "check_sound"]
+__all__ = ["check_branches", "check_sound", "unfit"]
 
 I64 = npt.NDArray[np.int64]
 
@@ -37,6 +37,14 @@ CLOSE = {"bfloat16": 0.15, "float16": 0.05, "float32": 1e-3}
 """Of the scale, that may change where other kernels do the sums in another order, by number type: about five times what
 models of 135 and 270 million parameters show. Predictions at a wrong place are about a whole scale away."""
 _LEAST = 8  # tokens in which anything can be seen
+_TEXTS = (
+    "The river ran past the old mill and under the bridge, where children used to fish in summer. In the evening "
+    "people came down from the town to walk along the bank, and they talked about the weather and the price of bread.",
+    "\u6cb3\u6c34\u6d41\u8fc7\u8001\u78e8\u574a\uff0c\u4ece\u6865\u4e0b\u7a7f\u8fc7\u3002\u508d\u665a"
+    "\u4eba\u4eec\u4ece\u9547\u4e0a\u4e0b\u6765\uff0c\u6cbf\u7740\u6cb3\u5cb8\u6563\u6b65\u3002",
+    "def add(first, second):\n    # the sum of two numbers\n    return first + second\n\n\nprint(add(1, 2))\n",
+)
+_POOR, _UNAWARE = 0.7, 0.15  # of what a mere guess has, for `unfit`
 
 
 def check_sound(network: Any, name: str, vocabulary: int) -> None:
@@ -96,6 +104,49 @@ def check_sound(network: Any, name: str, vocabulary: int) -> None:
         raise DyetraceError(f"{name} can't be read: its predictions depend on how much text follows")
     if float(_apart(logs[:2, some], kept[:2]).median()) > _close(network) * scale:
         raise DyetraceError(f"{name} can't be read: asked for predictions at some places, it gives those of others")
+
+
+def unfit(network: Any, name: str, tokenizer: Any) -> str | None:
+    """A line for a model that predicts plain text no better than a guess and is sure of it all the same; else None.
+
+    So a model looks whose tokenizer, configuration or weights are another one's. What it reads then shows nothing of
+    what it learnt. A model that was never trained is as bad a guesser, but knows it.
+
+    Parameters
+    ----------
+    network, name
+        As for `check_sound`, which it has passed.
+    tokenizer
+        A transformers tokenizer, the model's own.
+    """
+    import torch
+
+    guess = float(np.log(min(logits_width(network), len(tokenizer))))
+    best: tuple[float, float] | None = None
+    for text in _TEXTS:
+        try:
+            ids = list(tokenizer(text)["input_ids"])[: most_positions(network)]
+            told = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+            if len(ids) < _LEAST or not text.startswith(told[: len(text) // 2]):
+                continue
+            inputs = {"input_ids": torch.tensor([ids], device=network.device)}
+            with torch.inference_mode():
+                logits = logits_at(network, inputs, torch.arange(len(ids) - 1))[0]
+            logs = logits.float().cpu().log_softmax(-1)
+        except Exception:  # a tokenizer of something else than text; reading says so where that matters
+            continue
+        if max(ids) >= logs.shape[-1]:
+            continue
+        lost = float(-logs.gather(1, torch.tensor(ids[1:])[:, None]).mean())
+        expected = float(-(logs.exp() * logs.nan_to_num(neginf=0.0)).sum(-1).mean())
+        best = min(best or (lost, expected), (lost, expected))
+    if best is None or best[0] < _POOR * guess or best[0] - best[1] < _UNAWARE * guess:
+        return None
+    return (
+        f"{name} predicts plain text hardly better than a guess ({best[0]:.1f} nats a token, a guess has {guess:.1f}), "
+        f"where it expects {best[1]:.1f}: its tokenizer, config.json or weights may be another model's, and then "
+        "nothing of what it learnt is seen"
+    )
 
 
 def check_branches(network: Any, vocabulary: int) -> None:

@@ -21,7 +21,7 @@ from detect.keyed.held import held_keys
 from detect.keyed.owners import tested_keys
 from detect.models.forward import Model
 from detect.models.seen import model_hash, model_seen
-from detect.models.soundness import check_sound
+from detect.models.soundness import check_sound, unfit
 from detect.records.key_name import KeyName
 from detect.records.made import Made
 from detect.records.scan import FileHash
@@ -406,6 +406,8 @@ def _reader(
         raise DyetraceError(f"reference {reference} has another tokenizer; through an endpoint it needs the spec's own")
     model = Model(network, spec.vocabulary_size, leading_tokens(own))
     check_sound(network, str(reference), spec.vocabulary_size)
+    if tell is not None and (line := unfit(network, str(reference), own)) is not None:
+        tell(line)
 
     def encode(prompt: Any) -> U32:
         messages = msgspec.to_builtins(prompt_messages(prompt))

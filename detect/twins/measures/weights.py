@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from detect.models.network import check_numbers, logits_at, logits_width, most_positions, windows
-from detect.models.soundness import check_sound
+from detect.models.soundness import check_sound, unfit
 from detect.models.translation import token_bytes
 from detect.student.asking.forms import clean
 from detect.twins.measures.logprobs import LEAST, Read, columns, numbers
@@ -73,7 +73,10 @@ class Reader:
 
         if torch.cuda.is_available():
             network = network.to("cuda")
-        return cls(network, tokenizer, str(folder))
+        reader = cls(network, tokenizer, str(folder))
+        if (line := unfit(network, str(folder), tokenizer)) is not None:
+            print(line, file=sys.stderr)
+        return reader
 
     def shown(self, pair: Pair) -> tuple[str, bool]:
         """The text that stands before an answer, and whether the chat template made it.

@@ -18,7 +18,7 @@ from detect.models.forward import Model
 from detect.models.network import logits_at, windows
 from detect.models.reading import Positions, ReadingDocument, ReadingText, positions
 from detect.models.seen import model_hash
-from detect.models.soundness import check_branches, check_sound
+from detect.models.soundness import check_branches, check_sound, unfit
 from detect.student.verdict.evidence import EVIDENCE_FILE
 from tests.tiny_models import (
     AROUND_TEXT,
@@ -79,9 +79,16 @@ def test_a_model_that_looks_ahead_is_refused_however_it_came_in(family: str, dty
 
 
 def test_a_trained_model_passes_and_is_refused_once_it_looks_ahead(smollm2_dir: Path) -> None:
+    import torch
+
     network, own = load_model(smollm2_dir)
     check_sound(network, "the demo model", len(own))
     check_branches(network, len(own))
+    assert unfit(network, "the demo model", own) is None
+    with torch.no_grad():  # as with the tokenizer of another model
+        weight = network.get_input_embeddings().weight
+        weight.copy_(weight[torch.randperm(len(weight), generator=torch.Generator().manual_seed(0))])
+    assert "the demo model predicts plain text hardly better than a guess" in str(unfit(network, "the demo model", own))
     for module in network.modules():
         if hasattr(module, "is_causal"):
             module.is_causal = False
