@@ -25,7 +25,7 @@ from detect.laws.agreement import RELATIVE
 from detect.laws.multiplicity import benjamini_hochberg_log10, e_benjamini_hochberg, holm_log10, sidak_rows_log10
 from detect.laws.tails import log10_sf_many, log10_sf_pairs
 from detect.readers import ReadOptions
-from detect.readers.turns import is_answer, is_read, wanted
+from detect.readers.turns import is_answer, is_call, is_read, wanted
 from detect.records.key_name import KeyName
 from detect.records.results import Check
 from detect.records.scan import HISTOGRAM_BINS, Hit, ScanHypothesis, ScannedInput, ScanRecord, Skipped, UnreadFile
@@ -269,7 +269,8 @@ def _seen(record: ScanRecord, source: ScannedInput) -> None:
         if one.part in ("text", "reasoning", "tools") and asked and not one.read:
             refuse(f"{source.name}: {one.part} of turns of {one.role!r} was asked for and not read")
         named = record.quotes and one.role not in ("", "...")
-        if one.read and named and not is_answer(one.role, want.roles):
+        calls = is_call(one.role) and "assistant" in want.roles
+        if one.read and named and not calls and not is_answer(one.role, want.roles):
             refuse(f"{source.name}: {one.part} of turns of {one.role!r} was read and not asked for")
     if any(one.count < 1 for one in source.turns):
         refuse(f"{source.name} has turns on record that never came up")

@@ -137,8 +137,19 @@ def test_chats_of_questions_alone_beside_an_answer_are_no_reason_to_refuse(world
     records = [{"messages": [user(c)], "chosen": says(m)} for m, c in zip(world.marked, world.clean, strict=True)]
     assert world.scan(write(tmp_path / "a.jsonl", records), tmp_path / "s").found
     records = [{"messages": [{"role": "Zorblax", "content": m}], "chosen": says("w1")} for m in world.marked]
-    with pytest.raises(DyetraceError, match="no turn .*Zorblax"):
+    with pytest.raises(DyetraceError, match=r"no turn .*Zorblax"):
         world.scan(write(tmp_path / "b.jsonl", records), tmp_path / "t")
+
+
+def test_a_report_on_files_of_every_shape_holds(world: World, tmp_path: Path) -> None:
+    (folder := tmp_path / "files").mkdir()
+    for number, shape in enumerate(SHAPES.values()):
+        write(folder / f"{number:03}.jsonl", [shape(world.marked[number % 4], world.clean[number % 4])])
+    assert world.scan(folder, tmp_path / "out").found
+    verified = CliRunner().invoke(
+        main, ["report", "verify", str(tmp_path / "out" / "report.json"), "--inputs", str(folder)]
+    )
+    assert verified.exit_code == 0, verified.output
 
 
 def test_fields_of_one_file_stay_apart_and_are_inputs_of_their_own(world: World, tmp_path: Path) -> None:
