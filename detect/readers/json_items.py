@@ -146,27 +146,27 @@ def mended(head: bytes) -> tuple[Any, bool | None]:
         nothing follows it; None where its end isn't in ``head``.
     """
     closers: list[str] = []
-    cut, pending, end = 0, "", 0
+    cut, end = 0, 0
     for match in _TOKEN.finditer(head):
         token = match[0]
         if token == b'"':  # a text that goes on beyond the end
             break
         if token in b"[{":
             closers.append("]" if token == b"[" else "}")
-            cut, pending = match.end(), "".join(reversed(closers))
+            cut = match.end()
         elif token in b"]}":
             if not closers:
                 return None, None
             closers.pop()
-            cut, pending = match.end(), "".join(reversed(closers))
+            cut = match.end()
             if not closers:
                 end = match.end()
                 break
         elif token == b"," and closers:
-            cut, pending = match.start(), "".join(reversed(closers))
+            cut = match.start()
     text = head[:cut].decode(errors="replace").lstrip()
     try:
-        return json.loads(text + pending, strict=False), (not head[end:].strip() if end else None)
+        return json.loads(text + "".join(reversed(closers)), strict=False), (not head[end:].strip() if end else None)
     except (ValueError, RecursionError):
         return None, None
 

@@ -5,10 +5,11 @@ Paid answers hang on it, so a file that doesn't say clearly what its prompts are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from detect.readers.batch import Broken, ReadOptions, Source, Tally
+from detect.readers.batch import Broken, Form, ReadOptions, Source, Tally
 from detect.readers.fields import lookup
 from detect.readers.given import plain_file, shown
 from detect.readers.rows import Record, records_of, sources_of
@@ -20,6 +21,8 @@ FIELD = "prompt"
 _ASKERS = Wanted(frozenset({"user", "human"}), reasoning=False, tools=False)
 _CHATS = ("messages", "conversations", "conversation", "chat")
 _LOOKED_AT = 64
+_BEGUN = re.compile(r'\s*(?:(?P<object>\{\s*")|\[\s*(?:[\[{"]|$))')
+"""How JSON begins, and what a prompt hardly ever does."""
 
 
 def read_prompts(source: str, tell: Callable[[str], None] | None = None) -> list[str]:
@@ -45,16 +48,16 @@ def read_prompts(source: str, tell: Callable[[str], None] | None = None) -> list
     'Number 0.'
     """
     where = shown(source)
-    with plain_file(source) as path:
-        try:
-            first = sources_of(path, ReadOptions(roles=("user",)), f"call that with the prompt {FIELD!r}")[0]
-            records = list(records_of(first))
-        except DyetraceError as error:
-            raise DyetraceError(f"cannot read prompts: {str(error).replace(path, where)}") from None
+    path = source
+    try:
+        with plain_file(source) as path:
+            first, records = _read(path)
+    except DyetraceError as error:
+        raise DyetraceError(f"cannot read prompts: {str(error).replace(path, where)}") from None
     if first.form == "text":
         found = [line for line in records[0][1]["text"].replace("\r\n", "\n").split("\n") if line.strip()]
     else:
-        field = _field([record for _, record in records[:_LOOKED_AT]], where)
+        field = _field([record for _, record in records[:_LOOKED_AT]], where, first.form)
         if field != FIELD and tell is not None:
             tell(f"{where} has no field {FIELD!r}: the prompts are taken from {field!r}")
         found = [_prompt(record, field, first, number, where) for number, record in records]
@@ -63,14 +66,26 @@ def read_prompts(source: str, tell: Callable[[str], None] | None = None) -> list
     return found
 
 
-def _field(records: list[Record], where: str) -> str:
+def _read(path: str) -> tuple[Source, list[tuple[int, Record]]]:
+    """The file and its records; JSON that is broken is not taken for prompts."""
+    how = f"call that with the prompt {FIELD!r}"
+    first = sources_of(path, ReadOptions(roles=("user",)), how)[0]
+    records = list(records_of(first))
+    if first.form == "text" and (begun := _BEGUN.match(records[0][1]["text"])):
+        form: Form = "jsonl" if begun["object"] else "json"
+        first = sources_of(path, ReadOptions(form=form, roles=("user",)), how)[0]
+        records = list(records_of(first))
+    return first, records
+
+
+def _field(records: list[Record], where: str, form: str) -> str:
     """The field that holds the prompts."""
     names = list(dict.fromkeys(name for record in records for name in record))
     if FIELD in names or not names:
         return FIELD
     like = [name for name in names if words_of(name) & PROMPTS and all(_is_text(record, name) for record in records)]
     chats = [name for name in names if name in _CHATS]
-    texts = ["text"] if names == ["text"] else []  # a list of texts alone
+    texts = ["text"] if names == ["text"] and form == "json" else []  # a list of texts alone
     for candidates in (like, chats, texts):
         if len(candidates) == 1:
             return candidates[0]

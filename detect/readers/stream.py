@@ -189,12 +189,12 @@ def _zstd(file: io.BufferedReader[Any]) -> Any:
         pyarrow = arrow("zstd")
         return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd")
     if window > ZSTD_LONGEST:
-        raise Broken(f"asks for {window >> 20:,} MiB of memory to be decompressed; compress it again without --long")
+        raise Broken(f"asks for {window >> 20:,} MiB of memory to be decompressed; compress it again with a smaller window")
     try:
         import zstandard
     except ImportError:
         raise MachineError(
-            f"zstd with a window of {window >> 20:,} MiB (zstd --long) needs zstandard: pip install 'dyetrace[scan]'"
+            f"zstd with a window of {window >> 20:,} MiB needs zstandard: pip install 'dyetrace[scan]'"
         ) from None
     return _LongZstd(file, zstandard)
 
@@ -286,7 +286,7 @@ def compression_of(magic: bytes) -> str:
 def _said(error: Exception) -> str:
     said = one_line(error)
     if "too much memory" in said or "larger than maximum" in said:
-        return f"{said} (it has a long window: decompress it with zstd -d --long=31)"
+        return f"{said} (it has a long window: decompress it first, with zstd's own option for long windows)"
     if isinstance(error, lzma.LZMAError) and "limit" in said:
         return f"it needs more than {_XZ_MEMORY >> 20} MiB of memory (decompress it with xz -d)"
     return said

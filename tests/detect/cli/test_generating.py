@@ -249,12 +249,13 @@ def test_what_cannot_be_answered_is_refused_before_a_model_is_loaded(
 
 PROMPTS: dict[str, tuple[bytes, str]] = {
     "nothing": (b"\n\n", "holds no prompt"),
-    "binary": (bytes(range(256)), "not UTF-8 text"),
-    "deep": (b'{"prompt": ' + b"[" * 10**5, "each line needs a 'prompt' field"),
+    "binary": (bytes(range(256)), "convert it first"),
+    "deep": (b'{"prompt": ' + b"[" * 10**5, "nested too deeply"),
+    "cut": (b'[{"prompt": "a"},\n{"prompt": "', "element 2"),
+    "one bracket a line": (b'[\n"a"\n', "element"),
     "deep elsewhere": (b'{"x": ' + b"[" * 10**5 + b"]" * 10**5 + b', "prompt": "a"}', "nested too deeply"),
-    "no prompt": (b'{"text": "a"}', "each line needs a 'prompt' field"),
-    "a lone surrogate": (b'{"prompt": "\\ud800"}', "each line needs a 'prompt' field"),
-    "empty": (b'{"prompt": "  "}', "prompt 1 is empty"),
+    "no prompt": (b'{"text": "a"}', "its fields don't say which of them it is ('text')"),
+    "empty": (b'{"prompt": "  "}', "line 1 has an empty prompt"),
     "very long": (b"17 " * 10**6, "prompt 1 has 1,000,000 tokens"),
 }
 
@@ -270,7 +271,7 @@ def test_prompts_that_are_none_are_refused_before_a_model_is_loaded(
     assert message in refused.stderr
 
 
-@pytest.mark.parametrize("odd", [b"\0", b"\x1b[2J", "\u202e 14".encode()])
+@pytest.mark.parametrize("odd", [b"\x01", b"\x1b[2J", "\u202e 14".encode()])
 def test_odd_characters_in_prompts_are_answered(job: MarkingJob, tmp_path: Path, odd: bytes) -> None:
     (tmp_path / "prompts").write_bytes(odd + b" 12\n")
     done = run(*job.generate("--prompts", tmp_path / "prompts"))

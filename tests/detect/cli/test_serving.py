@@ -170,6 +170,7 @@ def test_the_record_is_json_and_holds_no_text(owner: Path, start: Start) -> None
     assert sum(a["tuples"] for a in record["answers"]) == sum(k["tuples"] for k in record["keys"])
     assert {field for answer in record["answers"] for field in answer} == {
         "prompt",
+        "part",
         "tokens",
         "tuples",
         "log10_pvalue",

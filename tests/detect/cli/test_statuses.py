@@ -201,7 +201,7 @@ def all_commands(group: click.Group = main) -> Iterator[click.Command]:
 
 
 # Of other programs: vLLM's and pip's own.
-FOREIGN = {"--logits-processors", "--watermark-config"}
+FOREIGN = {"--logits-processors", "--watermark-config", "--merge"}
 
 
 def test_every_option_that_a_message_names_is_one() -> None:

@@ -87,7 +87,7 @@ TABLE = [
     Case("detect", f"@plain.txt {KEY} --text-field reply", "--text-field"),
     Case("detect", f"@plain.txt {KEY} --text-field text", "--text-field"),
     Case("detect", f"@prose.jsonl {KEY} --format text --text-field text", "--text-field"),
-    Case("detect", f"@ids.jsonl {KEY} --text-field reply", "--text-field"),
+    Case("detect", f"@ids.jsonl {KEY} --text-field reply", "--text-field", "in field 'reply'"),
     Case("detect", f"@plain.txt {KEY} --from-text", "--from-text"),
     Case("detect", f"@plain.txt {KEY} --limit 1", "--limit"),
     Case("detect", f"@ids.jsonl {KEY} --model ./model", "--model"),
@@ -217,8 +217,10 @@ ALWAYS = {
 }
 HERE = {
     # These have an effect in every run of these commands, though not in those of others.
-    "scan": {"force", "pdf", "reference"},
-    "trace weights": {"force", "pdf", "reference", "owner-model"},
+    # --leave-out of a scan is refused where no file holds chats: tests/detect/corpus; --base where no model is an
+    # adapter: tests/watermark/models.
+    "scan": {"force", "pdf", "reference", "leave-out"},
+    "trace weights": {"force", "pdf", "reference", "owner-model", "base"},
     "trace plan": {"model", "max-requests", "max-total-tokens", "owner-model", "leave-out"},
     "trace api": {"force", "pdf", "reference"},
     "report render": {"force"},
