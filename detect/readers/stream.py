@@ -189,7 +189,7 @@ def _zstd(file: io.BufferedReader[Any]) -> Any:
         pyarrow = arrow("zstd")
         return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd")
     if window > ZSTD_LONGEST:
-        raise Broken(f"asks for {window >> 20:,} MiB of memory to be decompressed; compress it again with a smaller window")
+        raise Broken(f"asks for {window >> 20:,} MiB of memory to be decompressed; give it a smaller window")
     try:
         import zstandard
     except ImportError:

@@ -273,7 +273,7 @@ def _read_and_not(sent: Queries) -> Iterator[tuple[str, Runs]]:
         ]
         yield "Texts read", runs("each for itself: $each", each=listed(each))
     if sent.without_logprobs:
-        says = "$n answers were read by what they say alone: none came with them, or those that came don’t fit the answer"
+        says = "answers read by what they say alone: $n; none came with them, or those that came don’t fit the answer"
         yield "Without log-probabilities", runs(says, n=sent.without_logprobs)
     for name, counts, more in (
         ("Answers of no use", sent.unusable, ""),

@@ -172,6 +172,6 @@ except MachineError as error:
 """
     environment = {"PYTHONPATH": str(Path(stream.__file__).parents[2])}
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.stdout.strip() == (
-        "zstd with a window of 2,048 MiB needs zstandard: pip install 'dyetrace[scan]'"
-    ), run.stderr
+    assert run.stdout.strip() == ("zstd with a window of 2,048 MiB needs zstandard: pip install 'dyetrace[scan]'"), (
+        run.stderr
+    )
