@@ -220,7 +220,7 @@ def test_logprobs_that_spell_nothing_leave_the_text_and_are_said_at_the_first_an
     assert result.exit_code == 0 and "The mark was found" in result.output, result.output
     assert result.stderr.count("its log-probabilities do not spell its answers") == 1
     assert one.record.queries is not None and one.record.queries.without_logprobs == 4
-    assert "4 answers were read by what they say alone" in " ".join(result.output.split())
+    assert "answers read by what they say alone: 4" in " ".join(result.output.split())
 
 
 def test_an_answer_of_which_only_ends_of_characters_have_logprobs_leaves_the_others_theirs(trace: Start) -> None:
