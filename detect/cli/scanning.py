@@ -21,6 +21,7 @@ from detect.corpus.forecast import forecast, forecast_lines
 from detect.corpus.scan import HITS, NATURAL, ScanJob
 from detect.corpus.scan import scan as run
 from detect.corpus.settings import ScanSettings
+from detect.corpus.unquoted import nameless
 from detect.folders.published import SCAN_FORMAT
 from detect.keyed.opening import is_opened
 from detect.readers import ReadOptions, Source, find_sources
@@ -95,7 +96,8 @@ def _refuse_unread(sources: Sequence[Source]) -> None:
 
 def _say_fields(sources: Sequence[Source], job: ScanJob) -> None:
     """Say which fields are read of the files, and of those that are tested beside them."""
-    for line in fields_lines(fields_read(sources)):
+    named = sources if job.quotes else nameless(sources, job.settings.read.fields, job.paths)
+    for line in fields_lines(fields_read(named)):
         note(line)
     beside = {"reference": job.reference, "control": [path for path in job.null_corpus if path != NATURAL]}
     for what, paths in beside.items():

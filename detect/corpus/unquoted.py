@@ -15,6 +15,7 @@ import msgspec
 
 from detect.corpus.gather import Gathered, added
 from detect.corpus.work import Plan
+from detect.readers import Source
 from detect.readers.turns import ASSISTANTS, OTHERS, words_of
 from detect.records.scan import Hit
 from detect.records.seen import TurnCount
@@ -24,18 +25,22 @@ _FIELDS = re.compile(r" ?\(its fields: .*\)", re.DOTALL)
 
 def without_names(plan: Plan, given: Collection[str]) -> Plan:
     """The plan with numbers in place of the names of files and fields, but for those that were given or are read."""
+    return msgspec.structs.replace(plan, sources=nameless(plan.sources, plan.settings.read.fields, given))
+
+
+def nameless(sources: Sequence[Source], named: Collection[str], given: Collection[str]) -> list[Source]:
+    """The same of a plan's sources, of which fields were ``named`` and paths ``given``."""
     numbers: dict[str, int] = {}  # of files: several fields of one may be read
-    sources = []
-    for source in plan.sources:
+    hidden = []
+    for source in sources:
         number = numbers.setdefault(source.path, len(numbers) + 1)
         name = source.name if source.name in given else f"file {number}"
-        named = plan.settings.read.fields
         columns = tuple(
             seen if seen.read or seen.name in named else msgspec.structs.replace(seen, name=f"field {i}")
             for i, seen in enumerate(source.columns, 1)
         )
-        sources.append(msgspec.structs.replace(source, name=name, columns=columns))
-    return msgspec.structs.replace(plan, sources=sources)
+        hidden.append(msgspec.structs.replace(source, name=name, columns=columns))
+    return hidden
 
 
 def without_fields(gathered: Sequence[Gathered]) -> list[Gathered]:

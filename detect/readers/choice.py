@@ -298,6 +298,9 @@ def _measured(records: Sequence[dict[str, Any]], name: str, kind: str, want: Wan
     return ColumnSeen(name, kind, found.records, found.characters, read=True)
 
 
+_A_TOKEN = 3  # characters of text, about
+
+
 def _chosen(fields: Sequence[_Field]) -> list[_Field]:
     """Fields to read, the likeliest first (see `inspected`)."""
     filled = [found for found in fields if found.kind in ("text", "messages") and found.records]
@@ -311,6 +314,11 @@ def _chosen(fields: Sequence[_Field]) -> list[_Field]:
     chosen = of["chat"] + of["answer"]
     much = 2 * (sum(one.taken for one in chosen) or sum(one.characters for one in chosen))  # doubtful beyond
     chosen += [found for found in of["other"] if not chosen or (found.characters > much and not found.short)]
+    ids = [found for found in fields if found.kind == "tokens" and found.name in TOKEN_FIELDS and found.records]
+    ids.sort(key=lambda found: TOKEN_FIELDS.index(found.name))
+    few = max((found.records for found in chosen), default=0)
+    if ids and chosen and ids[0].records > 2 * few and _A_TOKEN * ids[0].characters > much:  # and few have a label
+        chosen = ids[:1] + [found for found in chosen if not found.short]
     if chosen or of["beside"]:
         return chosen + of["beside"] + _unfilled(fields)
     tokens = [found for found in fields if found.kind == "tokens" and _is_ids(found.name)]

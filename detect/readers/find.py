@@ -71,6 +71,9 @@ _LAID_OUT = {
 }
 _READ = "JSONL, JSON, CSV, WARC, tar, Parquet, Arrow or plain text"
 
+_KEY = re.compile(rb"\s*(?:dyetrace-key-v1:\S*|[0-9a-fA-F]{64}|-----BEGIN [A-Z ]*PRIVATE KEY-----.*)\s*", re.DOTALL)
+"""A key as dyetrace or a KMS writes it, or a private one for signatures."""
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -331,6 +334,8 @@ def _check_text(form: Form, magic: bytes, head: bytes) -> None:
         raise Broken(f"is {packed}; unpack it first")
     if laid_out := next((name for start, name in _LAID_OUT.items() if magic.startswith(start)), None):
         raise Broken(f"is {laid_out}; write what it holds as text first")
+    if _KEY.fullmatch(head):
+        raise Broken("looks like a secret key, which is no text to be read and quoted; move it out of the way")
     if head.startswith(b"filedesc:"):
         raise Broken("is an ARC file; convert it to WARC first: warcio recompress FILE NEW")
     if compression_of(head[:64]):

@@ -239,7 +239,7 @@ def test_a_scan_tells_of_every_phase(owner: Path, smollm2_dir: Path) -> None:
     )
     in_order(run(*given, "-o", owner / "x", "--dry-run").stderr, "reading a part of the files")
     quiet = run(*given, *more, "-o", owner / "quiet", "--quiet")
-    assert (quiet.exit_code, quiet.stderr) == (0, "") and quiet.stdout, quiet.output
+    assert (quiet.exit_code, quiet.stderr) == (0, "") and quiet.stdout, quiet.stderr
     again = run("recompute", owner / "found" / "report.json", "--key", keys(owner)[-1], "--tokenizer", smollm2_dir)
     assert again.exit_code == 0, again.output
     in_order(again.stderr, "reading the report and its inputs", "reading and encoding", "scoring")
@@ -262,7 +262,9 @@ def test_a_trace_of_weights_tells_of_every_phase(owner: Path, smollm2_dir: Path)
         "drawing and writing the report",
     )
     quiet = run(*given, "-o", owner / "quiet", "--quiet")
-    assert (quiet.exit_code, quiet.stderr) == (0, "") and quiet.stdout, quiet.output
+    assert quiet.exit_code == 0 and quiet.stdout
+    # A warning is said all the same: this model is random, and sure of itself.
+    assert quiet.stderr.count("\n") == 1 and "hardly better than a guess" in quiet.stderr
 
 
 @pytest.mark.usefixtures("talkative")
@@ -282,7 +284,7 @@ def test_a_trace_through_an_endpoint_tells_of_every_phase(
         "looking for the mark in the prompts",
     )
     quiet = run(*plan, "-o", owner / "other.json", "--quiet")
-    assert (quiet.exit_code, quiet.stderr) == (0, "") and quiet.stdout, quiet.output
+    assert (quiet.exit_code, quiet.stderr) == (0, "") and quiet.stdout, quiet.stderr
     everything = ["trace", "plan", server.url, "--model", "student", "--prompts", owner / "prompts.txt", *keys(owner)]
     assert run(*everything, "--max-tokens", 12, "-o", owner / "all.json").exit_code == 0
     ask = ["trace", "api", owner / "all.json", *keys(owner), "--tokenizer", smollm2_dir, "--no-pdf"]

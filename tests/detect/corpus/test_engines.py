@@ -33,10 +33,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> ScanJob:
     rows = [*documents(200, 150, 1), *documents(10, 150, 2, spec())]
     for part in range(6):
         write_jsonl(folder / f"{part}.jsonl", rows[part * 35 : (part + 1) * 35], first=part * 35)
-    write_key_file(folder / "owner.key", SECRET)
-    return ScanJob(
-        paths=[str(folder)], specs=[spec()], key=f"file:{folder / 'owner.key'}", settings=SETTINGS, null_corpus=()
-    )
+    key = tmp_path_factory.mktemp("key") / "owner.key"
+    write_key_file(key, SECRET)
+    return ScanJob(paths=[str(folder)], specs=[spec()], key=f"file:{key}", settings=SETTINGS, null_corpus=())
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from pyarrow import parquet
 from detect.readers import ReadOptions, Source, find_sources, sha256_of
 from tests.detect.readers.reading import SKIP, documents, jsonl, source_of, write
 from watermark.errors import DyetraceError
+from watermark.keys import SecretKey, write_key_file
 
 LINE = '{"text": "a"}\n'
 
@@ -239,6 +240,7 @@ import sys
 sys.modules["pyarrow"] = None
 from detect.readers import *
 from watermark.errors import DyetraceError
+from watermark.keys import SecretKey, write_key_file
 for name in "a.jsonl", "b.txt", "c.parquet", "d.jsonl.zst":
     try:
         [source], _ = find_sources([name], ReadOptions(skip_errors=True))
@@ -307,3 +309,12 @@ def test_a_saved_dataset_without_one_of_its_files_is_refused(tmp_path: Path, dat
     (tmp_path / "set" / "data-00001-of-00002.arrow").unlink()
     with pytest.raises(DyetraceError, match="is missing, which"):
         find_sources([str(tmp_path / "set")], ReadOptions())
+
+
+def test_a_key_that_lies_beside_the_data_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Some prose.")
+    write_key_file(tmp_path / "owner.key", SecretKey(bytes(range(32))))
+    with pytest.raises(DyetraceError, match=r"owner\.key looks like a secret key.*move it out of the way"):
+        find_sources([str(tmp_path)], ReadOptions())
+    sources, skipped = find_sources([str(tmp_path)], ReadOptions(skip_errors=True))
+    assert [source.name for source in sources] == ["a.txt"] and skipped[0][0] == "owner.key"

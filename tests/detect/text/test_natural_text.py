@@ -150,7 +150,7 @@ def test_translations_come_from_whatever_packages_are_installed(
 
 
 def test_a_bare_installation_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(natural_text, "_package_files", lambda: iter(()))
+    monkeypatch.setattr(natural_text, "_package_files", lambda wanted: iter(()))
     with pytest.raises(DyetraceError, match="pip install django"):
         natural_documents("languages")
 
