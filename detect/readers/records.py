@@ -217,6 +217,8 @@ def parsed(item: Item) -> dict[str, Any] | None:
         raise Broken("is nested too deeply") from None
     except ValueError as error:
         raise Broken(f"is not JSON: {one_line(error)}") from None
+    if isinstance(record, str):  # a text alone
+        return {"text": record}
     if not isinstance(record, dict):
         raise Broken("is JSON, but not an object with fields")
     return record

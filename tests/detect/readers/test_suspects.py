@@ -73,6 +73,7 @@ def test_the_text_field_can_be_named(tmp_path: Path) -> None:
             [("line 1, part 1", "one"), ("line 1, part 2", "two")],
         ),
         ("e.jsonl", '{"chosen": "one", "rejected": "two"}', [("line 1, chosen", "one"), ("line 1, rejected", "two")]),
+        ("f.jsonl", '"one text"\n"two"\n', [("line 1", "one text"), ("line 2", "two")]),
         ("an essay", "[draft] one\n", [("an essay", "[draft] one\n")]),
     ],
 )
