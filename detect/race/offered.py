@@ -43,8 +43,6 @@ LISTED = (20, 5)
 """Likely tokens that servers may list at a place: vLLM and OpenAI's chat 20, OpenAI's completions 5."""
 POWER, LEAST = 0.75, 0.005
 """Of the bias: chosen on a pilot's student, where it needs 57 requests and a bare greedy word 95."""
-MOST_NAMED = 128
-"""Tokens whose log-probabilities vLLM gives by their ids in one request."""
 
 _TOKENS = 8  # of a reply that is to show that a server goes on
 _FORCED = 3  # words that a bias must be able to force

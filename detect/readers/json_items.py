@@ -82,30 +82,28 @@ def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
     Broken
         None of them is a record, or no field fits.
     """
-    found = os.stat(path)
-    layout = _layout(path, compression, found.st_size, found.st_mtime_ns)
-    items = _items(path, compression, _Taker(layout), records.SAMPLE_BYTES)
-    return records.inspect(first_items(items), options)
+    return records.inspect(first_items(items(path, compression, Passed(), records.SAMPLE_BYTES)), options)
 
 
 def read(source: Source, piece: Piece, options: ReadOptions) -> Iterator[Batch]:
     """Batches of a file: one for each few MB."""
     if piece.start > 0:
         return
-    taker = _Taker(_layout(source.path, source.compression, source.bytes, source.mtime_ns))
-    items = _items(source.path, source.compression, taker)
-    yield from taker.passed.on(records.read(items, source, options), source)
+    passed = Passed()
+    yield from passed.on(records.read(items(source.path, source.compression, passed), source, options), source)
 
 
-def items(path: str, compression: str) -> Iterator[list[Item]]:
-    """All records in blocks, as `records.read` takes them.
+def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) -> Iterator[list[Item]]:
+    """All records in blocks, as `records.read` takes them; what is passed over is counted.
 
     Raises
     ------
     Broken
         The rest can't be read; ``record`` is the number of the first record of it.
     """
-    return _items(path, compression, _Taker(layout_of(path, compression)))
+    found = os.stat(path)
+    layout = _layout(path, compression, found.st_size, found.st_mtime_ns)
+    return _items(path, compression, _Taker(layout, passed), size)
 
 
 def layout_of(path: str, compression: str) -> Layout:
@@ -369,7 +367,7 @@ def _scan(
 _OPENED = {"values": (0, 0, 0), "array": (1, 0, 0), "keyed": (0, 1, 0), "members": (0, 1, 1), "columns": (0, 0, 0)}
 
 
-def _items(path: str, compression: str, taker: _Taker, size: int = BATCH_BYTES) -> Iterator[list[Item]]:
+def _items(path: str, compression: str, taker: _Taker, size: int) -> Iterator[list[Item]]:
     """Blocks of items.
 
     Raises
@@ -423,9 +421,9 @@ def _items(path: str, compression: str, taker: _Taker, size: int = BATCH_BYTES) 
 class _Taker:
     """From what the scanner finds to items: elements as records, members with their names."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, passed: Passed) -> None:
         self.layout = layout
-        self.passed = Passed()
+        self.passed = passed
         self._name, self._about = b"", False
         self._last = b""  # at level 1: a name where a colon follows, else the value of the last name
 

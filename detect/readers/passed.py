@@ -7,12 +7,21 @@ from dataclasses import replace
 
 from detect.readers.batch import Batch, Draft, Source, Tally
 
+NO_TEXT = frozenset({"image", "audio", "video", "font"})
+"""Kinds of media (the first half of a MIME type) that hold no text."""
+
 
 class Passed:
-    """Counts of what was passed over since they were last taken."""
+    """Counts of what was passed over since they were last taken.
 
-    def __init__(self) -> None:
-        self._tally: Tally | None = None
+    Parameters
+    ----------
+    tally
+        Takes the first of them, where somebody waits for all together.
+    """
+
+    def __init__(self, tally: Tally | None = None) -> None:
+        self._tally = tally
 
     def add(self, part: str, size: int) -> None:
         """Count one thing of so many bytes."""

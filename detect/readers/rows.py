@@ -51,8 +51,13 @@ def sources_of(
         raise DyetraceError(_OF_SCANS.sub(name_field, str(error))) from None
 
 
-def records_of(source: Source) -> Iterator[tuple[int, Record]]:
+def records_of(source: Source, tally: Tally | None = None) -> Iterator[tuple[int, Record]]:
     """Number (from 0) and fields of each record; of plain text one record with the field "text".
+
+    Parameters
+    ----------
+    tally
+        Counts what the file holds beside records, and is passed over.
 
     Raises
     ------
@@ -61,7 +66,7 @@ def records_of(source: Source) -> Iterator[tuple[int, Record]]:
     """
     number = 0
     try:
-        for number, item in enumerate(_items(source)):
+        for number, item in enumerate(_items(source, Passed(tally))):
             record = records.parsed(item)
             if record is not None:
                 yield number, record
@@ -104,7 +109,7 @@ def documents_of(record: Record, source: Source, number: int, tally: Tally) -> l
     return [(where + (f", part {part}" if len(texts) > 1 else ""), text) for part, text in enumerate(texts, 1)]
 
 
-def _items(source: Source) -> Iterator[Item]:
+def _items(source: Source, passed: Passed) -> Iterator[Item]:
     path, compression = source.path, source.compression
     if source.form == "text":
         yield {"text": text_of(source)}
@@ -115,10 +120,10 @@ def _items(source: Source) -> Iterator[Item]:
     if source.form == "jsonl":
         blocks: Iterator[Any] = lines(path, compression, Piece(0, source.bytes))
     elif source.form == "json":
-        blocks = json_items.items(path, compression)
+        blocks = json_items.items(path, compression, passed)
     elif source.form == "csv":
         blocks = csv.items(path, compression)
     else:
-        blocks = (warc if source.form == "warc" else tar).items(path, compression, Passed())
+        blocks = (warc if source.form == "warc" else tar).items(path, compression, passed)
     for block in blocks:
         yield from block

@@ -1,14 +1,23 @@
-"""The first items of a container, from which its fields are chosen."""
+"""Items of a container: the first ones, from which its fields are chosen, and blocks of all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 from detect.readers import records
-from detect.readers.batch import Broken
+from detect.readers.batch import Broken, one_line
 from detect.readers.records import Item
+from detect.readers.stream import damage_of
 
 _REST = "and all that follows cannot be read: "
+
+
+_MOST = 1 << 14  # items in a block
+
+
+class Damaged(OSError):
+    """Why a container can't be read any further."""
 
 
 def lost(damage: str, record: int) -> Broken:
@@ -37,3 +46,36 @@ def first_items(blocks: Iterator[Sequence[Item]]) -> list[Item]:
             raise Broken(error.reason.replace(_REST, "cannot be read: ")) from None
         found.append(error)
     return found[: records.SAMPLE_ITEMS]
+
+
+def blocks_of(found: Iterator[tuple[Item, int]], stream: BinaryIO, size: int) -> Iterator[list[Item]]:
+    """Items in blocks of about so many bytes.
+
+    Parameters
+    ----------
+    found
+        Items of the stream with their lengths; it may raise `Damaged`.
+
+    Raises
+    ------
+    Broken
+        The rest can't be read; ``record`` is the number of the first item of it.
+    """
+    count, filled, damage = 0, 0, ""
+    block: list[Item] = []
+    try:
+        for item, length in found:
+            block.append(item)
+            filled += length
+            if filled >= size or len(block) >= _MOST:
+                yield block
+                count += len(block)
+                block, filled = [], 0
+    except Damaged as error:
+        damage = one_line(error)
+    damage = damage_of(stream) or damage
+    count += len(block)
+    if block:
+        yield block
+    if damage:
+        raise lost(damage, count)

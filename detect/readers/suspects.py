@@ -99,14 +99,14 @@ def read_suspects(
             raise DyetraceError(str(error).replace(path, where)) from None
         sources = [msgspec.structs.replace(one, name=where) for one in sources]
         read = Input(name=source, sha256=sha256_of(sources[0]), bytes=sources[0].bytes)
-        records = list(records_of(sources[0]))
+        tally = tally or Tally()
+        records = list(records_of(sources[0], tally))
     if sources[0].form == "text":
         text = records[0][1]["text"]
         if not text.strip():
             raise DyetraceError(f"{where} is empty: there is nothing to test")
         return [Suspect(where, text)], read
     usual = text_field != TEXT_FIELD or has_usual_fields(records)
-    tally = tally or Tally()
     if usual:
         for one in sources if text_field == TEXT_FIELD else ():
             _left(records, one, tally)

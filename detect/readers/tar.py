@@ -25,9 +25,9 @@ from detect.readers.batch import (
     Source,
     one_line,
 )
-from detect.readers.passed import Passed
+from detect.readers.passed import NO_TEXT, Passed
 from detect.readers.records import Item
-from detect.readers.start import first_items, lost
+from detect.readers.start import Damaged, blocks_of, first_items
 from detect.readers.stream import BOM, compression_of, damage_of, decompressed, opened
 
 _BLOCK, _CHUNK = 512, 1 << 16
@@ -38,7 +38,6 @@ _TEXTS = ("", ".txt", ".text")
 _PACKED = frozenset({".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".tar", ".tgz", ".warc", ".wet"})
 """What is read as a file, and not inside of an archive."""
 _NUMBERS = frozenset({".npy", ".npz", ".pth", ".pt", ".pyd", ".pickle", ".pkl", ".safetensors", ".ten", ".tb", ".bin"})
-_NO_TEXT = frozenset({"image", "audio", "video", "font"})
 
 
 def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
@@ -68,29 +67,8 @@ def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) 
     Broken
         The rest can't be read; ``record`` is the number of the first record of it.
     """
-    count, filled, damage = 0, 0, ""
-    block: list[Item] = []
     with opened(path, compression) as stream:
-        try:
-            for item, length in _records(stream, passed):
-                block.append(item)
-                filled += length
-                if filled >= size:
-                    yield block
-                    count += len(block)
-                    block, filled = [], 0
-        except _Damaged as error:
-            damage = one_line(error)
-        damage = damage_of(stream) or damage
-    count += len(block)
-    if block:
-        yield block
-    if damage:
-        raise lost(damage, count)
-
-
-class _Damaged(OSError):
-    """Why an archive can't be read any further."""
+        yield from blocks_of(_records(stream, passed), stream, size)
 
 
 class _Content(io.RawIOBase):
@@ -98,7 +76,7 @@ class _Content(io.RawIOBase):
 
     Raises
     ------
-    _Damaged
+    Damaged
         By all that reads: the archive ends within the member.
     """
 
@@ -120,7 +98,7 @@ class _Content(io.RawIOBase):
         wanted = min(most, self._left)
         data = self._stream.read(wanted)
         if len(data) < wanted:
-            raise _Damaged("it ends within a member")
+            raise Damaged("it ends within a member")
         self._left -= wanted
         return data
 
@@ -149,7 +127,7 @@ def _members(stream: BinaryIO) -> Iterator[tuple[_Member, _Content]]:
 
     Raises
     ------
-    _Damaged
+    Damaged
         The archive is damaged, or ends without an end mark.
     """
     ended, long, more = False, "", {}
@@ -165,7 +143,7 @@ def _members(stream: BinaryIO) -> Iterator[tuple[_Member, _Content]]:
         content = _Content(stream, member.size)
         if member.kind in (b"x", b"L", b"g", b"K"):
             if member.size > _CHUNK * 16:
-                raise _Damaged("a name is too long")
+                raise Damaged("a name is too long")
             told = content.take(member.size)
             content.skip()
             if member.kind == b"x":
@@ -184,7 +162,7 @@ def _members(stream: BinaryIO) -> Iterator[tuple[_Member, _Content]]:
         content.skip()
         long, more = "", {}
     if not ended:
-        raise _Damaged("it ends without an end mark, as if cut short")
+        raise Damaged("it ends without an end mark, as if cut short")
 
 
 def _header(header: bytes) -> _Member:
@@ -192,13 +170,13 @@ def _header(header: bytes) -> _Member:
 
     Raises
     ------
-    _Damaged
+    Damaged
         It does not.
     """
     if len(header) < _BLOCK:
-        raise _Damaged("it ends within a header")
+        raise Damaged("it ends within a header")
     if _number(header[148:156]) != sum(header) - sum(header[148:156]) + 256:
-        raise _Damaged("a header is damaged")
+        raise Damaged("a header is damaged")
     name = header[:100].partition(b"\0")[0]
     folder = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
     whole = folder + b"/" + name if folder else name
@@ -210,7 +188,7 @@ def _number(field: bytes) -> int:
 
     Raises
     ------
-    _Damaged
+    Damaged
         It is none.
     """
     if field[0] == 0x80:
@@ -218,7 +196,7 @@ def _number(field: bytes) -> int:
     try:
         return int(field.strip(b" \0") or b"0", 8)
     except ValueError:
-        raise _Damaged("a header is damaged") from None
+        raise Damaged("a header is damaged") from None
 
 
 def _extended(data: bytes) -> dict[str, str]:
@@ -241,7 +219,7 @@ def _records(stream: BinaryIO, passed: Passed) -> Iterator[tuple[Item, int]]:
     while True:
         try:
             member, content = next(members, (None, None))
-        except _Damaged:
+        except Damaged:
             if sample:  # which may lack members that came later
                 yield _record(sample, name), size
             raise
@@ -275,7 +253,7 @@ def _records(stream: BinaryIO, passed: Passed) -> Iterator[tuple[Item, int]]:
         except Broken as error:
             yield _in_member(error, member.name), 0
             continue
-        except _Damaged:
+        except Damaged:
             if sample:
                 yield _record(sample, name), size
             raise
@@ -325,7 +303,7 @@ def _each(found: list[Any]) -> Iterator[dict[str, Any]]:
 def _holds_no_text(ending: str) -> bool:
     """Whether members of this ending are pictures, sounds or numbers."""
     kind = (mimetypes.guess_type(f"x{ending}")[0] or "").partition("/")[0]
-    return kind in _NO_TEXT or ending in _NUMBERS
+    return kind in NO_TEXT or ending in _NUMBERS
 
 
 def _content(file: _Content) -> bytes:

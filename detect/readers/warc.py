@@ -18,10 +18,10 @@ from detect.readers.batch import (
     Source,
     one_line,
 )
-from detect.readers.passed import Passed
+from detect.readers.passed import NO_TEXT, Passed
 from detect.readers.records import Item
-from detect.readers.start import first_items, lost
-from detect.readers.stream import damage_of, opened
+from detect.readers.start import Damaged, blocks_of, first_items
+from detect.readers.stream import opened
 from watermark.errors import MachineError
 
 _ABOUT = frozenset({"warcinfo", "request", "metadata", "revisit"})
@@ -32,15 +32,9 @@ _WANTED = frozenset(
 )
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEXTUAL = ("json", "xml", "javascript", "yaml")  # ends of types beside text/... that are text
-_NO_TEXT = frozenset({"image", "audio", "video", "font"})
 _INSPECTED = Inspected((("text", "text"),), "id")
 _LINE, _HEADERS = 1 << 16, 1 << 20
-_MOST = 1 << 14  # records in a block
 _CHUNK = 1 << 20
-
-
-class _Damaged(Exception):
-    """Why an archive can't be read any further."""
 
 
 def inspect(path: str, compression: str, options: ReadOptions) -> Inspected:
@@ -72,29 +66,14 @@ def items(path: str, compression: str, passed: Passed, size: int = BATCH_BYTES) 
         The rest can't be read; ``record`` is the number of the first record of it.
     """
     with opened(path, compression) as stream:
-        count, filled, damage = 0, 0, ""
-        block: list[Item] = []
-        while True:
-            try:
-                headers = _headers(stream)
-                if headers is None:
-                    break
-                item = _item(headers, _content(stream, headers), passed)
-            except _Damaged as error:
-                damage = one_line(error)
-                break
-            block.append(item)
-            filled += len(item["text"]) if isinstance(item, dict) else 0
-            if filled >= size or len(block) >= _MOST:
-                yield block
-                count += len(block)
-                block, filled = [], 0
-        damage = damage_of(stream) or damage
-    count += len(block)
-    if block:
-        yield block
-    if damage:
-        raise lost(damage, count)
+        yield from blocks_of(_records(stream, passed), stream, size)
+
+
+def _records(stream: BinaryIO, passed: Passed) -> Iterator[tuple[Item, int]]:
+    """Each record, and how long its text is."""
+    while (headers := _headers(stream)) is not None:
+        item = _item(headers, _content(stream, headers), passed)
+        yield item, len(item["text"]) if isinstance(item, dict) else 0
 
 
 def _headers(stream: BinaryIO) -> dict[bytes, str] | None:
@@ -102,7 +81,7 @@ def _headers(stream: BinaryIO) -> dict[bytes, str] | None:
 
     Raises
     ------
-    _Damaged
+    Damaged
         There is no record.
     """
     line = b"\n"
@@ -111,7 +90,7 @@ def _headers(stream: BinaryIO) -> dict[bytes, str] | None:
     if not line:
         return None
     if not line.startswith(b"WARC/"):
-        raise _Damaged("there is no record where one should begin")
+        raise Damaged("there is no record where one should begin")
     return _fields(stream)
 
 
@@ -120,7 +99,7 @@ def _fields(stream: BinaryIO) -> dict[bytes, str]:
 
     Raises
     ------
-    _Damaged
+    Damaged
         There is none.
     """
     found: dict[bytes, bytes] = {}
@@ -128,9 +107,9 @@ def _fields(stream: BinaryIO) -> dict[bytes, str]:
     while (line := stream.readline(_LINE)) not in (b"\r\n", b"\n"):
         size += len(line)
         if size > _HEADERS:
-            raise _Damaged("a record has no end of headers")
+            raise Damaged("a record has no end of headers")
         if not line.endswith(b"\n"):
-            raise _Damaged("it ends within a record's headers")
+            raise Damaged("it ends within a record's headers")
         if line[0] in b" \t":  # goes on from the line before
             if name in found:
                 found[name] += line
@@ -147,12 +126,12 @@ def _content(stream: BinaryIO, headers: dict[bytes, str]) -> bytes | None:
 
     Raises
     ------
-    _Damaged
+    Damaged
         The file ends before it does.
     """
     said = headers.get(b"content-length", "")
     if not (said.isascii() and said.isdecimal()):
-        raise _Damaged("a record does not say how long it is")
+        raise Damaged("a record does not say how long it is")
     length = int(said)
     if length <= MAX_DOCUMENT:
         content: bytes | None = stream.read(length)
@@ -162,7 +141,7 @@ def _content(stream: BinaryIO, headers: dict[bytes, str]) -> bytes | None:
         while left and (chunk := stream.read(min(left, _CHUNK))):
             left -= len(chunk)
     if left:
-        raise _Damaged("it ends within a record")
+        raise Damaged("it ends within a record")
     return content
 
 
@@ -181,7 +160,7 @@ def _item(headers: dict[bytes, str], content: bytes | None, passed: Passed) -> I
             said, content = _payload(content)
         media, _, parameters = said.partition(";")
         media = media.strip().lower()
-        if media.partition("/")[0] in _NO_TEXT:
+        if media.partition("/")[0] in NO_TEXT:
             passed.add(one_line(media), len(content))
             return b""
         if not content:
@@ -205,14 +184,14 @@ def _payload(content: bytes) -> tuple[str, bytes]:
     stream = io.BytesIO(content)
     try:
         if not stream.readline(_LINE).startswith(b"HTTP/"):
-            raise _Damaged("it begins in another way")
+            raise Damaged("it begins in another way")
         headers = _fields(stream)
-    except _Damaged as error:
+    except Damaged as error:
         raise Broken(f"holds no answer of a server: {one_line(error)}") from None
     said = headers.get(b"content-type", "")
     packed = headers.get(b"content-encoding", "").lower().removeprefix("x-").removeprefix("identity")
     chunked = "chunked" in headers.get(b"transfer-encoding", "").lower()
-    if (not packed and not chunked) or said.partition("/")[0].lower() in _NO_TEXT:
+    if (not packed and not chunked) or said.partition("/")[0].lower() in NO_TEXT:
         return said, stream.read()
     if packed not in ("", "gzip", "deflate", "br"):
         raise Broken(f"is packed as {one_line(packed)}, which is not read")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detect.readers import BrokenRecord, json_items, place, records
+from detect.readers.passed import Passed
 from tests.detect.readers.reading import SKIP, batches, documents, ids, skipped, source_of, write
 from watermark.errors import DyetraceError
 
@@ -64,8 +65,7 @@ def test_any_cut_into_blocks_gives_the_same_records(
 ) -> None:
     data = LAYOUTS[layout](found, indent)
     path = write(tmp_path_factory.mktemp("cut") / "s.json", ("\ufeff" if mark else "") + data + "\n")
-    taker = json_items._Taker(json_items.layout_of(path, ""))
-    items = [records.parsed(item) for part in json_items._items(path, "", taker, block) for item in part]
+    items = [records.parsed(item) for part in json_items.items(path, "", Passed(), block) for item in part]
     assert [item["text"] for item in items if item] == [record["text"] for record in found]
 
 
@@ -158,7 +158,7 @@ def test_an_element_too_long_for_memory_is_broken_and_the_next_one_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_items, "MAX_DOCUMENT", 1 << 20)
-    monkeypatch.setattr(json_items._items, "__defaults__", (1 << 18,))
+    monkeypatch.setattr(json_items.items, "__defaults__", (1 << 18,))
     data = [{"text": "a"}, {"text": "b" * (3 << 20)}, {"text": "c"}]
     source = source_of(write(tmp_path / "s.json", json.dumps(data)))
     assert documents(source, SKIP) == ["a", "c"]

@@ -84,6 +84,13 @@ def test_every_form_is_read_and_what_is_not_one_text_comes_apart(
     assert [(Path(suspect.name).name, suspect.text) for suspect in suspects] == found
 
 
+def test_what_stands_beside_the_records_of_a_file_is_counted(tmp_path: Path) -> None:
+    tally = Tally()
+    source = _write(tmp_path, "a.json", '{"data": [{"text": "one"}, {"text": "two"}], "notes": ["three", "four"]}')
+    assert [suspect.text for suspect in read_suspects(source, tally=tally)[0]] == ["one", "two"]
+    assert [(one.part, one.read, one.count) for one in tally.counts()] == [("member notes", False, 2)]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
