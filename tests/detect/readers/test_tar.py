@@ -72,11 +72,11 @@ def test_lines_and_lists_in_members_are_records(tmp_path: Path) -> None:
     line = json.dumps({"text": "A line.", "id": "own"}).encode() + b"\n"
     members: Members = [
         ("a.jsonl", line * 2 + b"\n"),
-        ("b.jsonl.gz", gzip.compress(line[:-1])),
+        ("b.jsonl.gz", gzip.compress(line[:-1], mtime=0)),
         ("c.jsonl.zst", bytes(pa.compress(line, codec="zstd", asbytes=True))),
         ("d.txt.xz", lzma.compress(b"A line.")),
         ("e.json", b'[{"text": "A line."}, "A line."]'),
-        ("f.json.gz", gzip.compress(b'{"text": "A line."}')),
+        ("f.json.gz", gzip.compress(b'{"text": "A line."}', mtime=0)),
         ("plain", b"A line."),
     ]
     source = source_of(write(tmp_path / "s.tar", archive(members)))
@@ -130,7 +130,7 @@ def test_members_that_cannot_be_read_are_broken_and_named(tmp_path: Path) -> Non
         ("c.json", b'{"text": '),
         ("d.parquet", b"PAR1"),
         ("e.pdf", b"%PDF\0"),
-        ("f.jsonl.gz", gzip.compress(b'{"text": "A line."}\n' * 9)[:-8]),
+        ("f.jsonl.gz", gzip.compress(b'{"text": "A line."}\n' * 9, mtime=0)[:-8]),
         ("g.npy", b"\x93NUMPY"),
         ("h.txt", b"Another text."),
     ]
@@ -178,7 +178,12 @@ def test_a_member_too_long_for_memory_is_broken_and_the_next_one_is_read(
 ) -> None:
     monkeypatch.setattr(tar, "MAX_DOCUMENT", 1 << 20)
     long = b"a" * (1 << 21)
-    members: Members = [("a.txt", long), ("b.txt.gz", gzip.compress(long)), ("c.txt", b"A text."), ("d.jsonl", long)]
+    members: Members = [
+        ("a.txt", long),
+        ("b.txt.gz", gzip.compress(long, mtime=0)),
+        ("c.txt", b"A text."),
+        ("d.jsonl", long),
+    ]
     source = source_of(write(tmp_path / "s.tar", archive(members)), SKIP)
     assert documents(source, SKIP) == ["A text."]
     assert [reason for _, reason in skipped(source)][:2] == [
